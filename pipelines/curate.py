@@ -24,7 +24,7 @@ from curate.run.units import Units
 
 
 def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: int = 8) -> None:
-    """Take the units of a plan through a run's steps; hash buckets have no influence on the result."""
+    """Add the steps of a run for the units of a plan. The number of hash buckets does not affect the result."""
     recipe, publishing, emitting = context.recipe, PublishSettings.of(context), EmitSettings.of(context)
     unread = units.at("measure", measure, context)
     if recipe.match:

@@ -1,4 +1,4 @@
-"""The pipeline that builds metadata: what was downloaded in, one table of entries and a report out.
+"""The pipeline that builds metadata. In: downloaded files. Out: one table of entries, and a report.
 
 parts ─ count ─ totals ─ files of counts by language ─ choose ─ one table
 """
@@ -35,12 +35,12 @@ def run_build(
     on: str | None = None,
     english: str | None = None,
 ) -> dict[str, Any]:
-    """Build the metadata of a plan into the file `out`, and its report beside it; return the report.
+    """Build the metadata of a plan into the file `out`, write its report next to it, and return the report.
 
-    `english` is a list of entries, or a table, that serves English as it is. Intermediate counts are in `OUT.building`.
+    `english` is a list or table with the English entries to use. Intermediate counts are in `OUT.building`.
 
     Raises:
-        RecipeError: options are wrong, the engine misses something here, or `out` cannot be written.
+        RecipeError: options are wrong, the engine needs something that is missing, or `out` is not writable.
         RunError: a file is damaged, or the build failed.
     """
     path = _absolute(out)
@@ -53,18 +53,18 @@ def run_build(
     engine.check_folder(work)
     settings = BuildSettings(work, mode, plan.keys, limits)
     with reraised(RecipeError, f"--out {out}: cannot be written", OSError), locked(work, "metadata build"):
-        _clear(work)  # of a build that was killed
+        _clear(work)  # leftovers of a killed build
         _run(plan, settings, engine)
         report = gather_entries(settings, path, listed)
         _clear(work)
     if work.is_local:
-        with suppress(OSError):  # it holds more
+        with suppress(OSError):  # it has other files
             os.rmdir(work.root)
     return report
 
 
 def work_folder(out: str) -> RunStore:
-    """Return the folder in which a build of `out` works."""
+    """Return the folder for intermediate files of a build of `out`."""
     return RunStore(f"{_absolute(out)}.building")
 
 
@@ -75,13 +75,13 @@ def _absolute(out: str) -> str:
 def _clear(work: RunStore) -> None:
     clear_tmp(work)
     for name in work.names(""):
-        if name != "tmp":  # which holds the lock
+        if name != "tmp":  # it has the lock
             work.delete(name)
 
 
 def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
     """Run the steps of the build on the engine, and wait for their end."""
-    # Stand-ins for a run's context and units: the steps of a build use nothing else of them.
+    # Stand-ins for a run's context and units, with all that the steps of a build use.
     context: Any = SimpleNamespace(store=settings.store, place=engine.place, lease="", open_tables=nullcontext)
     parts: Any = plan.parts
 
@@ -89,7 +89,7 @@ def _run(plan: Plan, settings: BuildSettings, engine: PipelineEngine) -> None:
         units = BeamUnits(root, parts, context, spool=spool)
         build_metadata(units, settings)
         units.finish()
-        gc.freeze()  # so that garbage collection skips all that was imported; `explaining` unfreezes
+        gc.freeze()  # so that garbage collection skips all imports; `explaining` unfreezes
 
     hint = "The build starts from the beginning next time."
     with explaining(settings.store, hint), settings.store.temporary_folder() as spool:

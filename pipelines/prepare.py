@@ -1,4 +1,4 @@
-"""Prepares a run: plans it, and checks what can be checked before it."""
+"""Prepares a run: plans it, and checks everything that can be checked before the run."""
 
 import os
 import re
@@ -53,20 +53,20 @@ def prepare(
     retry: bool = False,
     on: str | None = None,
 ) -> Prepared:
-    """Plan a run into `out`, and check everything that can be checked before it; write nothing.
+    """Plan a run into `out`, and check everything that can be checked before the run. Writes nothing.
 
     Args:
         recipe: the checked recipe.
-        out: the run folder, new, or that of the same recipe.
-        reuse: an older run, whose tables are adopted where their keys are equal.
-        content: fingerprint inputs by their content instead of size and etag or mtime.
-        options: of Beam, as words.
+        out: the run folder: new, or with a run of the same recipe.
+        reuse: an earlier run, whose tables are adopted if their keys are equal.
+        content: detect changed inputs by content instead of size and etag or mtime.
+        options: Beam options, as words.
         unit_size: see `make_plan`.
-        retry: where the run is finished, try again what may come on another attempt.
-        on: a file of Beam's options, which come before `options`.
+        retry: if the run is finished, retry rows that may succeed.
+        on: a file of Beam options, which `options` override.
 
     Raises:
-        RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine misses something here.
+        RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine lacks something here.
     """
     folder, old = _open(out), _open_reused(reuse) if reuse else None
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
@@ -105,7 +105,7 @@ def prepare(
 
 
 def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared:
-    """Return a finished run that tries again the rows that may come on another attempt, if there are any."""
+    """Return a finished run with a new round of retries, if there are rows that may succeed."""
     context = prepared.context
     rows = find_mendable(context.store, prepared.plan.units, context.recipe.input)
     if not len(rows):
@@ -117,13 +117,13 @@ def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared
 
 
 def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> Plan:
-    """Return the plan whose pool lacks what expressions name and signals give: they mean the signals' columns."""
+    """Return the plan without the pool's columns that signals compute: expressions mean the signals' columns."""
     measured = {column.name.lower() for signal in find_signals(recipe.measure, models) for column in signal.columns}
     return replace(plan, pool=plan.pool.without_named(measured))
 
 
 def _open(folder: str) -> RunStore:
-    """Return the run folder of that path or URL, wherever a worker's current folder is."""
+    """Return the run folder for a path or URL, independent of a worker's current folder."""
     return RunStore(folder if "://" in folder else os.path.abspath(folder))
 
 
@@ -135,7 +135,7 @@ def _open_reused(reuse: str) -> RunStore:
 
 
 def _check_storage(recipe: Recipe, is_cluster: bool) -> None:
-    """Check that the variables that sources name are set, and that no secret would travel to other machines."""
+    """Check that the environment variables of sources are set, and that no secret would be sent to other machines."""
     for source in recipe.input:
         check_variables(source.name, source.storage)
         if is_cluster:
@@ -169,7 +169,7 @@ def _check(context: RunContext) -> None:
 
 
 def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) -> Plan:
-    """Return the plan whose units say which chunk holds them, and which unit of the reused run has the same inputs."""
+    """Return the plan, with each unit's chunk, and the unit of the reused run that has the same inputs."""
     chunks = find_chunks(folder)
     old_chunks = find_chunks(old) if old else {}
     keys, paths = read_unit_keys(old) if old else ([], {})
@@ -192,14 +192,14 @@ def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) 
 
 
 def _has_shards(source: Source, unit: Unit) -> bool:
-    """Return whether a unit whose files were elsewhere has the same shards, if its source is downloaded."""
+    """Return whether a unit whose files moved has the same shards; True if its source is not downloaded."""
     kind = find_downloading(source)
     lists = [[kind.list_key(source, part) for part in each.parts] for each in (unit, unit.before) if kind]
     return not lists or lists[0] == lists[1]
 
 
 def _moves(now: Sequence[str], was: str | Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield how paths of a source may begin now, and began in another run, where that differs."""
+    """Yield pairs of path prefixes of a source, now and in another run, if they differ."""
     for pair in zip(now, [was] if isinstance(was, str) else was, strict=False):
         new, old = (re.split(r"[{*?\[]", path, maxsplit=1)[0] for path in pair)
         folders = new.rpartition("/")[0], old.rpartition("/")[0]

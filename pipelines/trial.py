@@ -1,8 +1,8 @@
-"""Runs parts of a pool aside, for what a run costs: whole runs on the local engine, in a temporary folder.
+"""Measures the cost of a run: whole runs over parts of the pool, on the local engine, in a temporary folder.
 
-In: a prepared run. Out: what each of four runs used, by step, whose differences tell what a process, a run, a unit and
-a row take: one part, in a process that has done nothing yet; the same part again; parts spread over the pool, a unit
-each; and these together in one unit. No caption is written, and a selection's sizes are scaled to the part.
+In: a prepared run. Out: the resources that each of four runs used, by step: one part, in a fresh process; the same part
+again; parts spread over the pool, one unit each; and the same parts in one unit. From the differences follow the costs
+of a process, a run, a unit and a row. The runs write no captions, and scale the sizes of a selection to the parts.
 """
 
 import time
@@ -29,17 +29,15 @@ from pipelines.claim import Prepared, claimed
 from pipelines.driver import run
 from pipelines.engines.choose import choose_engine
 
-_PARTS = 64  # more say nothing more
-_LONG = 60  # seconds of CPU that the third run takes where a fourth would be too long to wait for
+_PARTS = 64  # more parts do not improve the estimate
+_LONG = 60  # CPU seconds of the third run from which the fourth run is skipped
 
 
 def find_trials(prepared: Prepared, measure: int | None, watch: Watch = lambda *_: nullcontext()) -> Trials | None:
-    """Run trials of `measure` rows, or take a finished run in their place.
+    """Run trials on `measure` rows, or use a finished run instead.
 
-    `watch` shows how far each is.
-
-    None where the pool has nothing to measure, or `measure` is None and no run is there. Raises RecipeError where a
-    model needs a device that is not here.
+    `watch` shows their progress. Returns None if the pool has nothing to measure, or if `measure` is None and there is
+    no finished run. Raises RecipeError if a model needs a device that this machine lacks.
     """
     for folder in (prepared.context.store, prepared.context.reuse) if measure is None else ():
         if folder and folder.exists(SUCCESS_FILE) and (facts := read_facts(folder)).used:
@@ -55,13 +53,13 @@ def find_trials(prepared: Prepared, measure: int | None, watch: Watch = lambda *
 
 
 def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int | None, prices: Prices) -> CostPlan:
-    """Return what a run uses, by its expected yield; of a pool of `rows`, the units are as large as can be."""
+    """Return the resources of a run by its expected yield. For a pool of `rows`, units have maximum size."""
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
     if rows:
         size = trials.bytes or size_of(units) / max(1, trials.scattered.rows) if context.pool.has_images else 1
         count = max(1, ceil(rows * size / (UNIT_BYTES if context.pool.has_images else UNIT_ROWS)[1]))
-    if workers.overhead is None:  # this machine
+    if workers.overhead is None:  # the engine runs on this machine
         workers = workers._replace(memory=1024 * getrusage(RUSAGE_SELF).ru_maxrss / 1e9)
     work = Work(expected.rows, expected.verdicts[KEPT], count, share_left(context, units))
     costs = predict(trials, work, workers)
@@ -73,12 +71,12 @@ def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int
 
 
 def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused: bool, watch: Watch) -> Trials:
-    """Measure about so many rows of these units; `is_reused`: all comes from the reused run, whose units stay whole."""
+    """Measure about `rows` rows of these units. `is_reused`: all comes from the reused run, so keep whole units."""
     start = sum(value for (_, kind), value in METER.take().items() if kind == CPU) - METER.compiling
     parts = units if is_reused else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     with temporary_folder() as aside:
         number = iter(range(4))
-        base = aside if prepared.context.store.is_local else f"memory://{aside}"  # which counts requests
+        base = aside if prepared.context.store.is_local else f"memory://{aside}"  # counts requests
 
         def measure(measured: Sequence[Unit]) -> CalibrationRun:
             folder = RunStore(f"{base}/{next(number)}")
@@ -102,7 +100,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused:
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: float, folder: RunStore) -> CalibrationRun:
-    """Run the recipe on these units; `share` is what they are of the pool."""
+    """Run the recipe on these units, which are this `share` of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
     context = replace(prepared.context, store=folder, place=WorkerLocation.THIS_PROCESS, share=share)
@@ -115,12 +113,12 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: floa
             with claimed(trial):
                 run(trial)
             break
-        except RunError:  # a size that so few rows cannot reach
+        except RunError:  # too few rows for the size
             if attempt.selection is None:
                 raise
             folder = RunStore(f"{folder.url}-all")
     facts = CalibrationRun.of(read_facts(context.store))
-    tail = sum(value for (_, kind), value in METER.take().items() if kind == CPU)  # what follows the last record
+    tail = sum(value for (_, kind), value in METER.take().items() if kind == CPU)  # after the last record
     published = facts.used.get("publish", UsedFacts(step="publish"))
     published = published.model_copy(update={"cpu": published.cpu + tail})
     return facts._replace(used={**facts.used, "publish": published})

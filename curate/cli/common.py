@@ -1,6 +1,6 @@
-"""Arguments and options that several commands share, and the one way to a terminal.
+"""Arguments and options that several commands share, and output.
 
-There, control characters of strangers' text, in keys, errors or arguments, are spelled out.
+Output escapes control characters, because keys, errors and arguments may contain untrusted text.
 """
 
 import io
@@ -24,7 +24,7 @@ from curate.base.errors import RecipeError, reraised
 from curate.base.wording import escape
 from curate.cli.imports import import_beam
 
-if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
+if TYPE_CHECKING:  # a run does not need the library for tables
     from curate.ask.output import Line, Result
     from curate.download.rates import DownloadForecast
     from curate.pool.plan import Unit
@@ -37,14 +37,14 @@ HELP: dict[str, Any] = tomllib.loads(files("curate.cli").joinpath("commands.toml
 
 
 class Format(StrEnum):
-    """How rows are printed."""
+    """The format of printed rows."""
 
     table = "table"
     csv = "csv"
     json = "json"
 
 
-Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input file is recognised
+Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how changed input files are detected
 
 RunArgument = Annotated[str, Argument(metavar="DIR")]
 RecipeArgument = Annotated[str, Argument(metavar="RECIPE")]
@@ -79,9 +79,9 @@ class HelpCommand(TyperCommand):
 
 
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:
-    """Return the options of Beam, which is imported where its local runner is all that a command needs.
+    """Return the Beam options, and import Beam if the command only needs its local runner.
 
-    Raises RecipeError where what follows the recipe is no option; `accepted` is what a command takes before them.
+    Raises RecipeError if the words are not options; `accepted` describes the arguments before them.
     """
     if not words and on is None:
         import_beam()
@@ -92,7 +92,7 @@ def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one R
 
 
 def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
-    """Yield a warning for each source whose images are resized, or were, where rules name sizes."""
+    """Yield a warning for each source with resized images, if rules use sizes."""
     from curate.decide.rules.rules import named_columns
     from curate.pool.registry import find_format
 
@@ -105,7 +105,7 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
 
 
 def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, DownloadForecast]]":
-    """Yield each source that is downloaded, how many units it has, and what its downloads will come to."""
+    """Yield each downloaded source, its number of units, and a forecast of its downloads."""
     from curate.pool.registry import find_downloading
 
     for source in context.sources:
@@ -116,7 +116,7 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
 
 @contextmanager
 def _until_unread(stream: TextIO) -> Iterator[None]:
-    """Let all go nowhere from now on if nobody reads it any more, as behind `| head`: the command goes on."""
+    """If the reader has closed the stream, as `| head` does, discard all further output and continue."""
     try:
         yield
     except BrokenPipeError:
@@ -124,13 +124,13 @@ def _until_unread(stream: TextIO) -> Iterator[None]:
 
 
 class Escaped:
-    """A stream of text that writes control characters as escapes, but line feeds and tabs."""
+    """A text stream that escapes control characters except line feeds and tabs."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.inner = plain(stream) or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the start
 
     def write(self, text: str) -> int:
-        """Write the text, its sentences in lines of a terminal's width, and return its length."""
+        """Write the text, on a terminal wrapped to its width, and return the text's length."""
         parts = [part if part.isspace() else escape(part) for part in _BREAKS.split(text)]
         with _until_unread(self.inner):
             self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
@@ -141,7 +141,7 @@ class Escaped:
             self.inner.flush()
 
     def _fold(self, line: str) -> str:
-        """Break a line between words, but of commands, which begin with a space: they are to be copied."""
+        """Wrap a line, except for commands, which start with a space: users copy them."""
         width = shutil.get_terminal_size().columns
         is_long = len(line) > width and not line[0].isspace()
         return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if is_long else line
@@ -151,13 +151,13 @@ class Escaped:
 
 
 def plain(stream: Any) -> TextIO:
-    """Return the stream itself: for data, and for what colours lines or moves the cursor and escapes texts itself."""
+    """Return the inner stream: for data, and for code that colors lines or moves the cursor and escapes text itself."""
     return stream.inner if isinstance(stream, Escaped) else stream
 
 
 @contextmanager
 def open_output() -> Iterator[TextIO]:
-    """Open standard output in UTF-8 whatever the locale is; what is written is data, or escaped by who writes it."""
+    """Open standard output in UTF-8, regardless of the locale, without escapes."""
     file = plain(sys.stdout)
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(encoding="utf-8")
@@ -183,7 +183,7 @@ SLOW = 0.5  # seconds
 
 @contextmanager
 def say_if_slow(text: str) -> Iterator[None]:
-    """Print a line on standard error where the block takes longer than SLOW."""
+    """Print a line on standard error if the block takes longer than SLOW."""
     timer = threading.Timer(SLOW, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
@@ -202,14 +202,14 @@ def print_lines(*lines: "Line") -> None:
 
 
 def print_page(name: str, **facts: Any) -> None:
-    """Print the page that a template makes of facts on standard output."""
+    """Render a template with facts, and print it on standard output."""
     from curate.ask.text_pages import render_page
 
     print_lines(*render_page(name, **facts).lines)
 
 
 def save_images(directory: str, result: "Result", title: str, out: str) -> None:
-    """Write the page of a run's rows with their images. Raises RecipeError where it cannot be written."""
+    """Write a page with rows of a run and their images. Raises RecipeError if the file is not writable."""
     from curate.ask.opened import connected
     from curate.ask.report.image_page import look_at
 

@@ -1,8 +1,8 @@
-"""A run that is handed over: `--detach` on engines whose jobs end with their process.
+"""`--detach` on engines whose jobs end with their process.
 
-It starts a driver process, which outlives the shell: the same command once more, in a session of its own. What the
-driver and its children write goes to a file, which this command shows until the driver holds the folder. Then the file
-becomes the log of the run, and the command ends. No process keeps the shell's output open, so ssh can end, too.
+It starts a driver process, which outlives the shell: the same command, in its own session. The output of the driver and
+its children goes to a file, which this command shows until the driver has locked the folder. Then the file becomes the
+run's log, and the command ends. No process keeps the shell's output open, so that ssh can end, too.
 """
 
 import os
@@ -25,19 +25,19 @@ from curate.store.layout import DRIVER_LOG
 from curate.store.lock import FolderLock
 from curate.store.store import RunStore
 
-_OUTPUT = "_CURATE_DRIVER"  # variable of a driver's environment: the file that it writes to
+_OUTPUT = "_CURATE_DRIVER"  # environment variable of a driver: the path of its output
 _BETWEEN = 60.0  # seconds between two copies of a log
 
 
 def is_driver() -> bool:
-    """Return whether this process is a driver's."""
+    """Return whether this process is a driver."""
     return _OUTPUT in os.environ
 
 
 def start_driver(store: RunStore) -> None:
-    """Start this command as a driver; return once it has the folder. Raises typer.Exit where it ends before."""
+    """Start this command as a driver; return when it has locked the folder. Raises typer.Exit if it ends before."""
     log = _find_log(store)
-    near = Path(store.path("")) if store.is_local else log  # on its disk, and not in the folder, which may be new
+    near = Path(store.path("")) if store.is_local else log  # same disk, but outside of the folder, which may be new
     writable = (folder for folder in near.resolve().parents if os.access(folder, os.W_OK))
     path = next(writable, Path(tempfile.gettempdir())) / f".curate-{uuid.uuid4().hex}.log"
     with open(path, "ab") as file:
@@ -67,16 +67,16 @@ def start_driver(store: RunStore) -> None:
 
 @contextmanager
 def detached(folder_lock: FolderLock) -> Iterator[None]:
-    """Let the command that waits in `start_driver` end; the block's output goes to the log of the run."""
+    """Let the command in `start_driver` end; the output of the block goes to the run's log."""
     log = _find_log(folder_lock.store)
-    if not folder_lock.holder.log:  # else an earlier process of this driver has done it
+    if not folder_lock.holder.log:  # otherwise an earlier process of this driver has done it
         folder_lock.record(log=f"{log.resolve()} on {folder_lock.holder.host}")
         if Supervisor.current:
             Supervisor.current.send(holder=folder_lock.holder.model_dump())
         log.parent.mkdir(exist_ok=True)
         try:
             os.rename(os.environ[_OUTPUT], log)
-        except OSError:  # the folder is a disk of its own
+        except OSError:  # the folder is on another disk
             log.symlink_to(os.environ[_OUTPUT])
     with _copied(folder_lock.store, log):
         yield
@@ -96,20 +96,20 @@ def logging_to(store: RunStore) -> Iterator[None]:
 
 
 def _find_log(store: RunStore) -> Path:
-    """Return the path of a driver's log on this machine, also where the run is in an object store."""
+    """Return the path of a driver's log on this machine, even if the run is in an object store."""
     return Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
 
 
 @contextmanager
 def _copied(store: RunStore, log: Path) -> Iterator[None]:
-    """Copy the log to an object store, once a minute and at the end of the block, with the error that ended it."""
+    """Copy the log to the object store once a minute, and at the end of the block with the error that ended it."""
     message = ""
 
     def copy(ended: threading.Event) -> None:
         is_last = False
         while not is_last:
             is_last = ended.wait(_BETWEEN)
-            with suppress(Exception):  # of any library's: it is on this machine
+            with suppress(Exception):  # from any library: this machine has the log
                 store.write_bytes(DRIVER_LOG, log.read_bytes() + message.encode())
 
     with nullcontext() if store.is_local else background_thread(copy, "log"):
@@ -121,6 +121,6 @@ def _copied(store: RunStore, log: Path) -> Iterator[None]:
 
 
 def describe_handover(store: RunStore, worker: str) -> str:
-    """Return what a user reads once a run was handed over."""
+    """Return the message for a user whose run now works in the background."""
     follow, stop = f"curate status {store.url} --watch", f"curate cancel {store.url}"
     return f"{store.url}: runs in {worker}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"

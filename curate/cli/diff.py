@@ -1,4 +1,4 @@
-"""`curate diff`: samples that one run keeps and another does not, and why."""
+"""`curate diff`: samples that one run keeps and another does not, and the reasons."""
 
 from enum import StrEnum
 from itertools import chain, islice
@@ -11,10 +11,10 @@ from curate.ask.output import Result, tuples, write_json
 from curate.base.errors import RecipeError
 from curate.cli.common import Format, FormatOption, PageOption, open_output, print_page, print_result, save_images
 
-By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
+By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # tables of the comparison
 Side = StrEnum("Side", ["lost", "gained"])
-_TABLES = {by: "entries" if by == By.entry else f"{by}s" for by in By if by != By.sample}  # of `Diff`
-_SHOWN = 50  # rows of a table for people, unless --limit says otherwise
+_TABLES = {by: "entries" if by == By.entry else f"{by}s" for by in By if by != By.sample}  # attributes of `Diff`
+_SHOWN = 50  # default of --limit for tables
 
 
 def diff(
@@ -68,11 +68,11 @@ def diff(
 
 
 def _print_samples(first: str, second: str, limit: int | None, side: Side | None, format: Format) -> None:
-    """Print the changed samples batch by batch; for people only the first few."""
+    """Print the changed samples batch by batch; in a table only the first few."""
     for_people = format == Format.table
     shown = _SHOWN if limit is None and for_people else limit
     batches = changed_samples(first, second, shown, [side] if side else (LOST, GAINED))
-    begin = list(batches if for_people else islice(batches, 1))  # errors are raised before the first line is printed
+    begin = list(batches if for_people else islice(batches, 1))  # raises errors before printing
     rows = (row for batch in chain(begin, batches) for row in tuples(batch))
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:

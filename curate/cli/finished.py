@@ -1,4 +1,4 @@
-"""`curate explain`, `curate report`, `curate verify`: what a finished run says of itself."""
+"""`curate explain`, `curate report`, `curate verify`: commands that read a finished run."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`curate forget`: take samples out of a published run, with a record."""
+"""`curate forget`: removes samples from a published run, and records the removal."""
 
 from typing import Annotated
 

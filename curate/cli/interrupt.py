@@ -1,8 +1,8 @@
-"""End a command's own process at once by Ctrl-C, or `kill`, with status 130 or 143, wherever it is.
+"""Ends a command's own process immediately at Ctrl-C or `kill`, with status 130 or 143.
 
-Python would raise KeyboardInterrupt in whatever the main thread is doing. In a callback of C++ (of torch, say) that
-aborts the process with status 134; in one of ctypes, or a finalizer, it is dropped, and the command goes on. So nothing
-is raised: a thread that waits for nothing else ends the process, as a kill would, after `clean_up`.
+Python would raise KeyboardInterrupt wherever the main thread is. In a C++ callback (of torch, for example) that aborts
+the process with status 134; in a ctypes callback or a finalizer it is lost, and the command continues. So nothing is
+raised: a separate thread waits for signals, calls `clean_up`, and ends the process like a kill.
 """
 
 import os
@@ -13,19 +13,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-# The handlers with which Python starts.
+# Python's default handlers.
 _BEFORE: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-STATUS = 128  # and the signal's number, as shells have it
-SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
+STATUS = 128  # plus the signal's number, as in shells
+SHOW_CURSOR = b"\n\x1b[?25h"  # progress bars hide the cursor
 
 
 def defaults() -> list[int]:
-    """Return which of SIGINT and SIGTERM Python handles: not one that is ignored, as in a shell's background job."""
+    """Return which of SIGINT and SIGTERM have Python's handlers; background jobs of a shell ignore SIGINT."""
     return [number for number, handler in _BEFORE.items() if signal.getsignal(number) is handler]
 
 
 def end_when_interrupted(message: str) -> None:
-    """End this process with `message` and status 130 or 143 at SIGINT or SIGTERM; one that is ignored stays so."""
+    """End this process with `message` and status 130 or 143 at SIGINT or SIGTERM. Ignored signals stay ignored."""
     handled = defaults()
     if not handled:
         return
@@ -34,7 +34,7 @@ def end_when_interrupted(message: str) -> None:
     presses = 0
 
     def deliver(number: int, _: object) -> None:
-        """Run in the main thread, once it is back in Python; mostly the other one knows first, from `set_wakeup_fd`."""
+        """Runs in the main thread when it is back in Python; usually `set_wakeup_fd` wakes the other thread first."""
         nonlocal presses
         presses += 1
         if presses > 1:
@@ -44,7 +44,7 @@ def end_when_interrupted(message: str) -> None:
 
     def read() -> bytes:
         while not (signals := bytes(number for number in os.read(reading, 64) if number in handled)):
-            pass  # of other signals
+            pass  # other signals
         return signals
 
     end_when_read(read, message)
@@ -54,28 +54,28 @@ def end_when_interrupted(message: str) -> None:
 
 
 def end_when_read(read_signals: Callable[[], bytes], message: str) -> None:
-    """End this process, as `end_when_interrupted` does, once `read_signals` returns signals, for which it waits."""
+    """End this process like `end_when_interrupted`, when `read_signals` returns, which waits for signals."""
     threading.Thread(target=_end, args=(read_signals, message), name="interrupt", daemon=True).start()
 
 
 def _end(read_signals: Callable[[], bytes], message: str) -> None:
     try:
         signals = read_signals()
-    except OSError:  # code of another package has closed the pipe
+    except OSError:  # another package has closed the pipe
         return
     foreign = sys.modules.get("curate.base.foreign")
     where = f" in {running}" if foreign and (running := foreign.find_running()) else ""
     text = (SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}{where}\n".encode()
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # nobody reads standard error
         os.write(2, text)
-    threading.excepthook = lambda raised: None  # of threads whose work, or connection, is ended under them
-    if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
+    threading.excepthook = lambda raised: None  # silences threads that fail because the process ends
+    if process := sys.modules.get("curate.base.process"):  # otherwise there is nothing to clean up yet
         process.clean_up()
     os._exit(STATUS + signals[0])
 
 
 def raise_when_interrupted() -> None:
-    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process, for what survives it, as a shell."""
+    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process: a shell survives an interrupt."""
     if signal.set_wakeup_fd(-1) != -1:
         for number, handler in _BEFORE.items():
             if callable(signal.getsignal(number)):

@@ -1,4 +1,4 @@
-"""`curate plan`: inputs, steps, cost and yield of a run, before it."""
+"""`curate plan`: shows inputs and steps, and estimates yield and cost before a run."""
 
 import datetime
 import os
@@ -30,7 +30,7 @@ from curate.store.layout import RUN_FILE
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
 
-_UNREAD = 10  # files that are named
+_UNREAD = 10  # unreadable files that are listed
 
 
 def plan(
@@ -72,13 +72,13 @@ def plan(
         downloads = _show_downloads(context, units)
         if not no_estimate:
             _show_estimate(prepared, figures, measure, rows, seen, downloads)
-        if context.recipe.captions:  # no error: the run may be on another machine
+        if context.recipe.captions:  # only warnings: the run may be on another machine
             for error in find_faults(context.recipe.captions, context.engine_ids, load=False):
                 print(f"\nwarning: {error}")
 
 
 def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:
-    """Print what downloads of each source will come to; return whether there are any."""
+    """Print a forecast of each source's downloads; return whether there are any."""
     outlooks = list(common.find_outlooks(context, units))
     for source, source_units, outlook in outlooks:
         of_a_unit = min(outlook.at_once, ceil(outlook.parts / max(1, source_units)))
@@ -100,14 +100,14 @@ def _show_estimate(
 
     try:
         with common.say_if_slow("measuring a sample of the pool to estimate the yield (skip this with --no-estimate)"):
-            # First, for it wants a new process.
+            # First, because it needs a fresh process.
             trials = find_trials(prepared, measure, show_sample) if figures else None
             context, pool = prepared.context, prepared.plan.units
             expected = estimate(context, pool, prepared.metadata, prepared.record, rows, show_sample)
     except NotCompiledError as error:
         print(f"\nestimate: none yet: {error}")
         return
-    except RecipeError as error:  # of a device, say, that only workers have
+    except RecipeError as error:  # for example, only workers have the device
         if prepared.engine.place.is_this_machine:
             raise
         hint = "; to measure the cost, run a part of the pool there (infra/cost.md, GPU)" if figures else ""
@@ -123,14 +123,14 @@ def _show_estimate(
 
 
 def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:
-    """Return a source, its parts, how many files they are in the format's words, and in how many units."""
+    """Return facts about a source for the page: its parts, files and units."""
     parts_of_units = [unit.parts for unit in plan.units if unit.source == source.name]
     parts = list(chain.from_iterable(parts_of_units))
     return {
         "source": source,
         "parts": parts,
         "files": find_format(source).describe(parts),
-        # Groups of rows in Parquet state their bytes before compression
+        # Parquet row groups state their uncompressed size
         "is_uncompressed": any(part.groups and part.rows is not None for part in parts),
         "is_downloaded": find_downloading(source) is not None,
         "units": len(parts_of_units),
@@ -138,7 +138,7 @@ def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:
 
 
 def _count_needed(context: RunContext, units: Sequence[Unit], done: Mapping[str, int]) -> Mapping[str, int] | None:
-    """Return the units in which each signal is to be measured; None where all are, or no scores."""
+    """Return in how many units each signal must be measured; None if in all, or if scores are complete."""
     if done.get("scores", len(units)) == len(units) or not (context.reuse or context.store.exists(RUN_FILE)):
         return None
     settings = MeasureSettings.of(context)

@@ -1,6 +1,6 @@
-"""Show the progress of a run by its files: correct on every runner, and for resumed runs too.
+"""Shows the progress of a run by counting its files, which works on every engine and for resumed runs.
 
-Downloads are shown by shards, with the rates of the last minute and the reasons of failures.
+Downloads are counted by shard, with the rates of the last minute and the reasons for failures.
 """
 
 import os
@@ -25,27 +25,27 @@ from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
 
-_WINDOW = 60.0  # seconds that rates are of
+_WINDOW = 60.0  # seconds over which rates are computed
 _BETWEEN_LINES = 10.0  # seconds between two lines
-_BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
-_SHARE = 0.02  # of the time at most that readings take: there is a line a shard
-_REASONS = 4  # that are shown
+_BETWEEN = 2.0  # minimum seconds between two reads of the downloads' log
+_SHARE = 0.02  # maximum share of time for reading the log, which has a line per shard
+_REASONS = 4  # how many are shown
 _NOTHING = "no unit is finished yet; repeat the command to continue"
 
 
 class _Progress:
-    """How many files each step has written; of downloads how many URLs were tried, and how fast images came of late."""
+    """Files written by each step, URLs tried, and the recent download rate."""
 
     def __init__(self, folder: RunStore, units: int, urls: int) -> None:
         self._folder, self.units, self.urls = folder, units, urls
         self._first = steps_done[MEASURED]
-        self._next = float("-inf")  # when to read the log of downloads again
+        self._next = float("-inf")  # when to read the downloads' log again
         self._before = deque([(time.monotonic(), 0, 0)])
         self.counts = Counter[str]()
         self.tried, self.downloads = 0, ""
 
     def poll(self, stop: threading.Event, seconds: float) -> Iterator[None]:
-        """Read how far the run is, again and again, until it has ended and once more."""
+        """Read the progress repeatedly until the run has ended, and once more."""
         took = 0.0
         while not stop.is_set():
             stop.wait(seconds_between(self._folder, seconds, took))
@@ -55,18 +55,18 @@ class _Progress:
             yield
 
     def read(self, ended: bool = False) -> None:
-        """Count files; read the downloads' log too, unless it was read just now and the run has not ended."""
+        """Count files, and read the downloads' log unless it was just read; at the end always."""
         for step, folder, suffix, _ in COUNTED:
-            with suppress(OSError):  # the folder changes while it is listed
+            with suppress(OSError):  # the folder may change during the listing
                 self.counts[step] = count_done(self._folder.files(folder), suffix)
         began = time.monotonic()
         if not self.urls or (began < self._next and not ended):
             return
         try:
             facts = read_downloads(self._folder)[0]
-            if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log
+            if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no downloads' log
                 facts = read_facts(self._folder).downloads
-        except (OSError, ValueError, CurateError):  # a line that is being written
+        except (OSError, ValueError, CurateError):  # an incomplete last line
             return
         done = time.monotonic()
         self._next = done + max(_BETWEEN, (done - began) / _SHARE)
@@ -80,7 +80,7 @@ class _Progress:
         self.downloads = describe_downloads(facts, (facts.came - came) / seconds, (facts.bytes - size) / seconds)
 
     def texts(self, of_downloads: str = "", always: Collection[str] = ()) -> list[str]:
-        """Return how far each step is that has begun, or is named in `always`."""
+        """Return the progress of each step that has started, or is in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
         steps = [(step, noun) for step, _, _, noun in COUNTED if self.counts[step] or step in always]
         steps = [(step, "shard" if (self.counts[step], noun) == (1, "shards") else noun) for step, noun in steps]
@@ -90,13 +90,13 @@ class _Progress:
 
     @property
     def images(self) -> str:
-        """How many images this process has measured, while there are more: a unit may take hours."""
+        """The number of images that this process has measured, until all are: a unit may take hours."""
         images = steps_done[MEASURED] - self._first
         return f" ({pluralise(images, 'image')})" if images and self.counts["measure"] < self.units else ""
 
 
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
-    """Return the share of URLs that were downloaded, images and bytes a second, and shares of the commonest reasons."""
+    """Return the share of downloaded URLs, images and bytes per second, and the shares of the most common failures."""
     shares = [f"{reason} {count / facts.urls:.1%}" for reason, count in facts.reasons.items()]
     rest = " …" if len(shares) > _REASONS else ""
     failed = f"; {', '.join(shares[:_REASONS])}{rest}" if shares else ""
@@ -105,7 +105,7 @@ def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
 
 @contextmanager
 def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
-    """Show bars on a terminal, and lines elsewhere, while the block runs; at an interrupt print what was finished."""
+    """Show bars on a terminal, or lines elsewhere, during the block; at an interrupt, print the finished work."""
     has_ended = False
 
     def print_finished() -> None:
@@ -127,7 +127,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
 
 @contextmanager
 def show_sample(folder: RunStore, units: int) -> Iterator[None]:
-    """Show how far a sample of the pool is measured, as `show_progress` does, where the block takes long."""
+    """Like `show_progress`, for measuring a sample of the pool, if the block takes long."""
     progress = _Progress(folder, units, 0)
 
     def read() -> str:
@@ -145,7 +145,7 @@ def show_sample(folder: RunStore, units: int) -> Iterator[None]:
 
 @contextmanager
 def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
-    """Print, on standard error while the block runs, how many parts a build of metadata has counted."""
+    """Print the number of counted parts of a metadata build on standard error during the block."""
 
     def read() -> str:
         counted = len({name[:6] for name in folder.names("counts")})
@@ -171,9 +171,9 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
 
     texts = TextColumn("{task.description:8}"), TextColumn("{task.fields[what]}")
     bars = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn())
-    of_downloads = Text(style="dim")  # which would leave a bar no room in its line
+    of_downloads = Text(style="dim")  # too long for the line of a bar
     with Live(Group(bars, of_downloads), console=Console(file=plain(sys.stderr)), transient=True):
-        sys.stderr = Escaped(sys.stderr)  # that lets lines through above the bars
+        sys.stderr = Escaped(sys.stderr)  # prints lines above the bars
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}
         for step, _, _, noun in COUNTED:
             total = progress.units if noun == "units" else None

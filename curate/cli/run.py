@@ -1,4 +1,4 @@
-"""`curate run`: a recipe, whole; `--detach` hands it over."""
+"""`curate run`: runs a recipe, or with `--detach` lets it run in the background."""
 
 import sys
 import time
@@ -43,7 +43,7 @@ _OUTPUTS = (*((folder, suffix) for _, folder, suffix, _ in COUNTED), (POOL, STAT
 
 
 class CommandKeeper(Keeper):
-    """The command that supervises this process keeps the folder, if there is one."""
+    """Lets the command that supervises this process, if any, keep the folder's lock."""
 
     def __init__(self) -> None:
         self._supervisor = Supervisor.current
@@ -63,15 +63,15 @@ class CommandKeeper(Keeper):
             self._supervisor.send(lock if self.lock is None else None, holder=holder.model_dump())
 
     def stop_supervising(self) -> None:
-        """Let the command end as this process does."""
+        """Let the command end with this process's status."""
         if self._supervisor:
             self._supervisor.send(is_supervised=False)
             self._supervisor = None
 
     def report_death(self, prepared: "Prepared") -> None:
-        """Print what was in flight if an earlier child died; free the folder if it had finished the run.
+        """Print what was in flight if an earlier child died; unlock the folder if that child had finished the run.
 
-        Raises RunError if six died since the last file was finished, or three while the same unit was isolated.
+        Raises RunError if six children died since the last finished file, or three while the same unit was isolated.
         """
         store = prepared.context.store
         if prepared.context.place is not WorkerLocation.THIS_PROCESS:
@@ -111,7 +111,7 @@ def run(
     in_process: Annotated[bool, Option("--in-process")] = False,
 ) -> None:
     """Run a recipe or resume a run: measure, decide, write shards, publish."""
-    options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
+    options = common.prepare_beam(beam_options, "" if take_over else on)  # the lease may be of any engine's job
     from pipelines.claim import finish_updating
     from pipelines.engines.choose import choose_engine
     from pipelines.engines.registry import is_dead
@@ -120,7 +120,7 @@ def run(
     may_end = is_dead if take_over else None
     keeper = CommandKeeper()
     if not (keeper.holder or RunStore(out).exists(SUCCESS_FILE)):
-        check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
+        check_unlocked(RunStore(out), may_end)  # before listing the pool, which may take long
         finish_updating(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if in_process and (detach or on or options):
@@ -129,7 +129,7 @@ def run(
         remedy = f"if you repaired files, run into a new folder with --reuse {out}"
         raise RecipeError(f"--retry: retries URLs, but the recipe has no input with format urls; {remedy}")
     if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
-        keeper.stop_supervising()  # the driver has a process of its own that does
+        keeper.stop_supervising()  # the driver has its own supervisor
         start_driver(RunStore(out))
         return
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
@@ -155,7 +155,7 @@ def _work(
     in_process: bool,
     plan_run: Callable[[], "Prepared"],
 ) -> bool:
-    """Do the run, or hand it over; return whether it is done."""
+    """Do the run, or submit it with `detach`; return whether it is done."""
     from pipelines.claim import claimed
     from pipelines.driver import preflight, run_in_process
     from pipelines.driver import run as run_pipeline
@@ -177,7 +177,7 @@ def _work(
 
 
 def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callable[["Prepared"], None]) -> None:
-    """Run the pipeline by `work`, and again without the samples that the reused run has forgotten meanwhile."""
+    """Run the pipeline with `work`; run it again if samples were removed from the reused run meanwhile."""
     from pipelines.claim import claim_folder
 
     try:
@@ -193,10 +193,10 @@ def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callabl
 
 
 def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str | None, out: str) -> None:
-    """Print which URLs are tried again, which tables are reused, and warnings of sizes."""
+    """Print which URLs are retried, which tables are reused, and warnings about sizes."""
     context, units, retries = prepared.context, prepared.plan.units, prepared.retries
     if retry or reuse:
-        from curate.ask.text_pages import render_page  # with libraries that other runs import at their end
+        from curate.ask.text_pages import render_page  # imports libraries that other runs need only at the end
 
         urls = int((retries.table["round"].to_numpy() == retries.rounds).sum())
         is_new_round = rounds is not None and retries.rounds > rounds
@@ -210,12 +210,12 @@ def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str 
 
 
 def _reused(context: RunContext, units: Sequence[Unit]) -> dict[str, Any]:
-    """Return of how many units each table is reused or lost, and which signals are measured again; or why all are."""
+    """Return for how many units each table is reused or not, which signals are measured again, or why all are."""
     from pipelines.identity import count_current
 
     if context.reuse is None:
         return {}
-    decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
+    decided = ("derived", "decisions", "answers", "captions")  # never reused as tables
     current = {name: count for name, count in count_current(context, units).items() if name not in decided}
     lost = {name: len(units) - count for name, count in current.items() if count < len(units)}
     settings, needed = MeasureSettings.of(context), None
@@ -234,7 +234,7 @@ def _reused(context: RunContext, units: Sequence[Unit]) -> dict[str, Any]:
 
 
 def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
-    """Say that there is nothing to do, and describe the run by a new name or license."""
+    """Print that there is nothing to do, and update the run's name and license."""
     from pipelines.claim import update_metadata
 
     context = prepared.context
@@ -247,7 +247,7 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     if changed := update_metadata(prepared):
         print(f"{out}: {reason}; updated its {' and '.join(changed)}, and nothing else")
         if has_report:
-            from curate.ask.report.page import write_report  # with all that a page needs
+            from curate.ask.report.page import write_report  # imports all that a page needs
 
             write_report(out)
             command = f"`curate report {out} --against DIR`"

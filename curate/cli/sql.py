@@ -1,4 +1,4 @@
-"""`curate sql`: queries of a finished run, answered on standard output."""
+"""`curate sql`: queries a finished run, and prints the rows."""
 
 import sys
 from dataclasses import replace
@@ -17,7 +17,7 @@ from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.interrupt import raise_when_interrupted
 
-_MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; lists and texts of one row know no other limit
+_MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; nothing else limits the lists and texts of one row
 
 
 @memory_limited(_MEMORY)
@@ -37,7 +37,7 @@ def sql(
     if shell:
         if query is not None or params:
             raise RecipeError("--shell reads queries from standard input; remove QUERY and --param")
-        raise_when_interrupted()  # it ends a query, not the shell
+        raise_when_interrupted()  # an interrupt ends a query, not the shell
         with common.open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise Exit(1 if failed else 0)
@@ -48,7 +48,7 @@ def sql(
             raise RecipeError("--param needs a query; `curate sql DIR` lists the queries and their parameters")
         find_run(directory)
         if format is common.Format.table:
-            from curate.ask.text_pages import render_page  # with the library of templates, which a query does not need
+            from curate.ask.text_pages import render_page  # a query does not need the library for templates
 
             common.print_lines(*render_page("queries", themes=THEMES, queries=named_queries()).lines)
         else:

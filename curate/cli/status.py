@@ -1,4 +1,4 @@
-"""`curate status` and `curate cancel`: how far a run is, who works on it, and to stop one that was handed over."""
+"""`curate status` shows the progress of a run and who works on it; `curate cancel` stops a background run."""
 
 import sys
 import time
@@ -19,8 +19,8 @@ from curate.store.lock import find_holder
 from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 
-_MIN_PAUSE = 2.0  # seconds between two looks
-_SECONDS = 600  # that it has to end
+_MIN_PAUSE = 2.0  # minimum seconds between two polls
+_SECONDS = 600  # that a job has to end
 
 
 def status(
@@ -34,13 +34,13 @@ def status(
 
 
 def _ask(holder: Holder) -> tuple[bool | None, str]:
-    from pipelines.engines.registry import ask  # with Beam, and all that engines need
+    from pipelines.engines.registry import ask  # imports Beam, and all that engines need
 
     return ask(holder)
 
 
 def _follow(directory: str) -> Status:
-    """Show a run until it has ended: on a terminal in place, elsewhere a line whenever something has changed."""
+    """Show a run until it has ended: on a terminal in place, elsewhere a line for each change."""
     last = ""
     with Live(console=Console(file=plain(sys.stdout)), transient=True, auto_refresh=False) as live:
         while True:
@@ -53,14 +53,14 @@ def _follow(directory: str) -> Status:
                     print(last := now.short, flush=True)
                 if now.exit_status != NOT_YET:
                     return now
-            except OSError as error:  # a store may have a bad hour
+            except OSError as error:  # a store may fail for a while
                 print(f"curate: {error}", file=sys.stderr)
             time.sleep(seconds_between(RunStore(directory), _MIN_PAUSE, time.monotonic() - began))
 
 
 def cancel(directory: Annotated[str, Argument(metavar="DIR")]) -> None:
     """Stop a run that works in the background or on a cluster."""
-    from pipelines.engines.registry import ask, is_dead, stop  # with Beam, and all that engines need
+    from pipelines.engines.registry import ask, is_dead, stop  # imports Beam, and all that engines need
 
     store = RunStore(directory)
     if not ((holder := find_holder(store)) or store.exists(RUN_FILE)):
@@ -70,7 +70,7 @@ def cancel(directory: Annotated[str, Argument(metavar="DIR")]) -> None:
         print(f"{directory}: canceling {holder}; this takes at most {_SECONDS // 60} min", file=sys.stderr, flush=True)
         try:
             stop(holder, _SECONDS)
-        except Exception as error:  # of any library's
+        except Exception as error:  # from any library
             see = f"; see {holder.page}" if holder.page else ""
             raise RunError(f"{directory}: {holder} may still be running: {one_line(error, 300)}{see}") from None
         outcome = f"{holder} is canceled"

@@ -1,4 +1,4 @@
-"""What `curate run` prints once it has ended: the funnel, what to know of the run, and where to look."""
+"""The summary at the end of `curate run`: the funnel, warnings, and commands to look further."""
 
 from collections import Counter
 from typing import Any
@@ -17,15 +17,15 @@ from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
-_TABLES = 8  # at either end that are looked at for a sample to explain
-_TRAINING = 10_000  # samples, of which a set is large enough to train on
+_TABLES = 8  # first and last tables in which to find a sample to explain
+_TRAINING = 10_000  # minimum samples of a useful training set
 # Fewer shards may be too few for a training loader
 _CONSTANTS = {"meanings": SAMPLE_REASONS, "large_share": LARGE_SHARE, "few_shards": 8}
 
 
 def summary(out: str, seconds: float) -> str:
-    """Return the funnel, and where to look."""
-    from curate.ask.text_pages import render_page  # here: a run imports the libraries of pages at its end
+    """Return the summary."""
+    from curate.ask.text_pages import render_page  # here, because a run needs these libraries only at its end
 
     store = RunStore(out)
     run = read_facts(store)
@@ -50,10 +50,10 @@ def summary(out: str, seconds: float) -> str:
 
 
 def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[Counter[str], dict[str, int] | None]:
-    """Return rows of failures by reason, and those that were not downloaded; None where there are none."""
+    """Return the failures by reason, and facts about missing downloads (None if there are none)."""
     counts, missing, may_pass = Counter[str](), 0, 0
     with store.open_parquet(FAILURES_FILE) as file:
-        for table in file.read_groups(["reason", "attempts", "may_pass"]):  # as many failures as rows, perhaps
+        for table in file.read_groups(["reason", "attempts", "may_pass"]):  # there may be as many failures as rows
             reasons: Any = pc.value_counts(table["reason"])
             counts.update({row["values"]: row["counts"] for row in reasons.to_pylist()})
             never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
@@ -63,17 +63,17 @@ def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[C
 
 
 def _missing_urls(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> dict[str, int]:
-    """Return rows without a downloaded image, and of how many URLs; how many came but are broken, or may pass again."""
+    """Return how many rows lack an image, of how many URLs, and how many of them are broken or may succeed later."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     urls = sum(rows[table_file("samples", unit.index, unit.last)] for unit in units if unit.source in downloading)
-    broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else some came in other runs
+    broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else of other runs
     return {"rows": missing, "urls": urls, "broken": broken, "may_pass": may_pass}
 
 
 def _find_example(store: RunStore) -> str:
-    """Return the uid of a dropped sample, of a few tables: the last ones have the rows that are tried again."""
+    """Return the uid of a dropped sample from a few tables; the last tables have the retried rows."""
     names = store.files("tables/decisions")
     for name in dict.fromkeys([*names[:_TABLES], *names[-_TABLES:]]):
         rows = store.read_parquet(name, ["uid", "rule"])

@@ -1,9 +1,9 @@
 """`curate run` is two processes: the command supervises a child, which does the work.
 
-If a signal, a lack of memory, or a package's `os._exit` ends the child, the command starts the next one, which
-continues like a repeated command. The command imports nothing, so that a fork is cheap. It keeps what outlasts a child:
-the lock of the folder, who holds the folder, and the log. A child sends these through a socket, and its exit status.
-The command sends signals back. If it is killed, the socket closes, and the child ends.
+If a signal, a lack of memory, or a package's `os._exit` ends the child, the command starts the next child, which
+continues like a repeated command. The command imports nothing, so that a fork is cheap. It keeps what outlives a child:
+the folder's lock, the folder's holder, and the log. A child sends these and its exit status through a socket, and the
+command sends signals back. If the command is killed, the socket closes, and the child ends.
 """
 
 import json
@@ -17,31 +17,31 @@ from typing import Any, ClassVar, Optional
 
 from curate.cli.interrupt import SHOW_CURSOR, STATUS, defaults
 
-MAX_DEATHS = 6  # without progress: after three of them a unit is isolated
+MAX_DEATHS = 6  # without progress; units are isolated after three
 _BLOCK = 65536  # bytes
-_SUBREAPER = 36  # of prctl
+_SUBREAPER = 36  # for prctl
 
 
 class Supervisor:
-    """The command; in a child it is what the command knew when it started that child."""
+    """The command's state; a child has a copy from when it was started."""
 
-    current: ClassVar[Optional["Supervisor"]] = None  # that of this process
+    current: ClassVar[Optional["Supervisor"]] = None  # in this process
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self.facts: dict[str, Any] = {}  # sent by children
-        self.lock: int | None = None  # the file of the folder's lock
-        self.deaths = self.total = 0  # of children: since the last progress, and of all
+        self.lock: int | None = None  # file descriptor of the folder's lock
+        self.deaths = self.total = 0  # children that died, since the last progress and in all
         self.death = ""  # how the last child ended
-        self._child = 0  # a process
+        self._child = 0  # its process ID
         self._interrupt = 0  # the signal that ends the command
         self._signals = defaults()
 
     def run(self) -> None:
-        """Return in a child, to do the command's work. In the command's process this does not return."""
+        """Return in a child, which then does the work. In the command's process, this does not return."""
         for number in self._signals:
             signal.signal(number, self._handle)
-        if sys.platform == "linux":  # elsewhere, what a dead child has started is not found
+        if sys.platform == "linux":  # elsewhere, processes that a dead child started are not found
             import ctypes
 
             ctypes.CDLL(None).prctl(_SUBREAPER, 1)
@@ -53,30 +53,30 @@ class Supervisor:
             self._child = child
             self._wait()
         self._socket, Supervisor.current = child_socket, self
-        for number in self._signals:  # the command sends them as a message
+        for number in self._signals:  # the command sends them through the socket
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
 
     def send(self, lock: int | None = None, **facts: Any) -> None:
-        """Send facts from a child to the command, which the next child finds in `facts`; and the file of the lock."""
-        with suppress(OSError):  # the command has ended, and this process is about to
+        """Send facts, which the next child finds in `facts`, and the lock's file from a child to the command."""
+        with suppress(OSError):  # the command has ended, and this process will, too
             socket.send_fds(self._socket, [json.dumps(facts).encode() + b"\n"], [] if lock is None else [lock])
 
     def read_signals(self) -> bytes:
-        """Wait, in a child, for signals of the command, and return them. Does not return if the command is killed."""
+        """In a child, wait for signals from the command, and return them. Does not return if the command is killed."""
         if not (signals := self._socket.recv(_BLOCK)):
             _kill_descendants(os.getpid())
             os.kill(os.getpid(), signal.SIGKILL)
         return signals
 
     def _wait(self) -> None:
-        """Return once the child died and another one may continue. Else the command ends here, as the child did."""
+        """Return if the child died and a new one may continue. Otherwise the command ends here, like the child."""
         receiver = threading.Thread(target=self._receive)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # so that this thread gets them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # so that the main thread gets them
         receiver.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
-        with suppress(OSError):  # it is closed
-            self._socket.shutdown(socket.SHUT_RD)  # which processes that the child has forked may keep open
+        with suppress(OSError):  # already closed
+            self._socket.shutdown(socket.SHUT_RD)  # forked processes of the child may keep it open
         receiver.join()
         self._socket.close()
         if "status" in self.facts:
@@ -89,7 +89,7 @@ class Supervisor:
         if status < 0:
             memory = ", maybe because memory ran out" if status == -signal.SIGKILL else ""
             self.death = f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"
-        is_end = self.deaths > MAX_DEATHS  # the last one was to say why
+        is_end = self.deaths > MAX_DEATHS  # the last child should have explained why
         cursor = SHOW_CURSOR.decode() if sys.stderr.isatty() else ""
         text = f"process {self._child} {self.death}; {'the run ends' if is_end else 'another one continues'}"
         with suppress(OSError):  # nobody reads it
@@ -98,7 +98,7 @@ class Supervisor:
             sys.exit(1)
 
     def _handle(self, number: int, _: object) -> None:
-        """Pass on a signal that is to end the command, or kill the child at the second."""
+        """Pass the first signal on to the child; kill the child at the second."""
         if self._interrupt:
             _kill_descendants(self.process)
             return
@@ -107,7 +107,7 @@ class Supervisor:
             self._socket.send(bytes([number]))
 
     def _receive(self) -> None:
-        """Receive messages of the child until it has ended."""
+        """Receive messages from the child until it has ended."""
         data, buffer = b"begun", b""
         with suppress(ConnectionError):
             while data:

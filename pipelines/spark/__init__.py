@@ -1,12 +1,12 @@
 """A Beam runner for batch pipelines on PySpark's RDDs: `--runner=pipelines.spark.SparkRunner`; `pip install pyspark`.
 
-Beam's own optimizer fuses the graph (`translation`); what it fused is a stage, one Spark job, whose tasks run Beam's
-own SDK worker in the executors' Python (`bundles`). The driver goes from stage to stage (`execution`) and makes the
-groups between them, by itself or by a shuffle (`groups`). What a stage gave stays: with the driver where it is small,
-else in files (`exchange`). So an ended stage never runs again: a DoFn may draw a random key, and Spark's lineage would
-have it draw another. `probe` asks executors before a pipeline whether they can run it.
+Beam's own optimizer fuses the graph into stages (`translation`). Each stage is a Spark job, whose tasks run Beam's SDK
+worker in the executors' Python (`bundles`). The driver runs the stages in order (`execution`), and groups by key
+between them, by itself or with a shuffle. A stage's output is kept: in the driver if it is small, otherwise in files
+(`exchange`). So a finished stage never runs again: a DoFn may draw a random key, and a rerun by Spark's lineage would
+draw another one. `probe` checks the executors before a pipeline.
 
-Nothing here knows what the pipelines do.
+Nothing in this package depends on what the pipelines do.
 """
 
 from pipelines.spark.runner import SparkRunner

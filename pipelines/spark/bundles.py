@@ -1,12 +1,12 @@
-"""What runs in an executor's Python: a stage's bundle in Beam's own SDK worker, and GroupByKey by a shuffle.
+"""Code that runs in an executor's Python: a stage's bundle in Beam's SDK worker, and GroupByKey with a shuffle.
 
-The worker and its DoFns stay while tasks of the same stage come. A task gives one `Result`, which Spark counts once
-however often the task was tried: outputs, Beam's counters, or the error that no further attempt would change.
+The worker and its DoFns are reused for tasks of the same stage. A task returns one `Result`, which Spark counts once
+regardless of retries: outputs, Beam's counters, or an error that no retry would change.
 
-Groups are made of encoded elements, keys with values, in windows: keys with all values of a window, as the collection's
-windowing and trigger say. Where little is grouped the driver does it, else a shuffle on the key's bytes. Keys and
-values are sorted by their bytes, so the order of values does not depend on who was fetched first. Values are not
-decoded. A lost part of a shuffle is remade from what the stage before left.
+GroupByKey works on encoded key-value elements in windows, and follows the collection's windowing and trigger. The
+driver groups small collections; otherwise a shuffle on the key's bytes does. Keys and values are sorted by their bytes,
+so the order of values does not depend on the order of fetches. Values are not decoded. A lost part of a shuffle is
+recomputed from the output of the stage before.
 """
 
 import gc
@@ -44,10 +44,10 @@ from pipelines.spark.translation import READ, Group, Side, Stage, read_context
 
 _PANE = PaneInfo(is_first=True, is_last=True, timing=PaneInfoTiming.ON_TIME, index=0, nonspeculative_index=0)
 
-Keyed = tuple[bytes, bytes]  # a key's bytes, and an element
-CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
-_DECODED = 100 << 20  # bytes of side inputs that stay decoded
-_SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
+Keyed = tuple[bytes, bytes]  # the key's bytes, and the element
+CPUS = "SPARK_TASK_CPUS"  # environment variable with the number of cores for DoFns
+_DECODED = 100 << 20  # bytes of side inputs that are cached decoded
+_SAMPLING_MS = 5  # a bundle's end waits for the thread that samples its time
 _CAPABILITIES = frozenset([common_urns.runner_protocols.MULTIMAP_KEYS_VALUES_SIDE_INPUT.urn])
 
 
@@ -61,7 +61,7 @@ def key_elements(group: Group, parts: Iterable[Part]) -> Iterator[Keyed]:
 
 
 def find_partition(keyed: Keyed, partitions: int) -> int:
-    """Return the partition of a key, the same in each process."""
+    """Return the partition of a key; it is the same in every process."""
     return zlib.crc32(keyed[0]) % partitions
 
 
@@ -88,30 +88,30 @@ def _find_grouping(windowing: Any) -> Callable[[Any, Iterable[Any]], Iterable[An
 
 @dataclass(frozen=True)
 class Task:
-    """What all tasks of a stage share."""
+    """Data that all tasks of a stage share."""
 
-    id: str  # of the stage in this run
+    id: str  # identifies the stage in this run
     stage: Stage
-    sides: Sequence[tuple[Side, Any]]  # with their parts, or a broadcast of them
+    sides: Sequence[tuple[Side, Any]]  # with their parts, or a broadcast of the parts
     folder: str  # for files
-    limit: int  # bytes that a task may give to the driver
-    options: dict[str, Any]  # of Beam
-    log_level: int  # from which Beam says something here
-    attempts: int  # that Spark makes at each task
+    limit: int  # bytes that a task may return to the driver
+    options: dict[str, Any]  # Beam's
+    log_level: int  # minimum level of Beam's messages here
+    attempts: int  # Spark's limit per task
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a task gave."""
+    """The result of a task."""
 
     outputs: dict[str, list[Part]] = field(default_factory=dict)  # by collection
     counters: tuple[bytes, ...] = ()  # MonitoringInfos
-    error: tuple[bytes | None, str] | None = None  # that no attempt changes, or the last one's: pickled, if it can be
+    error: tuple[bytes | None, str] | None = None  # permanent, or of the last attempt; pickled if possible
     seconds: float = 0.0
 
 
 def take_resources() -> None:
-    """Let this process know what its tasks have: their cores, and their GPU, where Spark gives each one of its own."""
+    """Set this process's environment to its tasks' cores, and to their GPU if Spark assigns one."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
@@ -121,7 +121,7 @@ def take_resources() -> None:
 
 
 def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
-    """Yield the result of a stage's task: its elements are one bundle."""
+    """Yield the result of a stage's task, whose elements are one bundle."""
     for parts in inputs:
         began, writer = time.perf_counter(), Writer(task.folder, task.limit)
         try:
@@ -131,14 +131,14 @@ def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
             writer.abandon()
             if permanent := _find_permanent(error):
                 yield Result(error=(_pickle(permanent), f"{type(permanent).__name__}: {permanent}"))
-            elif _is_last_attempt(task):  # raised, it would end the stage's other tasks
+            elif _is_last_attempt(task):  # raising it would end the stage's other tasks
                 yield Result(error=(None, "".join(traceback.format_exception(error)).strip()))
             else:
                 raise
 
 
 def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[Keyed, None]]) -> Iterator[Result]:
-    """Yield the result of a partition of sorted elements."""
+    """Yield the groups of a partition of sorted elements, as a result."""
     began, writer = time.perf_counter(), Writer(folder, limit)
     for element in group_sorted(group, (pair for pair, _ in keyed)):
         writer.add(group.output, element)
@@ -153,9 +153,9 @@ def _is_last_attempt(task: Task) -> bool:
 
 
 def _find_permanent(error: BaseException | None) -> BaseException | None:
-    """Return the error, or what it was raised from, that says it is permanent."""
+    """Return the error, or the error that caused it, if it is marked as permanent."""
     while error is not None and getattr(error, "permanent", False) is not True:
-        # Beam's mark of an error that it could not make again with the step's name.
+        # Beam's mark for an error that it could not recreate with the step's name.
         is_text = hasattr(error, "_tagged_with_step")
         error = error.__cause__ or (error.__context__ if is_text else None)
     return error
@@ -166,16 +166,16 @@ def _pickle(error: BaseException) -> bytes | None:
     try:
         data: bytes = coder.encode(error)
         return data if str(coder.decode(data)) == str(error) else None
-    except Exception:  # of whatever its own methods raise
+    except Exception:  # from the error's own methods
         return None
 
 
 class _StageWorker:
-    """Beam's SDK worker of this process, with the DoFns and side inputs of one stage."""
+    """This process's SDK worker, with the DoFns and side inputs of one stage."""
 
     def __init__(self, task: Task) -> None:
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
-        take_resources()  # before any DoFn is loaded
+        take_resources()  # before loading any DoFn
         RuntimeValueProvider.set_runtime_options(task.options)
         logging.getLogger("apache_beam").setLevel(task.log_level)
         FileSystems.set_options(PipelineOptions.from_dictionary(task.options))
@@ -186,7 +186,7 @@ class _StageWorker:
         for side, parts in task.sides:
             _arrange(state, side, getattr(parts, "value", parts))
             side_input = token.SideInput(transform_id=side.transform, side_input_id=side.tag)
-            self._tokens.append(token(side_input=side_input, token=task.id.encode()))  # what is decoded stays
+            self._tokens.append(token(side_input=side_input, token=task.id.encode()))  # caches decoded values
         handler = sdk_worker.GlobalCachingStateHandler(sdk_worker.StateCache(_DECODED), state)
         descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id
@@ -196,10 +196,10 @@ class _StageWorker:
         self._worker = sdk_worker.SdkWorker(self.processors)
 
     def run(self, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
-        """Give the elements to the stage as one bundle, and return Beam's counters."""
+        """Process the elements as one bundle of the stage, and return Beam's counters."""
         counters = []
         chunks: Iterable[Iterable[bytes]] = (part.read() for part in parts)
-        while True:  # once more where a splittable DoFn put something off
+        while True:  # again while a splittable DoFn defers work
             bundle = uuid.uuid4().hex
             read = partial(fn_api.Elements.Data, instruction_id=bundle, transform_id=READ)
             self._channel.inputs = (read(data=b"".join(chunk)) for chunk in chunks)
@@ -213,16 +213,16 @@ class _StageWorker:
             time.sleep(max(root.requested_time_delay.ToSeconds() for root in done.residual_roots))
             chunks = [[root.application.element for root in done.residual_roots]]
         if not self._is_frozen:
-            gc.freeze()  # else PySpark, after each task, goes through all that was imported
+            gc.freeze()  # otherwise PySpark's garbage collection after each task scans all imports
             self._is_frozen = True
         return tuple(counters)
 
 
-_workers: list[_StageWorker] = []  # the one that this process has
+_workers: list[_StageWorker] = []  # at most one
 
 
 def _find_worker(task: Task) -> _StageWorker:
-    """Return the worker of a task's stage, made once, in place of that of the stage before."""
+    """Return the worker for a task's stage; it replaces the worker of the stage before."""
     if not _workers or _workers[0].id != task.id:
         while _workers:
             _workers.pop().processors.shutdown()  # its DoFns end
@@ -231,10 +231,10 @@ def _find_worker(task: Task) -> _StageWorker:
 
 
 class _Channel(data_plane.InMemoryDataChannel):
-    """The way of elements to a worker in this process and back, which leaves them apart."""
+    """Passes elements to a worker in this process and back, one by one."""
 
-    inputs: Iterator[fn_api.Elements.Data]  # of the bundle
-    write: Callable[[str, bytes], None]  # takes a transform, and an element of it
+    inputs: Iterator[fn_api.Elements.Data]  # the bundle's
+    write: Callable[[str, bytes], None]  # called with a transform and its output element
 
     def input_elements(
         self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None
@@ -242,13 +242,13 @@ class _Channel(data_plane.InMemoryDataChannel):
         yield from self.inputs
 
     def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
-        """Return what a transform writes to: it gives each element on once it is complete, when Beam may flush."""
+        """Return a transform's output stream, which passes on each complete element when Beam may flush."""
         write = partial(self.write, transform_id)
         return data_plane.SizeBasedBufferingClosableOutputStream(flush_callback=write, size_flush_threshold=0)
 
 
 def _arrange(state: StateServicer, side: Side, parts: Iterable[Part]) -> None:
-    """Keep a side input's encoded values by state key: of a window, of a window and key; and keys with their values."""
+    """Store a side input's encoded values by state key: by window, by window and key, and the list of keys."""
     pattern = proto.FunctionSpec.FromString(side.pattern)
     buffer = WindowGroupingBuffer(pattern, read_context(side.coders).coders.get_by_id(side.coder))
     for part in parts:

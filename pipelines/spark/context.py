@@ -1,6 +1,6 @@
-"""The options of `SparkRunner`, the SparkContext that they make where there is none yet, and what stages cost.
+"""The options of `SparkRunner`, its SparkContext, and the costs of stages.
 
-Beam reads the options with its own. What Spark's own commands and files say holds too.
+Beam parses these options together with its own. Settings in Spark's own commands and files also apply.
 """
 
 import os
@@ -17,21 +17,21 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 _MASTERS = r"local(-cluster)?(\[.*\])?|yarn|(k8s|mesos|sc)://.+|spark://[^,/]+:\d+(,[^,/]+:\d+)*"
 _EXAMPLE = "such as spark.executor.memory=4g"
 _MADE_HERE = "_made_for_beam"  # an attribute of contexts
-_SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # what Spark's pages and logs hide, by its own default
+_SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # Spark's own default for what its pages and logs hide
 _LOGGING = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
-_ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # half of the CPU of the JVM
+_ONE_COMPILER = "-XX:TieredStopAtLevel=1"  # halves the JVM's CPU time
 
 
 class StageCost(NamedTuple):
-    """What a stage of a job, or a group, took.
+    """The cost of a stage, or of a grouping by key.
 
     Attributes:
-        name: the steps.
-        tasks: that it was split into; 0 where the driver did it.
-        seconds: of wall.
-        seconds_in_bundles: of all its tasks within bundles, added.
-        bytes_shuffled: of elements that were brought together by key.
-        bytes_given: of elements that it gave to other stages.
+        name: its steps.
+        tasks: the number of its tasks; 0 if the driver did it.
+        seconds: wall time.
+        seconds_in_bundles: time inside bundles, summed over its tasks.
+        bytes_shuffled: bytes of elements that were grouped by key.
+        bytes_given: bytes of elements that it passed to other stages.
     """
 
     name: str
@@ -43,7 +43,7 @@ class StageCost(NamedTuple):
 
 
 class SparkOptions(PipelineOptions):
-    """How Spark is configured, and where stages leave what the driver does not hold; `--spark_master_url` is Beam's."""
+    """Spark's configuration, and the folder for data between stages. `--spark_master_url` is Beam's own option."""
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
@@ -54,7 +54,7 @@ class SparkOptions(PipelineOptions):
         parser.add_argument("--spark_exchange", help=f"{folder}; {default}")
 
     def read_conf(self) -> dict[str, str]:
-        """Return the named settings of Spark, the master among them. Raises ValueError where one is of no use."""
+        """Return the given Spark settings, including the master. Raises ValueError if one is not usable."""
         conf = {}
         for text in self.spark_conf or ():
             key, equals, value = text.partition("=")
@@ -62,7 +62,7 @@ class SparkOptions(PipelineOptions):
                 raise ValueError(f"--spark_conf {text}: is not a Spark setting; accepted: {_EXAMPLE}")
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
-        if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
+        if of_task and gpus > max(1, of_task):  # each process keeps the GPU of its first task
             amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
             raise ValueError(f"{amounts}; accepted: the same number for both; use more executors for more GPUs")
         url = self.view_as(SparkRunnerOptions).spark_master_url
@@ -75,54 +75,54 @@ class SparkOptions(PipelineOptions):
         return conf
 
     def find_exchange(self) -> str | None:
-        """Return the folder or URL for what passes between stages, where one is named."""
+        """Return the folder or URL for data between stages, if one is set."""
         folder: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location
         return os.path.abspath(folder) if folder and "://" not in folder else folder
 
 
 def open_context(settings: SparkOptions) -> tuple[Any, bool]:
-    """Return the active SparkContext, else a new one, and whether this made it: then who is done with it stops it."""
+    """Return the active SparkContext or a new one, and whether it was created here, so that the caller must stop it."""
     from pyspark import SparkConf, SparkContext
 
     named = settings.read_conf()
     if (active := SparkContext._active_spark_context) is not None:
         return active, getattr(active, _MADE_HERE, False)
-    if submitted := "PYSPARK_GATEWAY_PORT" in os.environ:  # by spark-submit, whose Java has settings already
+    if submitted := "PYSPARK_GATEWAY_PORT" in os.environ:  # started by spark-submit: Java already has settings
         SparkContext._ensure_initialized()
     conf = SparkConf()
     for key, value in named.items():
-        if not submitted or key != "spark.master":  # a pod reaches Kubernetes at another address than a user
+        if not submitted or key != "spark.master":  # a pod uses another address for Kubernetes than a user
             conf.set(key, value)
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", "beam")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     master = conf.get("spark.master") or ""
-    if not submitted and (local := re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)):  # there Spark tries a task once
+    if not submitted and (local := re.fullmatch(r"local(?:\[(\d+|\*)\])?", master)):  # no retries there
         conf.setMaster(master := f"local[{local[1] or 1},{conf.get('spark.task.maxFailures', '4')}]")
     if not submitted:
         java = conf.get("spark.driver.extraJavaOptions") or (_ONE_COMPILER if is_here(master) else "")
-        logging = "" if "log4j" in java else _LOGGING  # unless the user has configured it
+        logging = "" if "log4j" in java else _LOGGING  # unless the user configured it
         conf.set("spark.driver.extraJavaOptions", f"{java} {logging}".strip())
-    if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
+    if python := conf.get("spark.pyspark.python", ""):  # otherwise only spark-submit reads it
         os.environ["PYSPARK_PYTHON"] = python
     elif is_here(master) or master.startswith("spark://"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     interrupt = signal.getsignal(signal.SIGINT)
     public = SparkConf()
     public.setAll((key, value) for key, value in conf.getAll() if not is_secret(key))
-    SparkContext._ensure_initialized(conf=public)  # starts Java, with these settings in its command line
+    SparkContext._ensure_initialized(conf=public)  # starts Java with these settings on its command line
     spark = SparkContext(conf=conf)
     setattr(spark, _MADE_HERE, True)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
+        signal.signal(signal.SIGINT, interrupt)  # PySpark's handler outlives the context
     return spark, True
 
 
 def is_secret(key: str) -> bool:
-    """Return whether a setting's value is not to be seen in command lines, which all users of a machine see."""
+    """Return whether a setting's value must not be in command lines, which all users of a machine can read."""
     return bool(_SECRET.search(key))
 
 
 def is_here(master: str) -> bool:
-    """Return whether the executors of a master are on this machine alone."""
+    """Return whether all executors of a master are on this machine."""
     return master.startswith("local")

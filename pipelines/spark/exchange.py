@@ -1,8 +1,8 @@
-"""What passes between stages: encoded elements, in memory where they are few, else in files that all workers see.
+"""Data between stages: encoded elements, in memory if they are few, otherwise in files that all workers see.
 
-A block is the elements, one after another, then the size of each as uint64. A file belongs to one attempt of one task,
-with a name of its own; the driver reads what the attempt wrote that Spark counted: late or second ones change nothing.
-A run's files lie in one folder, named by host and process, removed when the run ends, or by a later run on that host.
+A block is a sequence of elements, followed by their sizes as uint64. Each attempt at a task writes its own file. The
+driver uses only the file of the attempt that Spark counted, so late or repeated attempts do not matter. A run's files
+are in one folder, named after host and process. The run removes it at its end, or a later run on that host does.
 """
 
 import os
@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-_BLOCK = 4 << 20  # bytes of an output at which a task begins the next block
+_BLOCK = 4 << 20  # bytes of an output after which a task starts a new block
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Block:
-    """Encoded elements in a file, from `first` to `last` of those that begin at byte `start`."""
+    """Encoded elements in a file: elements `first` to `last` of the block at byte `start`."""
 
     path: str
     start: int
-    n_bytes: int  # of the whole block
+    n_bytes: int  # in the whole block
     n_elements: int
     first: int
     last: int
@@ -60,11 +60,11 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Return the number of their bytes, on the block's average."""
+        """Return their estimated number of bytes, from the block's average."""
         return self.n_bytes * self.count // max(1, self.n_elements)
 
     def cut(self, first: int, last: int) -> "Block":
-        """Return the elements from `first` up to `last`, counted from this one's first."""
+        """Return the elements from `first` up to `last`, relative to this part's first element."""
         return replace(self, first=self.first + first, last=self.first + last)
 
     def read(self) -> Iterator[bytes]:
@@ -81,7 +81,7 @@ Part = Held | Block
 
 
 def spread(parts: Iterable[Part], limit: int) -> list[list[Part]]:
-    """Return the elements in order, divided evenly among `limit` tasks, or as many as there are elements."""
+    """Return the elements in order, divided evenly among at most `limit` tasks."""
     parts = list(parts)
     total = sum(part.count for part in parts)
     n = min(limit, total)
@@ -100,11 +100,11 @@ def spread(parts: Iterable[Part], limit: int) -> list[list[Part]]:
 
 @dataclass
 class Writer:
-    """Takes what a task gives: into memory up to `limit` bytes in all, and into one file beyond that."""
+    """Collects a task's outputs: up to `limit` bytes in memory, and the rest in one file."""
 
     folder: str
     limit: int
-    _waiting: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))  # elements that are in no file
+    _waiting: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))  # elements without a file
     _sizes: Counter[str] = field(default_factory=Counter)  # and their bytes
     _parts: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     _file: Any = None
@@ -119,7 +119,7 @@ class Writer:
             self._flush(output)
 
     def close(self) -> dict[str, list[Part]]:
-        """Return what all outputs hold; the file is complete."""
+        """Complete the file, and return the parts of all outputs."""
         for output in list(self._waiting) if self._held > self.limit else ():
             self._flush(output)
         if self._file is not None:
@@ -147,27 +147,27 @@ class Writer:
 
 
 class Exchange:
-    """A run's folder of blocks, and how many bytes of all its stages the driver holds."""
+    """A run's folder of blocks, and the number of bytes that the driver holds."""
 
     def __init__(self, parent: str, budget: int) -> None:
         self._parent = parent.rstrip("/")
         self._host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
         self.folder = f"{self._parent}/beam-spark-{self._host}-{os.getpid()}-{uuid.uuid4().hex}"
         self._budget, self._held = budget, 0
-        self._uses: Counter[str] = Counter()  # collections that are in a file
+        self._uses: Counter[str] = Counter()  # collections per file
         self._sweep()
 
     def limit(self, tasks: int) -> int:
-        """Return how many bytes each of so many tasks may give to the driver."""
+        """Return how many bytes each of these tasks may return to the driver."""
         return max(0, (self._budget - self._held) // max(1, tasks))
 
     def keep(self, parts: Iterable[Part]) -> None:
-        """Count what the driver holds of a collection, and the files that it is in."""
+        """Count a collection's bytes in the driver, and its files."""
         self._held += sum(part.size for part in parts if isinstance(part, Held))
         self._uses.update(_paths(parts))
 
     def drop(self, parts: Iterable[Part]) -> None:
-        """Count it no more, and remove the files in which no other collection is."""
+        """Uncount a collection, and remove the files that no other collection uses."""
         self._held -= sum(part.size for part in parts if isinstance(part, Held))
         paths = _paths(parts)
         self._uses.subtract(paths)
@@ -181,9 +181,9 @@ class Exchange:
         _remove(self.folder)
 
     def _sweep(self) -> None:
-        """Remove what runs left whose process on this host has died."""
+        """Remove the files of dead processes on this host."""
         files, path = fsspec.core.url_to_fs(self._parent)
-        with suppress(OSError):  # a folder that is not there yet, or that cannot be listed
+        with suppress(OSError):  # the folder does not exist yet, or cannot be listed
             for folder in files.ls(path, detail=False):
                 name = folder.rstrip("/").rpartition("/")[2]
                 match = re.fullmatch(rf"beam-spark-{re.escape(self._host)}-(\d+)-[0-9a-f]{{32}}", name)
@@ -199,7 +199,7 @@ def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except OSError as error:
-        return not isinstance(error, ProcessLookupError)  # else another user's
+        return not isinstance(error, ProcessLookupError)  # a PermissionError: another user's process
     return True
 
 

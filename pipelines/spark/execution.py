@@ -1,4 +1,4 @@
-"""The driver's way through the steps: a Spark job a stage, and what each collection holds until all have read it."""
+"""Runs the steps from the driver, one Spark job per stage, and keeps each collection until all readers have read it."""
 
 import logging
 import re
@@ -23,17 +23,17 @@ from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union
 
 _LOGGER = logging.getLogger(__name__)
 
-_TASKS = 64  # of a stage at most, or four a core
-_FEW = 2  # a core, for a task costs some 15 ms of CPU; more only where each has this many elements:
+_TASKS = 64  # maximum per stage, or four per core
+_FEW = 2  # per core, because a task costs some 15 ms of CPU; more only if each has this many elements:
 _ELEMENTS = 4
-_SENT = 64 << 10  # bytes of a side input that go with each task; more are broadcast
-_LARGEST = 2 << 30  # bytes of a side input
-_GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
-_PARTITION = 16 << 20  # bytes of a shuffle's partition
+_SENT = 64 << 10  # bytes; smaller side inputs are sent with each task, larger ones are broadcast
+_LARGEST = 2 << 30  # maximum bytes of a side input
+_GROUPED_HERE = (20_000, 16 << 20)  # maximum elements and bytes that the driver groups by itself
+_PARTITION = 16 << 20  # bytes per partition of a shuffle
 
 
 class Cancelled(Exception):
-    """Somebody cancelled the pipeline."""
+    """The pipeline was canceled."""
 
 
 class Execution:
@@ -45,20 +45,20 @@ class Execution:
         self._max_tasks = max(_TASKS, 4 * spark.defaultParallelism)
         local = re.fullmatch(r"local(?:\[[^],]*(?:,\s*(\d+))?\])?", spark.master)
         self._attempts = int(local[1] or 1) if local else int(spark.getConf().get("spark.task.maxFailures", "4"))
-        self._readers = Counter(name for step in steps for name in step.inputs)  # that are still to come
+        self._readers = Counter(name for step in steps for name in step.inputs)  # readers that have not run yet
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
         self._group = f"beam-{uuid.uuid4().hex}"
         self._is_cancelled = threading.Event()
         self.counters: dict[str, list[metrics_pb2.MonitoringInfo]] = {}  # by step
-        self.costs: list[StageCost] = []  # of what has ended
+        self.costs: list[StageCost] = []  # of ended stages
 
     def cancel(self) -> None:
         self._is_cancelled.set()
         self._spark.cancelJobGroup(self._group)
 
     def run(self) -> None:
-        """Take all steps. Raises what a DoFn called permanent, Cancelled, and RuntimeError for a task that fails."""
+        """Run all steps. Raises a DoFn's permanent error, Cancelled, or RuntimeError for a failed task."""
         try:
             for number, step in enumerate(self._steps):
                 if self._is_cancelled.is_set():
@@ -162,12 +162,12 @@ class Execution:
     def _drop(self, name: str) -> None:
         self._exchange.drop(self._collections.pop(name))
         if broadcast := self._broadcasts.pop(name, None):
-            with suppress(Exception):  # of a context that has stopped
+            with suppress(Exception):  # the context may have stopped
                 broadcast.destroy()
 
 
 def _merge_metrics(infos: Sequence[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
-    """Return one metric of each step and name: sums, and what Beam's `consolidate` leaves apart: sets and gauges."""
+    """Return one metric per step and name: sums, and sets and gauges, which Beam's `consolidate` does not merge."""
     merged: dict[Any, metrics_pb2.MonitoringInfo] = {}
     for info in monitoring_infos.consolidate(infos):
         key = monitoring_infos.to_key(info)
@@ -187,7 +187,7 @@ def _merge_metrics(infos: Sequence[metrics_pb2.MonitoringInfo]) -> list[metrics_
 
 
 def find_python_error(error: Exception) -> str:
-    """Return the Python traceback in Spark's error, or else its message, without Java's traces."""
+    """Return the Python traceback in Spark's error, or else its message without Java's stack traces."""
     text = str(getattr(error, "java_exception", error))
     _, begin, after = text.partition("Traceback (most recent call last):")
     return (begin + after if begin else text).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip()

@@ -1,7 +1,7 @@
-"""A look at the executors before a pipeline: their Python and packages, and what a function of the caller finds there.
+"""Checks the executors before a pipeline: their Python and packages, and with a function of the caller.
 
-One small job has a task for each that Spark runs at a time. Nothing is taken for granted of an executor: its Python and
-packages are compared before anything of the caller's is loaded there.
+A small job runs as many tasks as Spark runs at a time. Each task compares Python and packages before it loads any code
+of the caller.
 """
 
 import re
@@ -16,16 +16,16 @@ from pipelines.spark.context import SparkOptions, open_context
 from pipelines.spark.execution import find_python_error
 
 _PATIENCE = 5  # seconds for a master to answer
-_ROUNDS = 3  # of tasks, while executors are still coming
+_ROUNDS = 3  # of tasks, while executors are still starting
 _PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)? than that in driver:? ([\d.]+)")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
-_STOPPED = "stopped SparkContext"  # as by a master that did not take it
+_STOPPED = "stopped SparkContext"  # as after a master refused the application
 _RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
 _NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, names that of executors"
 
 
 class ProbeError(RuntimeError):
-    """Executors cannot run what a pipeline is made of, or there are none."""
+    """There are no executors, or they cannot run the pipeline's code."""
 
 
 def probe(
@@ -34,16 +34,16 @@ def probe(
     look: Callable[[int], Iterable[str]],
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[str]]:
-    """Return the faults that `look` finds on executors, each with the hosts; it gets the number of its task.
+    """Return the faults that `look` finds on executors, each with its hosts; `look` gets the number of its task.
 
-    The SparkContext stays for the pipeline that comes after it, whose runner stops it. An error stops it now.
+    The SparkContext stays for the pipeline, whose runner stops it. An error stops it now.
 
     Args:
         packages: the versions that executors need, by module: its `__version__`.
-        report: is given which Spark it is, before executors are waited for.
+        report: prints which Spark it is, before waiting for executors.
 
     Raises:
-        ProbeError: an executor has another Python or package, or cannot start Python, or there is no Spark.
+        ProbeError: an executor has a different Python or package, or cannot start Python, or Spark is missing.
     """
     settings, spark = options.view_as(SparkOptions), None
     _check_master(settings.read_conf().get("spark.master", ""))
@@ -55,7 +55,7 @@ def probe(
             page = f"; its page: {spark.uiWebUrl}" if spark.uiWebUrl else ""
             report(f"Spark {spark.version} at {spark.master}{page}")
             visits = _visit_all(spark, packages, look)
-        except Exception as error:  # of Java, in many words
+        except Exception as error:  # a long error from Java
             text = find_python_error(error)
             if _STOPPED in text or (spark is not None and spark._jsc.sc().isStopped()):
                 raise ProbeError(_explain_refusal(settings)) from None
@@ -71,7 +71,7 @@ def probe(
 
 
 def _check_master(url: str) -> None:
-    """Raise ProbeError where no standalone master of a URL answers: Spark itself would try for a minute."""
+    """Raise ProbeError if no standalone master in the URL answers; Spark itself would try for a minute."""
     if not url.startswith("spark://"):
         return
     errors = []
@@ -102,7 +102,7 @@ def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], It
 
 
 def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int]], Iterator[Any]]:
-    """Return what runs on executors. A function within a function is sent whole, not by the name of this module."""
+    """Return the function for executors. Because it is nested, it is pickled by value, not by this module's name."""
 
     def visit(numbers: Iterable[int]) -> Iterator[Any]:
         import importlib
@@ -146,7 +146,7 @@ def _explain_refusal(settings: SparkOptions) -> str:
 
 
 def _explain(error: str) -> str:
-    """Return in one line what kept executors from running Python."""
+    """Return in one line why executors could not run Python."""
     if match := _PYTHONS.search(error):
         python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} here"
         return f"{python}; accepted: the same minor version: {_NAMED}"

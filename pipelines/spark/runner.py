@@ -1,4 +1,4 @@
-"""The runner and its result: a pipeline is taken through Spark by a thread, which `wait_until_finish` waits for."""
+"""The runner and its result: a thread runs the pipeline on Spark, and `wait_until_finish` waits for it."""
 
 import logging
 import tempfile
@@ -15,22 +15,22 @@ from apache_beam.transforms import environments
 from pipelines.spark.context import SparkOptions, StageCost, is_here, open_context
 
 _LOGGER = logging.getLogger(__name__)
-_HELD = 64 << 20  # bytes of all stages that the driver holds
+_HELD = 64 << 20  # bytes of stages' outputs that the driver holds
 
 
 class SparkRunner(PipelineRunner):
-    """Runs batch pipelines on Spark, in the active SparkContext or a new one by `SparkOptions`, stopped at the end."""
+    """Runs batch pipelines on Spark, in the active SparkContext, or in a new one that it stops at the end."""
 
     def default_environment(self, options: PipelineOptions) -> environments.Environment:
-        """Return that of the executors' Python."""
+        """Return the environment of the executors' Python."""
         return environments.EmbeddedPythonEnvironment.default()
 
     def run_portable_pipeline(self, pipeline: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> "SparkResult":
-        """Begin to run the pipeline.
+        """Start the pipeline.
 
         Raises:
             NotImplementedError: it needs state, timers, bundle finalization, streaming, or another environment.
-            ValueError: an option is wrong, or has to be named.
+            ValueError: an option is wrong or missing.
             ImportError: PySpark is not installed.
         """
         from pipelines.spark.exchange import Exchange
@@ -55,14 +55,14 @@ class SparkRunner(PipelineRunner):
             exchange.clear()
             if is_ours:
                 with suppress(Exception):  # the context may have stopped
-                    spark.setLogLevel("OFF")  # what is cut off now is no news
+                    spark.setLogLevel("OFF")  # errors of canceled tasks are expected
                 spark.stop()
 
         return SparkResult(execution, clean)
 
 
 class SparkResult(PipelineResult):
-    """A pipeline that runs, or has run; its `state` is RUNNING, DONE, FAILED or CANCELLED."""
+    """A running or ended pipeline; its `state` is RUNNING, DONE, FAILED or CANCELLED."""
 
     _state: str
 
@@ -74,7 +74,7 @@ class SparkResult(PipelineResult):
         threading.Thread(target=self._run, name="beam-spark", daemon=True).start()
 
     def wait_until_finish(self, duration: int | None = None) -> str:
-        """Return the state at the end, or after so many milliseconds. Raises what ended it; an interrupt cancels it."""
+        """Wait for the end, or some milliseconds, and return the state. Raises its error; an interrupt cancels it."""
         try:
             self._ended.wait(None if duration is None else duration / 1000)
         except KeyboardInterrupt:
@@ -85,7 +85,7 @@ class SparkResult(PipelineResult):
         return self._state
 
     def cancel(self) -> str:
-        """Cancel the pipeline, and return the state once its jobs have stopped."""
+        """Cancel the pipeline, wait until its jobs have stopped, and return the state."""
         if not self._ended.is_set():
             self._execution.cancel()
             self._ended.wait()
@@ -93,7 +93,7 @@ class SparkResult(PipelineResult):
 
     @property
     def costs(self) -> Sequence[StageCost]:
-        """Return what each stage took that has ended."""
+        """Return the costs of ended stages."""
         return tuple(self._execution.costs)
 
     def metrics(self) -> Any:
@@ -109,11 +109,11 @@ class SparkResult(PipelineResult):
             state = PipelineState.DONE
         except Cancelled:
             state = PipelineState.CANCELLED
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # `wait_until_finish` raises it
             self._error, state = error, PipelineState.FAILED
         try:
             self._clean()
-        except Exception as error:  # of any store's library: what was made is there
+        except Exception as error:  # from any store's library: the outputs exist
             _LOGGER.warning("not cleaned up: %s", error)
         finally:
             self._state = state

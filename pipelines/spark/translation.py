@@ -1,7 +1,7 @@
-"""Beam's graph → steps that the driver takes in order; what cannot run on Spark is refused by name, before it runs.
+"""Translates Beam's graph into steps that the driver runs in order; refuses unsupported features before the run.
 
-In: the pipeline's proto. Out: steps in topological order: `Impulse`, `Union` (Flatten, and Reshuffle, for elements are
-distributed anew at each stage), `Group` (GroupByKey) and `Stage`, what Beam's optimizer fused.
+In: the pipeline's proto. Out: steps in topological order: `Impulse`, `Union` (Flatten, and Reshuffle, because each
+stage distributes its elements anyway), `Group` (GroupByKey), and `Stage`, which Beam's optimizer fused.
 """
 
 import copy
@@ -17,10 +17,10 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.worker import bundle_processor
 
-READ = "read"  # the transform of a stage that takes elements
+READ = "read"  # the transform that reads a stage's elements
 _URNS = common_urns.primitives
 _RESHUFFLE = common_urns.composites.RESHUFFLE.urn
-_EMPTY = "spark:empty"  # a Flatten of nothing, which no stage can be fused with
+_EMPTY = "spark:empty"  # a Flatten without inputs, which cannot be fused with a stage
 _RUNNER_URNS = frozenset([_URNS.IMPULSE.urn, _URNS.FLATTEN.urn, _URNS.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY])
 _BYTES = proto.Coder(spec=proto.FunctionSpec(urn=common_urns.coders.BYTES.urn))
 _REFUSED = {
@@ -41,7 +41,7 @@ class Impulse(NamedTuple):
 
 
 class Union(NamedTuple):
-    """All elements of some collections, each as it is."""
+    """All elements of some collections, unchanged."""
 
     inputs: tuple[str, ...]
     output: str
@@ -51,7 +51,7 @@ class Group(NamedTuple):
     """The values of each key and window."""
 
     name: str
-    inputs: tuple[str, ...]  # one
+    inputs: tuple[str, ...]  # exactly one
     output: str
     coders: bytes  # for `read_context`
     input_coder: str
@@ -74,9 +74,9 @@ class Stage(NamedTuple):
     """DoFns fused into one, as Beam's SDK worker takes them."""
 
     name: str
-    inputs: tuple[str, ...]  # that of its elements, and those of its side inputs
+    inputs: tuple[str, ...]  # the collection of its elements, and those of its side inputs
     descriptor: bytes  # ProcessBundleDescriptor
-    writes: dict[str, str]  # the transforms that give elements → collections
+    writes: dict[str, str]  # transforms that write elements → collections
     sides: tuple[Side, ...]
 
 
@@ -85,12 +85,12 @@ Step = Impulse | Union | Group | Stage
 
 @lru_cache(maxsize=8)
 def read_context(coders: bytes) -> PipelineContext:
-    """Return the context that makes coders and windowings of what travels with a task, which is read once a process."""
+    """Return the context that decodes a task's coders and windowings; cached per process."""
     return PipelineContext(proto.Components.FromString(coders))
 
 
 def translate(pipeline: proto.Pipeline) -> tuple[Step, ...]:
-    """Return the pipeline's steps. Raises NotImplementedError, which names all that this runner does not have."""
+    """Return the pipeline's steps. Raises NotImplementedError with all features that this runner lacks."""
     pipeline = copy.deepcopy(pipeline)
     _check(pipeline)
     phases = translations.standard_optimize_phases()
@@ -117,7 +117,7 @@ def _check(pipeline: proto.Pipeline) -> None:
 
 
 def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
-    """Let groups be made without decoding values, and elements go through a Reshuffle as they are."""
+    """Make grouping work without decoding values, and Reshuffle pass elements unchanged."""
     collections = context.components.pcollections
     for stage in stages:
         (transform,) = stage.transforms
@@ -141,7 +141,7 @@ class _Builder:
         names = ("coders", "windowing_strategies", "environments")
         self._shared: dict[str, Any] = {name: getattr(components, name) for name in names}
         opaque = proto.Components(**self._shared)
-        for coder in opaque.coders.values():  # what is length-prefixed stays bytes
+        for coder in opaque.coders.values():  # length-prefixed values stay bytes
             if coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn:
                 coder.CopyFrom(_BYTES)
         self._grouping_coders: bytes = opaque.SerializeToString()
@@ -149,7 +149,7 @@ class _Builder:
     def build(self, stage: translations.Stage) -> Step:
         """Return the step of a stage: a `Stage` of DoFns, or one transform as `Impulse`, `Group` or `Union`.
 
-        A Reshuffle is a Union of one collection, for elements are distributed anew at each stage anyway.
+        A Reshuffle is a Union of one collection, because each stage distributes its elements anyway.
         """
         transform, collections = stage.transforms[0], self._components.pcollections
         urn, inputs = transform.spec.urn, tuple(transform.inputs.values())
@@ -181,7 +181,7 @@ class _Builder:
         (source,) = main - outputs
         written = (name for name in sorted(outputs) if self._readers[name] > (name in inputs))  # another stage reads it
         writes = {f"write{number}": name for number, name in enumerate(written)}
-        transforms = {transform.unique_name: transform for transform in fused}  # by which counters are reported
+        transforms = {transform.unique_name: transform for transform in fused}  # counters use these names
         port = self._port(bundle_processor.DATA_INPUT_URN, source)
         transforms[READ] = proto.PTransform(unique_name=READ, spec=port, outputs={"out": source})
         for write, name in writes.items():
@@ -213,7 +213,7 @@ def _find_inputs(transforms: Iterable[proto.PTransform]) -> set[str]:
 
 
 def _say(transforms: Iterable[proto.PTransform]) -> str:
-    """Return the first parts of the steps' names, each once; details of a step (`STEP: DETAIL; …`) are joined."""
+    """Return the first parts of the steps' names, without duplicates, and join the details of `STEP: DETAIL; …`."""
     steps: dict[str, dict[str, None]] = {}
     for transform in transforms:
         for name in transform.unique_name.split("/")[0].split("; "):

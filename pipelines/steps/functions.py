@@ -1,8 +1,8 @@
-"""Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, but without inferred types; in threads.
+"""Beam steps from functions, like `beam.Map` and `beam.FlatMap` but without type inference, and with threads.
 
-A worker of Beam takes one element after another, and a unit may not be work for all cores. Beam's local runner can have
-several workers in one process, but then now and then reads an element from a wrong place
-(github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
+A Beam worker processes one element at a time, and one unit may not keep all cores busy. Beam's local runner can run
+several workers in one process, but then it sometimes reads an element at a wrong position
+(github.com/apache/beam/issues/21104). So it runs one worker, and expensive steps use threads.
 """
 
 import os
@@ -28,8 +28,8 @@ from curate.run.units import Combine
 from curate.store.error_notes import join_errors
 from curate.store.timings import write_records
 
-_WHOLES = 32  # workers that combine large results before the last one does
-_IN_A_ROW = 3  # failures in a row after which no further part is tried
+_WHOLES = 32  # workers that combine large results before the last worker does
+_IN_A_ROW = 3  # failures in a row after which no other part is tried
 
 
 _Specs = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]
@@ -38,10 +38,10 @@ _INSPECTED: dict[tuple[type, frozenset[str]], _Specs] = {}
 
 
 def _get_dofn_specs(dofn: beam.DoFn) -> _Specs:
-    """Return a DoFn's state and timers, those of its class: Beam inspects all its methods ten times a step."""
-    if any(isinstance(value, types.MethodType) for value in vars(dofn).values()):  # which may be its `process`
+    """Return a DoFn's state and timers, cached by class: Beam inspects all its methods ten times per step."""
+    if any(isinstance(value, types.MethodType) for value in vars(dofn).values()):  # perhaps its `process`
         return _inspect(dofn)
-    key = type(dofn), frozenset(vars(dofn))  # whose names hide methods of the class
+    key = type(dofn), frozenset(vars(dofn))  # attributes may hide methods of the class
     if key not in _INSPECTED:
         _INSPECTED[key] = _inspect(dofn)
     states, timers = _INSPECTED[key]
@@ -61,20 +61,20 @@ class _All(beam.DoFn):
 
 
 def Map(function: Callable[..., Any], *side: Any) -> beam.ParDo:
-    """PCollection[X] → PCollection[Y], where the function gives a Y for an X.
+    """PCollection[X] → PCollection[Y], with the function's Y for each X.
 
-    `side` are side inputs, or what comes after the element.
+    `side` are side inputs or other arguments after the element.
     """
     return FlatMap(lambda *arguments: (function(*arguments),), *side)
 
 
 def FlatMap(function: Callable[..., Iterable[Any]], *side: Any) -> beam.ParDo:
-    """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
+    """PCollection[X] → PCollection[Y], with the function's Ys for each X."""
     return beam.ParDo(_All(function), *side)
 
 
 def in_window(output: Any) -> Any:
-    """Return what a DoFn yields at the end of a bundle, for an output."""
+    """Return a value that a DoFn can yield at the end of a bundle."""
     if isinstance(output, TaggedOutput):
         return TaggedOutput(output.tag, in_window(output.value))
     return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
@@ -82,17 +82,17 @@ def in_window(output: Any) -> Any:
 
 @dataclass
 class CombineAll(beam.PTransform):
-    """Combine all elements as they come, so that a worker holds one result and not the parts; of none, nothing.
+    """Combine all elements incrementally, so that a worker holds one result instead of the parts.
 
-    As Beam's own, of steps that start faster; a default for none would cost a stage. With `tree`, which combines
-    wholes, some workers first combine what bundles gave: one would hold that of thousands.
+    Like Beam's own, but its steps start faster. Without elements it yields nothing: a default would cost a stage. With
+    `tree`, which combines results, several workers first combine the results of bundles, of which there are thousands.
     """
 
     combine: Combine[Any, Any]
     tree: Combine[Any, Any] | None = None
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        """PCollection[part] → PCollection of one whole."""
+        """PCollection[part] → PCollection with one result."""
         keys = _WHOLES if self.tree else 1
         key = Map(lambda element: (hash((node(), os.getpid())) % keys, element)).with_output_types(tuple[int, Any])
         combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self.combine))
@@ -107,7 +107,7 @@ class _CombineFn(beam.CombineFn):
 
 
 class ErrorCollector:
-    """Work whose parts go on where some fail, and the errors of these."""
+    """Collects errors of parts of the work, so that the other parts continue."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -115,12 +115,12 @@ class ErrorCollector:
 
     @property
     def is_over(self) -> bool:
-        """Whether several in a row failed: then all would, perhaps, by one cause."""
+        """Whether several parts in a row failed, probably for the same reason as all others would."""
         return self._in_a_row >= _IN_A_ROW
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Do a part of the work in the block."""
+        """Run a part of the work in the block, and collect its error."""
         try:
             yield
             self._in_a_row = 0
@@ -130,10 +130,10 @@ class ErrorCollector:
 
 
 class InThreads(beam.DoFn):
-    """Give all that the function does for an element, which may be tagged, CORES elements at a time.
+    """Yield the function's results, which may be tagged, with CORES elements in parallel.
 
-    Results follow in the order of elements. Where one fails the others go on, and the bundle ends with its error;
-    several in a row end it at once.
+    Results are in the order of the elements. If an element fails, the others continue, and the bundle ends with its
+    error; several failures in a row end the bundle immediately.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
@@ -144,13 +144,13 @@ class InThreads(beam.DoFn):
         self._waiting, self._collector = deque(), ErrorCollector()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
-        """Give what is done of the elements so far."""
+        """Yield the results that are ready."""
         self._waiting.append(threads("unit").submit(self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest. Raises what failed."""
+        """Yield the other results. Raises the collected errors."""
         while self._waiting:
             yield from map(in_window, self._next())
         write_records()

@@ -1,7 +1,7 @@
-"""Values meet by key, many small ones together as few large ones; on one machine in files.
+"""Groups values by key: batches small values, and on one machine writes them to files.
 
-Beam's local runner has what it groups in memory four times: as what steps gave, in a table, and as what the next stage
-gets, written and sent.
+Beam's local runner would hold grouped values in memory four times: as a step's output, in a table, and as the next
+stage's input, encoded and sent.
 """
 
 import secrets
@@ -20,8 +20,8 @@ from curate.base.meter import METER
 from curate.base.process import CORES
 from pipelines.steps.functions import Map, in_window
 
-_WAITING = 1 << 25  # bytes of values that wait in a worker
-_LARGE = 1 << 14  # bytes from which values are a file
+_WAITING = 1 << 25  # bytes of values that a worker buffers
+_LARGE = 1 << 14  # bytes from which values go to a file
 _PICKLES = beam.coders.PickleCoder()
 
 
@@ -29,8 +29,8 @@ _PICKLES = beam.coders.PickleCoder()
 class SpillingGroupByKey(beam.PTransform):
     """PCollection[(key, value)] → PCollection[(key, list of all its values)].
 
-    About how many bytes that brings together is counted for `step`. Values that are large wait in files of the folder
-    `spool`, one of each key and bundle, until they are read, once; where it is empty, all go as elements.
+    It counts the approximate number of shuffled bytes for `step`. Large values wait in files in the folder `spool`, one
+    per key and bundle, and are read once. If `spool` is empty, all values are elements.
     """
 
     step: str
@@ -42,13 +42,13 @@ class SpillingGroupByKey(beam.PTransform):
 
 
 class InBatches(beam.DoFn):
-    """PCollection[(key, value)] → PCollection[(key, list of values, or the file that holds it)]."""
+    """PCollection[(key, value)] → PCollection[(key, list of values, or a file with it)]."""
 
     def __init__(self, step: str, spool: str) -> None:
         self._step, self._spool = step, spool
 
     def start_bundle(self) -> None:
-        # short names: a runner has those of all several times
+        # short names: a runner stores them several times
         self._files = defaultdict[Any, str](partial(secrets.token_hex, 8))
         self._begin()
 
@@ -56,7 +56,7 @@ class InBatches(beam.DoFn):
         self._waiting, self._sizes, self._size = defaultdict[Any, list[Any]](list), Counter[Any](), 0
 
     def process(self, element: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
-        """Keep some, and give them once there are many."""
+        """Buffer a value, and yield the buffer when it is large."""
         key, value = element
         size = _size(value)
         self._waiting[key].append(value)
@@ -66,7 +66,7 @@ class InBatches(beam.DoFn):
             yield from self._rest()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest, and then the files."""
+        """Yield the buffer, then the files."""
         yield from map(in_window, self._rest())
         yield from map(in_window, _far_apart(self._files.items()))
 
@@ -85,10 +85,10 @@ class InBatches(beam.DoFn):
 
 
 def _far_apart(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Yield pairs by key, in as many rows as there are threads: keys that are worked on together are far apart.
+    """Yield pairs by key, interleaved from as many runs as there are threads, so that parallel keys are far apart.
 
-    Two shards side by side mostly need the same unit, which one thread reads while the other waits. Units come in
-    rows, too: without an order a unit would be needed now and then, and read each time.
+    Neighboring shards usually need the same unit, which one thread reads while the other waits. Within a run, keys are
+    in order, so that a unit is not read several times.
     """
     in_order = sorted(pairs, key=itemgetter(0))
     step = -(-len(in_order) // CORES) or 1
@@ -110,7 +110,7 @@ def _read(spool: str, item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any,
 
 
 def _size(value: Any) -> int:
-    """Return about how many bytes a value is when pickled."""
+    """Return the approximate pickled size of a value in bytes."""
     if isinstance(value, tuple | list):
         return sum(map(_size, value))
     return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 32))

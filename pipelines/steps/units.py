@@ -1,10 +1,10 @@
-"""Units on Beam, and what is done with each in one pass over its tables: see `curate.run.units`.
+"""`curate.run.units` on Beam: does several steps in one pass over a unit's tables.
 
-Steps wait until an answer of all units is needed; then one DoFn does those that wait, unit by unit, with the unit's
-tables open: each file is opened once and each column read once, and what a step writes the next one reads from memory.
+Steps are queued until a step needs an answer from all units. Then one DoFn runs the queued steps, unit by unit, with
+the unit's tables open: it opens each file once, reads each column once, and passes new tables on in memory.
 
-Elements are packets of consecutive units, or of their states: a runner keeps kilobytes of every element of every step,
-so a run has only so many, whatever its units.
+Elements are packets of consecutive units or of their states. A runner keeps kilobytes for every element of every step,
+so the number of packets is limited, regardless of the number of units.
 """
 
 import zlib
@@ -31,41 +31,41 @@ from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, ErrorCollector, FlatMap, InThreads, Map
 from pipelines.steps.shuffle import SpillingGroupByKey
 
-_PACKETS = 2048  # of a run at most, where it is no cluster that works on it
-_PACKETS_OF_MANY = 16384  # where it is one
-_IN_GRAPH = 2_000_000  # bytes of units that a pipeline holds for a cluster; more are files: Dataflow has a limit
-_TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
-_SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
+_PACKETS = 2048  # maximum for a run on one machine
+_PACKETS_OF_MANY = 16384  # maximum on a cluster
+_IN_GRAPH = 2_000_000  # bytes of units in a cluster's pipeline, which Dataflow limits; more are in files
+_TOGETHER = 500  # units in one element of `Create`, for which Beam keeps ten times the bytes
+_SMALL = 1 << 16  # bytes; smaller packets are mostly names and fields of units, and compress to a quarter
 
 _PICKLES = beam.coders.PickleCoder()
-_PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
+_PICKLED = b"\x80"  # first byte of a pickle, but not of compressed data
 _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 
-# A step of a pass: its stage, function and number of values, and whether it is a question.
+# A step of a pass: its stage, function, number of values, and whether it is a question.
 _PassStep = tuple[str, Callable[..., Any], int, bool]
-Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
+Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints by prefix of the steps' names
 _NO_HINTS: Hints = {}
-Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
+Packet = tuple[int, bytes]  # a number, and the pickled list of units or states, in order
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:
-    """Return the packet of this number, of these units or states."""
+    """Return the packet with this number and these units or states."""
     data = _PICKLES.encode(list(elements))
     return number, zlib.compress(data, 1) if len(data) < _SMALL else data
 
 
 def unpack(packet: Packet) -> list[Any]:
-    """Return the units of a packet, or their states."""
+    """Return the units or states in a packet."""
     data = packet[1]
     return list(_PICKLES.decode(data if data.startswith(_PICKLED) else zlib.decompress(data)))
 
 
 class _Collected(Answer[T_co]):
-    """An answer as a PCollection, made once somebody needs it: of one element, or of any number where it is a list."""
+    """An answer as a PCollection, created on demand: one element, or any number of elements for a list."""
 
     def __init__(self, is_list: bool, make: Callable[[], beam.PCollection[Any]]) -> None:
         self.is_list, self._make = is_list, make
-        self.is_side = False  # whether a step has it as a side input
+        self.is_side = False  # whether it is a side input of a step
 
     @cached_property
     def elements(self) -> beam.PCollection[Any]:
@@ -89,7 +89,7 @@ class _Step(NamedTuple):
     stage: str
     function: Callable[..., Any]
     values: tuple[Any, ...]
-    answer: list[beam.PCollection[Any]] | None = None  # where it is put; None: the function gives the unit's next state
+    answer: list[beam.PCollection[Any]] | None = None  # for the answer; None: the step returns the next state
 
 
 class BeamUnits(Units):
@@ -98,15 +98,15 @@ class BeamUnits(Units):
     def __init__(
         self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext, hints: Hints = _NO_HINTS, spool: str = ""
     ) -> None:
-        """`spool` is a folder of this machine, where values that are sent by key wait; without one, in memory.
+        """`spool` is a folder on this machine for values that are grouped by key; without one, they are in memory.
 
-        Other processes may be in containers, which see no more of this disk than the run's folder, if that is on it.
+        Other processes may be in containers, which see only the run folder of this disk.
         """
         self.place = context.place
         is_seen = self.place is WorkerLocation.THIS_PROCESS or (context.store.is_local and not self.place.is_cluster)
         self._hints, self._spool = hints, spool if is_seen else ""
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
-        self._together = max(1, -(-len(plan) // most))  # units of a packet
+        self._together = max(1, -(-len(plan) // most))  # units per packet
         self._root, self._context = root, context
         self._steps: list[_Step] = []
         self._computed: list[_Collected[Any]] = []
@@ -136,12 +136,12 @@ class BeamUnits(Units):
         self._add(_Step(name, self.stage, function, _sides(values)), sent)
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Add a question, which is answered by the pass that it is of."""
+        """Queue a question, which its pass will answer."""
         answer = self._ask(name, function, values)
         return answer if combine is None else self.combine(name, [answer], combine)
 
     def _ask(self, name: str, function: Yields, values: Iterable[Any], sent: Pairs | None = None) -> _Collected[Any]:
-        outputs: list[beam.PCollection[Any]] = []  # one, once the pass has ended
+        outputs: list[beam.PCollection[Any]] = []  # has one element after the pass
         self._add(_Step(name, self.stage, function, _sides(values), outputs), sent)
 
         def make() -> beam.PCollection[Any]:
@@ -167,9 +167,10 @@ class BeamUnits(Units):
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
 
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
-        """Compute what follows from answers: for one of them that is a single value, with the others beside it.
+        """Compute a value from answers. One single-valued answer is the main input, the others are side inputs.
 
-        That one is no side input of earlier steps: Beam's local runner may take a stage that reads it for its writer.
+        The main input must not be a side input of earlier steps, because Beam's local runner may then confuse the
+        stage that reads it with the stage that writes it.
         """
         stage, others = self.stage, [*values, *named.values()]
 
@@ -205,20 +206,20 @@ class BeamUnits(Units):
         return _Collected(True, lambda: done)
 
     def finish(self) -> None:
-        """Put what no step has asked for into the pipeline too; all other answers are there once a step needs them."""
+        """Also add the answers that no step has needed to the pipeline."""
         for answer in self._computed:
             _ = answer.elements
         self.end_pass()
 
     def end_pass(self) -> beam.PCollection[Packet]:
-        """Do the steps that wait, and return the units or states after them."""
+        """Add the queued steps to the pipeline, and return the units or states after them."""
         if steps := self._steps:
             self._steps = []
             self._do("; ".join(step.name for step in steps), self._packets, steps)
         return self._packets
 
     def _add(self, step: _Step, sent: Pairs | None) -> None:
-        """Let a step wait; one that gets what is sent to units is done at once, at half the steps of `CoGroupByKey`."""
+        """Queue a step. A step that receives sent values is added at once, with half the steps of `CoGroupByKey`."""
         if sent is None:
             self._steps.append(step)
         else:
@@ -233,12 +234,12 @@ class BeamUnits(Units):
         work = self._hinted(work, *(step.name for step in steps))
         outputs = packets | name >> work.with_outputs(*asked, main=_PACKET_OUTPUT)
         if any(step.answer is None for step in steps):
-            self._packets = outputs[_PACKET_OUTPUT]  # else they stay, and are not kept once more
+            self._packets = outputs[_PACKET_OUTPUT]  # otherwise the old packets stay, without a copy
         for tag, answer in asked.items():
             answer.append(outputs[tag])
 
     def _hinted(self, work: Any, *names: str) -> Any:
-        """Return a transform that does the steps of these names, with what the largest of their hints asks for."""
+        """Return the transform for the named steps, with the largest of their resource hints."""
         hints: dict[str, Any] = {}
         for name, (start, of_start) in product(names, self._hints.items()):
             if name.startswith(start):
@@ -248,7 +249,7 @@ class BeamUnits(Units):
 
 @contextmanager
 def _working(context: RunContext, stage: str = "", unit: Unit | None = None) -> Iterator[None]:
-    """Renew the run's lease while the block works, and keep what it says, and the error that ends it."""
+    """Renew the run's lease during the block, and store its log and the error that ends it."""
     title = unit.title if unit else ""
     logging = logged(context.store, title or stage) if context.place.is_cluster else nullcontext()
     with noting_errors(context.store, title), logging, renewing(context.store, context.lease):
@@ -259,13 +260,13 @@ def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
 
 
-# Functions of elements, which travel by their names: what begins them is bound here, and the element follows.
+# Functions of elements are pickled by name. Their first arguments are bound here; the element follows.
 
 
 def _do_pass(context: RunContext, steps: Sequence[_PassStep], item: tuple[int, Any], *values: Any) -> list[Any]:
-    """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
+    """Return the tagged answers, then the new packet if a step returns next states.
 
-    An item is a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
+    An item is a packet, or a packet's number with its data and with lists of (unit, value) sent to its units.
     """
     number, data = item
     sent: dict[int, list[Any]] | None = None
@@ -299,7 +300,7 @@ def _do_pass(context: RunContext, steps: Sequence[_PassStep], item: tuple[int, A
 def _do_key(
     context: RunContext, stage: str, function: Yields, together: int, item: tuple[Any, Iterable[Any]], *values: Any
 ) -> list[Any]:
-    """Return pairs, what is for the units of each packet, of which it has `together`, and side outputs."""
+    """Return pairs, values for the units of each packet of `together` units, and side outputs."""
     outputs: list[Any] = []
     sent = defaultdict(list)
     with _working(context, stage), METER.at(stage):
@@ -319,7 +320,7 @@ def _do_item(context: RunContext, stage: str, function: Callable[..., Any], item
 def _compute(
     context: RunContext, stage: str, function: Callable[..., Any], names: Sequence[str], main: int | None, *values: Any
 ) -> Any:
-    """Return what follows from answers, the last ones by `names`: Beam's element has position `main`, or is none."""
+    """Call the function with answers, the last ones by `names`; Beam's element is argument `main`, or None."""
     element, *arguments = values
     if main is not None:
         arguments.insert(main, element)
