@@ -1,6 +1,6 @@
-"""What MetaCLIP and MetaCLIP 2 take for marks, and for characters that need no space beside them; and what is amended.
+"""The characters that MetaCLIP and MetaCLIP 2 treat as punctuation marks or as words without spaces, and corrections.
 
-Source: MetaCLIP 2 (arXiv 2507.22062) and its published code, which is read, not copied.
+Source: MetaCLIP 2 (arXiv 2507.22062) and its published code, which was read, not copied.
 """
 
 import string
@@ -18,7 +18,7 @@ PUNCTUATION = f"{string.punctuation}，。、；：？！“”‘’（）【�
 """Marks that need no space beside them, at either end of an entry."""
 SCRIPTS = (
     *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF), (0xF900, 0xFAFF)),
-    *((0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF)),  # so far Chinese
+    *((0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF)),  # up to here Chinese
     *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x0F00, 0x0FFF)),
 )
 """First and last code points of blocks that need none either: Chinese, Thai, Lao, Burmese, Khmer, Tibetan."""
@@ -32,11 +32,11 @@ CORRECTED_SCRIPTS = (
 """Those that are missing from them, and are added in mode `corrected`."""
 WHITE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 """What `str.strip` takes off."""
-_TOGETHER = 1 << 18  # texts of which there are Python objects at a time
+_TOGETHER = 1 << 18  # texts converted to Python objects at a time
 
 
 def normalise(texts: Any) -> Any:
-    """Return an array of texts in NFC; by Python, as Arrow's `utf8_normalize` takes apart what NFC puts together."""
+    """Normalize texts to NFC in Python, because Arrow's `utf8_normalize` decomposes characters that NFC composes."""
     if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
         return texts
     parts = []

@@ -3,17 +3,18 @@
 In: entries of one language; UTF-8 bytes (uint8) and offsets (int64) of texts. Out: parts of `Tables`; offsets (int64)
 and ids (int32) of the distinct entries in each text. `curate.match.matcher` states the definition.
 
-An atom of the spaced text is a character without boundaries, what lies between such ones and spaces, or the nothing
-between two spaces; its hash also says whether a space comes before it. An entry begins and ends where atoms do, and so
-is a run of atoms, of which the first follows a space or is a character without boundaries. Each prefix of whole atoms
-that several entries share, or that is an entry, has a slot in a table of its language; and each other entry has one at
-the first prefix that it shares with none. So there are about 1.3 slots an entry, of 16 bytes at 60 % load, whatever the
-length of entries; behind them are the bytes of the entries and a few bits. A walk starts at each atom that may begin an
-entry, goes on while prefixes have slots, and compares all bytes there: hashes only choose where to look.
+An atom of the spaced text is a character without boundaries, the text between such characters and spaces, or the empty
+text between two spaces; its hash includes whether a space precedes it. An entry is a run of whole atoms; the first one
+follows a space or is a character without boundaries. Each prefix of whole atoms that several entries share, or that is
+an entry, has a slot in the table of its language. Every other entry has a slot at its first unshared prefix. There are
+about 1.3 slots per entry, of 16 bytes at 60 % load, regardless of the length of entries, followed by the bytes of the
+entries and a filter. A walk starts at each atom where an entry may begin, continues while prefixes have slots, and
+compares all bytes there: hashes only narrow down the search.
 
-Texts pass in blocks that fit the nearest caches, stage by stage, so that the misses of one stage overlap: spaced bytes,
-atoms, hashes (prefetched), first prefixes, longer ones. Little-endian machines only. One file: numba's cache notices a
-change of a compiled function's own file alone. What numba has not, a prefetch, is made of LLVM's instruction.
+Texts are processed in blocks that fit into the first caches, stage by stage, so that cache misses of a stage overlap:
+spaced bytes, atoms, hashes (prefetched), first prefixes, longer prefixes. It works on little-endian machines only. All
+kernels are in one file, because numba's cache only notices changes in the file of a compiled function. numba has no
+prefetch, so an intrinsic emits LLVM's instruction.
 """
 
 from typing import Any, NamedTuple
@@ -29,14 +30,14 @@ from curate.base.numeric.text_hash import load_u64
 
 Int = int | np.int64
 
-PADDING = 64  # bytes that must be readable behind the last byte of the pool
+PADDING = 64  # readable bytes required after the last byte of the pool
 MAX_LENGTH = (1 << 15) - 1  # bytes of an entry
 CODE_POINTS = 0x40000
-# Of a byte of a text: not copied as it is, for it is spaced or becomes a space; or an atom may end there.
+# Kinds of bytes in a text: copied as it is; an atom may end there; gets spaces around it; becomes a space.
 PLAIN, EDGE, MARK, WHITE = range(4)
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
-_TEXT_AT = 17  # where the first text of a block is, behind a space
-_INSERTED = 64  # up to how many ids are sorted by insertion
+_TEXT_AT = 17  # offset of the first text of a block, after a space
+_INSERTED = 64  # maximum ids for insertion sort
 
 _SPACE = np.uint8(32)
 _K1, _K2, _K3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
@@ -45,20 +46,20 @@ _U17, _U31, _U32, _U33, _U63 = np.uint64(17), np.uint64(31), np.uint64(32), np.u
 _LOW, _LENGTH = np.uint64(2**32 - 1), np.uint64(MAX_LENGTH)
 
 _jit = numba.njit(cache=True, nogil=True)
-_at = np.uint64  # of an index: a signed one is first asked whether it counts from the end, which takes half of the time
+_at = np.uint64  # for indices: numba checks signed ones for negative values, which takes half of the time
 
 
 class Tables(NamedTuple):
-    """What the kernel knows of the entries of all languages; read-only once built."""
+    """The entries of all languages as the kernel reads them; read-only once built."""
 
     # Buckets of four slots, filled in order, open addressing by the hash of a prefix. First what finds them: 31 bits of
     # the hash and 1 << 32 | entry that ends there + 1, or 0; all 0 where it is free. Then what they mean: start in the
     # pool << 32 | length of the prefix << 17 | length of the prefix, or of the entry where it is the only one that
     # begins so << 2 | a space follows the entry << 1 | several entries begin so.
     slots: U64
-    filter: U64  # bits, set where the hashes of prefixes of several atoms fall
+    filter: U64  # a Bloom filter over the hashes of prefixes of several atoms
     pool: U8  # bytes of the entries
-    # Of each language where its slots begin, how many buckets they are, where its filter begins, and its shift.
+    # For each language: start of its slots, number of buckets, start of its filter, and shift of the filter's hashes.
     parts: I64
     kinds: U8  # of each byte: PLAIN, EDGE, MARK or WHITE
     has_no_boundary: U8  # of each code point, 0 or 1
@@ -68,14 +69,14 @@ class _Scratch(NamedTuple):
     """The spaced texts of a block, their atoms, and their heads: the atoms where an entry may begin."""
 
     bytes: U8
-    edges: I64  # where atoms of the last text may end
+    edges: I64  # possible ends of atoms in the last text
     start: I64  # of an atom
     length: I64
     hash: U64
     is_head: I64
     head: I64  # the atom of a head
     slot: I64  # of that atom
-    # Where each text begins among the atoms and heads, and where its bytes end
+    # Start of each text among the atoms and heads, and end of its bytes
     atom_at: I64
     head_at: I64
     end_at: I64
@@ -90,13 +91,13 @@ def _new_scratch(size: int) -> _Scratch:
 
 
 def _intrinsic(function: Any) -> Any:
-    """Return numba's intrinsic; nothing happens where kernels are interpreted."""
+    """Return a numba intrinsic; in interpreted kernels it does nothing."""
     return (lambda *_: None) if numba.config.DISABLE_JIT else intrinsic(function)
 
 
 @_intrinsic
 def prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Start to fetch array[index] into the cache, without waiting for it."""
+    """Prefetch array[index] into the cache, without waiting."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -127,20 +128,20 @@ def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
 
 @_jit
 def _chain(h: np.uint64, atom: np.uint64, spaced: bool) -> np.uint64:
-    """Return the hash of a prefix, which of one atom is that atom's, and one more atom, before which may be a space."""
+    """Return the hash of a prefix and one more atom; the hash of a single atom is the atom's."""
     h = ((h >> _U31 | h << _U33) ^ (atom + np.uint64(spaced))) * _K2
     return h ^ (h >> _U32)
 
 
 @_jit
 def _bucket(h: np.uint64, buckets: np.uint64) -> Int:
-    """Return where among the words of so many buckets the search for a hash begins."""
+    """Return the index at which the search for a hash starts, for a table with this number of buckets."""
     return 8 * np.int64((h >> _U32) * buckets >> _U32)
 
 
 @_jit
 def _same_bytes(a: U8, i: int, b: U8, j: int, length: int) -> bool:
-    """Return whether so many bytes are equal; 8 more must be readable."""
+    """Return whether `length` bytes are equal; 8 more must be readable."""
     while length > 8:
         if load_u64(a, i) != load_u64(b, j):
             return False
@@ -159,7 +160,7 @@ def _is_prefix(meta: np.uint64, pool: U8, data: U8, start: int, length: int) -> 
 def _find(
     slots: U64, pool: U8, first: int, buckets: np.uint64, h: np.uint64, data: U8, start: int, length: int
 ) -> tuple[Int, bool]:
-    """Return the slot of a prefix, which is data[start:start + length], and True; or the free one where it would be."""
+    """Return the slot of the prefix data[start:start + length] and True, or the free slot for it and False."""
     slot, size, mark = _bucket(h, buckets), 8 * np.int64(buckets), h & _LOW | _U1
     while slots[_at(first + slot)] != _U0:
         if slots[_at(first + slot)] >> _U32 == mark and _is_prefix(
@@ -182,7 +183,7 @@ def _get_bit(bits: U64, first: int, h: np.uint64, shift: np.uint64) -> np.uint64
 
 @_jit
 def _read_character(data: U8, i: int, has_no_boundary: U8) -> tuple[Int, int]:
-    """Return whether the character at i has no boundary, 1 or 0, and its length in bytes."""
+    """Return whether the character at i has no boundary (1 or 0), and its length in bytes."""
     c = np.int64(data[i])
     if c < 0x80:
         return np.int64(has_no_boundary[c]), 1
@@ -218,7 +219,7 @@ def _put(
 
 @_jit
 def _cut_entry(tables: Tables, ends: I64, atoms: _Scratch) -> tuple[Int, Any]:
-    """Cut an entry as texts are cut, and hash its prefixes; return how many atoms it has, and if a space follows it."""
+    """Split an entry into atoms like a text, and hash its prefixes; return how many atoms it has, and if space follows."""
     _cut_texts(tables, tables.pool, ends, np.zeros(1, np.int32), atoms)
     n = np.int64(atoms.atom_at[1])
     for k in range(n):
@@ -235,7 +236,7 @@ def _cut_entry(tables: Tables, ends: I64, atoms: _Scratch) -> tuple[Int, Any]:
 def _insert(
     tables: Tables, bounds: I64, entry: int, room: int, shift: np.uint64, atoms: _Scratch, other: _Scratch
 ) -> int:
-    """Add an entry of the pool to the slots of its language; return how many more are used, or -1 without room."""
+    """Add an entry of the pool to the slots of its language; return the number of new slots, or -1 if it is full."""
     slots, pool, start, stop = tables.slots, tables.pool, bounds[0], bounds[1]
     buckets = np.uint64(len(slots) // 8)
     n, spaced = _cut_entry(tables, bounds, atoms)
@@ -249,9 +250,9 @@ def _insert(
             _put(tables, slot, atoms, k, n, entry, _meta(start, key, stop - start, spaced, False), shift)
             return used + 1
         meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: which entry does, + 1
-        if not meta & _U1:  # another entry alone is there
+        if not meta & _U1:  # the slot has a single other entry
             at, length = np.int64(meta >> _U32), np.int64(meta >> _U2 & _LENGTH)
-            if length > key:  # it moves one atom further
+            if length > key:  # move it one atom further
                 m, is_spaced = _cut_entry(tables, np.array([at, at + length]), other)
                 further = other.start[k + 1] + other.length[k + 1] - _TEXT_AT
                 free, _ = _find(slots, pool, 0, buckets, other.hash[k + 1], pool, at, further)
@@ -259,7 +260,7 @@ def _insert(
                 _put(tables, free, other, k + 1, m, np.int64(ends) - 1, moved, shift)
                 used += 1
                 ends, meta = _U0, _meta(at, key, key, False, True)
-            elif is_last:  # it is the same
+            elif is_last:  # the same entry
                 return used
             meta |= _U1
         if is_last and ends == _U0:
@@ -270,7 +271,7 @@ def _insert(
 
 @_jit
 def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) -> int:
-    """Fill empty tables of one language; return how many slots are used, or -1 where that would be more than `most`."""
+    """Fill the empty tables of one language; return the number of used slots, or -1 if it would exceed `most`."""
     atoms, other = _new_scratch(MAX_LENGTH + 128), _new_scratch(MAX_LENGTH + 128)
     used = 0
     for i in range(len(ids)):
@@ -286,7 +287,7 @@ def fill_slots(tables: Tables, offsets: I64, ids: I32, shift: int, most: int) ->
 
 @_jit
 def _space(data: U8, start: int, stop: int, kinds: U8, to: U8, n: int, edges: I64) -> tuple[Int, Int]:
-    """Write a text, spaced, to `to` from n, and where atoms may end to `edges`; return the new n, and how many."""
+    """Write the spaced text to `to` from n, and possible ends of atoms to `edges`; return new n and their number."""
     to[_at(n)] = _SPACE
     n += 1
     k: Int = 0
@@ -295,7 +296,7 @@ def _space(data: U8, start: int, stop: int, kinds: U8, to: U8, n: int, edges: I6
         kind = np.int64(kinds[_at(c)])
         to[_at(n)] = c
         edges[_at(k)] = n
-        if kind <= EDGE:  # nearly always; and no other branch, which could not be predicted
+        if kind <= EDGE:  # nearly always; other branches could not be predicted
             k += kind
             n += 1
         elif kind == MARK:
@@ -314,7 +315,7 @@ def _space(data: U8, start: int, stop: int, kinds: U8, to: U8, n: int, edges: I6
 
 @_jit
 def _cut_texts(tables: Tables, data: U8, offsets: I64, languages: I32, block: _Scratch) -> None:
-    """Cut texts into atoms. An entry may begin at one after a space, or without a boundary."""
+    """Split texts into atoms. An entry may begin at an atom after a space, or at a character without boundaries."""
     spaced, edges, has_no_boundary = block.bytes, block.edges, tables.has_no_boundary
     starts, lengths, is_head = block.start, block.length, block.is_head
     size, n = _TEXT_AT - 1, np.int64(0)
@@ -345,7 +346,7 @@ def _cut_texts(tables: Tables, data: U8, offsets: I64, languages: I32, block: _S
 
 @_jit
 def _part(tables: Tables, language: int) -> tuple[Int, np.uint64, Int, np.uint64]:
-    """Return where a language's slots begin, its buckets, where its filter begins, and its shift."""
+    """Return the start of a language's slots, its buckets, the start of its filter, and the filter's shift."""
     at, parts = 4 * np.int64(max(language, 0)), tables.parts
     return parts[_at(at)], np.uint64(parts[_at(at + 1)]), parts[_at(at + 2)], np.uint64(parts[_at(at + 3)])
 
@@ -368,7 +369,7 @@ def _find_heads(tables: Tables, languages: I32, block: _Scratch) -> None:
 
 @_jit
 def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
-    """Return the slot of a bucket that has this mark, or -1; without a branch."""
+    """Return the slot of a bucket with this mark, or -1, without branches."""
     slot: Int = np.int64(-1)
     for k in range(4):
         slot = at + k if slots[_at(at + k)] >> _U32 == mark else slot
@@ -377,7 +378,7 @@ def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
 
 @_jit
 def _find_slots(tables: Tables, languages: I32, block: _Scratch) -> None:
-    """Keep the heads that have a slot, as it seems; the entries' bytes are prefetched."""
+    """Keep the heads that probably have a slot, and prefetch the bytes of their entries."""
     slots, pool = tables.slots, tables.pool
     hashes, heads, head_slot, head_at = block.hash, block.head, block.slot, block.head_at
     n = begin = 0
@@ -401,7 +402,7 @@ def _find_slots(tables: Tables, languages: I32, block: _Scratch) -> None:
 
 @_jit
 def _collect(tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I64) -> bool:
-    """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
+    """Write each text's ids, repeated and unsorted, to `ids` from id_at[t] to id_at[t + 1]; return False if full."""
     slots, pool, bits, spaced = tables.slots, tables.pool, tables.filter, block.bytes
     starts, lengths, hashes, heads, head_slot = block.start, block.length, block.hash, block.head, block.slot
     n = 0
@@ -418,7 +419,7 @@ def _collect(tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I
             while is_there:
                 meta, ends = slots[_at(slot + 4)], slots[_at(slot)] & _LOW
                 length = np.int64(meta >> _U2 & _LENGTH)
-                if length > key:  # an entry alone
+                if length > key:  # a single entry
                     is_met = start + length < end and _same_bytes(pool, np.int64(meta >> _U32), spaced, start, length)
                 else:
                     is_met = ends != _U0
@@ -441,9 +442,9 @@ def _collect(tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I
 
 @_jit
 def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
-    """Write ids[a:b], ascending and each once, to `out` from n; return the new n."""
+    """Write the distinct ids of ids[a:b], ascending, to `out` from n; return the new n."""
     if b - a > _INSERTED:
-        order = np.argsort(ids[a:b], kind="mergesort")  # which no ids make slow, unlike the default
+        order = np.argsort(ids[a:b], kind="mergesort")  # unlike the default, it has no slow inputs
         for i in range(b - a):
             out[n + i] = ids[a + order[i]]
     else:
@@ -465,11 +466,10 @@ def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
 
 @_jit
 def match_texts(tables: Tables, data: U8, offsets: I64, languages: I32, limit: int) -> tuple[I64, I32]:
-    """Return the entries in each text: int64 offsets into the int32 ids, of each text ascending and each once.
+    """Return the distinct entries in each text, ascending: int64 offsets, and int32 ids.
 
-    `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) where each begins, `languages`
-    which language's entries each is looked up in; below 0 none. Raises OverflowError where there are more than `limit`
-    ids.
+    `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) their starts, `languages` the
+    language whose entries each text is matched with; negative: none. Raises OverflowError above `limit` ids.
     """
     texts = len(offsets) - 1
     block = _new_scratch(3 * _BLOCK_BYTES + 2 * _BLOCK_TEXTS + 128)

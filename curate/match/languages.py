@@ -1,8 +1,8 @@
-"""Which entries a text is looked up in: from its language's code to the key that metadata has, as its Wikipedia's name.
+"""Maps language codes to the keys of metadata, which are names of Wikipedias, to select the entries for a text.
 
-In: codes as lid.176 gives them, or as a pool has them: ISO 639-1, -2 and -3, BCP 47 tags (en-US, zh-Hant, eng_Latn), in
-any case. Out: keys: en, de, zh, ceb, and `other`. `tests/match/make_languages.py` makes `languages.parquet` (code, key,
-name, and whether words stand between spaces), since MetaCLIP 2's own map is not published.
+In: codes from lid.176 or from a pool: ISO 639-1, -2 and -3, or BCP 47 tags (en-US, zh-Hant, eng_Latn), in any case.
+Out: keys: en, de, zh, ceb, and `other`. `tests/match/make_languages.py` creates `languages.parquet` (code, key, name,
+and whether spaces separate words), because MetaCLIP 2's own map is not published.
 """
 
 import re
@@ -20,7 +20,7 @@ OTHER = "other"
 """The key of all languages that have none of their own."""
 KEYS_WITHOUT_SPACES = frozenset(("bo", "dz", "ja", "km", "lo", "my", "ryu", "th", "zh", "zh_classical", "zh_yue"))
 """The Wikipedias that MetaCLIP 2 tokenises by tokenisers of their own, by their names."""
-_MACROLANGUAGES = frozenset(("ar", "ms", "sw", "zh"))  # of which a tag may name a member: zh-yue
+_MACROLANGUAGES = frozenset(("ar", "ms", "sw", "zh"))  # a tag may name a member: zh-yue
 
 
 @cache
@@ -31,7 +31,7 @@ def languages() -> pa.Table:
 
 @cache
 def languages_digest() -> str:
-    """Return a digest of the codes and keys: what is matched by language depends on them."""
+    """Return a digest of the codes and keys, on which matches by language depend."""
     return table_digest(languages().select(["code", "key"]))
 
 
@@ -41,10 +41,10 @@ def _keys() -> dict[str, str]:
 
 
 def keys_of(codes: pa.Array | pa.ChunkedArray, keys_there: Collection[str] | None = None) -> pa.Array:
-    """Return the key of each code (string): of a code that is null or has no key, `other`.
+    """Return the key of each code (string); `other` for null and for codes without a key.
 
-    Of a tag its language counts: en-US is en, zh-Hant is zh, zh-yue is yue. Where `keys_there` says which keys the
-    metadata has, a tag that is one of them is its own key (be_tarask for be-tarask), and other keys are `other`.
+    Only the language of a tag counts: en-US is en, zh-Hant is zh, zh-yue is yue. If `keys_there`, the keys of the
+    metadata, is given, a tag that is one of them is its own key (be_tarask for be-tarask), and other keys are `other`.
     """
     array = whole(codes) if isinstance(codes, pa.ChunkedArray) else codes
     encoded = array.cast(pa.string()).dictionary_encode()

@@ -1,20 +1,22 @@
-"""Which metadata entries occur in which text: MetaCLIP's and MetaCLIP 2's matching, exact, over Arrow arrays.
+"""Finds the metadata entries in texts: exact matching as in MetaCLIP and MetaCLIP 2, over Arrow arrays.
 
 In: entries (string) with the keys of their languages, once; texts (string) with theirs. Out: a list<int32> of entry ids
 per text.
 
-Mode `reference` (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*: one space before
-and behind it, one around each of `, . ; : ? !` and the backtick, then tab, newline and carriage return become spaces.
-Entry e matches iff `" " + e + " "` is a substring of that. Nothing is normalised, and occurrences may overlap.
+Mode `reference` (MetaCLIP, arXiv 2309.16671, section 3.2 and its published code). A text is *spaced*: it gets a space
+at both ends and around each of `, . ; : ? !` and the backtick; then tab, newline and carriage return become spaces.
+Entry e matches if and only if `" " + e + " "` is a substring. Nothing is normalized, and occurrences may overlap.
 
 Mode `worldwide` (MetaCLIP 2, arXiv 2507.22062, and its published code). A text is stripped of white space, then spaced.
-Entry e matches iff it is a substring of that, with a space before it unless its first character has *no boundary*, and
-one after it unless its last has none. Those without are of Chinese, Thai, Lao, Burmese, Khmer and Tibetan script, ASCII
-punctuation, and 25 further marks. A text is looked up in the entries of its key alone (see `curate.match.languages`),
-and where there are none of that key, in those of `other`. Mode `corrected` adds kana, Bopomofo and other scripts
-without spaces, and the full-width forms of the seven marks, 、 。 ، ؟ ۔ । ። as marks; texts and entries are in NFC.
+Entry e matches if and only if it is a substring with a space before it unless its first character has *no boundary*,
+and a space after it unless its last character has none. Characters without boundaries are those of Chinese, Thai, Lao,
+Burmese, Khmer and Tibetan script, ASCII punctuation, and 25 other marks. A text is matched only with the entries of its
+key (see `curate.match.languages`), or with those of `other` if its key has no entries. Mode `corrected` adds kana,
+Bopomofo and other scripts without spaces, and as marks the full-width forms of the seven marks and 、 。 ، ؟ ۔ । ።;
+texts and entries are in NFC.
 
-Tables are built once a machine and user, in the folder of temporary files, and memory-mapped: processes share them.
+Tables are built once per machine and user, in the folder for temporary files, and memory-mapped, so processes share
+them.
 """
 
 import fcntl
@@ -52,7 +54,7 @@ _FILES = {"slots": np.uint64, "filter": np.uint64, "pool": np.uint8}
 
 
 def characters_without_boundary(mode: str) -> U8:
-    """Return which code points have no boundary in a mode (uint8[0x40000], 1 or 0)."""
+    """Return the code points without boundaries in a mode (uint8[0x40000], 1 or 0)."""
     without = np.zeros(kernel.CODE_POINTS, np.uint8)
     if mode != REFERENCE:
         for first, last in (*SCRIPTS, *(CORRECTED_SCRIPTS if mode == CORRECTED else ())):
@@ -62,9 +64,9 @@ def characters_without_boundary(mode: str) -> U8:
 
 
 def _byte_kinds(without_boundary: U8, of_texts: bool) -> U8:
-    """Return the kinds of bytes (uint8[256]): atoms may end at characters of three bytes or four, too.
+    """Return the kinds of bytes (uint8[256]); atoms may also end at characters of three or four bytes.
 
-    Only texts are spaced around marks.
+    Only texts get spaces around marks.
     """
     kinds = np.zeros(256, np.uint8)
     kinds[:128] = without_boundary[:128] * kernel.EDGE
@@ -80,7 +82,7 @@ class Matcher:
     """Finds the entries of each text's language. Immutable, so threads may share it.
 
     Args:
-        folder: one that `build_tables` filled.
+        folder: a folder filled by `build_tables`.
 
     Example:
         >>> entries, keys = pa.array(["Hund", "dog", "犬"]), pa.array(["de", "en", "other"])
@@ -99,10 +101,10 @@ class Matcher:
         self._tables = kernel.Tables(*(np.frombuffer(array, array.dtype) for array in arrays))
 
     def match(self, texts: pa.Array | pa.ChunkedArray, codes: pa.Array | pa.ChunkedArray | None = None) -> pa.ListArray:
-        """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.
+        """Return the distinct ids of the entries in each text: list<int32>, ascending; none for a null text.
 
-        `codes` are those of the texts' languages, see `curate.match.languages`; mode `reference` needs none. Raises
-        RunError where there are more matches than one Arrow list array can hold, 2^31 - 1.
+        `codes` are the language codes of the texts, see `curate.match.languages`; mode `reference` needs none. Raises
+        RunError if there are more matches than an Arrow list array can hold, 2^31 - 1.
         """
         array = (whole(texts) if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.large_string())
         languages = self._languages(array, codes)
@@ -136,10 +138,10 @@ def _correct(texts: Any) -> pa.Array:
 
 
 def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> None:
-    """Write the tables of entries (string), with the keys of their languages (string), into a folder that there is.
+    """Write the tables of entries (string), with the keys of their languages (string), into an existing folder.
 
-    The position of an entry is its id; of equal ones of a language the first is found. The empty one is found where the
-    spaced text has two spaces in a row. Raises RecipeError where an entry has more than 32,767 bytes.
+    The position of an entry is its id; of equal entries of a language only the first matches. The empty entry matches
+    if the spaced text has two spaces in a row. Raises RecipeError if an entry has more than 32,767 bytes.
     """
     if mode == CORRECTED:
         entries = normalise(entries)
@@ -167,7 +169,7 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
 
 
 def _fill(pool: U8, offsets: I64, ids: I32, without_boundary: U8) -> tuple[U64, U64, int]:
-    """Return slots and filter of one language's entries, and the shift of the filter's hashes."""
+    """Return the slots and the filter of one language's entries, and the shift of the filter's hashes."""
     bits, kinds = max(6, int(3 * len(ids)).bit_length()), _byte_kinds(without_boundary, of_texts=False)
 
     def fill(buckets: int) -> tuple[U64, U64, int] | None:
@@ -187,17 +189,17 @@ def _fill(pool: U8, offsets: I64, ids: I32, without_boundary: U8) -> tuple[U64, 
 def build_matcher(
     entries: pa.Array | Sequence[str], keys: pa.Array | Sequence[str] = (), mode: str = REFERENCE
 ) -> Matcher:
-    """Return a matcher of entries (string), with the keys of their languages (string), whose tables nobody shares."""
+    """Return a matcher of entries (string), with the keys of their languages (string), with tables of its own."""
     with temporary_folder() as folder:
         build_tables(pa.array(entries, pa.string()), pa.array(keys, pa.string()), mode, Path(folder))
         return Matcher(Path(folder))
 
 
 def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> Matcher:
-    """Return the matcher of metadata with this digest, whose tables this user's processes on this machine share.
+    """Return the matcher of metadata with this digest; this user's processes on this machine share its tables.
 
-    Where there are none yet, they are built of what `load` gives (entry, language), by one process at a time, and those
-    that nobody has opened for a day are removed. Raises RunError where the folder is another user's, or full.
+    If there are none yet, one process builds them from the result of `load` (entry, language), and removes tables that
+    were not opened for a day. Raises RunError if the folder belongs to another user, or its disk is full.
     """
     failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
     remedy = "; accepted: another folder, by the environment variable TMPDIR"
@@ -218,7 +220,7 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
 
 
 def _shared_folder() -> Path:
-    """Return the folder of shared tables, which nobody else may write to. Raises OSError."""
+    """Return the folder of shared tables, which only this user may write to. Raises OSError."""
     folder = Path(tempfile.gettempdir()) / f"curate-match-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
@@ -240,5 +242,5 @@ def _code() -> str:
 
 @cache
 def compile_kernels() -> None:
-    """Compile the kernels, unless that was done since the installation: seconds that count for no text."""
+    """Compile the kernels unless numba has cached them, so that the time does not count toward texts."""
     build_matcher(["a"], ["en"], CORRECTED).match(pa.array(["a"]), pa.array(["en"]))

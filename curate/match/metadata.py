@@ -1,11 +1,11 @@
 """Reads a metadata list, cleans it as the reference does, checks it, and writes it as a table.
 
-In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry a line), plain or gzipped, or a table
-that was imported before (Parquet); any path or fsspec URL. Out: a table with `schema.METADATA`, and a report of what
-was dropped and of what can never match. What a list may hold is bounded, as files are untrusted.
+In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry per line), plain or gzipped, or an
+imported table (Parquet); any path or fsspec URL. Out: a table with `schema.METADATA`, and a report of entries that were
+dropped or can never match. Sizes are limited, because files are untrusted.
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
-marks are dropped; of equal entries the first stays. An entry's id is its place in the list as it was read.
+marks are dropped; of equal entries the first stays. An entry's id is its position in the original list.
 """
 
 import codecs
@@ -45,10 +45,10 @@ _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the entries that were read: those that were dropped, and of those kept what can never match."""
+    """A report about the entries: dropped ones, and kept ones that can never match."""
 
     read: int
-    empty: pa.Array  # strings, as the next ones
+    empty: pa.Array  # strings, like the next ones
     punctuation: pa.Array
     duplicates: pa.Array
     kept: pa.Array
@@ -73,10 +73,10 @@ class ImportReport:
 
 
 def never_match(entries: pa.Array, mode: str = REFERENCE) -> pa.Array:
-    """Return which entries (strings, without nulls) match no text at all by a mode's rule, such as "St. Louis".
+    """Return which entries (strings, without nulls) can match no text in a mode, such as "St. Louis".
 
-    They hold white space other than a space, a mark with a neighbour, or two marks one space apart: between two marks
-    that touch are two spaces, and between these the empty token.
+    They have white space other than a space, a mark next to another character, or two marks one space apart: two
+    adjacent marks in a text become two spaces apart, with an empty token between them.
     """
     marks = MARKS + CORRECTED_MARKS * (mode == CORRECTED)
     pattern = rf"[\t\n\r]|[^ ][{marks}]|[{marks}][^ ]|[{marks}] [{marks}]"
@@ -89,15 +89,16 @@ def read_metadata(
 ) -> tuple[pa.Table, ImportReport]:
     """Read and clean a metadata list.
 
-    Gzip and Parquet are told by their first bytes; else JSON and text by the name, and under another name JSON where
-    the first character that is no white space is `[` or `{`. Of a line of text only its end is stripped.
+    Gzip and Parquet are recognized by their first bytes, JSON and text by their names; with any other name, a file is
+    JSON if its first character other than white space is `[` or `{`. Only the end of a text line is stripped.
 
     Args:
         path: a local path or any fsspec URL.
         source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
-        mode: that of `match`. With `reference`, of equal entries the first stays; else, and with None, of equal ones of
-            a language. With another than `reference`, languages are to be keys: en, zh_yue, other. With None, what can
-            never match is by `corrected` where there are several languages, else by `reference`.
+        mode: the mode of `match`. With `reference`, only the first of equal entries stays; otherwise, and with None,
+            only the first of equal entries of a language. In other modes than `reference`, languages must be keys: en,
+            zh_yue, other. With None, entries that can never match are found by mode `corrected` if there are several
+            languages, otherwise by `reference`.
 
     Raises:
         RecipeError: the file is missing, unreadable, damaged, too large, or not of an accepted form.
@@ -112,7 +113,7 @@ def read_metadata(
     del content
     if mode not in (None, REFERENCE):
         for name in map(str, table["language"].unique().to_pylist()):
-            if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:  # no text's language leads to it
+            if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:  # no text's language maps to it
                 accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
                 raise RecipeError(f"metadata {path}: found language {name!r}, which is no key; {accepted}")
     cleaned = _clean(table, mode)
@@ -121,10 +122,10 @@ def read_metadata(
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
-    """Write a table of METADATA as Parquet (zstd) to a path or URL, equal ones as equal bytes. Raises RecipeError."""
+    """Write a table of METADATA as Parquet (zstd) to a path or URL. Equal tables, equal bytes. Raises RecipeError."""
     sink = io.BytesIO()
     pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
-    local = LocalFileSystem(auto_mkdir=True)  # in a path, fsspec would take :: for a chain of file systems
+    local = LocalFileSystem(auto_mkdir=True)  # fsspec takes :: in a path for chained file systems
     failed = reraised(RecipeError, f"metadata {path}: cannot be written", OSError, ValueError, ImportError)
     with failed, fsspec.open(path, "wb") if "://" in path else local.open(os.path.expanduser(path), "wb") as file:
         file.write(sink.getvalue())
@@ -173,25 +174,25 @@ def _parse_json(content: bytes, path: str) -> pa.Array:
 
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
-    """Return the table in a Parquet file of metadata, with the columns and types of METADATA. Raises RecipeError."""
+    """Return the table of a Parquet file with metadata, with the columns and types of METADATA. Raises RecipeError."""
     try:
         columns = read_footer(pa.BufferReader(content)).schema.to_arrow_schema().names
         if missing := [name for name in METADATA.names if name not in columns]:
             accepted = f"with columns {', '.join(METADATA.names)}"
             raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
-        # As many bytes of texts as a list may have, and for each entry 16 more: its id, and offsets of its texts.
+        # The maximum bytes of a list, and 16 more per entry for its id and text offsets.
         table = read_columns(content, METADATA.names, MAX_BYTES + 16 * MAX_ENTRIES)
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:  # Arrow's first: some of them are ValueErrors too
+    except (pa.ArrowException, OSError) as error:  # Arrow's errors first: some are also ValueErrors
         raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
-    except ValueError as error:  # by read_columns: larger than its limit
+    except ValueError as error:  # from read_columns: above its limit
         raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     with reraised(partial(_wrong, path), "Parquet with other types", pa.ArrowException, ValueError):
         table = table.select(METADATA.names).cast(METADATA).combine_chunks()
     if nulls := [name for name in METADATA.names if table[name].null_count]:
         raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
     entry_ids = table["entry_id"].to_numpy()
-    # Arrays have a place for each id up to the largest: an entry in ten, at least, is to have one.
+    # Arrays are as long as the largest id, so at least a tenth of the ids must be used.
     highest = min(10 * len(table) + 1000, MAX_ENTRIES)
     if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > highest:
         raise _wrong(path, "Parquet whose entry_id is not ascending, or skips nine of ten numbers")
@@ -203,7 +204,7 @@ def _wrong(path: str, content: str, accepted: str = _ACCEPTED) -> RecipeError:
 
 
 def _clean(table: pa.Table, mode: str | None) -> tuple[pa.Table, ImportReport]:
-    """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
+    """Drop the entries that the reference drops, and report them; an entry's id is its position, as in MetaCLIP."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
     empty = pc.equal(entries, pa.scalar(""))
     punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
@@ -212,7 +213,7 @@ def _clean(table: pa.Table, mode: str | None) -> tuple[pa.Table, ImportReport]:
         both: list[Any] = [entries, table["language"].combine_chunks()]
         named = pc.binary_join_element_wise(*both, "\0")
     unusable = pc.or_(empty, punctuation)
-    codes = named.dictionary_encode().indices.to_numpy()  # numbered as they first appear: each new one is higher
+    codes = named.dictionary_encode().indices.to_numpy()  # numbered by first appearance
     is_repeated = codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
     duplicates = pc.and_not(pa.array(is_repeated), unusable)
     kept = table.filter(pc.invert(pc.or_(unusable, duplicates))).combine_chunks()

@@ -1,7 +1,7 @@
-"""Table `matches` of a unit: which metadata entries each caption holds.
+"""Table `matches` of a unit: the metadata entries in each caption.
 
-In: `samples.caption`, `language`, `status`. Out: `entry_ids` list<int32>, ascending, empty where the sample could not
-be read. Where texts are matched by language, also `language_key`, of the entries they are looked up in.
+In: `samples.caption`, `language`, `status`. Out: `entry_ids` list<int32>, ascending, empty if the sample could not be
+read. If texts are matched by language, also `language_key`, the key of the entries they are matched with.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
 _COLUMNS = ["entry", "source", "language"]
-NO_ENTRY = "\0"  # where the list has a line that is no entry: no caption holds it
+NO_ENTRY = "\0"  # for lines of the list that are no entries: no caption contains it
 
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """What matching reads of a run."""
+    """The settings for matching."""
 
-    store: RunStore  # the run folder, which holds the entries
+    store: RunStore  # the run folder with the entries
     metadata_key: str  # digest of the entries
     mode: str  # of `match`
 
@@ -46,7 +46,7 @@ class MatchSettings:
         return cls(context.store, context.metadata_key, context.recipe.match.mode)
 
     def key(self, samples_key: str | None) -> str:
-        """Return the key of `matches`, by that of the unit's `samples`; empty without one, for these may change."""
+        """Return the key of `matches` from the key of the unit's `samples`; empty if that has none and may change."""
         by_language = [languages_digest()] if self.mode != REFERENCE else []
         parts = [VERSIONS["match"], samples_key, self.metadata_key, self.mode, *by_language]
         return ids.digest(parts) if samples_key else ""
@@ -55,15 +55,15 @@ class MatchSettings:
 class Languages(NamedTuple):
     """The languages of entries."""
 
-    names: list[str]  # in the order in which they occur
-    codes: npt.NDArray[np.int32]  # of each entry, its language's place among these
+    names: list[str]  # in the order of first appearance
+    codes: npt.NDArray[np.int32]  # index of each entry's language in `names`
 
 
 @dataclass(frozen=True)
 class Entries:
     """The metadata of a run, loaded."""
 
-    table: pa.Table  # entry, source, language string; an entry's id is its row, and other rows hold NO_ENTRY
+    table: pa.Table  # entry, source, language (string); an entry's id is its row, other rows have NO_ENTRY
 
     @classmethod
     def of(cls, metadata: pa.Table) -> Self:
@@ -77,7 +77,7 @@ class Entries:
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
-        """`ids.entry_keys` of the entries, without their languages: no text matches entries of two."""
+        """`ids.entry_keys` of the entries, without languages, because no text matches entries of two languages."""
         return ids.entry_keys(whole(self.table["entry"]))
 
     @cached_property
@@ -87,23 +87,23 @@ class Entries:
 
 
 def load_entries(settings: MatchSettings) -> Entries:
-    """Return the run's metadata, loaded once per process; of a finished run as its entries list it."""
+    """Return the run's metadata, loaded once per process; for a finished run from its table `entries`."""
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
         return Entries.of(settings.store.read_parquet(file, ["entry_id", *_COLUMNS]))
 
-    # Those of one run at a time: another's would only take memory.
+    # Only one run's entries are cached, to save memory.
     return process_cache(f"entries {settings.metadata_key}", load, replaces="entries ")
 
 
 def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
-    """Keep a run's metadata, which this process has read, as `load_entries` would load it."""
+    """Cache a run's metadata, which this process has read, for `load_entries`."""
     process_cache(f"entries {metadata_key}", lambda: Entries.of(metadata), replaces="entries ")
 
 
 def load_matcher(settings: MatchSettings) -> Matcher:
-    """Return the matcher of the run's metadata, opened once per process, and built once per machine."""
+    """Return the matcher of the run's metadata, opened once per process and built once per machine."""
 
     def load() -> Matcher:
         return open_matcher(settings.metadata_key, settings.mode, lambda: load_entries(settings).table)
@@ -112,7 +112,7 @@ def load_matcher(settings: MatchSettings) -> Matcher:
 
 
 def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
-    """Write the unit's `matches`, unless they are current; its `samples` must be there."""
+    """Write the unit's `matches` unless they are current; its `samples` must exist."""
     key = settings.key(tables.key("samples"))
     if key and tables.is_done("matches", key):
         return
@@ -135,7 +135,7 @@ def read_matches(tables: UnitTables) -> pa.ListArray:
 
 
 def match(units: Units, context: RunContext) -> None:
-    """Write `matches` of each measured unit, whose captions are in memory where they were read just now."""
+    """Write `matches` of each measured unit; captions that were just measured are still in memory."""
     units.then("Match", _match, MatchSettings.of(context))
 
 

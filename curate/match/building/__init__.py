@@ -1,1 +1,1 @@
-"""Builds metadata from what a user downloaded: Wikipedia's texts, its page views, and wordnets."""
+"""Builds metadata from downloaded files: Wikipedia's texts, its page views, and wordnets."""

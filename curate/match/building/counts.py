@@ -1,6 +1,6 @@
-"""Counts of a part, kept in files of the build's folder, see `CountFile`.
+"""Counts the words of a part into files of the build's folder, see `CountFile`.
 
-In memory are a block of text and its tables, some 600 MB at most, for each thread.
+Each thread holds a block of text and its tables in memory, about 600 MB at most.
 """
 
 import zlib
@@ -23,19 +23,19 @@ from curate.match.building.wikis import BuildSettings, Mode, normal_name
 from curate.match.building.wikitext import read_texts
 from curate.match.building.wordnets import name_order, read_wordnet
 
-BLOCK = 1 << 25  # bytes of text that are counted at a time
+BLOCK = 1 << 25  # bytes of text counted at a time
 _NAMES = ["project", "title", "views", "bytes"]
 _BLOCK = 1 << 24
 _LONGEST = 1 << 20  # bytes of a line
-_HOURLY = 50  # views that MetaCLIP asks for
+_HOURLY = 50  # MetaCLIP's minimum views
 
 
 @dataclass
 class Totals:
-    """What parts held; `add` and `merge` as `curate.run.units.Total` has them."""
+    """Totals over parts, with `add` and `merge` for `curate.run.units.Total`."""
 
-    tokens: Counter[str] = field(default_factory=Counter)  # that were counted, by wiki
-    titles: Counter[str] = field(default_factory=Counter)  # with repeats in several files
+    tokens: Counter[str] = field(default_factory=Counter)  # counted tokens, by wiki
+    titles: Counter[str] = field(default_factory=Counter)  # with repeats across files
     names: Counter[str] = field(default_factory=Counter)  # of wordnets
     pages: Counter[str] = field(default_factory=Counter)  # texts
     octets: Counter[str] = field(default_factory=Counter)  # bytes of these
@@ -59,7 +59,7 @@ class CountFile(NamedTuple):
     wiki: str
     kind: str
     name: str
-    order: int = 0  # of names among those of the wiki
+    order: int = 0  # of names within the wiki
 
     @property
     def pairs_name(self) -> str:
@@ -75,7 +75,7 @@ class Counted(NamedTuple):
 
 
 def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
-    """Count a part, and keep its tables in the folder. Raises RunError where its file is damaged."""
+    """Count a part, and store its tables in the folder. Raises RunError if its file is damaged."""
     files: list[CountFile] = []
     totals = Totals()
 
@@ -111,9 +111,9 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
 def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str, pa.Table], int]:
     """Return the titles of each wiki with their views (title string · views int64) in Wikimedia's hourly page views.
 
-    And how many lines were broken. A title with ":" is not of an article; "_" is a space. MetaCLIP counts the desktop
-    site of English alone, and there what has at least 50 views in an hour. MetaCLIP 2 counts the mobile sites too
-    (de.m), and by a fault the sister projects of the language (de.b are its books), which stay out in mode `corrected`.
+    Also returns the number of broken lines. A title with ":" is not of an article; "_" is a space. MetaCLIP counts only
+    the desktop site of English, and there only titles with at least 50 views in an hour. MetaCLIP 2 also counts mobile
+    sites (de.m) and, by mistake, sister projects of the language (de.b are books); mode `corrected` leaves these out.
 
     Raises RunError.
     """
@@ -144,7 +144,7 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
 
 
 def _utf8_lines(block: bytes) -> bytes:
-    """Return the lines that are UTF-8: Arrow cannot skip others."""
+    """Return the lines that are UTF-8, because Arrow cannot skip others."""
     try:
         block.decode()
     except UnicodeDecodeError:
@@ -164,7 +164,7 @@ def _parse(lines: bytes, skip: Callable[[csv.InvalidRow], Literal["skip"]]) -> p
 
 
 def _count_block(lines: pa.Table, wikis: Collection[str], mode: Mode, counted: dict[str, list[pa.Table]]) -> int:
-    """Add the titles of lines to their wikis; return how many lines of these wikis have no number of views."""
+    """Add the titles of lines to their wikis; return the number of these wikis' lines without a number of views."""
     projects: Any = lines["project"].combine_chunks()
     names = pa.array([_wiki_of(project, wikis, mode) for project in projects.dictionary.to_pylist()], pa.string())
     table = lines.set_column(0, "wiki", names.take(projects.indices))

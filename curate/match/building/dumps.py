@@ -1,10 +1,10 @@
-"""Reads pages out of Wikipedia's XML dumps, as a stream: `DEwiki-DATE-pages-articles-multistream.xml.bz2` and the like.
+"""Streams pages from Wikipedia's XML dumps, such as `DEwiki-DATE-pages-articles-multistream.xml.bz2`.
 
-In: a file, and which of its bytes. Out: the wikitext of its articles: pages of namespace 0 that are no redirects.
+In: a file, and a range of its bytes. Out: the wikitext of its articles: pages of namespace 0 that are no redirects.
 
-A multistream dump is bzip2 streams one behind another; a part of it is the streams that begin among some bytes. A dump
-of one stream, or of plain XML, is read by the part that has its beginning. The XML is untrusted: a page has a limit,
-and so have entities, by expat itself.
+A multistream dump is a sequence of bzip2 streams; a part reads the streams that start in its byte range. A dump of one
+stream, or of plain XML, is read by the part with its start. The XML is untrusted: pages have a limit, and expat limits
+entities.
 """
 
 import bz2
@@ -16,31 +16,31 @@ from xml.etree.ElementTree import ParseError, XMLPullParser
 from curate.base.errors import RunError, reraised
 
 MAX_PAGE = 1 << 26  # bytes; MediaWiki's own limit is 2 MiB a page
-_STREAM, _HEAD = re.compile(rb"BZh[1-9]1AY&SY"), 10  # how a stream begins that holds anything, and its length
+_STREAM, _HEAD = re.compile(rb"BZh[1-9]1AY&SY"), 10  # start of a nonempty stream, and its length
 _CHUNK = 1 << 20
 _HINT = "download it again, and compare its checksum with the one on the page of the dump"
 
 
 class Articles:
-    """The articles of a part of a dump, and its names, in lower case, of the namespaces of files and categories."""
+    """The articles of a part of a dump, and its lowercase names of the file and category namespaces."""
 
     def __init__(self, file: IO[bytes], path: str, start: int, stop: int) -> None:
         self._file, self._path, self._start, self._stop = file, path, start, stop
         self._is_last = False
         namespaces: set[str] = set()
-        next(self._read(0, 1, namespaces), None)  # which are ahead of the first page
+        next(self._read(0, 1, namespaces), None)  # they precede the first page
         self.namespaces = frozenset(namespaces)
 
     def __iter__(self) -> Iterator[str]:
         return (text for text in self._read(self._start, self._stop, set()) if text is not None)
 
     def _read(self, start: int, stop: int, namespaces: set[str]) -> Iterator[str | None]:
-        """Yield the pages in a part: an article's wikitext, None for another page. Raises RunError.
+        """Yield the pages in a part: an article's wikitext, or None for another page. Raises RunError.
 
-        Names of files and categories are added to `namespaces`.
+        Adds names of the file and category namespaces to `namespaces`.
         """
         parser: Any = XMLPullParser(("start", "end"))
-        if start:  # the element around all is in the first part
+        if start:  # the root element is in the first part
             parser.feed(b"<mediawiki>")
         root: Any = None
         has_ended, size = False, 0  # bytes since the last page ended

@@ -1,8 +1,9 @@
-"""Chooses the entries of a language out of its counts: numbers, wordnet, words, pairs of words, titles, in this order.
+"""Chooses the entries of a language from its counts: numbers, wordnet, words, pairs of words, titles, in this order.
 
-Within a source the order is by count, of titles by views, of pairs by mutual information and then count; of equal ones
-by the bytes of UTF-8. The first source has an entry, and caps are of new entries. Sources: MetaCLIP (arXiv 2309.16671,
-section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published code, which is read, not copied.
+Within a source, entries are ordered by count, titles by views, pairs by mutual information and then count; ties by the
+bytes of UTF-8. An entry belongs to its first source, and caps apply to new entries. Sources: MetaCLIP (arXiv
+2309.16671, section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published code, which was read, not
+copied.
 """
 
 import string
@@ -29,10 +30,10 @@ from curate.match.metadata import never_match
 from curate.run.units import SideOutput
 
 NUMBERS = tuple(map(str, range(100)))
-SOURCES = {"words": "unigram", "pairs": "bigram", "titles": "title"}  # of what is counted, in their order
+SOURCES = {"words": "unigram", "pairs": "bigram", "titles": "title"}  # kind of count → source, in order
 _MEASURES = {"words": "count", "pairs": "pmi", "titles": "count"}
 NAMED_PAIRS = define(first=pa.large_string(), second=pa.large_string(), count=pa.int64())
-_SLACK = 1 + 1e-9  # of what is compared in floating point
+_SLACK = 1 + 1e-9  # for floating-point comparisons
 _PAIRS = """
 CREATE TABLE pairs AS
 WITH summed AS (SELECT first, second, sum(count)::BIGINT AS count FROM counted GROUP BY ALL),
@@ -47,22 +48,22 @@ SELECT word, count, log2(ratio) AS pmi FROM scored WHERE ratio > $least OR ($or_
 
 @dataclass
 class SourceReport:
-    """What became of a source of a wiki."""
+    """The result for a source of a wiki."""
 
     language: str
     wiki: str
     source: str
-    candidates: int  # in all: different words; pairs of enough mutual information; titles
-    entries: int = 0  # that came in, being new
-    cap: int | None = None  # of these; None: all that reach a threshold
-    cut: int = 0  # candidates behind the last that came in
-    last: str = ""  # the last that came in,
-    last_value: float | None = None  # and its count, mutual information or views
+    candidates: int  # distinct words, pairs with enough mutual information, or titles
+    entries: int = 0  # new entries that were added
+    cap: int | None = None  # maximum new entries; None: all above a threshold
+    cut: int = 0  # candidates after the last added one
+    last: str = ""  # the last added one
+    last_value: float | None = None  # its count, mutual information or views
 
 
 @dataclass
 class KeyReport:
-    """What became of a language."""
+    """The result for a language."""
 
     language: str
     entries: int
@@ -72,7 +73,7 @@ class KeyReport:
 
 
 def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True) -> Any:
-    """Return entries as they come in (large_string), null where they do not; `limited`: in their length, too."""
+    """Return candidates as entries (large_string), null if not accepted; `limited`: their length is limited, too."""
     if settings.is_first(wiki):
         unusable = pc.is_in(entries, pa.array(["", *string.punctuation], pa.large_string()))
         return pc.if_else(unusable, None, entries)
@@ -86,7 +87,7 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
 
 
 def choose_entries(key: str, files: list[CountFile], settings: BuildSettings, totals: Totals) -> Iterator[SideOutput]:
-    """Write a key's entries, and yield what became of it. Raises RunError where its counts cannot be added up."""
+    """Write a key's entries, and yield its result. Raises RunError if its counts cannot be added up."""
     chosen: dict[str, str] = {}
     reports = []
     for wiki in sorted({file.wiki for file in files}):
@@ -104,14 +105,14 @@ def choose_entries(key: str, files: list[CountFile], settings: BuildSettings, to
 
 
 def describe_key(key: str, table: pa.Table, sources: list[SourceReport], settings: BuildSettings) -> KeyReport:
-    """Return what became of a language, whose entries are in the table."""
+    """Return the result for a language whose entries are in the table."""
     entries = whole(table["entry"])
     never = entries.filter(never_match(entries, settings.mode.value))
     return KeyReport(key, len(entries), sources, len(never), list(map(str, never[:5].to_pylist())))
 
 
 def entries_file(key: str) -> str:
-    """Return the name of a key's entries in the build's folder."""
+    """Return the file name of a key's entries in the build's folder."""
     return f"entries/{key}.parquet"
 
 
@@ -144,7 +145,7 @@ def _read_names(wiki: str, files: Sequence[CountFile], settings: BuildSettings) 
 
 
 def _sum_words(database: Any, kind: str, files: Sequence[CountFile], settings: BuildSettings) -> None:
-    """Make the table `kind` (word, count): all words or titles."""
+    """Build the table `kind` (word, count) of all words or titles."""
     names = [file.name for file in files if file.kind == kind]
     batches = (batch for name in names for batch in settings.store.read_parquet(name).to_batches())
     database.register("counted", pa.RecordBatchReader.from_batches(WORDS, batches))
@@ -152,7 +153,7 @@ def _sum_words(database: Any, kind: str, files: Sequence[CountFile], settings: B
 
 
 def _sum_pairs(database: Any, wiki: str, files: Sequence[CountFile], settings: BuildSettings, totals: Totals) -> None:
-    """Make the table `pairs` (word, count, pmi): pairs of enough mutual information, as entries."""
+    """Build the table `pairs` (word, count, pmi) of pairs with enough mutual information."""
     tokens, pmi = float(totals.tokens[wiki]), settings.limits.pmi
     batches = (batch for file in files if file.kind == "words" for batch in _rare_pairs(file, settings, tokens))
     database.register("counted", pa.RecordBatchReader.from_batches(NAMED_PAIRS, batches))
@@ -162,10 +163,10 @@ def _sum_pairs(database: Any, wiki: str, files: Sequence[CountFile], settings: B
 
 
 def _rare_pairs(file: CountFile, settings: BuildSettings, tokens: float) -> Iterator[pa.RecordBatch]:
-    """Yield the pairs of a block whose words are both rare enough there for the mutual information.
+    """Yield the pairs of a block whose words are both rare enough for the mutual information.
 
-    Since n_xy is at most n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). With 30, that is a
-    pair in some hundred.
+    Because n_xy is at most n_x and n_y, log2(n_xy·N / (n_x·n_y)) is at most log2(N / max(n_x, n_y)). At 30, about one
+    pair in a hundred remains.
     """
     words, pairs = settings.store.read_parquet(file.name), settings.store.read_parquet(file.pairs_name)
     is_rare = words["count"].to_numpy() <= tokens * 2.0**-settings.limits.pmi * _SLACK
@@ -175,7 +176,7 @@ def _rare_pairs(file: CountFile, settings: BuildSettings, tokens: float) -> Iter
 
 
 def _candidates(database: Any, kind: str, wiki: str, settings: BuildSettings) -> Iterator[tuple[str, float]]:
-    """Yield the entries that may come in, in their order, each with its count or mutual information."""
+    """Yield the candidates in order, each with its count or mutual information."""
     value = _MEASURES[kind]
     minimum = {"words": settings.limits.count, "titles": settings.limits.views}.get(kind, 0)
     where = f"WHERE count >= {minimum}" if settings.is_first(wiki) else ""
@@ -188,7 +189,7 @@ def _candidates(database: Any, kind: str, wiki: str, settings: BuildSettings) ->
 
 
 def _add(entries: dict[str, str], report: SourceReport, candidates: Iterable[tuple[str | None, float | None]]) -> None:
-    """Add what is new of the candidates, in order, up to the cap; say so in the report."""
+    """Add new candidates in order, up to the cap, and report it."""
     if report.cap == 0:
         report.cut = report.candidates
         return

@@ -1,10 +1,10 @@
 """Counts the words and pairs of words of texts, exactly.
 
-In: UTF-8 text (bytes), and a class for each code point. Out: two tables, `words` (word string · count int64, in the
-order of their first places) and `pairs` (first, second int32: rows of `words` · count int64).
+In: UTF-8 text (bytes), and a class for each code point. Out: two tables, `words` (word string · count int64, in order
+of first appearance) and `pairs` (first, second int32: rows of `words` · count int64).
 
-A word is a run of WORD characters, or one SINGLE character. SPACE and BREAK characters are no words; a BREAK besides
-ends a pair: two words in a row are one, unless a BREAK lies between them. A kernel cuts the text, and Arrow counts.
+A word is a run of WORD characters, or one SINGLE character. SPACE and BREAK characters are not words. Two consecutive
+words are a pair unless a BREAK is between them. A kernel splits the text, and Arrow counts.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _jit = numba.njit(cache=True, nogil=True)
 
 
 def make_classes(spaces: str, breaks: str, singles: Sequence[tuple[int, int]]) -> U8:
-    """Return the class of each code point (uint8): `singles` are ranges, whose ends belong to them; breaks hold."""
+    """Return the class of each code point (uint8); `singles` are inclusive ranges; breaks stay breaks."""
     classes = np.full(0x110000, WORD, np.uint8)
     for first, last in singles:
         classes[first : last + 1] = SINGLE
@@ -37,7 +37,7 @@ def make_classes(spaces: str, breaks: str, singles: Sequence[tuple[int, int]]) -
 
 
 def count_ngrams(text: bytes, classes: U8) -> tuple[pa.Table, pa.Table]:
-    """Return the words and the pairs of a text."""
+    """Count the words and pairs of a text."""
     octets, ends = _cut_words(np.frombuffer(text, np.uint8), classes)
     buffers = [None, pa.py_buffer(ends.data), pa.py_buffer(octets.data)]
     runs: Any = pa.Array.from_buffers(pa.large_string(), len(ends) - 1, buffers).dictionary_encode()
@@ -55,7 +55,7 @@ def count_ngrams(text: bytes, classes: U8) -> tuple[pa.Table, pa.Table]:
 
 @_jit
 def _cut_words(data: U8, classes: U8) -> tuple[U8, I64]:
-    """Return the bytes of the words, one behind another, and offsets (int64); an empty word is a BREAK."""
+    """Return the concatenated bytes of the words, and offsets (int64); an empty word is a BREAK."""
     octets, ends = np.empty(len(data), np.uint8), np.zeros(1024, np.int64)
     at = size = n = 0
     in_word = False

@@ -1,6 +1,6 @@
-"""Plans a build: lists what a user downloaded, and cuts it into parts of about equal size.
+"""Plans a build: lists the downloaded files, and splits them into parts of about equal size.
 
-In: paths of texts, page views and wordnets. Out: parts, each of one wiki but for page views, which have all.
+In: paths of texts, page views and wordnets. Out: parts, each of one wiki, except page views, which cover all.
 """
 
 import re
@@ -21,15 +21,15 @@ from curate.match.building.wikis import Mode, all_keys, find_wiki, key_of_wiki, 
 from curate.match.building.wordnets import WORDNET_SUFFIXES, find_wordnet, is_wordnet
 from curate.read.listing import InputFile, list_files
 
-PART_BYTES = 24 << 20  # of a dump, packed: some 50 MB of text; of other files, as many unpacked bytes of text
-_UNPACKED = 2  # bytes of text that a packed byte of a dump has, about
+PART_BYTES = 24 << 20  # compressed bytes of a dump, about 50 MB of text; uncompressed bytes of other files
+_UNPACKED = 2  # bytes of text per compressed byte of a dump, about
 Paths = Sequence[str]
 Kind = Literal["dump", "parquet", "lines", "views", "wordnet"]
 _KINDS: dict[str, Kind] = {
     **{"bz2": "dump", "xml": "dump", "parquet": "parquet"},
     **dict.fromkeys(("json", "jsonl", "json.gz", "jsonl.gz"), "lines"),
 }
-_INDEX = "-multistream-index"  # a file that is offered beside a dump, and not needed
+_INDEX = "-multistream-index"  # published next to a dump, not needed
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Part:
     kind: Kind
     path: str
     wiki: str  # "" for page views
-    start: int = 0  # of a dump: the bytes in which its streams begin; of Parquet: row groups
+    start: int = 0  # for a dump: the byte range of stream starts; for Parquet: row groups
     stop: int = 0
 
     @property
@@ -49,20 +49,20 @@ class Part:
 
 
 class Plan(NamedTuple):
-    """What is built of what."""
+    """The plan of a build."""
 
     parts: tuple[Part, ...]
-    keys: dict[str, str]  # of each wiki that is built, the key of its entries
-    unnamed: tuple[str, ...] = ()  # files in folders that are left out: their names say no language
+    keys: dict[str, str]  # the key of each wiki's entries
+    unnamed: tuple[str, ...] = ()  # ignored files in folders: their names have no language
 
 
 def make_plan(
     wikis: Paths, views: Paths, wordnets: Paths, chosen: Sequence[str], mode: Mode, listed: Collection[str] = ()
 ) -> Plan:
-    """List and cut the files; `chosen` are keys, of none all that there are files of. Keys that are `listed` have
-    entries already: none are built.
+    """List and split the files; `chosen` are keys, by default all with files. Keys that are `listed` already have
+    entries, so none are built for them.
 
-    Raises RecipeError where a file is missing or of an unknown kind, or a language has none, or lacks its tokeniser.
+    Raises RecipeError if a file is missing or of an unknown kind, or if a language has no files or no tokenizer.
     """
     for key in chosen:
         if key not in all_keys() and not (mode is Mode.corrected and key == "zh_min_nan"):
@@ -93,7 +93,7 @@ _Listed = tuple[str, Kind, InputFile]
 
 
 def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
-    """Yield the files of a path of --wiki with wiki and kind; `unnamed` gets those of a folder that name no wiki."""
+    """Yield the files of a --wiki path with wiki and kind; `unnamed` gets files of a folder without a wiki's name."""
     named = re.match(r"([a-zA-Z][\w-]*)=(.+)", path)
     files = list_files(named[2] if named else path, {}, suffixes=tuple(f".{suffix}" for suffix in _KINDS))
     for file in (file for file in files if _INDEX not in file.path.rpartition("/")[2]):
@@ -109,7 +109,7 @@ def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
 
 
 def _check_snapshots(texts: Sequence[_Listed]) -> None:
-    """Raise RecipeError where a wiki's files are of several dates or forms: each text would count more than once."""
+    """Raise RecipeError if a wiki's files have several dates or forms: each text would count several times."""
     paths = Counter(file.path for _, _, file in texts)
     if twice := [path for path, times in paths.items() if times > 1]:
         raise RecipeError(f"--wiki: {twice[0]} is named twice; accepted: each file once")
@@ -124,7 +124,7 @@ def _check_snapshots(texts: Sequence[_Listed]) -> None:
 
 def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
     for file in list_files(path, {}, suffixes=WORDNET_SUFFIXES):
-        if file.path == path or is_wordnet(file.path):  # a folder has others too
+        if file.path == path or is_wordnet(file.path):  # a folder also has other files
             yield find_wordnet(file.path, mode), "wordnet", file
 
 

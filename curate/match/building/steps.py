@@ -23,7 +23,7 @@ REPORT_FILE, _TABLE = "report.json", "metadata.parquet"
 
 
 def build_metadata(units: Units, settings: BuildSettings) -> None:
-    """Build the entries of each key, a file each in the folder, and REPORT_FILE, which is written last."""
+    """Build the entries of each key, one file each in the folder, and finally REPORT_FILE."""
     units.then("Count", count_part, settings)
     totals = units.ask("Totals", lambda _, counted: [counted.totals], combine=Total(Totals))
     files = units.pairs("Files", _files_of, settings)
@@ -32,15 +32,15 @@ def build_metadata(units: Units, settings: BuildSettings) -> None:
 
 
 def _files_of(_tables: object, state: Counted, settings: BuildSettings) -> Iterator[tuple[str, CountFile]]:
-    """Yield the files of a part's counts by the key of the entries."""
+    """Yield the files of a part's counts by key."""
     if wiki := state.unit.wiki:
-        yield settings.keys[wiki], CountFile(wiki, "", "")  # it has entries, even if it has no word
+        yield settings.keys[wiki], CountFile(wiki, "", "")  # it gets entries even without words
     for file in state.files:
         yield settings.keys[file.wiki], file
 
 
 def write_report(reports: list[KeyReport], totals: Totals | None, settings: BuildSettings) -> None:
-    """Write what became of each language, and what the parts held."""
+    """Write the result for each language, and the totals of the parts."""
     languages = [asdict(report) for report in sorted(reports, key=lambda report: report.language)]
     read = {name: dict(sorted(numbers.items())) for name, numbers in vars(totals or Totals()).items()}
     report = {"mode": settings.mode.value, "pmi": settings.limits.pmi, "read": read, "languages": languages}
@@ -48,10 +48,10 @@ def write_report(reports: list[KeyReport], totals: Totals | None, settings: Buil
 
 
 def gather_entries(settings: BuildSettings, out: str, english: pa.Table | None = None) -> dict[str, Any]:
-    """Put the entries of all keys into place as one table, `out`, and the report beside it; return the report.
+    """Write the entries of all keys as one table, `out`, with the report next to it; return the report.
 
-    Keys are in order, and each has a row group. In memory are the entries of one. `english` is a list that was made
-    before, with the columns of METADATA: MetaCLIP's, say.
+    Keys are in order, each in its own row group; only one key is in memory at a time. `english` is an existing list
+    with the columns of METADATA, for example MetaCLIP's.
     """
     report: dict[str, Any] = settings.store.read_json(REPORT_FILE)
     store, n = settings.store, 0
@@ -75,5 +75,5 @@ def gather_entries(settings: BuildSettings, out: str, english: pa.Table | None =
 
 
 def report_name(out: str) -> str:
-    """Return the file of the report of a table."""
+    """Return the path of a table's report."""
     return f"{out.removesuffix('.parquet')}.report.json"

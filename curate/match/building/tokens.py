@@ -1,12 +1,12 @@
-"""Cuts texts into tokens as MetaCLIP 2 does, for `ngrams`: by characters, or by a tokeniser of the language.
+"""Splits texts into tokens as MetaCLIP 2 does, for `ngrams`: by characters, or with a tokenizer for the language.
 
-- Where words stand between spaces, each character of Chinese, Thai, Lao, Burmese, Khmer or Tibetan script is a token,
-  each mark of punctuation another; what is between these and white space is one. Marks are not counted, and end a pair.
-- Elsewhere each run of characters between white space goes to the language's tokeniser. Of its tokens, those that are
-  all punctuation, begin with it, or have a bracket without its other half, are not counted, and end a pair.
+- In languages with spaces between words, each character of Chinese, Thai, Lao, Burmese, Khmer or Tibetan script is a
+  token, and so is each punctuation mark and each run of other characters. Marks are not counted, and end a pair.
+- In other languages each run of characters between white space goes to the language's tokenizer. Tokens that are all
+  punctuation, begin with it, or have an unbalanced bracket, are not counted, and end a pair.
 
-What looks like a tag (`<…>`, in one line) is taken out before, and the end of a text ends a pair. Source: MetaCLIP 2
-(arXiv 2507.22062) and its published code, which is read, not copied.
+Tags (`<…>` in one line) are removed first, and the end of a text ends a pair. Source: MetaCLIP 2 (arXiv 2507.22062) and
+its published code, which was read, not copied.
 """
 
 import re
@@ -25,13 +25,13 @@ from curate.match.characters import CORRECTED_MARKS, PUNCTUATION, SCRIPTS, WHITE
 MARKS = f"{PUNCTUATION}¿"
 _BRACKETS = ("()", "[]", "{}", "“”", "‘’", "（）", "【】", "《》", "〈〉", "「」", "『』")
 _TAGS = re.compile(r"&lt;.*?&gt;|<.*?>")
-_SPLIT = "\n"  # between two texts, and where a token is that is not counted
-_lock = threading.Lock()  # a tokeniser need not be made for threads, and holds Python's lock anyway
-Tokenise = Callable[[str], Any]  # gives the tokens of a text
+_SPLIT = "\n"  # between two texts, and in place of uncounted tokens
+_lock = threading.Lock()  # tokenizers may not be thread-safe, and hold the GIL anyway
+Tokenise = Callable[[str], Any]  # returns the tokens of a text
 
 
 class Tokeniser:
-    """The tokens of a Wikipedia's texts; immutable, so threads may share it."""
+    """Splits a Wikipedia's texts into tokens; immutable, so threads may share it."""
 
     def __init__(self, wiki: str, corrected: bool = False) -> None:
         self._tokenise = load_tokeniser(wiki)
@@ -39,7 +39,7 @@ class Tokeniser:
         self.classes = _classes(corrected, self._tokenise is not None)
 
     def encode(self, text: str) -> bytes:
-        """Return a text as `ngrams` counts it by `classes`; it ends in a BREAK, so that texts can follow each other."""
+        """Return a text in the form that `ngrams` counts by `classes`; it ends in a BREAK, so texts can be joined."""
         text = _TAGS.sub("", text) if "<" in text or "&lt;" in text else text
         text = unicodedata.normalize("NFC", text) if self._corrected else text
         text = text.replace("\0", " ")
@@ -65,7 +65,7 @@ def _is_odd(token: str, corrected: bool) -> bool:
 
 
 def load_tokeniser(wiki: str) -> Tokenise | None:
-    """Return the tokeniser of a wiki; None where words stand between spaces. Raises RecipeError where it is missing."""
+    """Return the tokenizer of a wiki; None if spaces separate words. Raises RecipeError if it is missing."""
     kind = _KINDS.get(wiki)
     if kind is None:
         return None
@@ -100,7 +100,7 @@ def _load_burmese() -> Tokenise:
     from burmesenlp import word_tokenize
     from burmesenlp.lexicon import Lexicon
 
-    return partial(word_tokenize, lexicon=Lexicon.default())  # which it would read again for each text
+    return partial(word_tokenize, lexicon=Lexicon.default())  # otherwise it is read again for each text
 
 
 @cache
@@ -108,14 +108,14 @@ def _load_tibetan() -> Tokenise:
     from botok import WordTokenizer, config
 
     pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
-    if not pack.is_dir():  # it would ask for it for an hour, where there is no network
+    if not pack.is_dir():  # without a network it would retry the download for an hour
         remedy = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
         raise RecipeError(f"botok, the tokeniser of bo and dz, has no dictionary at {pack}; {remedy}")
     tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 
 
-_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {  # what gives the function, and the extra
+_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {  # loader and extra
     **dict.fromkeys(("zh", "zh_classical", "zh_yue"), (_load_chinese, "zh")),
     **dict.fromkeys(("ja", "ryu"), (_load_japanese, "ja")),
     **dict.fromkeys(("bo", "dz"), (_load_tibetan, "bo")),

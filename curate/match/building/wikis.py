@@ -1,8 +1,8 @@
-"""Which Wikipedia a file is of, which key of the metadata has its entries, and how much of each source comes in.
+"""Maps files to Wikipedias, Wikipedias to metadata keys, and sets how many entries of each source are added.
 
-A wiki has the name of its database without `wiki`: de, zh_yue, simple. Its key is that of its language where the table
-of `curate.match.languages` has one; `nds_nl` goes with `nds`, what is behind the underscore being a variety; all wikis
-without a key of their own form `other`. Five families whose varieties share no language are left out.
+A wiki has the name of its database without `wiki`: de, zh_yue, simple. Its key is that of its language in the table of
+`curate.match.languages`; `nds_nl` belongs to `nds`, because the part after the underscore is a variety. All wikis
+without a key form `other`. Five families whose varieties share no language are left out.
 """
 
 import re
@@ -24,7 +24,7 @@ _ACCEPTED = (
 
 
 class Mode(StrEnum):
-    """How entries are made: as by MetaCLIP (reference), MetaCLIP 2 (worldwide), or the latter without its faults."""
+    """How entries are built: as in MetaCLIP (reference), MetaCLIP 2 (worldwide), or the latter without its errors."""
 
     reference = "reference"
     worldwide = "worldwide"
@@ -32,7 +32,7 @@ class Mode(StrEnum):
 
 
 def find_wiki(path: str) -> str:
-    """Return the wiki that the name of a file says. Raises RecipeError where it says none."""
+    """Return the wiki in a file name. Raises RecipeError if there is none."""
     match = _IN_PATH.search(path)
     if match is None:
         raise RecipeError(f"--wiki {path}: its name does not say of which language it is; accepted: {_ACCEPTED}")
@@ -40,20 +40,20 @@ def find_wiki(path: str) -> str:
 
 
 def normal_name(name: str) -> str:
-    """Return the name of a wiki as a database has it: zh_yue for zh-yue."""
+    """Return the database name of a wiki: zh_yue for zh-yue."""
     name = name.lower().replace("-", "_")
     return _NAMES.get(name, name)
 
 
 @cache
 def all_keys() -> frozenset[str]:
-    """Return the keys that a language identifier's codes lead to."""
+    """Return the keys that a language identifier's codes map to."""
     return frozenset(map(str, languages()["key"].to_pylist())) | {OTHER}
 
 
 def key_of_wiki(wiki: str, mode: Mode) -> str | None:
-    """Return the key of a wiki's entries; None for one that is left out."""
-    if mode is Mode.corrected and wiki == "zh_min_nan":  # in Latin script, and not Chinese as zh has it
+    """Return the key of a wiki's entries; None if it is left out."""
+    if mode is Mode.corrected and wiki == "zh_min_nan":  # in Latin script, unlike zh
         return wiki
     family, underscore, _ = wiki.partition("_")
     if underscore and family in _FAMILIES:
@@ -63,24 +63,24 @@ def key_of_wiki(wiki: str, mode: Mode) -> str | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much comes in; the defaults are MetaCLIP's (en, and all languages in mode `reference`) or MetaCLIP 2's."""
+    """Limits on entries; the defaults are MetaCLIP's (en, and all languages in mode `reference`) or MetaCLIP 2's."""
 
-    pmi: float = 30  # pairs of words: at least (MetaCLIP), or more than (MetaCLIP 2)
-    count: int = 100  # MetaCLIP: least count of a word
-    views: int = 70  # MetaCLIP: least sum of views of a title
-    words: int = 251_465  # MetaCLIP 2: of each at most so many new entries,
+    pmi: float = 30  # mutual information of pairs: at least (MetaCLIP), or more than (MetaCLIP 2)
+    count: int = 100  # MetaCLIP: minimum count of a word
+    views: int = 70  # MetaCLIP: minimum views of a title
+    words: int = 251_465  # MetaCLIP 2: maximum new entries of each source,
     pairs: int = 100_646
     titles: int = 61_235
-    words_percent: int = 10  # and at most such a share of all that there are
+    words_percent: int = 10  # and their maximum share of the candidates
     titles_percent: int = 76
-    characters: int = 256  # MetaCLIP 2: of an entry, but for numbers and wordnets
+    characters: int = 256  # MetaCLIP 2: maximum of an entry, except numbers and wordnets
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What goes to every part."""
+    """Settings for every part."""
 
-    store: RunStore  # the folder that the build works in
+    store: RunStore  # the build's folder
     mode: Mode
     keys: dict[str, str]  # of each wiki that is built
     limits: Limits = Limits()
@@ -89,7 +89,7 @@ class BuildSettings:
         return self.mode is Mode.reference or wiki == "en"
 
     def cap(self, kind: str, total: int, wiki: str) -> int | None:
-        """Return how many new entries come in of so many words, pairs or titles; None: all that reach a threshold."""
+        """Return the maximum new entries among so many words, pairs or titles; None: all above a threshold."""
         if self.is_first(wiki):
             return None
         limits = self.limits
@@ -98,5 +98,5 @@ class BuildSettings:
             "pairs": limits.pairs,
             "titles": min(limits.titles, total * limits.titles_percent // 100),
         }[kind]
-        # MetaCLIP 2 looks at a cap once it has added an entry
+        # MetaCLIP 2 checks the cap after it has added an entry
         return cap if self.mode is Mode.corrected else max(cap, 1)

@@ -1,8 +1,8 @@
-"""Reads the words of wordnets, from files that a user has.
+"""Reads the words of wordnets from files.
 
-In: WordNet 3.0's `data.noun`, `data.verb`, `data.adj` and `data.adv`, for English; `wn-data-jpn.tab`, as Open
-Multilingual Wordnet 1.4 and NLTK have it; or LMF (.xml). Out: names, in order: of English each synset's first word in
-lower case, up to its first full stop; of others all words of all synsets, sorted. "_" becomes a space, "+" goes.
+In: WordNet 3.0's `data.noun`, `data.verb`, `data.adj` and `data.adv`, for English; `wn-data-jpn.tab` from Open
+Multilingual Wordnet 1.4 or NLTK; or LMF (.xml). Out: names in order: for English each synset's first word in lower
+case, up to its first full stop; for others all words of all synsets, sorted. "_" becomes a space, "+" is removed.
 """
 
 import re
@@ -26,18 +26,18 @@ _WIKIS = {
     **{"spa": "es", "ell": "el", "zsm": "ms", "ind": "id", "fra": "fr", "tha": "th"},
 }
 _TAB = re.compile(r"wn-data-([a-z]{3})\.tab")
-_TAGS = {"nb": "no", "arb": "ar", "zsm": "ms", "cmn": "zh"}  # of LMF, where they are no names of Wikipedias
+_TAGS = {"nb": "no", "arb": "ar", "zsm": "ms", "cmn": "zh"}  # LMF codes that are no names of Wikipedias
 _ACCEPTED = f"WordNet 3.0's {', '.join(_WORDNET)}; wn-data-LANGUAGE.tab; or LMF (.xml)"
 
 
 def is_wordnet(path: str) -> bool:
-    """Return whether a file of a folder is one that is read."""
+    """Return whether a file in a folder is a wordnet."""
     name = PurePosixPath(path).name
     return name in _WORDNET or bool(_TAB.fullmatch(name)) or name.endswith(".xml")
 
 
 def find_wordnet(path: str, mode: Mode) -> str:
-    """Return the wiki whose language a file is of. Raises RecipeError where it is no wordnet, or of no language."""
+    """Return the wiki for a file's language. Raises RecipeError if it is no wordnet, or has no known language."""
     name = PurePosixPath(path).name
     if name in _WORDNET:
         return "en"
@@ -55,18 +55,18 @@ def find_wordnet(path: str, mode: Mode) -> str:
     if wiki is None:
         error = f"{path}: of language {code or 'none'}, which is none that MetaCLIP 2 takes a wordnet of"
         raise RecipeError(f"--wordnet {error}; accepted: {', '.join(sorted(_WIKIS))}")
-    # "als" is Tosk Albanian; MetaCLIP 2 takes it for Alemannic, whose Wikipedia is of that name
+    # "als" is Tosk Albanian; MetaCLIP 2 takes it for Alemannic, whose Wikipedia has that name
     return "sq" if code == "als" and mode is Mode.corrected else wiki
 
 
 def name_order(path: str) -> int:
-    """Return the place of a file's names among those of its language: nouns, verbs, adjectives, adverbs."""
+    """Return the order of a file within its language: nouns, verbs, adjectives, adverbs."""
     name = PurePosixPath(path).name
     return _WORDNET.index(name) if name in _WORDNET else 0
 
 
 def read_wordnet(path: str) -> list[str]:
-    """Return the names of a file: of English in its order, else sorted, each once. Raises RecipeError."""
+    """Return the distinct names of a file, for English in its order, otherwise sorted. Raises RecipeError."""
     name = PurePosixPath(path).name
     remedy = f"; accepted: {_ACCEPTED}"
     with reraised(RecipeError, f"--wordnet {path}: cannot be read", OSError, ValueError, ImportError, remedy=remedy):
