@@ -219,7 +219,7 @@ def _put(
 
 @_jit
 def _cut_entry(tables: Tables, ends: I64, atoms: _Scratch) -> tuple[Int, Any]:
-    """Split an entry into atoms like a text, and hash its prefixes; return how many atoms it has, and if space follows."""
+    """Split an entry into atoms like a text and hash its prefixes; return its atoms, and if space follows."""
     _cut_texts(tables, tables.pool, ends, np.zeros(1, np.int32), atoms)
     n = np.int64(atoms.atom_at[1])
     for k in range(n):

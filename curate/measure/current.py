@@ -1,7 +1,6 @@
-"""Columns of `scores` and `embeddings` that are current: computed before under the same key, in this run or the one to
-reuse.
+"""Finds columns of `scores` and `embeddings` that were computed with the same key, in this run or the reused one.
 
-A table's footer note lists the key of each signal's columns, so a signal that is added or removed costs no other.
+A table's footer note lists the key of each signal's columns, so adding or removing one signal does not affect others.
 """
 
 from collections import Counter
@@ -29,14 +28,14 @@ from curate.store.tables import UnitTables, as_made
 
 @dataclass
 class CurrentColumns:
-    """Where a unit's current columns are."""
+    """The locations of a unit's current columns."""
 
-    scores: dict[str, UnitTables] = field(default_factory=dict)  # by signal, and by group of the pool's columns
-    embeddings: dict[str, UnitTables] = field(default_factory=dict)  # by model, and of what the pool supplies
-    # Of what the pool was to supply and could not: path and detail.
+    scores: dict[str, UnitTables] = field(default_factory=dict)  # by signal, and by group of pool columns
+    embeddings: dict[str, UnitTables] = field(default_factory=dict)  # by model, including embeddings from the pool
+    # Embeddings that the pool failed to supply: path and detail.
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of signals: see `curate.measure.unit`
-    nonfinite: dict[str, int] = field(default_factory=dict)  # values that were not finite, by column: likewise
+    nonfinite: dict[str, int] = field(default_factory=dict)  # number of values that were not finite, by column
 
     def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, Columns]:
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
@@ -57,13 +56,13 @@ class CurrentColumns:
 
 
 def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, checked: bool = True) -> CurrentColumns:
-    """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers.
+    """Find current columns by the footers of `scores` and `embeddings`, in this run and the reused one.
 
-    Where `checked`, only files that are what was written count.
+    With `checked`, only valid files count.
     """
     current = CurrentColumns()
     before = unit.before
-    # Where rows are left out, the columns of all do not fit
+    # If rows are left out, columns with all rows do not fit
     as_it_was = [] if any(part.left_out for part in unit.parts) or before == unit else [before]
     keys = [pair for each in (unit, *as_it_was) for pair in settings.signal_keys(each).items()]
     embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
@@ -73,7 +72,7 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
                 continue
             try:
                 note = location.note(table)
-            except DamagedError:  # nothing in it is current
+            except DamagedError:  # it has no current columns
                 continue
             columns = location.column_names(table) if table == "embeddings" else []
             for name in (name for name, key in keys if note.get("signals", {}).get(name) == key):
@@ -89,21 +88,21 @@ def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, chec
 
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
-    """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
+    """Return the models whose embeddings are kept, or needed by a signal whose columns are not in `scores`."""
     missing = (signal for signal in settings.signals if signal.name not in scores)
     needed = {signal.of for signal in missing if isinstance(signal, EmbeddingSignal)}
     return needed | {model.name for model in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
-    """Return the signals that must see the inputs: whose columns, or needed embeddings, are not current."""
+    """Return the signals that need the inputs, because their columns or embeddings are not current."""
     missing = needed_embeddings(settings, current.scores) - current.embeddings.keys()
     seeing = (signal for signal in settings.signals if isinstance(signal, ImageSignal | PrecomputedSignal))
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
 def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[Signal]:
-    """Return the signals that measuring the unit would compute now."""
+    """Return the signals that measuring the unit would compute."""
     names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
     as_before = (unit, unit.before)
     if all(any(tables.find(name, settings.key(name, each), True) for each in as_before) for name in names):
@@ -115,13 +114,13 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
 
 
 def count_needed(settings: MeasureSettings, units: Sequence[Unit], find: Callable[[Unit], UnitTables]) -> Counter[str]:
-    """Return of how many units measuring would compute each signal now; `find` gives a unit's tables."""
+    """Return for each signal the number of units for which it would be computed; `find` returns a unit's tables."""
     needed = in_threads(lambda unit: needed_signals(settings, unit, find(unit)), units)
     return Counter(signal.name for of_unit in needed for signal in of_unit)
 
 
 def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int], samples: pa.Table) -> pa.ChunkedArray:
-    """Return column `shard` of `samples`, by the rows of each part, and those columns of it that a part gives."""
+    """Return column `shard` of `samples` from the rows of each part, and the other columns that follow from parts."""
     kind, starts = find_format(source), np.cumsum([0, *rows])
     of_parts = (samples.slice(first, count) for first, count in zip(starts, rows, strict=False))
     shards = (kind.shards(source, part, of_part) for part, of_part in zip(parts, of_parts, strict=True))
@@ -129,10 +128,10 @@ def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int]
 
 
 def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
-    """Write the tables that are not current yet, `samples` last, of a unit whose files were elsewhere before, or whose
-    parts leave out rows to try again, of its tables as they were before.
+    """Write tables that are not current from earlier ones, `samples` last, for a unit whose files were moved, or whose
+    parts leave out rows to retry.
 
-    Where a table was not there before, the unit is measured.
+    If a table is missing, the unit is measured.
     """
     before = unit.before
     rows = None if before == unit else tables.find("samples", settings.key("samples", before))

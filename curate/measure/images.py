@@ -1,7 +1,7 @@
-"""Images measured in threads, each decoded once for all image signals.
+"""Measures images in threads; each image is decoded once for all signals.
 
-Of all units in hand together a few observations a core wait for their signals; each model holds at most a batch of each
-unit.
+A few observations per core, over all units in progress, wait for their signals; each model holds at most one batch of
+each unit.
 """
 
 import traceback
@@ -26,29 +26,28 @@ from curate.signals.signal import Collector, Column, Embedder, ImageSignal, Sign
 ImageBytes = bytes | memoryview | None
 Columns = dict[str, Column]
 
-# The columns of `samples` that images give, beside status and error.
+# The columns of `samples` from images, besides status and error.
 FACTS = ("width", "height", "format", "sha256", "phash")
 _FACTS = pa.schema([schema.SAMPLES.field(name) for name in (*FACTS, "status", "error")])
-_UNUSABLE = ValueError, TypeError, OSError, MemoryError  # of one image; any other exception of a signal ends the run
-# Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its
-# header
+_UNUSABLE = ValueError, TypeError, OSError, MemoryError  # errors of one image; any other exception ends the run
+# Images per task if no model waits for them: submitting a task costs as much as reading a header
 _TOGETHER, _TOGETHER_BYTES = 32, 1 << 21
-# Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
+# Decoded images that may wait for their signals, over all units: enough for the next batch while a model runs
 _DECODED = Backlog(8 * CORES + 64)
 _NO_IMAGE = ImageFacts(status="no_image")
 
 
 def image_schema(signals: Sequence[ImageSignal]) -> pa.Schema:
-    """Return the columns that `measure_images` gives."""
+    """Return the columns of the result of `measure_images`."""
     return pa.schema([*_FACTS, *output_schema(signals)])
 
 
 def measure_images(
     images: Iterator[ImageBytes], captions: pa.Array, options: Image, signals: Sequence[ImageSignal], labels: list[str]
 ) -> pa.Table:
-    """Return the facts of each image, null where there is none to be read, and the output of each signal.
+    """Return the facts about each image, null if it cannot be read, and the output of each signal.
 
-    An exception in a signal has the image's label as a note.
+    An exception in a signal gets the image's label as a note.
     """
     works = [_SignalWork(signal, signal.start(captions), [None] * len(captions)) for signal in signals]
     observers = [work.observe for work in works]
@@ -61,10 +60,10 @@ def measure_images(
     try:
         for group in in_threads(measure, image_groups, _DECODED):
             for fact in group:
-                for work, observation in zip(works, fact.observed, strict=False):  # empty where it cannot be read
+                for work, observation in zip(works, fact.observed, strict=False):  # empty if it cannot be read
                     work.add(len(facts), observation)
                 facts.append(fact._replace(observed=()))
-    except Exception as error:  # a package's code: of any kind
+    except Exception as error:  # plugin code may raise anything
         error.add_note(labels[len(facts)])
         raise
     columns: dict[str, Any] = _fact_columns(facts)
@@ -77,7 +76,7 @@ def measure_images(
 class _SignalWork:
     signal: ImageSignal
     collector: Collector
-    errors: list[str | None]  # of images that it cannot use
+    errors: list[str | None]  # for images that it cannot use
 
     def observe(self, image: PIL.Image.Image) -> Any:
         try:
@@ -86,7 +85,7 @@ class _SignalWork:
             frames = traceback.walk_tb(error.__traceback__)
             is_loading = any(frame.f_code is process_cache.__code__ for frame, _ in frames)
             if self.signal.package and (is_loading or isinstance(error, FileNotFoundError | PermissionError)):
-                raise RunError(f"{self.signal.label}: {describe_error(error)}") from error  # no fault of the image
+                raise RunError(f"{self.signal.label}: {describe_error(error)}") from error  # not the image's fault
             return _Unusable(describe_error(error))
 
     def add(self, row: int, observation: Any) -> None:
@@ -133,7 +132,7 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
 
 
 def output_columns(signal: Signal, output: SignalOutput, rows: int, errors: Sequence[str | None] = ()) -> Columns:
-    """Return a signal's output by name; without embeddings that it was to give, rows have none."""
+    """Return a signal's output by name; if the embeddings are missing, rows have none."""
     columns = list(output.columns)
     if isinstance(signal, ImageSignal) and signal.package:
         columns.append(pa.array(errors, pa.string()))

@@ -1,7 +1,7 @@
-"""A unit that killed its workers, measured in a subprocess: what kills that one is found, and all else goes on.
+"""Measures a unit that killed its workers in a subprocess, finds what kills it, and continues with everything else.
 
-Images go there in steps; a step that ends the process is halved, down to the one image that does: it has status
-`worker_died`. So has a caption that ends it. A file that does when it is read has it as its failure.
+Images are sent in steps; a step that crashes the subprocess is halved until one image is left, which gets the status
+`worker_died`. The same applies to captions. A file that crashes it when it is read gets this as its failure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS
 
 @contextmanager
 def isolating(killed: int, settings: MeasureSettings) -> Iterator["IsolatedMeasuring | None"]:
-    """Yield what measures a unit at which so many attempts were killed; None: who asks does it."""
+    """Yield an object that measures a unit with this number of killed attempts; None: measure it in this process."""
     if killed < ISOLATE_AFTER:
         yield None
         return
@@ -36,13 +36,13 @@ def isolating(killed: int, settings: MeasureSettings) -> Iterator["IsolatedMeasu
 
 @dataclass(frozen=True)
 class IsolatedMeasuring:
-    """Measures a unit at which attempts were killed, in a subprocess."""
+    """Measures a unit in a subprocess."""
 
     killed: int
     process: Subprocess
 
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
-        """Return reason and detail where reading a part ends the process, or all before came to nothing; else None."""
+        """Return reason and detail if reading a part crashes the subprocess, or no attempt succeeded; else None."""
         killed = f"{self.killed} attempts to measure it were killed, and"
         if self.killed >= MAX_ATTEMPTS:
             return DIED, f"{killed} no row alone does it"
@@ -66,7 +66,7 @@ class IsolatedMeasuring:
         return pa.concat_tables([table_of(part) for _, part in parts])
 
     def find_deadly(self, captions: pa.Array, signals: Sequence[TextSignal]) -> dict[int, str]:
-        """Return which captions (string or null) end a process that computes these signals, by row, each with how."""
+        """Return row → error for captions (string or null) that crash a process that computes these signals."""
         parts = self.process.isolate(_compute, captions, [signal.name for signal in signals])
         return {row: self._blame(error) for row, error in parts if error}
 
@@ -79,7 +79,7 @@ def _begin(settings: MeasureSettings) -> MeasureSettings:
 
 
 def _read(settings: MeasureSettings, parts: Sequence[InputPart], source: Source) -> None:
-    """Read a part, and what else happens is seen where it is measured."""
+    """Read a part; errors other than crashes are found when it is measured."""
     [part] = parts
     with suppress(Exception):
         for batch in find_format(source).read(source, part, settings.read_columns(source.name), settings.pool.output):

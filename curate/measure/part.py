@@ -1,9 +1,9 @@
-"""One part of a unit measured: captions checked, images decoded, signals run, and one status for each row.
+"""Measures a part of a unit: checks captions, decodes images, runs signals, and sets a status for each row.
 
 In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and
-what each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the
-URL. Images are measured in steps of `STEP_ROWS` rows: batches of models do not cross steps, and between two of them may
-be a checkpoint.
+the outputs of signals. The status of a row is its first error: of the input, the caption, the image or the URL. Images
+are measured in steps of `STEP_ROWS` rows. Batches of models do not cross steps, and there may be a checkpoint after
+each step.
 """
 
 from collections import Counter
@@ -36,37 +36,37 @@ from curate.recipe.source import Source
 from curate.signals.signal import ImageSignal, PrecomputedSignal, Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints
 
-# Two batches of a model on a GPU; at 18 images a second and with two units under way, a minute of both. Texts are
-# encoded at the end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as
-# long, on a CPU a twentieth.
+# Two batches of a model on a GPU; one minute at 18 images per second with two units in progress. Texts are encoded at
+# the end of a step, sorted by length: on a GPU they have about a third more padding than in steps twice as long, on a
+# CPU 5 % more.
 STEP_ROWS = 512
-UNREADABLE = "unreadable"  # the reason of files that may be readable another time
+UNREADABLE = "unreadable"  # the reason for files that may be readable later
 OK = pa.scalar(schema.OK)
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
 _MEMBERS = pa.schema(list(schema.MEMBERS)[len(schema.ALIGNED) :])
 
 Faults = tuple[pa.Array, pa.Array]  # status and error of each row
-# Of signals whose embeddings the pool cannot supply: what is wrong, and whether it is transient.
+# For signals whose embeddings the pool cannot supply: the error, and whether it is transient.
 Missing = dict[str, tuple[str, bool]]
 
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """What one part of a unit gives, or a batch of it, or all parts together."""
+    """The result of a part of a unit, of a batch, or of all parts together."""
 
-    samples: pa.Table  # the columns of `samples` but unit, row, source and shard
-    scores: pa.Table  # the score columns that the pool supplies
-    outputs: pa.Table  # what signals observed, see `curate.measure.images`
-    members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
+    samples: pa.Table  # the columns of `samples` except unit, row, source and shard
+    scores: pa.Table  # score columns from the pool
+    outputs: pa.Table  # outputs of signals, see `curate.measure.images`
+    members: pa.Table | None = None  # columns of `members`; None if the format has none
     faults: Missing = field(default_factory=dict)
-    fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that its samples bring
+    fields: FieldCounts = field(default_factory=Counter)  # number of values by field of the samples' json
     links: Counter[str] = field(default_factory=Counter)  # see `Batch.links`
-    failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
-    state: str | None = None  # what the file was when it was read, see `InputFormat.state`; None where it was not
+    failure: tuple[str, str] | None = None  # reason and detail, if the file could not be read completely
+    state: str | None = None  # state of the file when it was read, see `InputFormat.state`; None if not read
 
 
 def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
-    """Return parts, or the batches of one, put together in order."""
+    """Concatenate parts, or the batches of a part, in order."""
     members = [part.members for part in parts if part.members is not None]
     return MeasuredPart(
         samples=pa.concat_tables([part.samples for part in parts]),
@@ -87,10 +87,10 @@ def measure_part(
     checkpoints: Checkpoints,
     isolated: IsolatedMeasuring | None,
 ) -> MeasuredPart:
-    """Measure a part of a source; a file that cannot be read is tried again.
+    """Measure a part of a source; a file that cannot be read is retried.
 
-    `signals` are those that observe its images, or whose embeddings it supplies, `checkpoints` those of the unit;
-    `isolated` measures images where the unit killed its workers. Raises RunError where the file changed meanwhile.
+    `signals` observe its images, or get embeddings from it; `checkpoints` belong to the unit; `isolated` measures
+    images if the unit killed its workers. Raises RunError if the file changed during the run.
     """
     columns = settings.read_columns(source.name)
     nothing = MeasuredPart(_SAMPLES.empty_table(), columns.empty_table(), output_schema(signals).empty_table())
@@ -124,7 +124,7 @@ class _PartWork:
     signals: Sequence[Signal]
     checkpoints: Checkpoints
     isolated: IsolatedMeasuring | None
-    state: str  # what the file is now, see `InputFormat.state`
+    state: str  # current state of the file, see `InputFormat.state`
 
     def check(self) -> None:
         check_state(self.part.path, self.source.storage, self.state, read=find_format(self.source).state)
@@ -218,7 +218,7 @@ def _scores(batch: Batch, columns: pa.Schema) -> pa.Table:
 
 
 def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) -> pa.Table:
-    """Return the columns of `scores` that a part supplies, of all rows that it has, without looking at an image.
+    """Return the columns of `scores` that a part supplies, for all its rows, without reading images.
 
     Raises OSError.
     """
@@ -227,7 +227,7 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
     def read() -> pa.Table:
         tables, kind = [columns.empty_table()], find_format(source)
         state = kind.state(part.path, source.storage)
-        with suppress(InputError):  # as when it was measured: the rows that came before
+        with suppress(InputError):  # as when it was measured: keep the rows before the error
             for batch in kind.read(source, part, columns, settings.pool.output):
                 tables.append(_scores(batch, columns))
         check_state(part.path, source.storage, state, read=kind.state)

@@ -1,7 +1,7 @@
-"""What measuring needs to know of a run, and the keys of the tables that it writes.
+"""The settings for measuring, and the keys of the tables that it writes.
 
-A key is the digest of all that determines a table: the unit's inputs, the recipe's settings for reading them, and the
-models and libraries that decide values.
+A key is a digest of everything that determines a table: the unit's inputs, the recipe's settings for reading them, and
+the models and libraries that determine values.
 """
 
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import EmbeddingSignal, PrecomputedSignal, Signal, filled_columns
 
-# What else `samples` depends on, and nothing but it.
+# Further inputs of `samples` only.
 _SAMPLES = "uids of rows that could not be read; original_sha256; fields"
 TABLES = tuple(STAGE["measure"].tables)
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What measuring reads."""
+    """The settings for measuring."""
 
     sources: tuple[Source, ...]
     measure: Measure
     pool: Pool
-    models: Mapping[str, Any]  # what each model is, by signal
+    models: Mapping[str, Any]  # identity of each model, by signal
     signals: tuple[Signal, ...]  # in the order of their columns
-    tables: tuple[str, ...]  # those of TABLES that units of this run have
+    tables: tuple[str, ...]  # the tables of TABLES in this run
 
     @classmethod
     def of(cls, context: RunContext) -> "MeasureSettings":
@@ -49,7 +49,7 @@ class MeasureSettings:
         return find_source(self.sources, unit.source)
 
     def read_columns(self, source: str) -> pa.Schema:
-        """Return the columns of `scores` that are read from the inputs of a source."""
+        """Return the columns of `scores` that are read from a source."""
         groups = [group for group in self.pool.groups[source] if group.join is None]
         return pa.schema([self.pool.scores.field(name) for group in groups for name in group.columns])
 
@@ -67,7 +67,7 @@ class MeasureSettings:
         if table == "embeddings":
             keys = self.signal_keys(unit)
             return ids.digest([[model.name, keys[model.name]] for model in self.measure.kept])
-        return ids.digest([self._rows_key(unit), self.value_versions])  # one reading writes both
+        return ids.digest([self._rows_key(unit), self.value_versions])  # both are written in one pass
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Return the key of the columns of each signal, and of each of the pool's groups, by name."""
@@ -82,7 +82,7 @@ class MeasureSettings:
         return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}
 
     def _rows_key(self, unit: Unit) -> str:
-        """Return the key of what the unit's rows are, and which of them can be read."""
+        """Return the key of the unit's rows, and of which ones can be read."""
         source = self.source(unit).row_fields()
         image = self.measure.image
         decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.has_images else []
@@ -91,7 +91,7 @@ class MeasureSettings:
 
     @cached_property
     def value_versions(self) -> list[Any]:
-        """The signals and the versions of libraries that decide values of `samples`."""
+        """The signals and library versions that determine values of `samples`."""
         hashing = [f"scipy {version('scipy')}"] if self.pool.has_images and self.measure.image.phash else []
         filling = [signal.key for signal in self.signals if filled_columns([signal])]
         return [_SAMPLES, filling, hashing, version("pillow") if self.pool.has_images else ""]

@@ -1,8 +1,8 @@
-"""Tables `samples`, `scores`, `embeddings` and `members` of a unit, from one reading of its inputs.
+"""Writes the tables `samples`, `scores`, `embeddings` and `members` of a unit in one pass over its inputs.
 
-In: the unit's parts. Out: one row per sample found, the unreadable ones included, in the order of the inputs. Files
-that could not be read, and the rows and state of each part, are in the footer note of `samples`. What a signal gives
-that is not finite is null; how often, is in the notes of `scores` and `embeddings`, by signal and column.
+In: the unit's parts. Out: one row per sample, including unreadable ones, in the order of the inputs. The footer note of
+`samples` lists files that could not be read, and the rows and state of each part. Values of signals that are not finite
+become null; the notes of `scores` and `embeddings` count them by signal and column.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -50,29 +50,29 @@ from curate.store.layout import unit_stem
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
-_WITH_FAULTS = ("scores", "embeddings")  # the tables that faults of supplied embeddings leave gaps in
+_WITH_FAULTS = ("scores", "embeddings")  # tables with gaps if supplied embeddings have errors
 _UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"
 
 
 def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
-    """Write the unit's tables, unless they are current; columns that are current are not computed again.
+    """Write the unit's tables unless they are current; current columns are not computed again.
 
-    Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
-    that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its
-    tables stay. Raises TransientError where what tables that are current were made of cannot be read, or another
-    attempt wrote tables with other rows.
+    Returns the input files that could not be read now but may be readable later, each with the error. With such files
+    the unit's tables have no key, so a later run measures the unit again. If another attempt at the unit was first, its
+    tables stay. Raises TransientError if an input of current tables cannot be read, or if another attempt wrote tables
+    with other rows.
     """
     source = settings.source(unit)
     check_variables(source.name, source.storage)
     find_format(source).fetch(source, unit.parts)
     carry_over(settings, unit, tables)
     keys = {name: settings.key(name, unit) for name in settings.tables}
-    # `samples` is written last: where it is not there, others are where an attempt was killed
+    # `samples` is written last: if it is missing, other tables come from a killed attempt
     is_new = tables.reuse is None and not tables.exists("samples")
     current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_done(name, keys[name])}
     if current_tables != keys.keys():
         with attempt(tables.store, unit_stem(tables.unit)) as killed, isolating(killed, settings) as isolated:
-            if isolated:  # all is measured, adopted tables too: rows may have another status than before
+            if isolated:  # measure everything, even adopted tables, because rows may get another status
                 for name in settings.tables:
                     tables.store.delete_file(tables.file(name))
                     tables.drop_read(name)
@@ -84,7 +84,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
 
 
 def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
-    """Return what could not be read of a measured unit, and may be another time, by its tables."""
+    """Return the files of a measured unit that could not be read but may be readable later, by its tables."""
     failures = [] if tables.key("samples") else tables.note("samples").get("failures", [])
     unread = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if reason == UNREADABLE]
     is_supplied = any(isinstance(signal, signals.PrecomputedSignal) for signal in settings.signals)
@@ -107,16 +107,16 @@ class _UnitWork:
     isolated: IsolatedMeasuring | None
 
     def __post_init__(self) -> None:
-        """Read the unit's inputs, unless the rows are current and no signal must see them.
+        """Read the unit's inputs, unless the rows are current and no signal needs them.
 
-        Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
+        Raises TransientError if `samples` is current, and a file that it was made from cannot be read.
         """
         settings, unit, tables = self.settings, self.unit, self.tables
         self.has_samples = "samples" in self.current_tables
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
-        self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
-        # What was read now, and all of it; none where `samples` is current, and nothing else must see the inputs.
+        self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as known
+        # The result of reading all inputs; None if `samples` is current, and no signal needs the inputs.
         self.parts: list[MeasuredPart] = []
         self.joined: MeasuredPart | None = None
         self.nonfinite: dict[str, dict[str, dict[str, int]]] = {name: {} for name in _WITH_FAULTS}
@@ -145,7 +145,7 @@ class _UnitWork:
 
     @property
     def unread(self) -> list[str]:
-        """The details of the files that could not be read, and may be another time."""
+        """The errors of files that could not be read but may be readable later."""
         return [part.failure[1] for part in self.parts if part.failure and part.failure[0] == UNREADABLE]
 
     def write_tables(self, keys: dict[str, str]) -> None:
@@ -166,9 +166,9 @@ class _UnitWork:
         signal_keys = self.settings.signal_keys(self.unit)
         errors = self._signal_errors()
         readable = np.count_nonzero(pc.equal(self.samples["status"], OK))
-        broken = {name for name, error in errors.items() if error["rows"] == readable}  # another start tries again
+        broken = {name for name, error in errors.items() if error["rows"] == readable}  # the next start retries
         note = {"signals": {name: key for name, key in signal_keys.items() if name not in broken}, "faults": problems}
-        others = set(self.current_tables)  # the tables of other attempts
+        others = set(self.current_tables)  # tables of other attempts
         for name, table in self._aligned_tables(signal_keys).items():
             if name not in self.current_tables:
                 is_final = not self.unread and not (are_transient and name in _WITH_FAULTS)
@@ -179,7 +179,7 @@ class _UnitWork:
                     about["nonfinite"] = counts
                 if not self.tables.write(name, table, keys[name], about, is_final):
                     others.add(name)
-        if not self.has_samples:  # the last one: with it the unit is measured
+        if not self.has_samples:  # written last: it marks the unit as measured
             self._check_rows(self.tables, others)
             self.tables.write("samples", self.samples, keys["samples"], self._about(), not self.unread)
         self.checkpoints.delete()
@@ -227,7 +227,7 @@ class _UnitWork:
                 join = self.settings.source(self.unit).join[group.join]
                 if join.on in KEYS:
                     keys = whole(self.samples[join.on])
-                else:  # a column that the inputs supply
+                else:  # a column from the inputs
                     column: Any = next(columns[join.on] for columns in self.scores.values() if join.on in columns)
                     keys = (whole(column) if isinstance(column, pa.ChunkedArray) else column).cast(pa.string())
                 columns = open_join(join, group.digest).look_up(keys)
@@ -235,7 +235,7 @@ class _UnitWork:
                 self.scores[group.name] = by_name(columns.select(list(group.columns)).cast(kinds))
 
     def _embedding_faults(self) -> tuple[dict[str, list[tuple[str, str]]], bool]:
-        """Return what is wrong with supplied embeddings (path, detail), by name; and whether some is transient."""
+        """Return the errors of supplied embeddings (path, detail) by name, and whether any is transient."""
         supplied = [signal for signal in self.settings.signals if isinstance(signal, signals.PrecomputedSignal)]
         errors = {signal.name: self.current.faults.get(signal.name, []) for signal in supplied}
         for name in (signal.name for signal in supplied if signal in self.signals):
@@ -244,7 +244,7 @@ class _UnitWork:
         return errors, any(is_transient for part in self.parts for _, is_transient in part.faults.values())
 
     def _signal_errors(self) -> dict[str, dict[str, Any]]:
-        """Return of signals that failed, by name, on how many images, and the first error; of other packages' alone."""
+        """Return by name the failed images and first error of signals that failed; only plugin signals may."""
         errors = dict(self.current.errors)
         if self.joined is None:
             return errors
@@ -256,7 +256,7 @@ class _UnitWork:
         return errors
 
     def _aligned_tables(self, keys: dict[str, str]) -> dict[str, pa.Table]:
-        """Return the unit's tables but `samples`, by signals' keys; `members` only where the inputs were read."""
+        """Return the unit's tables except `samples`, by signals' keys; `members` only if the inputs were read."""
         settings, base = self.settings, self.samples.select(["unit", "row", "uid"])
         embeddings = self.current.read_embeddings(needed_embeddings(settings, self.scores))
         scores = dict(self.scores)
@@ -287,7 +287,7 @@ class _UnitWork:
                     scores[signal.name] = self._of_captions(signal)
                 if isinstance(signal, signals.EmbeddingSignal):
                     scores[signal.name] = self._of_embeddings(signal, embeddings[signal.of], keys[signal.name])
-            names = [signal.name for signal in settings.signals if signal.name in scores]  # some have embeddings alone
+            names = [signal.name for signal in settings.signals if signal.name in scores]  # some have only embeddings
             scores |= {name: self._finite("scores", name, scores[name], drop_nonfinite) for name in names}
             values = by_name(base)
             for of_one in scores.values():
@@ -297,16 +297,16 @@ class _UnitWork:
         return made
 
     def _finite(self, table: str, signal: str, columns: Columns, drop: Callable[..., tuple[Column, int]]) -> Columns:
-        """Return a signal's columns without what is not finite, which is counted."""
+        """Return a signal's columns with values that are not finite set to null, and count them."""
         finite = {}
         for name, column in columns.items():
             finite[name], count = drop(column)
-            if count := count or self.current.nonfinite.get(name, 0):  # of what is reused, it was counted
+            if count := count or self.current.nonfinite.get(name, 0):  # for reused columns it was counted before
                 self.nonfinite[table].setdefault(signal, {})[name] = count
         return finite
 
     def _of_embeddings(self, signal: signals.EmbeddingSignal, embeddings: EmbeddingColumns, key: str) -> Columns:
-        """Return what a signal on embeddings gives, by name, computed in steps; null in rows that have none."""
+        """Return the columns of a signal on embeddings by name, computed in steps; null in rows without embeddings."""
         captions, fields = self.samples["caption"], pa.schema(signal.columns)
 
         def steps(first: int) -> Iterator[pa.Table]:
@@ -334,7 +334,7 @@ class _UnitWork:
 
 
 def _digest_of(embeddings: Column) -> str:
-    """Return what names embeddings: a model may give slightly other ones when it encodes the same again."""
+    """Return an identity for embeddings, because a model may give slightly different ones for the same input."""
     state = xxhash.xxh3_128()
     for start in range(0, len(embeddings), STEP_ROWS):
         state.update(embedding_matrix(embeddings[start : start + STEP_ROWS]).tobytes())
@@ -342,16 +342,15 @@ def _digest_of(embeddings: Column) -> str:
 
 
 def measure(units: Units, context: RunContext) -> Answer:
-    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the list of files that could not be
-    read.
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the files that could not be read.
 
-    These are few, and what is decided depends on which they are.
+    These are few, and decisions depend on which ones they are.
     """
     return units.ask("Measure", partial(_measure, context))
 
 
 def _measure(context: RunContext, tables: OpenTables, unit: Unit) -> Iterator[str]:
-    compile_kernels()  # seconds that count for no unit
+    compile_kernels()  # takes seconds that belong to no unit
     with time_step(context.store, "measure", unit.name) as timer:
         yield from measure_unit(MeasureSettings.of(context), unit, tables)
         timer.rows, timer.idle = tables.rows(), not tables.written
