@@ -1,7 +1,7 @@
-"""Check SQL expressions of a recipe against the columns that they see, before anything is run.
+"""Checks SQL expressions of a recipe against the available columns before anything runs.
 
-An expression is scalar and deterministic: subqueries, aggregates, windows, parameters and functions such as random() or
-now() are refused, and so is a column that there is not.
+An expression must be scalar and deterministic: subqueries, aggregates, windows, parameters, functions such as random()
+or now(), and unknown columns are refused.
 """
 
 import json
@@ -26,15 +26,15 @@ STATISTICS = Registry[Any](
 )
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
-_SHOWN, _MAX_DEPTH = 1000, 500  # characters of an expression in messages; parentheses in parentheses
-_MEMORY, _ROWS = 1 << 28, 2048  # bytes that so many rows, DuckDB's vector, may take
-_TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # numbers, each with how many rows of it are tried
+_SHOWN, _MAX_DEPTH = 1000, 500  # characters of an expression in messages; nesting of parentheses
+_MEMORY, _ROWS = 1 << 28, 2048  # maximum bytes for this many rows, a vector of DuckDB
+_TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # tried numbers, each with its number of rows
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
 @dataclass(frozen=True)
 class CheckedExpression:
-    """A checked expression: its SQL, the columns that it reads, and its type in SQL."""
+    """A checked expression: its SQL, its columns, and its SQL type."""
 
     sql: str
     columns: tuple[str, ...]
@@ -42,13 +42,13 @@ class CheckedExpression:
 
 
 def is_too_deep(sql: str) -> bool:
-    """Return whether parentheses are nested so deep that DuckDB's parser takes minutes or gigabytes."""
+    """Return whether parentheses are nested so deeply that DuckDB's parser takes minutes or gigabytes."""
     depths = accumulate((mark == "(") - (mark == ")") for mark in sql)
     return sql.count("(") > _MAX_DEPTH and max(depths) > _MAX_DEPTH
 
 
 def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
+    """Return DuckDB's parse of statements. Raises RecursionError if they are nested too deeply."""
     if is_too_deep(sql):
         raise RecursionError
     ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
@@ -57,7 +57,7 @@ def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]
 
 
 def parse_expression(where: str, sql: str, accepted: str) -> dict[str, Any]:
-    """Return the statement `SELECT (sql)` as DuckDB parses it. Raises RecipeError, which begins with `where`."""
+    """Return DuckDB's parse of the statement `SELECT (sql)`. Raises RecipeError, which begins with `where`."""
     try:
         tree = parse_sql(connect(), f"SELECT ({sql}\n)")
     except RecursionError:
@@ -78,7 +78,7 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
-    """Return a checked expression of a number of times, an integer. Raises RecipeError, as `check_expression`."""
+    """Return a checked expression for a number of repeats, an integer. Raises RecipeError, as `check_expression`."""
     checked = check_expression(key, sql, columns)
     if not checked.kind.endswith("INT") and checked.kind != "INTEGER":
         accepted = "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END"
@@ -86,9 +86,9 @@ def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
     return checked
 
 
-@lru_cache(8192)  # a run asks twice, a search for settings for each of them
+@lru_cache(8192)  # a run checks twice, a sweep for every setting
 def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
-    """Return an expression, checked against the columns that it sees; messages show `shown`. Raises RecipeError."""
+    """Return an expression, checked against the available columns; messages show `shown`. Raises RecipeError."""
     where = f"{key}: {shown or sql!r}"
     where = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
     tree = parse_expression(where, sql, "several rules, or fewer operators")
@@ -101,7 +101,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     used = _check_parts(key, where, parts, columns)
     read = pa.schema([columns.field(name) for name in used or columns.names[:1]])
     try:
-        with memory_limited(_MEMORY):  # which a constant may take alone, as in range(1000000000)
+        with memory_limited(_MEMORY):  # a constant alone may exceed it, as in range(1000000000)
             kind = _find_type(sql, read, any(part["class"] == "CAST" for part in parts))
             values = [_values(read, "word " * 20, number, rows) for number, rows in _TRIED]
             query(f"SELECT count(TRY(({sql}\n))) FROM batch", pa.concat_tables(values))
@@ -114,7 +114,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
 
 
 def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> str:
-    """Return the name of a column, written in any case. Raises UnknownColumn; `quoted` stands in double quotes."""
+    """Return the name of a column, written in any case. Raises UnknownColumn; `quoted`: in double quotes."""
     by_lower: dict[str, str] = {column.lower(): column for column in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
@@ -125,7 +125,7 @@ def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> st
 
 
 def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.Schema) -> tuple[str, ...]:
-    """Return the columns that the parts of an expression name. Raises RecipeError where a part is not accepted."""
+    """Return the columns in an expression. Raises RecipeError if a part of it is not accepted."""
     lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in walk_tree(part["lhs"])]
     parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
     names = (part["column_names"][-1] for part in parts if part["class"] == "COLUMN_REF")
@@ -145,22 +145,22 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
 
 
 def _values(columns: pa.Schema, text: str | None, number: int | None, rows: int) -> pa.Table:
-    """Return equal rows of columns: all texts are one, all numbers another, and what is neither is null."""
+    """Return equal trial rows: one text for all text columns, one number for numeric ones, null for others."""
 
     def value(kind: Any) -> Any:
         item: Any = text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else number
         try:
             return pa.repeat(pa.scalar(item), rows).cast(kind, safe=False)
-        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
+        except pa.ArrowException:  # a list, a date …: DuckDB does not cast these implicitly
             return pa.nulls(rows, kind)
 
     return pa.table({f.name: value(f.type) for f in columns})
 
 
 def _find_type(sql: str, columns: pa.Schema, has_cast: bool) -> str:
-    """Return the type of an expression in SQL, tried on a row of nulls and, without a cast, on one of values.
+    """Return the SQL type of an expression, tried on a row of nulls and, if it has no cast, on rows of values.
 
-    Raises duckdb.Error where it cannot be bound, or where a constant or a column, in any pool, is of a wrong type.
+    Raises duckdb.Error if it cannot be bound, or if a constant or a column has a wrong type in every pool.
     """
     nulls = _values(columns, None, None, 1)
     if not has_cast:
@@ -168,7 +168,7 @@ def _find_type(sql: str, columns: pa.Schema, has_cast: bool) -> str:
             return query_type(sql, pa.concat_tables([nulls, _values(columns, "a", 1, 1)]))
         except (duckdb.ConversionException, duckdb.OutOfMemoryException):
             raise
-        except duckdb.Error:  # perhaps the value itself, as in a logarithm of 0: a row that fails
+        except duckdb.Error:  # perhaps because of the value, such as the logarithm of 0
             pass
     return query_type(sql, nulls)
 
@@ -190,7 +190,7 @@ def _check_function(key: str, where: str, name: str, arguments: int) -> None:
 
 @cache
 def _describe_function(name: str) -> tuple[bool | None, ...]:
-    """Return whether a function is an aggregate (None: there is none), consistent, a macro, and one of the time."""
+    """Return whether a function is an aggregate (None: unknown function), deterministic, a macro, and about time."""
     sql = (
         "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), "
         "bool_or(function_type = 'macro'), bool_or(macro_definition LIKE '%current_timestamp%') "

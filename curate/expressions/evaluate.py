@@ -1,7 +1,7 @@
-"""Evaluate checked SQL expressions over the rows of a table, in DuckDB, with a connection for each thread.
+"""Evaluates checked SQL expressions over the rows of a table in DuckDB, with one connection per thread.
 
-In: an Arrow table and an expression that `curate.expressions.check` accepted. Out: one value a row. NULL is null; an
-error on one row's value (a cast, say) is NULL.
+In: an Arrow table and an expression accepted by `curate.expressions.check`. Out: one value per row. NULL is null; an
+error in a row, for example in a cast, is NULL.
 """
 
 import threading
@@ -31,14 +31,14 @@ def connect() -> Any:
 
 
 def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
-    """Return what an expression gives for each row of a table, as an array of a type."""
+    """Return the value of an expression for each row of a table, as an array of a type."""
     with _batch(table) as connection:
         answers: pa.Table = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
     return answers["answer"].cast(kind)
 
 
 def count_values(sql: str, table: pa.Table, highest: int) -> I32:
-    """Return what an expression of a count gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
+    """Return the count of an expression for each row, 0 to `highest`; 0 if it is NULL or fails."""
     if not len(table):
         return np.zeros(0, np.int32)
     bounded = f"greatest(0, least({highest}, coalesce(TRY(({sql}\n)), 0)))::INTEGER"
@@ -46,13 +46,13 @@ def count_values(sql: str, table: pa.Table, highest: int) -> I32:
 
 
 def query(sql: str, table: pa.Table) -> dict[str, Any]:
-    """Return the columns of the answer to a query of a table, which it calls `batch`, as numpy's; NULLs are masked."""
+    """Return the result columns of a query of a table, named `batch`, as numpy arrays; NULLs are masked."""
     with _batch(table) as connection:
         return dict(connection.execute(sql).fetchnumpy())
 
 
 def query_type(sql: str, table: pa.Table) -> str:
-    """Return the type in SQL of an expression, which is evaluated over a table, too. Errors of rows are raised."""
+    """Return the SQL type of an expression, and evaluate it over a table. Errors of rows are raised."""
     with _batch(table) as connection:
         answer = connection.execute(f"SELECT ({sql}\n) AS answer FROM batch")
         kind = str(answer.description[0][1])
@@ -71,5 +71,5 @@ def _batch(table: pa.Table) -> Iterator[Any]:
 
 
 def evaluate(sql: str, table: pa.Table) -> Any:
-    """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked, errors raised."""
+    """Return the value of an expression for each row of a table as a numpy array; NULLs are masked, errors raised."""
     return query(f"SELECT {sql} AS answer FROM batch", table)["answer"]

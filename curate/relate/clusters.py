@@ -1,6 +1,6 @@
-"""Clusters of the pool's images, made here: spherical k-means, trained on rows chosen by hash, assigned to all.
+"""Clusters the pool's images by spherical k-means, trained on rows chosen by hash, and assigns all rows.
 
-Those rows are gathered in files first, so rounds read no unit. Sums are of rounded rows, so exact in any order. Source:
+Training rows are first gathered in files, so rounds read no units. Sums of rounded rows are exact in any order. Source:
 Dhillon and Modha, "Concept decompositions for large sparse text data using clustering" (2001).
 """
 
@@ -21,9 +21,9 @@ from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relatio
 from curate.run.units import Answer, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
 
-_TRAINED = 256  # rows a centroid
-_TOGETHER = 1 << 14  # rows of a file that are gathered for training: 25 MB of 768 dimensions
-Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and of each its embeddings [n, sides, dimension]
+_TRAINED = 256  # rows per centroid
+_TOGETHER = 1 << 14  # training rows per file: 25 MB at 768 dimensions
+Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and their embeddings [n, sides, dimension]
 
 
 class ClustersSection(OnKept):
@@ -50,7 +50,7 @@ Sums = dict[int, npt.NDArray[Any]]
 
 
 def add_sums(one: Sums, other: Sums) -> Sums:
-    """Add up the sums of two parts, which have few of many clusters each; exactly, since they are integers."""
+    """Add the sparse sums of two parts; exact, because they are integers."""
     total = dict(one)
     for cluster, value in other.items():
         total[cluster] = np.add(total[cluster], value, dtype=np.float64) if cluster in total else value
@@ -58,7 +58,7 @@ def add_sums(one: Sums, other: Sums) -> Sums:
 
 
 class ClustersRelation(Relation):
-    """The nearest centroid of each image."""
+    """Assigns each image to its nearest centroid."""
 
     key, section = "clusters", ClustersSection
 
@@ -103,7 +103,7 @@ def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
 def _find_trained(
     rows: EmbeddedRows, total: int, clusters: int, seed: int, share: float
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield a unit's rows that may be trained on, by the number of the file in which they are gathered."""
+    """Yield a unit's candidate training rows, by the number of the file in which they are gathered."""
     most, hashes = _most_rows(clusters, share), rows.hashes(seed)
     cut, files = _cut(total, most), -(-min(total, most) // _TOGETHER)
     gathered = count_alike(hashes[hashes < cut], rows.images[hashes < cut])
@@ -114,9 +114,9 @@ def _find_trained(
 
 
 def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
-    """Return rows that are not alike, those of a hash by their bytes, and how often each is there.
+    """Return distinct rows, those with the same hash by their bytes, and how often each occurs.
 
-    A uid may repeat in a pool without end.
+    A uid may repeat in a pool any number of times.
     """
     rows: Any = np.empty(len(hashes), [("hash", "<u8"), ("image", "<f2", images.shape[1:])])
     rows["hash"], rows["image"] = hashes, images
@@ -141,7 +141,7 @@ def _sum_rows(rows: npt.NDArray[Any] | None, total: int, training: Training | No
 
 
 def training_cut(total: int, clusters: int, share: float = 1.0) -> np.uint64:
-    """Return below which hash rows are trained on: 256 a cluster of a whole pool, but for four standard deviations."""
+    """Return the hash limit for training rows: 256 per cluster of a whole pool, plus four standard deviations."""
     most = _most_rows(clusters, share)
     return _cut(total, most if total <= most else max(clusters, most - 4 * int(most**0.5)))
 
@@ -172,7 +172,7 @@ def _save(reading: Reading, training: Training | None) -> Model | None:
 
 
 def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]:
-    """Ask for the n smallest hashes of rows (uint64[n]), or all, where there are no more."""
+    """Ask for the n smallest hashes of rows (uint64[n]), or for all if there are fewer."""
 
     def hashes(rows: EmbeddedRows) -> Iterator[U64]:
         yield distinct(rows.hashes(seed))[:n]
@@ -182,7 +182,7 @@ def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]
 
 
 def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer[list[Chosen]]:
-    """Ask for the rows with these hashes: what `join` makes one of."""
+    """Ask for the rows with these hashes, which `join` combines."""
 
     def choose(rows: EmbeddedRows, hashes: U64) -> Iterator[Chosen]:
         of_rows = rows.hashes(seed)
@@ -194,7 +194,7 @@ def rows_of(asking: Asking, name: str, seed: int, hashes: Answer[U64]) -> Answer
 
 
 def join(parts: Sequence[Chosen]) -> Chosen:
-    """Return the rows of parts, ascending by hash; of rows of one uid, the one with the smallest bytes."""
+    """Return the rows of parts, ascending by hash; of rows with the same uid, the one with the smallest bytes."""
     unlike = count_alike(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
     hashes, first = np.unique(unlike["hash"], return_index=True)
     return hashes, unlike["image"][first]

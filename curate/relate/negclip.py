@@ -1,7 +1,7 @@
-"""s-CLIPLoss: a CLIP score less what the caption and the image score with others of the pool.
+"""s-CLIPLoss: the CLIP score of a pair minus a term for how well its image and caption match others in the pool.
 
 Source: Wang et al., "CLIPLoss and Norm-Based Data Selection Methods for Multimodal Contrastive Learning" (arXiv
-2405.19547), there over random batches inside one file. Here a batch is a fixed sample of the pool, and the row itself:
+2405.19547), which uses random batches inside one file. Here a batch is a fixed sample of the pool plus the row itself:
 s_i = cos(f_i, g_i) − τ/2·(log Σ_j exp(cos(f_i, g_j)/τ) + log Σ_j exp(cos(f_j, g_i)/τ)), the mean over batches.
 """
 
@@ -78,9 +78,9 @@ def _save(reading: Reading, seeds: list[int], *batches: Sequence[Chosen]) -> Mod
 
 
 def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F16, temperature: float) -> F64:
-    """Return the score of rows against the embeddings `sides` [r, 2, dimension] of reference rows (float64[n]).
+    """Return the scores of rows against the embeddings `sides` [r, 2, dimension] of reference rows (float64[n]).
 
-    `hashes` and `references`, ascending, say which row is a reference row itself: it has its own embeddings there.
+    `hashes` and `references`, ascending, show which rows are reference rows themselves, with embeddings there.
     """
     their_images, their_texts = (products_with(normalised(sides[:, i]).T, 1 / temperature) for i in (0, 1))
     scores = np.empty(len(images))

@@ -1,7 +1,7 @@
-"""The variance alignment score against the pool itself: fᵀΣf, Σ the mean of f·fᵀ over the pool's images.
+"""The variance alignment score against the pool itself: fᵀΣf, where Σ is the mean of f·fᵀ over the pool's images.
 
-Source: Wang et al., "Variance Alignment Score" (arXiv 2402.02055), there with the covariance of a target set too, which
-`measure.vas` takes.
+Source: Wang et al., "Variance Alignment Score" (arXiv 2402.02055), which also uses the covariance of a target set; that
+is `measure.vas`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,17 +29,17 @@ class PoolVasSection(OnKept):
     )
 
 
-# Of rounded rows how many there are, and the sum of their outer products (float64[d, d], of integers)
+# Number of rounded rows, and the sum of their outer products (float64[d, d], integers)
 Moments = tuple[int, F64]
 
 
 def add_moments(one: Moments, other: Moments) -> Moments:
-    """Add up the moments of two parts."""
+    """Add the moments of two parts."""
     return one[0] + other[0], one[1] + other[1]
 
 
 class PoolVas(Relation):
-    """VAS against the pool."""
+    """VAS against the pool itself."""
 
     key, section = "vas", PoolVasSection
 

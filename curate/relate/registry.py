@@ -1,4 +1,4 @@
-"""The relations: a new one is a file of this folder, and a line here."""
+"""The relations: to add one, add a file to this folder, and a line here."""
 
 from curate.relate.clusters import ClustersRelation
 from curate.relate.negclip import NegClip

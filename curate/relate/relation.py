@@ -1,8 +1,8 @@
-"""The interface that every relation implements: columns of a row that follow from its embeddings and the whole pool.
+"""The interface of relations: columns of a row that depend on its embeddings and on the whole pool.
 
-A relation asks all units for what it needs (`fit`), and is applied to each unit by itself then (`apply`). What it asks
-for must not depend on how the pool is cut: rows are chosen by hashes, sums are of integers, ties are broken by content.
-Where table `related` of all units is current, nothing is asked.
+A relation first asks all units for what it needs (`fit`), and is then applied to each unit alone (`apply`). The answers
+must not depend on how the pool is split: choose rows by hash, sum integers, and break ties by content. If the table
+`related` of all units is current, no unit is asked.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from curate.store.layout import FITTED, MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
 
-Function = Callable[..., Any]  # of the rows of a unit or a file, or of a `Reading`, and of answers
+Function = Callable[..., Any]  # its arguments: rows of a unit or a file, or a `Reading`, and answers
 
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """The rows of a unit that have all embeddings that a relation needs."""
+    """The rows of a unit with all embeddings that a relation needs."""
 
     tables: UnitTables
-    rows: I64  # which rows of the unit these are, ascending (int64[n])
-    sides: list[F16]  # embeddings of each side, of unit length up to rounding (float16[n, dimension])
+    rows: I64  # their row numbers in the unit, ascending (int64[n])
+    sides: list[F16]  # embeddings of each side, unit length up to rounding (float16[n, dimension])
 
     @property
     def images(self) -> F16:
@@ -53,41 +53,41 @@ class EmbeddedRows:
 
 
 class Relation(ABC):
-    """One relation; it has no state."""
+    """A relation; it has no state."""
 
-    key: ClassVar[str]  # in a recipe's section `relate`
-    section: ClassVar[type[OnKept]]  # what a recipe says of one
-    sides: ClassVar[tuple[str, ...]] = ("image",)  # of embeddings that a row must have, which are read; or text too
-    version: ClassVar[int] = 1  # raised where the code changes what comes out
+    key: ClassVar[str]  # its key in a recipe's section `relate`
+    section: ClassVar[type[OnKept]]  # its section in a recipe
+    sides: ClassVar[tuple[str, ...]] = ("image",)  # sides whose embeddings a row must have
+    version: ClassVar[int] = 1  # increase it when the code changes the output
 
     def columns(self, name: str, section: Any) -> tuple[pa.Field, ...]:
-        """Return the columns that it adds to table `related`: those that its section `gives`."""
+        """Return the columns that it adds to table `related`, by default those that its section `gives`."""
         return schema.named_fields(self.section.gives, name)
 
     def begin(self, asking: "Asking", section: Any) -> Any:
-        """Ask all units what `fit` begins with, which it has as `asking.begun`; what depends on answers is `fit`'s."""
+        """Ask all units the first questions of `fit`, which gets the answer as `asking.begun`."""
         return None
 
     @abstractmethod
     def fit(self, asking: "Asking", section: Any) -> Answer[Any]:
-        """Ask all units what it needs, and return the Model that it is applied by."""
+        """Ask all units what it needs, and return the Model for `apply`."""
 
     @abstractmethod
     def apply(self, model: Mapping[str, npt.NDArray[Any]], section: Any, rows: EmbeddedRows) -> Sequence[pa.Array]:
-        """Return its columns for some rows, by the arrays of the model; other rows get nulls."""
+        """Return its columns for these rows, from the arrays of the model; other rows get nulls."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a relation reads of a run, and where it writes."""
+    """The settings of a relation, and its access to the run folder."""
 
     store: RunStore
     kind: Relation
     name: str  # of the relation in the recipe
     prefix: str  # of its model's columns in `embeddings`
     seed: int  # of the run
-    share: float = 1.0  # of the pool, that units hold: less where a part of it is tried, for what the whole would take
-    section: Any = None  # what the recipe says of the relation
+    share: float = 1.0  # of the pool in these units: less than 1 if a plan measures a part to estimate the whole
+    section: Any = None  # the relation's section in the recipe
 
     def seed_of(self, purpose: object) -> int:
         return int(ids.digest([self.seed, self.kind.key, self.name, purpose])[:15], 16)
@@ -99,11 +99,11 @@ class Reading:
         return EmbeddedRows(tables, rows, [matrix[rows] for matrix in matrices])
 
     def save(self, **arrays: npt.NDArray[Any]) -> "Model":
-        """Write arrays that `apply` gets in all units, to a file whose name is their digest."""
+        """Write arrays for `apply` to a file whose name is their digest."""
         return self._write(FITTED, arrays)
 
     def keep(self, **arrays: npt.NDArray[Any]) -> "Model":
-        """Do so as `save`, and let them be a part of the run: one alone is `models/NAME.npy`, for other programs."""
+        """Save arrays as a part of the run; a single one becomes `models/NAME.npy`, for other programs."""
         return self._write(MODELS, arrays)
 
     def _write(self, folder: str, arrays: dict[str, npt.NDArray[Any]]) -> "Model":
@@ -117,7 +117,7 @@ class Reading:
 
 
 class Model(NamedTuple):
-    """Arrays that units share, in a file of the run's folder: large ones do not travel with steps."""
+    """Arrays shared by units, in a file of the run folder, so that steps do not carry them."""
 
     store: RunStore
     relation: str
@@ -140,23 +140,23 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks units on behalf of a relation, unless all of them have what would follow."""
+    """Asks units on behalf of a relation, unless all of them have current results."""
 
     units: Units
-    stale: Answer[Any]  # how many units need it
+    stale: Answer[Any]  # number of units that need it
     reading: Reading
     begun: Any = None  # what `Relation.begin` returned
 
     def ask(self, name: str, function: Function, *values: Any, combine: Any = None) -> Answer[Any]:
-        """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does.
+        """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as in `Units.ask`.
 
-        With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
+        With `combine` each unit must yield a part, even an empty one, so that there is always something to combine.
         """
         name = f"Relate {self.reading.name}: {name}"
         return self.units.ask(name, self._of_rows(function), self.stale, *values, combine=combine)
 
     def _of_rows(self, function: Function) -> Callable[..., Iterable[Any]]:
-        reading = self.reading  # steps travel, and the pipeline cannot
+        reading = self.reading  # steps are pickled, and the pipeline cannot be
 
         def of_rows(tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
             return function(reading.read(tables), *values) if stale else ()
@@ -164,9 +164,9 @@ class Asking:
         return of_rows
 
     def gather(self, name: str, function: Function, *values: Any) -> Answer[list[str]]:
-        """Gather rows of all units in files, for `each`: `function(its EmbeddedRows, *values)` yields them by number.
+        """Gather rows of units in files, for `each`: `function(its EmbeddedRows, *values)` yields numbers and arrays.
 
-        Each yield is the number of a file and an array, of any dtype but objects; those of a file are put together.
+        Arrays may have any dtype except objects; those of a file are concatenated.
         """
         name = f"Relate {self.reading.name}: {name}"
 
@@ -180,7 +180,7 @@ class Asking:
     def each(
         self, name: str, files: Answer[list[str]], function: Function, *values: Any, combine: Combine[Any, Any]
     ) -> Answer[Any]:
-        """Combine `function(rows, *values)` of each file of `gather`; where there is none, of None."""
+        """Combine `function(rows, *values)` over the files of `gather`; without files, rows is None."""
         store, name = self.reading.store, f"Relate {self.reading.name}: {name}"
 
         def of_file(file: str, *values: Any) -> Any:
@@ -201,6 +201,6 @@ class Asking:
 
 
 def _put_together(number: int, parts: Sequence[npt.NDArray[Any]], reading: Reading) -> Iterator[SideOutput]:
-    """Write what units have of a file of `Asking.gather`, which is yielded; another attempt writes one of its own."""
+    """Write the rows of a file of `Asking.gather`, and yield the file; another attempt writes its own."""
     numbered = replace(reading, name=f"{reading.name}/{number:05d}")
     yield SideOutput(numbered.save(rows=np.concatenate(parts)).file)

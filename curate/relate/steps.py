@@ -1,6 +1,6 @@
-"""Table `related` of each unit: what relates its rows to the whole pool, by all relations of the recipe.
+"""Writes table `related` of each unit: the columns of all relations of the recipe.
 
-Its footer says by which models of the run (`models/NAME.npy`) it was made: one that is lost or damaged is made again.
+Its footer names the models of the run (`models/NAME.npy`) that it was made with; lost or damaged ones are made again.
 """
 
 import json
@@ -29,18 +29,18 @@ from curate.store.validity import valid_digest
 
 @dataclass(frozen=True)
 class RelateSettings(StepSettings):
-    """What relating reads."""
+    """The settings for relating."""
 
     store: RunStore
     relations: tuple[Reading, ...]
-    key: str  # of `related`, where all files could be read; empty without relations
-    reuse: RunStore | None = None  # the run whose tables are adopted, and with them its models
+    key: str  # of `related` if all files could be read; empty without relations
+    reuse: RunStore | None = None  # the run whose tables and models are adopted
 
     @classmethod
     def of(cls, context: RunContext) -> "RelateSettings":
-        """Return what relating reads of a run: a `Reading` for each relation of the recipe.
+        """Return the settings for a run, with a `Reading` for each relation of the recipe.
 
-        `context.share` is the part of the pool that is there: less than 1 in a trial on a sample.
+        `context.share` is the measured part of the pool: less than 1 in a plan on a sample.
         """
         store, seed, share = context.store, context.recipe.seed, context.share
         relations = [
@@ -50,12 +50,12 @@ class RelateSettings(StepSettings):
         return cls(store, tuple(relations), related_key(context), context.reuse)
 
     def key_without(self, unread: Sequence[str]) -> str:
-        """Return the key of `related` without the rows of these files, in any order, which could not be read."""
+        """Return the key of `related` if these files, in any order, could not be read."""
         return ids.digest([self.key, sorted(unread)]) if unread else self.key
 
 
 def related_key(context: RunContext) -> str:
-    """Return the key of all `related` of a run, which depend on the whole pool; empty without relations."""
+    """Return the key of all `related` tables of a run, which depend on the whole pool; empty without relations."""
     if not (requested := context.recipe.relate.requested):
         return ""
     measured = MeasureSettings.of(context)
@@ -83,20 +83,20 @@ def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None
 def _read_models(
     tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str]
 ) -> Iterator[frozenset[str]]:
-    """Yield the digests of the models that a unit's table was made by, as JSON; empty where it is not current."""
+    """Yield the digests of the models that a unit's table was made with, as JSON; empty if it is not current."""
     is_current = tables.is_done("related", settings.key_without(unread))
     yield frozenset([json.dumps(tables.note("related").get("models", {}), sort_keys=True) if is_current else ""])
 
 
 def _is_stale(settings: RelateSettings, made_by: frozenset[str] | None) -> bool:
-    """Return whether a table is not current, or a model neither here nor in the run to reuse, which is adopted."""
+    """Return whether a table is not current, or a model is missing here and in the reused run; adopt models."""
     if made_by is None or len(made_by) > 1 or "" in made_by:
         return True
     return not all(_adopt(settings, file, sha256) for file, sha256 in json.loads(*made_by).items())
 
 
 def _adopt(settings: RelateSettings, file: str, sha256: str) -> bool:
-    """Return whether a model is what was written, in this run or in the one to reuse; it is in this run then."""
+    """Return whether a model is valid in this run or in the reused one, from which it is adopted."""
     for store in (settings.store, settings.reuse):
         if store and store.exists(file) and (digest := valid_digest(store, file)) and digest.sha256 == sha256:
             if store is settings.reuse:
@@ -112,7 +112,7 @@ def relate_unit(
     unread: Sequence[str],
     models: Mapping[str, Model | None] | None,
 ) -> Unit:
-    """Write the unit's `related`, unless it is current; a relation without a model, for want of rows, gives nulls."""
+    """Write the unit's `related` unless it is current; without a model, for lack of rows, it is null."""
     with time_step(settings.store, "relate", unit.name) as timer:
         timer.rows, key = tables.rows(), settings.key_without(unread)
         if tables.is_done("related", key):
