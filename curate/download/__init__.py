@@ -1,1 +1,1 @@
-"""Fetching what a list of URLs names from strangers' servers, politely, and from nowhere that is not public."""
+"""Downloads images from the URLs in lists, politely, and only from public addresses."""

@@ -1,7 +1,7 @@
-"""The addresses of names, looked up once in five minutes, and which addresses are public.
+"""Looks up host addresses, once in five minutes, and decides which are public.
 
 URLs must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
-connection is made to it. Addresses of IPv6 that stand for one of IPv4 are as public as that.
+connection to it is made. An IPv6 address that embeds an IPv4 address is public only if the latter is.
 """
 
 import ipaddress
@@ -15,10 +15,10 @@ from curate.download.fetch_error import FetchError
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
 
-_SECONDS = 300  # in which a name is looked up once
-# Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
+_SECONDS = 300  # how long a lookup is remembered
+# Public numbers that are services of the machine's cloud: Azure's, and Oracle's (in a block that RFC 6890 reserves)
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
-# Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and compatible and mapped ones (RFC 4291).
+# IPv6 prefixes of an IPv4 address, and the bits after it: RFC 6052, RFC 3056, compatible and mapped ones (RFC 4291)
 _PREFIXES = {"64:ff9b::/96": 0, "2002::/16": 80, "::/96": 0, "::ffff:0:0/96": 0}
 _KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "reserved", "private")
 
@@ -33,7 +33,7 @@ def look_up(host: str, port: int) -> Addresses:
 
 @lru_cache(100_000)
 def _resolve(host: str, port: int, period: int) -> Addresses | str:
-    """Return a host's addresses, or what is wrong. Raises FetchError for what may pass, which is not remembered."""
+    """Return a host's addresses or a lasting error. Raises FetchError for a temporary error, which is not cached."""
     try:
         return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except socket.gaierror as error:
@@ -47,19 +47,19 @@ def _resolve(host: str, port: int, period: int) -> Addresses | str:
 
 @lru_cache(1 << 14)
 def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
-    """Return what a refused address is, such as `loopback`; None where it is public or in an allowed network."""
+    """Return the kind of a refused address, such as `loopback`; None if it is public or in an allowed network."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return "no address"
     meant = [address]
-    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: and ::1
+    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: or ::1
         bits = next((bits for text, bits in _PREFIXES.items() if address in ipaddress.ip_network(text)), None)
         if address.teredo:
             meant = [*address.teredo]
         elif bits is not None:
             meant = [ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF)]
-    if any(a in network for a in (address, *meant) for network in allowed):  # False for another version's
+    if any(a in network for a in (address, *meant) for network in allowed):  # False for the other IP version
         return None
     return next((kind for address in meant if (kind := _kind(address))), None)
 

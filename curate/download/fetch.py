@@ -1,6 +1,6 @@
-"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits, by an HttpTransport.
+"""Fetches one URL, or explains why it cannot: attempts, redirects, robots.txt, opt-outs, and limits.
 
-`Hosts` is what this process knows of them: how many connections each has, and until when it wants to be left alone.
+`Hosts` records for each host its connections in this process, and until when to leave it alone.
 """
 
 import io
@@ -26,30 +26,30 @@ from curate.download.source import NetworkPolicy
 from curate.download.transport import Answer, Deadline, HttpTransport, Site, connections
 from curate.store.store import RunStore
 
-AGENT = "curate"  # as robots.txt and headers name it
+AGENT = "curate"  # the name in robots.txt and headers
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (429, 503)
-_ROBOTS_REDIRECTS = 5  # at least, of one robots.txt (2.3.1.2)
-_ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
+_ROBOTS_REDIRECTS = 5  # the minimum for robots.txt (RFC 9309, 2.3.1.2)
+_ROBOTS_BYTES = 500 * 1024  # of robots.txt that is read (RFC 9309, 2.5)
 _CONTROL = re.compile("[\0- \x7f]")
 _RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
-_SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
-_FAILURES = 12  # one after the other, after which a host is left alone
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters in a path that stay as its author wrote them
+_FAILURES = 12  # consecutive failures after which a host is left alone
 _LEFT_ALONE = 60.0  # seconds
-_OF_HOSTS = ("timeout", "http_429", "http_503")  # what counts as such
-_HOSTS = 10_000  # of which failures are remembered
+_OF_HOSTS = ("timeout", "http_429", "http_503")  # the failures that count
+_HOSTS = 10_000  # hosts whose failures are remembered
 
 
 @dataclass
 class _Host:
     slots: threading.Semaphore
     pause_ends: float = 0.0
-    failures: int = 0  # since it last answered
+    failures: int = 0  # since its last answer
     fault: FetchError | None = None
     left_alone_until: float = 0.0
 
     def pause(self) -> float:
-        """Raises FetchError where it is left alone."""
+        """Raise FetchError if the host is left alone."""
         now = time.monotonic()
         if self.fault and self.left_alone_until > now:
             raise self.fault.fresh()
@@ -59,32 +59,32 @@ class _Host:
 class Hosts:
     """Shares hosts among threads: at most `per_host` connections to each at a time.
 
-    `shared` gives a slot of a host, of those that all processes share; by default this one is alone.
+    `shared` grants a host's slots among all processes; by default this process is alone.
 
-    A host that again and again does not answer, or answers that it is busy, is left alone for a while, in which all its
-    URLs have that fault: thousands of them would else take hours.
+    If a host repeatedly times out or answers that it is busy, it is left alone for a while, and its URLs fail at once.
+    Otherwise thousands of URLs would take hours.
     """
 
     def __init__(self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
         self._per_host, self._shared = per_host, shared
         self._lock = threading.Lock()
-        self._hosts = WeakValueDictionary[str, _Host]()  # that are asked now, or failed
-        self._failing: dict[str, _Host] = {}  # since they last answered
+        self._hosts = WeakValueDictionary[str, _Host]()  # those in use, or failing
+        self._failing: dict[str, _Host] = {}  # those that failed since their last answer
 
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
-        """Wait for a connection to a host, and for the end of its pause. Raises FetchError where it is left alone."""
+        """Wait for a connection to a host, and for the end of its pause. Raises FetchError if it is left alone."""
         with self._lock:
             host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
         with host.slots:
-            host.pause()  # before a slot is waited for
+            host.pause()  # before the thread waits for a slot
             with self._shared(name):
                 while (pause := host.pause()) > 0:
                     time.sleep(min(pause, 1.0))
                 yield
 
     def failed(self, name: str, fault: FetchError, max_pause: float) -> None:
-        """Count a failure of the host, from within its slot, and grant the pause it asks for, up to `max_pause`."""
+        """Count a failure while holding the host's slot, and grant the pause that it requests, up to `max_pause`."""
         if fault.reason not in _OF_HOSTS:
             return
         host, now = self._hosts[name], time.monotonic()
@@ -98,7 +98,7 @@ class Hosts:
                 del self._failing[next(iter(self._failing))]
 
     def answered(self, name: str) -> None:
-        """Note, in its slot, that a host answered. A pause that it asked another connection for stays."""
+        """Record an answer while holding the host's slot. A pause requested on another connection remains."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
         with self._lock:
@@ -108,22 +108,22 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a URL."""
+    """The result of fetching a URL."""
 
-    data: bytes | None  # what it gave; None where it gave nothing
-    fault: FetchError | None  # why it gave nothing; None where it gave something
+    data: bytes | None  # None if the fetch failed
+    fault: FetchError | None  # None if it succeeded
     attempts: int  # how many there were
-    time: float  # when the last one ended, in seconds since 1970
+    time: float  # end of the last attempt, in seconds since 1970
 
 
 class Fetcher:
-    """Fetches URLs in many threads at once, as a policy says; what is known of hosts is shared by all.
+    """Fetches URLs in many threads by one policy. All threads share what is known about hosts.
 
     Args:
-        policy: whom to ask, how often, and how much to take.
-        directives: those of X-Robots-Tag that refuse an image.
-        transport: how servers are asked; None: by HTTP.
-        queues: the run, and a folder there, by which its processes share hosts; None: this process is alone.
+        policy: which servers to ask, how often, and how much to take.
+        directives: the X-Robots-Tag directives that refuse an image.
+        transport: sends requests; None: HTTP.
+        queues: the run and the folder in it through which its processes share hosts; None: this process is alone.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Fetcher:
         self._robots = Robots(AGENT)
 
     def fetch(self, url: str, timeout: float) -> Outcome:
-        """Fetch a URL; `timeout`: seconds that connecting and each wait for bytes may take."""
+        """Fetch a URL. `timeout` limits connecting and each wait for bytes (seconds)."""
         for attempt in range(1, self._policy.attempts + 1):
             try:
                 deadline = Deadline(timeout, self._policy.max_seconds)
@@ -159,13 +159,13 @@ class Fetcher:
 
     @contextmanager
     def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
-        """Be ready for URLs that the block fetches; afterwards no connections are kept open. Raises OSError."""
+        """Prepare for the URLs that the block fetches; close all connections afterward. Raises OSError."""
         shared = self._shared.expecting(_hosts_of(urls)) if self._shared else nullcontext()
         with shared, closing(self._transport):
             yield
 
     def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
-        """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
+        """Fetch a URL and follow redirects; return only the beginning of a long robots.txt."""
         base, redirects = "", max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
         for _ in range(redirects + 1):
             site, path = _split(url, base)
@@ -179,7 +179,7 @@ class Fetcher:
                 return reply
             url, base = reply, site.url + path
         if is_robots:
-            return b""  # as where there is none
+            return b""  # the same as a missing file
         raise FetchError("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
@@ -204,13 +204,13 @@ class Fetcher:
                 raise
 
     def _read(self, answer: Answer) -> bytes:
-        """Return a body. Raises FetchError where it is reserved, a part, or larger than the policy lets it be."""
+        """Return a body. Raises FetchError if it is reserved, partial, or larger than the policy allows."""
         if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
             raise FetchError("opted_out", header)
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             part = answer.headers.get("Content-Range", "a part that was not asked for")
             span = _RANGE.fullmatch(part.strip())
-            if span is None or int(span[1]) + 1 != int(span[2]):  # not all there is (RFC 9110, 14.4)
+            if span is None or int(span[1]) + 1 != int(span[2]):  # a partial response (RFC 9110, 14.4)
                 raise FetchError("incomplete", f"206: {part}")
         limit = self._policy.max_bytes
         if answer.length is not None and answer.length > limit:
@@ -222,7 +222,7 @@ class Fetcher:
 
 
 def _begin_of(answer: Answer, limit: int) -> bytes:
-    """Return a body, or as much as shows that it is over a limit (bytes). Raises FetchError of one that ends early."""
+    """Return a body, or enough of it to exceed a limit (bytes). Raises FetchError if it ends early."""
     body = io.BytesIO()
     for chunk in answer.body:
         body.write(chunk)
@@ -230,11 +230,11 @@ def _begin_of(answer: Answer, limit: int) -> bytes:
             break
     if answer.length is not None and body.tell() < min(answer.length, limit):
         raise FetchError("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
-    return body.getvalue()  # which shares the bytes
+    return body.getvalue()  # shares the bytes instead of copying them
 
 
 def _refused(answer: Answer) -> FetchError:
-    """Return why an answer brings nothing; an unknown status is the first of its class (RFC 9110, 15)."""
+    """Return the reason for a response without content; an unknown status counts as x00 (RFC 9110, 15)."""
     reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
     reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
     pause = read_retry_after(answer.headers.get("Retry-After"), time.time())
@@ -242,7 +242,7 @@ def _refused(answer: Answer) -> FetchError:
 
 
 def _as_written(location: str) -> str:
-    """Return a redirect's URL with the characters that its author wrote; in headers, each byte is a character."""
+    """Return a redirect's URL with its original characters; headers decode each byte as one character."""
     data = location.encode("latin-1", "replace")
     with suppress(UnicodeDecodeError):
         return data.decode()
@@ -256,16 +256,16 @@ def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
 
 
 def _split(url: str, base: str = "") -> tuple[Site, str]:
-    """Return what a URL is asked of, and the path and query. `base` is the URL that redirects there."""
+    """Return the site of a URL, and its path and query. `base` is the URL that redirects there."""
     try:
         url = urllib.parse.urljoin(base, url)
-        parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
+        parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…>, as in RFC 3986, appendix C
         host = parts.hostname or ""
         host = host if host.isascii() else host.encode("idna").decode()
         port = parts.port
         path = urllib.parse.quote(parts.path or "/", _SAFE)
         query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
-    except ValueError as error:  # UnicodeError is one
+    except ValueError as error:  # includes UnicodeError
         raise FetchError("bad_url", f"redirects to {url[:100]!r}: {error}" if base else error) from None
     if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
         raise FetchError("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")

@@ -1,24 +1,24 @@
-"""Why a URL gave nothing: FetchError, and which of its reasons may pass, or are of limits that change."""
+"""FetchError says why a URL gave nothing, and whether another attempt may succeed."""
 
 from curate.base.wording import escape, one_line
 
 _DETAIL = 200  # characters
-REFUSED_BY_LIMITS = ("refused_address", "too_large", "too_many_redirects")  # of `network`, which may change
+REFUSED_BY_LIMITS = ("refused_address", "too_large", "too_many_redirects")  # by `network`, which may change
 _MAY_PASS = {"dns", "timeout", "http_408", "http_425", "http_429"}
 
 
 class FetchError(Exception):
-    """A URL gave nothing: `reason` is of `schema.MISSING_REASONS`, `retry_after` the pause that the server asks for."""
+    """A URL gave nothing: `reason` is in `schema.MISSING_REASONS`; `retry_after` is the requested pause."""
 
     def __init__(self, reason: str, detail: object, retry_after: float | None = None) -> None:
         self.reason, self.detail, self.retry_after = reason, escape(one_line(detail, _DETAIL))[:_DETAIL], retry_after
         super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
 
     def fresh(self) -> "FetchError":
-        """Return the fault alone, without the frames and the bytes in them that its traceback would keep in memory."""
+        """Return the error without its traceback, whose frames would keep the downloaded bytes in memory."""
         return FetchError(self.reason, self.detail, self.retry_after)
 
     @property
     def may_pass(self) -> bool:
-        """Whether another attempt may go better."""
+        """Whether another attempt may succeed."""
         return self.reason in _MAY_PASS or self.reason.startswith("http_5")

@@ -1,6 +1,6 @@
-"""Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
+"""Lists of URLs: Parquet, CSV, TSV, and JSON lines, plain or compressed, read by ranges of rows.
 
-A list that is not Parquet is made one, once in a run, which other processes read in the run's folder (`share_list`).
+A run converts each list to Parquet once, in its folder, where other processes read it (`share_list`).
 """
 
 import io
@@ -32,27 +32,27 @@ KINDS = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV"} | dict.fromkeys(("jso
 TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
-_BUFFER = 1 << 16  # bytes that are read at a time of a column whose first rows are wanted
-_JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
-_LINE_BYTES = 1 << 24  # that one of them may have
-_MAX_READ = 30_000  # columns of CSV that are read, again for each one that does not fit its type
+_BUFFER = 1 << 16  # bytes per read of a column, if only its first rows are needed
+_JSON_BYTES = 1 << 24  # JSON lines that are read at a time
+_LINE_BYTES = 1 << 24  # the longest JSON line
+_MAX_READ = 30_000  # columns read from CSV; a column whose type turns out wrong is read again
 _END = "\n" * 9
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
-# What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
+# The next type to try for a column; the last one is text, or bytes if the text is not UTF-8
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
 
-_converted: Cache[str] = Cache()  # by digest: files of this process
+_converted: Cache[str] = Cache()  # files of this process, by digest
 
 
 @dataclass(frozen=True)
 class UrlList:
-    """A list: a file of one of KINDS, and how it is read."""
+    """A list: a file with one of the suffixes in KINDS, and how to read it."""
 
     path: str
-    fingerprint: str  # differs where the file does
-    storage: dict[str, Any] = field(default_factory=dict)  # options of its file system
-    column_names: tuple[str, ...] | None = None  # of CSV or TSV without a header line; None: the first line is one
-    texts: frozenset[str] = frozenset()  # names of columns that are text, whatever is in them, in lower case
+    fingerprint: str  # changes when the file changes
+    storage: dict[str, Any] = field(default_factory=dict)  # options for its file system
+    column_names: tuple[str, ...] | None = None  # for CSV or TSV without a header line; None: it has one
+    texts: frozenset[str] = frozenset()  # columns to read as text whatever their values, in lower case
 
     @property
     def kind(self) -> str | None:
@@ -60,12 +60,12 @@ class UrlList:
 
     @property
     def digest(self) -> str:
-        """Of all that determines its rows."""
+        """Digest of everything that determines the rows."""
         return ids.digest([self.path, self.fingerprint, self.column_names, sorted(self.texts)])
 
 
 def kind_of(path: str) -> str | None:
-    """Return which of KINDS a file is by its name; None for another."""
+    """Return the entry of KINDS that matches a file's name, or None."""
     suffixes = path.rpartition("/")[2].lower().split(".")[1:]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -73,17 +73,17 @@ def kind_of(path: str) -> str | None:
 
 
 def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
-    """Return a list's columns and the number of its rows. Raises pa.ArrowException where it is damaged, and OSError."""
+    """Return a list's columns and row count. Raises pa.ArrowException if it is damaged, and OSError."""
     with _opened(urls, None) as (file, _):
         check_claimed(file.metadata, MAX_DECODED)
         return file.schema_arrow.remove_metadata(), max(_ends(file), default=0)
 
 
 def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
-    """Return rows of a list, which may be in the run's folder, by their numbers, ascending, at least one.
+    """Return the rows with these numbers (ascending, at least one) from a list or from its copy in the run's folder.
 
-    Their columns are of plain types: Arrow takes no rows of views. Raises pa.ArrowException where the list is damaged,
-    and OSError.
+    Columns have plain types, because Arrow cannot take rows of view types. Raises pa.ArrowException if the list is
+    damaged, and OSError.
     """
     with _opened(urls, run) as (file, source):
         ends, pieces = _ends(file), []
@@ -96,7 +96,7 @@ def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -
 
 
 def read_groups(urls: UrlList) -> Iterator[pa.Table]:
-    """Yield all rows of a list, some at a time, as `read_rows` does. Raises as that."""
+    """Yield all rows of a list in batches. Raises the errors of `read_rows`."""
     with _opened(urls, None) as (file, source):
         for group in range(file.num_row_groups):
             checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
@@ -104,7 +104,7 @@ def read_groups(urls: UrlList) -> Iterator[pa.Table]:
 
 
 def read_first_rows(urls: UrlList, count: int) -> pa.Table:
-    """Return at most `count` first rows of a list, of which no more is read. Raises pa.ArrowException, and OSError."""
+    """Return at most the first `count` rows, without reading further. Raises pa.ArrowException, and OSError."""
     if urls.kind == "parquet":
         with fsspec.open(urls.path, "rb", **urls.storage) as opened:
             file = pq.ParquetFile(opened, metadata=read_footer(opened), buffer_size=_BUFFER)
@@ -121,7 +121,7 @@ def _ends(file: pq.ParquetFile) -> list[int]:
 
 
 def share_list(urls: UrlList, run: RunStore) -> None:
-    """Put a list that is not Parquet into the run's folder, as one, until the run ends."""
+    """Convert a list to Parquet in the run's folder, unless it is Parquet; the copy exists until the run ends."""
     if urls.kind != "parquet":
         with open(_convert_once(urls), "rb") as source, run.create(_shared(urls)) as file:
             shutil.copyfileobj(source, file, 1 << 20)
@@ -148,7 +148,7 @@ def _convert_once(urls: UrlList) -> str:
 
 
 def _convert(urls: UrlList) -> str:
-    """Make a list Parquet, in this process's folder, and return the path."""
+    """Convert a list to Parquet in this process's folder, and return the path."""
     path = f"{process_folder()}/{urls.digest}.parquet"
     if urls.kind not in TABULAR:
         names = set[str]()
@@ -169,7 +169,7 @@ def _convert(urls: UrlList) -> str:
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
-    import pyarrow.json  # here: it takes time that lists of Parquet need not
+    import pyarrow.json  # a slow import that lists in Parquet do not need
 
     options = pyarrow.json.ParseOptions(explicit_schema=columns)
     with open_text(urls.path, urls.storage) as file:
@@ -189,9 +189,9 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> I
 
 
 def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
-    """Write a list of CSV or TSV, in which `quote` is the quotation mark; empty: there is none.
+    """Convert a list in CSV or TSV; `quote` is the quotation mark, or empty for none.
 
-    Raises pa.ArrowInvalid, also for TSV in which values that begin with one have several lines: then it is none.
+    Raises pa.ArrowInvalid, also if a quoted value in a TSV file has several lines: then the mark does not quote.
     """
     with _tabular(urls, {}, quote) as batches:
         names = batches.schema.names
@@ -210,7 +210,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
             unfit = _UNFIT.search(str(error))
             if unfit is None:
                 raise
-            # The column began as if it held nothing else than values of this type
+            # All values before this one had this type
             name, wider = names[int(unfit[1])], _WIDER.get(unfit[2], pa.string())
             if types.get(name) == wider:
                 raise
@@ -229,12 +229,12 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
     with open_text(urls.path, urls.storage) as file:
         read, convert = pyarrow.csv.ReadOptions(column_names=names), pyarrow.csv.ConvertOptions(column_types=types)
         parse = pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv)
-        end = iter([_END.encode() * is_csv])  # which a quotation mark that is not closed makes part of the last value
+        end = iter([_END.encode() * is_csv])  # an unclosed quotation mark makes this part of the last value
         ended = SimpleNamespace(read=lambda size: file.read(size) or next(end, b""), closed=False)
         try:
             yield pyarrow.csv.open_csv(ended, read, parse, convert)
         except pa.ArrowInvalid as error:
-            if "straddl" in str(error):  # blocks
+            if "straddl" in str(error):  # a line longer than a block
                 accepted = "at most that; a quotation mark may not be closed"
                 raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {accepted}") from None
             raise

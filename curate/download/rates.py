@@ -1,7 +1,7 @@
-"""What downloads gave, by the log of a run and by shards that are there, and what others will take.
+"""Measures download rates from a run's log and from existing shards, and estimates what further downloads take.
 
-A shard takes its URLs' time over all threads, and all attempts at one without an answer. The log has a line for each
-shard that this command has done.
+A shard takes its URLs' time divided by its threads, but at least all attempts at one URL without an answer. The log has
+one line for each shard that this command has downloaded.
 """
 
 import json
@@ -16,37 +16,37 @@ from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _LOG = "tmp/downloads"
-_MAX_SHARDS = 50  # shards that are looked at
-# Assumed of a list some years old: the share of URLs that give an image, its bytes, its seconds, and bytes of a pixel
-# of img2dataset's JPEGs
+_MAX_SHARDS = 50  # shards to sample
+# Assumed for a list some years old: the share of URLs that give an image, its bytes, its seconds, and the bytes per
+# pixel in img2dataset's JPEGs
 CAME, BYTES, SECONDS, PIXEL = 0.7, 200_000, 1.5, 0.4
 
 
 @dataclass(frozen=True)
 class DownloadForecast:
-    """What fetching the parts of a source will take."""
+    """What downloading the parts of a source will take."""
 
-    rows: int  # of all parts, such as URLs
-    left: int  # those of parts that are not there yet
-    parts: int  # how many are not
-    at_once: int  # how many parts of a unit are fetched at once
-    rates: "Rates"  # what is known, or assumed, of a row
+    rows: int  # in all parts, such as URLs
+    left: int  # rows in parts that are missing
+    parts: int  # missing parts
+    at_once: int  # parts of a unit that are downloaded at once
+    rates: "Rates"  # measured or assumed, per row
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What URLs give."""
+    """Rates per URL."""
 
-    came: float  # the share that gave an image
-    bytes: float  # of an image, as it came
-    stored: float  # of an image, in the tar
-    seconds: float  # of a shard, by the number of its URLs
-    shards: int = 0  # how many shards and URLs these are measured of; 0: they are assumed
+    came: float  # share of URLs that gave an image
+    bytes: float  # per image, as downloaded
+    stored: float  # per image, in the tar
+    seconds: float  # per shard, by its number of URLs
+    shards: int = 0  # shards and URLs that were measured; 0: the rates are assumed
     urls: int = 0
 
 
 def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
-    """Return what shards gave, a few of them by their paths without suffix; None where they say nothing of it."""
+    """Return the rates from a sample of shards, given by paths without suffix; None if they record none."""
     few = sorted(stems)[:: max(1, len(stems) // _MAX_SHARDS)]
     sums: Counter[str] = Counter()
     for stem in few:
@@ -61,7 +61,7 @@ def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
 
 
 def assumed_rates(source: UrlsSource, urls: float) -> Rates:
-    """Return assumptions for shards of so many URLs, on the average."""
+    """Return assumed rates for shards with this many URLs on average."""
     policy, side = source.network, source.image_size
     slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
     stored = BYTES if side is None else PIXEL * side**2
@@ -69,15 +69,15 @@ def assumed_rates(source: UrlsSource, urls: float) -> Rates:
 
 
 def log_download(run: RunStore, shard: str, facts: DownloadFacts, digests: Mapping[str, Digest] | None = None) -> None:
-    """Record what downloading a shard gave; of one that is downloaded twice, by several workers, one record counts.
+    """Record a shard's download. If several workers download a shard, only one record counts.
 
-    `digests` are those of its files in the run's folder, by their paths there, where they are known.
+    `digests` are those of its files, by path in the run's folder, where they are known.
     """
     run.log(_LOG, json.dumps([shard, facts.to_json(), digests or {}]))
 
 
 def read_downloads(run: RunStore) -> tuple[DownloadFacts | None, dict[str, Digest]]:
-    """Return what all shards gave together, None where none was downloaded, and digests of their files, if known."""
+    """Return the sum of all records, None if there are none, and the known digests of files."""
     lines = [json.loads(line) for line in run.read_log(_LOG)]
     digests = {path: Digest(*digest) for _, _, of_shard in lines for path, digest in of_shard.items()}
     by_shard = {shard: facts for shard, facts, _ in lines}

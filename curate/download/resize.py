@@ -1,6 +1,6 @@
-"""Images as img2dataset's resizer makes them, and EXIF as its downloader reads it, within limits.
+"""Resizes images with img2dataset's resizer and reads EXIF as its downloader does, within limits.
 
-`resizer.SuppressStdoutStderr` is replaced: it takes the process's standard output and error away, from all threads.
+It replaces `resizer.SuppressStdoutStderr`, which redirects the standard output and error of all threads.
 """
 
 import io
@@ -20,7 +20,7 @@ from curate.store.attempts import ISOLATE_AFTER
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
 HASH_MISMATCH = "hash mismatch"
-# What img2dataset says of images, as reasons
+# img2dataset's messages, as reasons
 _REASONS = {
     "Image decoding error": "served_no_image",
     "image too small": "too_small",
@@ -32,7 +32,7 @@ _REASONS = {
 
 
 class Resized(NamedTuple):
-    """What becomes of an image: its bytes and sizes in pixels, or the resizer's message."""
+    """A resized image, with its sizes in pixels, or the resizer's message."""
 
     data: bytes | None
     width: int | None = None
@@ -46,14 +46,14 @@ Resize = Callable[[bytes], Resized]
 
 
 def make_resizer(source: UrlsSource) -> Resize:
-    """Return what resizes images as a source says. Raises RecipeError.
+    """Return the resizer for a source. Raises RecipeError.
 
-    What is no image that is accepted, or would have too many pixels to be resized, is refused before it is decoded.
+    Data that is no accepted image, or would have too many pixels to resize, is rejected before it is decoded.
     """
     limits = ImageOptions(decode=False)
     if source.image_size is None:
         return lambda data: _as_it_came(data, limits)
-    # A library of the resizer else asks the package index for its newest version when it is imported.
+    # Else a library of the resizer checks the package index for its newest version on import.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing(*_NEEDED):
         from img2dataset import resizer
@@ -68,9 +68,9 @@ def make_resizer(source: UrlsSource) -> Resize:
 
 @contextmanager
 def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
-    """Yield what resizes images as a source says, for a shard at which so many attempts were killed.
+    """Yield the resizer for a source and a shard that has killed this many attempts.
 
-    From ISOLATE_AFTER on a subprocess does it; an image that ends that has a message of reason `worker_died`. Raises
+    From ISOLATE_AFTER attempts on, a subprocess resizes; an image that kills it has the reason `worker_died`. Raises
     RecipeError.
     """
     if killed < ISOLATE_AFTER:
@@ -107,16 +107,16 @@ def _refusal(data: bytes, limits: ImageOptions) -> Resized | None:
 
 
 def reason_of(error: str) -> str:
-    """Return which of schema.MISSING_REASONS a message of img2dataset's is."""
+    """Return the entry of schema.MISSING_REASONS for a message from img2dataset."""
     return _REASONS.get(error.partition(":")[0], "not_resized")
 
 
 class _Endless(BaseException):
-    """What the reader of EXIF does not catch itself: directories may name the same bytes, and each other, endlessly."""
+    """The EXIF reader does not catch this: directories may refer to each other endlessly."""
 
 
 def read_exif(data: bytes) -> str | None:
-    """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError."""
+    """Return an image's EXIF as JSON; None if it is unreadable or too large. Raises RecipeError."""
     with needing(*_NEEDED):
         import exifread
     with suppress(Exception, _Endless):

@@ -1,6 +1,6 @@
-"""retries.parquet, a run's record of the URLs that it tries again: which rows of which lists, round by round.
+"""retries.parquet: a run's record of the URLs that it retries, by list, row, and round.
 
-`curate run --retry` adds a round. No URL is in it: a row is a number, of a list that a digest names.
+`curate run --retry` adds a round. The record has no URLs: it names a list by digest and a row by number.
 """
 
 import logging
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class Retry(NamedTuple):
-    """Rows of a list that are tried again."""
+    """Rows of a list to retry."""
 
     round: int
-    rows: tuple[int, ...]  # their numbers in the list, ascending
+    rows: tuple[int, ...]  # row numbers in the list, ascending
     keys: tuple[str, ...]  # before this round, as are `attempts`
     attempts: tuple[int, ...]
 
@@ -39,7 +39,7 @@ class Retries:
 
     @classmethod
     def read(cls, folder: RunStore) -> "Retries":
-        """Return the record of a run folder, empty where it has none, or where it is damaged, which is logged."""
+        """Return the record in a run folder. It is empty if there is none, or if it is damaged, which is logged."""
         digest, is_there = recorded_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
         if not is_there and not names_retries(folder):
             return cls()
@@ -52,7 +52,7 @@ class Retries:
         return cls()
 
     def write(self, folder: RunStore) -> None:
-        """Put the record into place; where it is empty there is none."""
+        """Write the record, or delete the file if the record is empty."""
         if len(self):
             folder.write_parquet(RETRIES_FILE, self.table)
         else:
@@ -63,7 +63,7 @@ class Retries:
 
     @cached_property
     def key(self) -> str:
-        """Digest of which rows are tried again; empty where none is."""
+        """Digest of the rows to retry; empty if there are none."""
         return ids.table_digest(self.table.drop_columns(["key", "attempts"])) if len(self) else ""
 
     @property
@@ -75,18 +75,18 @@ class Retries:
         return RetriesFacts(rounds=self.rounds, rows=len(self), digest=self.key)
 
     def with_round(self, rows: pa.Table) -> "Retries":
-        """Return the record with one more round, of these rows (all columns but `round`), if there are any."""
+        """Return the record with one more round for these rows (all columns but `round`), if there are any."""
         rows = rows.append_column("round", pa.repeat(pa.scalar(self.rounds + 1, pa.int32()), len(rows)))
         rows = rows.select(schema.RETRIES.names).cast(schema.RETRIES)
         rows = rows.sort_by([(name, "ascending") for name in ("source", "list", "row")])
         return Retries(pa.concat_tables([self.table, rows]).combine_chunks())
 
     def by_list(self, source: str) -> dict[str, pa.Table]:
-        """Return the rows of each list of a source, by round and number."""
+        """Return the rows for each list of a source, by round and row."""
         table = self.table.filter(pc.equal(self.table["source"], pa.scalar(source)))
         table = table.sort_by([(name, "ascending") for name in ("list", "round", "row")])
         first, lists = 0, {}
-        counts = pc.value_counts(table["list"])  # in the order in which they come
+        counts = pc.value_counts(table["list"])  # in order of appearance
         for key, count in zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True):
             lists[key] = table.slice(first, count)
             first += count

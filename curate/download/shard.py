@@ -1,8 +1,8 @@
-"""A shard as of img2dataset: rows of a list, downloaded, resized, and written as its own command writes them.
+"""Downloads rows of a list into a shard in img2dataset's layout.
 
-NUMBER_stats.json is written last: with it the shard is complete. Tar and Parquet are in the order of the rows. The
-Parquet file has the list's columns and img2dataset's, `error_message` being `reason: detail`, then OUTCOMES, and
-`previous_key` where rows are tried again. Images wait in a temporary file, so that memory does not hold a shard.
+A shard is complete once it has its NUMBER_stats.json, which is written last. The tar and the Parquet file have the rows
+in order. The Parquet file has the columns of the list and of img2dataset (`error_message` is `reason: detail`), then
+OUTCOMES, and `previous_key` if the rows are retried. Images wait in a temporary file, not in memory.
 """
 
 import hashlib
@@ -44,13 +44,13 @@ _SIZES = ("width", "height", "original_width", "original_height")
 def download_shard(
     rows: pa.Table, number: int, source: UrlsSource, fetcher: Fetcher, resize: Resize, retry: Retry | None = None
 ) -> tuple[DownloadFacts, dict[str, Digest]]:
-    """Download the rows of a list into a shard, unless another writer's is there by then: the first complete one stays.
+    """Download rows of a list into a shard. If another writer completes the shard first, that one is kept.
 
-    Returns what the shard that stays says that its rows gave, and the digests of its files, where it is this one.
+    Returns the facts that the kept shard records about its rows, and the digests of its files if this call wrote it.
 
-    `rows` have columns `url`, `caption`, and that of the hash to verify under the name of its kind (string), and those
-    that go along; `number` is of `shard_names.NUMBERS`; `retry` says what they were where they are tried again.
-    Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
+    `rows` has the columns `url`, `caption`, the hash to verify, named by its kind (string), and any others to copy.
+    `number` is one of `shard_names.NUMBERS`; `retry` describes the rows before this retry. Raises RecipeError if
+    img2dataset is not installed, and OSError if the store cannot be written.
     """
     (store, stem), began = source.place(shard_stem(number)), time.time()
     shard = _Shard(rows, keys_of(number, len(rows), source.number_sample_per_shard), source, resize)
@@ -69,7 +69,7 @@ def download_shard(
 
 
 def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource) -> Iterator[tuple[int, Outcome]]:
-    """Yield rows as they come, with what became of each; no more than two a thread are fetched, and not yet yielded."""
+    """Yield rows with their outcomes as they arrive. At most two rows per thread are ahead of the consumer."""
     outcomes: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
 
     def fetch(row: int, url: str | None) -> None:
@@ -90,7 +90,7 @@ def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource)
 
 
 def _unforeseen(error: Exception) -> FetchError:
-    """Return what a row has for an error that nobody foresaw, which is logged: one URL ends no shard."""
+    """Log an unexpected error and return it as the row's outcome, so that one URL does not end a shard."""
     _log.error("downloading a URL failed", exc_info=error)
     return FetchError("lost", f"{type(error).__name__}: {error}")
 
@@ -104,7 +104,7 @@ class _Shard:
         texts, sizes = dict.fromkeys(("key", "status", "error_message"), pa.string()), dict.fromkeys(_SIZES, pa.int32())
         self._schema = define(**texts, **sizes, **dict.fromkeys(optional, pa.string()))
         self._facts: list[dict[str, Any]] = [{"key": key} for key in keys]  # by row
-        self._images: dict[int, tuple[int, int]] = {}  # by row, offset and size
+        self._images: dict[int, tuple[int, int]] = {}  # offset and size, by row
         self._bytes = 0
 
     def add(self, row: int, outcome: Outcome, images: IO[bytes]) -> None:
@@ -181,7 +181,7 @@ def _digest(kind: str, data: bytes) -> str:
 
 
 def read_facts(store: RunStore, stem: str) -> DownloadFacts:
-    """Return what a shard says that its rows gave."""
+    """Return the facts that a shard records about its rows."""
     return _facts(store.read_json(f"{stem}{STATISTICS}"))
 
 
@@ -193,7 +193,7 @@ def _facts(statistics: Mapping[str, Any]) -> DownloadFacts:
 
 
 def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:
-    """Return the keys that samples of a shard had in an earlier round, of those that had one."""
+    """Return the keys that samples of a shard had in an earlier round, if they had one."""
     if not store.exists(f"{stem}.parquet") or _PREVIOUS not in store.schema(f"{stem}.parquet").names:
         return []
     table = store.read_parquet(f"{stem}.parquet", ["key", _PREVIOUS])
@@ -202,7 +202,10 @@ def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> lis
 
 
 def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
-    """Make samples zeros in a tar, by offset and size, and keys alone in its Parquet; return the changed files."""
+    """Overwrite samples with zeros in a tar, by offset and size, and remove all but their keys from its Parquet file.
+
+    Returns the changed files.
+    """
     rewritten = []
     if ranges := sorted(members):
         with store.open(f"{stem}.tar") as old, store.create(f"{stem}.tar") as file:

@@ -1,6 +1,6 @@
-"""The names of img2dataset's shards and samples: numbers, of fifteen digits, so that many lists may share a folder.
+"""Names img2dataset's shards and samples: 15-digit numbers, so that many lists can share a folder.
 
-And the columns that its Parquet files have here besides its own: what became of each row (see `fetch.Outcome`).
+Also has the columns that curate adds to a shard's Parquet file: each row's outcome (see `fetch.Outcome`).
 """
 
 import math
@@ -11,8 +11,8 @@ from curate.base.schema import define
 
 _DIGITS = 15
 NUMBERS = 1_000_000_000_000_000
-STATISTICS = "_stats.json"  # what the name of a shard's statistics ends with
-ENDINGS = (".tar", ".parquet", STATISTICS)  # and those of all its files
+STATISTICS = "_stats.json"  # suffix of a shard's statistics
+ENDINGS = (".tar", ".parquet", STATISTICS)  # suffixes of all its files
 
 _TEXT = pa.string()
 OUTCOMES = define(
@@ -32,10 +32,10 @@ def keys_of(number: int, rows: int, max_rows: int) -> list[str]:
 
 
 def stem_of(key: str) -> str:
-    """Return the name of the files of the shard that a key is of."""
+    """Return the name without suffix of the shard that has a key."""
     return key[:_DIGITS]
 
 
 def row_of(key: str) -> int:
-    """Return which row of its shard has a key."""
+    """Return the row of a key in its shard."""
     return int(key[_DIGITS:])

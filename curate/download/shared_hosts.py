@@ -1,11 +1,12 @@
-"""Slots of hosts that all processes of a run share, on machines that have nothing in common but the run's folder.
+"""Shares connection slots for hosts among all processes of a run, which may share nothing except the run's folder.
 
-A host has a queue of processes, one entry for each connection that they want; the first `per_host` of them have one.
-All queues are one small file in the folder, whose name is a number. Who changes them writes the next one, which fails
-where another process did so before, and then begins anew. In rounds a process enters the queues of its shard's hosts,
-leaves those that it needs no more, and goes to the end where others wait. Rounds are the longer, the more processes
-there are and the slower the store is. A process that could not write in time begins no more downloads; the others take
-its slots `max_seconds` later. Nobody's clock has to agree with another's.
+Each host has a queue of processes, with one entry for each connection that they want. The first `per_host` entries have
+a slot. One small file in the folder contains all queues; its name is a number. To change the queues, a process writes
+the file with the next number. If another process has written it first, the write fails and the process starts again.
+
+Each process works in rounds: it enters the queues of its shard's hosts, leaves queues that it no longer needs, and goes
+to the end of queues where others wait. Rounds get longer with more processes and slower stores. A process that cannot
+write in time starts no more downloads; the others take its slots `max_seconds` later. Clocks need not agree.
 """
 
 import logging
@@ -24,12 +25,12 @@ from curate.base.errors import CurateError
 from curate.base.wording import one_line
 from curate.store.store import RunStore
 
-LASTS = 30.0  # seconds that a process may go on after it wrote,
-_ROUNDS = 6  # or so many rounds
-_ROUND = 0.1  # seconds of a round, at least
-_TURN, _TURN_ROUNDS = 10.0, 20  # seconds of a turn where others wait, or rounds
-_SPARE = 5.0  # seconds, for what is not exact: the end of a download, and clocks
-_KEPT = 20.0  # seconds that a file stays after the next one: a process that is slower may take its name once more
+LASTS = 30.0  # seconds that a process may continue after its last write,
+_ROUNDS = 6  # or this many rounds
+_ROUND = 0.1  # the shortest round, in seconds
+_TURN, _TURN_ROUNDS = 10.0, 20  # seconds or rounds of a turn if others wait
+_SPARE = 5.0  # seconds of tolerance for the end of a download, and for clocks
+_KEPT = 20.0  # seconds until a replaced file is deleted: a slower process could reuse its name
 
 _log = logging.getLogger(__name__)
 
@@ -37,22 +38,22 @@ _log = logging.getLogger(__name__)
 @dataclass
 class _Host:
     changed: threading.Condition
-    expected: int = 0  # URLs that shards have of it, and nobody asked for yet
-    threads: int = 0  # that have a slot, or wait for one
-    used: int = 0  # slots
-    granted: int = 0  # that may be used
-    due: int = 0  # that are given back once their downloads have ended
+    expected: int = 0  # URLs in shards that nobody has requested yet
+    threads: int = 0  # threads with a slot, or waiting for one
+    used: int = 0  # slots in use
+    granted: int = 0  # slots that may be used
+    due: int = 0  # slots to give back once their downloads end
     turn_ends: float = 0.0
 
 
 class SharedHosts:
-    """The slots that this process has.
+    """The slots of this process.
 
     Args:
-        store: the run, and `folder` one for the queues.
-        per_host: connections of all processes to a host at a time.
-        max_seconds: of a connection.
-        close: closes the connections to these hosts that are open and not used.
+        store: the run; `folder` is the folder for the queues.
+        per_host: the maximum number of connections to a host, over all processes.
+        max_seconds: the longest time of a connection.
+        close: closes idle connections to these hosts.
     """
 
     def __init__(
@@ -65,17 +66,17 @@ class SharedHosts:
         self._hosts = defaultdict[str, _Host](lambda: _Host(threading.Condition(self._lock)))
         self._shards, self._goes_on = 0, False
         self._writes, self._valid_until = 0, 0.0
-        self._seen: dict[str, tuple[list[float], float]] = {}  # what processes wrote of themselves, and since when
-        self._replaced: list[tuple[float, str]] = []  # files, and when
-        self._read: tuple[str, bytes] = "", b"[{},{}]"  # the last file
-        self._took = 0.0  # seconds of a round that writes
-        self._processes = 1  # that were in queues then
+        self._seen: dict[str, tuple[list[float], float]] = {}  # each process's last entry, and since when
+        self._replaced: list[tuple[float, str]] = []  # replaced files, and when
+        self._read: tuple[str, bytes] = "", b"[{},{}]"  # name and content of the last file
+        self._took = 0.0  # seconds that a writing round took
+        self._processes = 1  # the number of processes in the queues at that time
 
     @contextmanager
     def expecting(self, names: Iterable[str]) -> Iterator[None]:
-        """Enter the queues of URLs' hosts, which the block asks for; leave all after the last block. Raises OSError.
+        """Enter the queues for the hosts of URLs, for the block; leave all after the last block. Raises OSError.
 
-        Other hosts, as of redirects, may be asked for in the block too.
+        The block may also request other hosts, for example after redirects.
         """
         with self._lock:
             for name, count in Counter(names).items():
@@ -125,7 +126,7 @@ class SharedHosts:
         try:
             self._share()
             return True
-        except (OSError, CurateError) as error:  # slots last for more than one round
+        except (OSError, CurateError) as error:  # harmless: slots last longer than one round
             _log.warning("%s: slots of hosts were not renewed: %s", self._store.url, one_line(error, 200))
             return False
 
@@ -135,7 +136,7 @@ class SharedHosts:
                 time.sleep(random.uniform(0, _ROUND / 4))
 
     def _try(self) -> bool:
-        """Do a round, or return False where another process has changed the queues meanwhile."""
+        """Do a round. Return False if another process has changed the queues meanwhile."""
         began, last = time.monotonic(), self._find_last()
         if last != self._read[0]:
             self._read = last, self._store.read_bytes(f"{self._folder}/{last}")
@@ -160,7 +161,7 @@ class SharedHosts:
             if not self._store.write_bytes(f"{self._folder}/{following}", data, keep=lambda: True):
                 return False
             took = time.monotonic() - began
-            if took > _KEPT / 2 and self._find_last() != following:  # perhaps there was one of this name, long ago
+            if took > _KEPT / 2 and self._find_last() != following:  # an earlier file may have had this name
                 return False
             queues, self._read, self._valid_until = changed, (following, data), began + lasts
             self._took = took if not self._took else 0.8 * self._took + 0.2 * took
@@ -183,21 +184,21 @@ class SharedHosts:
         return max(_ROUND, self._processes * self._took)
 
     def _may_work(self, process: str, written: list[float], now: float) -> bool:
-        """Return whether a process may have connections: what it wrote is another thing than before, or not so old."""
+        """Return whether a process may have connections: its entry changed, or is recent."""
         before, since = self._seen.get(process, ([], now))
         self._seen[process] = written, now if written != before else since
         return now < self._seen[process][1] + written[1] + self._max_seconds + _SPARE
 
     def _change(self, queues: dict[str, list[int]], now: float) -> tuple[dict[str, list[int]], bool]:
-        """Return the queues that become others, and whether anybody waits for that.
+        """Return the changed queues, and whether any process waits for this change.
 
-        Slots that this process leaves are not granted from now on.
+        From now on, slots that this process leaves are not granted.
         """
         changes, is_urgent = {}, False
         for name, host in list(self._hosts.items()):
             queue = queues.get(name, [])
             slots, waiting = self._count(queue), sum(process != self._me for process in queue[self._per_host :])
-            if waiting:  # for them, who has not asked yet leaves
+            if waiting:  # in favor of those who wait, leave queues that no thread has used yet
                 host.expected = 0
             wanted = min(self._per_host, max(host.expected, host.threads))
             kept = slots - min(slots, waiting) if now >= host.turn_ends else slots
@@ -225,14 +226,14 @@ class SharedHosts:
 
 
 def change_queue(queue: Sequence[int], process: int, slots: int, wanted: int, kept: int) -> list[int]:
-    """Return a queue with so many entries of a process, the last ones dropped, of which no more than `kept` have slots.
+    """Return a queue with this many entries of a process, dropping the last ones; at most `kept` of them have slots.
 
-    The others go to the end.
+    The others move to the end.
     """
     changed = list(queue)
     for _ in range(changed.count(process) - wanted):
         del changed[_last(changed, process)]
-    for _ in range(changed.count(process)):  # each once: those that waited may come up
+    for _ in range(changed.count(process)):  # one by one, since waiting entries may move up
         if changed[:slots].count(process) > kept:
             changed.append(changed.pop(_last(changed[:slots], process)))
     return changed + [process] * (wanted - changed.count(process))

@@ -25,7 +25,7 @@ _Text = Annotated[str, Field(min_length=1)]
 _Mode = Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"]
 _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lanczos4"]
 _CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
-# Of what FetchFaults say of a limit: an address, and how much there was
+# FetchErrors report a limit with an address or an amount
 _ADDRESS, _NUMBER = re.compile(r"(\S+) is "), re.compile(r"(more than )?([\d,]+)(?: bytes)?")
 
 
@@ -81,11 +81,11 @@ class NetworkPolicy(Section):
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """The networks that may be asked though they are not public."""
+        """The allowed networks that are not public."""
         return tuple(map(ipaddress.ip_network, self.allow_networks))
 
     def allows_now(self, reason: str | None, detail: str | None) -> bool:
-        """Return whether a URL was refused by limits that this policy does not have: of addresses, sizes or numbers."""
+        """Return whether limits refused a URL that this policy allows: its address, size, or number of redirects."""
         if reason == "refused_address":
             address = _ADDRESS.search(detail or "")
             return address is not None and refusal(address[1], self.networks) is None
@@ -96,7 +96,7 @@ class NetworkPolicy(Section):
         return int(number[2].replace(",", "")) + bool(number[1]) <= limit
 
 
-_OF_ROWS = {"robots", "opt_out"}  # what servers may refuse: all else of how they are asked determines no row
+_OF_ROWS = {"robots", "opt_out"}  # servers' refusals determine rows; the rest of the policy does not
 NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 
 
@@ -217,31 +217,31 @@ class UrlsSource(Source):
         return self
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
-    _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
+    _reuse: str | None = PrivateAttr(None)  # a run to reuse, which may have its shards
     _is_alone: bool = PrivateAttr(True)
-    _stores: dict[str, RunStore] = PrivateAttr(default_factory=dict)  # which copies share
+    _stores: dict[str, RunStore] = PrivateAttr(default_factory=dict)  # shared by copies
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
+        """Return the source for a run: its shards are in the run's folder, or in the folder of the run to reuse."""
         assigned = self.model_copy()
         assigned._run, assigned._reuse, assigned._is_alone = run, reuse, is_alone
         return assigned
 
     @property
     def run_store(self) -> RunStore:
-        """The folder of the run that reads it: one object, which writes a log in few files of a store."""
+        """The folder of the run that reads it: a single object, because a store gets one log file for each."""
         return self._stores.setdefault(self._run, RunStore(self._run))
 
     def place(self, name: str) -> tuple[RunStore, str]:
-        """Return the store that a file of a shard is in, and its path there."""
+        """Return the store that contains a shard's file, and the path in it."""
         return (RunStore(self.store), name) if self.store else (RunStore(self._run), f"{POOL}/{name}")
 
     def places(self) -> list[str]:
-        """Return the folders in which shards may be, that of the run to reuse last."""
+        """Return the folders that may contain shards; the run to reuse is last."""
         return [self.store] if self.store else [f"{run}/{POOL}" for run in (self._run, self._reuse) if run]
 
     def adopt(self, stem: str) -> bool:
-        """Put a shard of the run to reuse into place, and return True, where that has it as its manifest says."""
+        """Copy a shard from the run to reuse if its manifest lists it; return whether it did."""
         if self.store or not self._reuse:
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
@@ -254,5 +254,5 @@ class UrlsSource(Source):
         return True
 
     def row_fields(self) -> dict[str, Any]:
-        """Return what determines the rows: of how servers are asked, what they may refuse."""
+        """Return the network settings that determine the rows: only what servers may refuse."""
         return super().row_fields() | {"network": self.network.model_dump(include=_OF_ROWS)}

@@ -1,7 +1,7 @@
-"""The seam between downloads and the network: one GET at a time, to public addresses alone, which always ends.
+"""Performs one GET at a time, only to public addresses, and always within a deadline.
 
-`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does: urllib3 writes
-the escapes of a path anew, and httpcore refuses headers that img2dataset accepts.
+`HttpTransport` uses Python's http.client, which accepts what real servers send, as img2dataset does. urllib3 rewrites
+the escapes in a path, and httpcore rejects headers that img2dataset accepts.
 """
 
 import http.client
@@ -22,15 +22,15 @@ from curate.base.wording import format_bytes
 from curate.download.addresses import Network, look_up, refusal
 from curate.download.fetch_error import FetchError
 
-_OTHER_FILES = 512  # that the process may have open besides connections in use
-_CHUNK = 1 << 16  # bytes that are read at once
-_KEPT, _KEPT_SECONDS = 256, 4.0  # connections, and how long one is: servers close them after 5 s, or later
-_FRAMING = 2_000_000  # bytes that may come besides the body: answers before the answer, headers, trailers
-_OF_CONNECTIONS = (400, 408)  # that may be of a connection which was idle, or of what came by it before
+_OTHER_FILES = 512  # files that the process may open besides connections in use
+_CHUNK = 1 << 16  # bytes per read
+_KEPT, _KEPT_SECONDS = 256, 4.0  # idle connections, and their seconds: servers close them after 5 s or later
+_FRAMING = 2_000_000  # limit in bytes for everything except the body: interim responses, headers, trailers
+_OF_CONNECTIONS = (400, 408)  # statuses that may be due to an idle connection, or to an earlier request on it
 
 
 class Deadline:
-    """When a download must be over, and how long each step of it may take (seconds)."""
+    """When a download must end, and how long each step may take (seconds)."""
 
     def __init__(self, step: float, whole: float) -> None:
         self._step, self._whole, self._end = step, whole, time.monotonic() + whole
@@ -40,11 +40,11 @@ class Deadline:
         return Deadline(self._step, self._whole)
 
     def extend(self, seconds: float) -> None:
-        """Leave out what was no part of the download: a wait for others."""
+        """Add the time that the download waited for others."""
         self._end += seconds
 
     def remaining(self) -> float:
-        """Return the seconds that the next step has. Raises FetchError where there are none."""
+        """Return the seconds for the next step. Raises FetchError if none are left."""
         remaining = self._end - time.monotonic()
         if remaining <= 0:
             raise FetchError("timeout", "it took more than max_seconds")
@@ -52,7 +52,7 @@ class Deadline:
 
 
 class Site(NamedTuple):
-    """What connections are made to."""
+    """A site that connections go to."""
 
     is_secure: bool
     host: str
@@ -60,46 +60,46 @@ class Site(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """Host and port, as the header `Host` has them."""
+        """Host and port as in the header `Host`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Its root, without the last slash, and with the port."""
+        """The root URL, without the last slash, with the port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says."""
+    """A server's response."""
 
     status: int
-    reason: str  # of its first line
-    headers: Message  # as they came, each byte a character
-    length: int | None  # bytes of the body, where the headers say it
-    body: Iterator[bytes]  # its bytes, as they come
+    reason: str  # from the status line
+    headers: Message  # as received; each byte is one character
+    length: int | None  # bytes in the body, if the headers state it
+    body: Iterator[bytes]  # the body in chunks, as received
 
 
 class HttpTransport:
-    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request; for many threads at once.
+    """HTTP/1.1 for many threads, to addresses that are public or in `networks`; `headers` go with each request.
 
-    Connections that servers leave open are kept for what is asked of a site next: a new one costs more than what it is
-    for. Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections
-    than are asked of it at a time.
+    Connections that servers leave open are kept for the next request to the site, because a new one costs more than the
+    request. A thread that requests a host takes one of its idle connections or closes it, whatever its port. So a host
+    never has more connections than requests.
     """
 
     def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
         self._networks, self._headers = tuple(networks), headers
         self._lock = threading.Lock()
-        self._kept: list[_Connection] = []  # the last that was kept last
-        self._given_up: set[str] = set()  # hosts that did not bring an answer, or all of it, in time
+        self._kept: list[_Connection] = []  # the most recent is last
+        self._given_up: set[str] = set()  # hosts that did not answer in full, in time
         self._max_kept = min(_KEPT, _open_files() // 4)
 
     @contextmanager
     def get(self, site: Site, path: str, deadline: Deadline) -> Iterator[Answer]:
-        """Ask a site for a path and query of printable ASCII. Raises FetchError, also while the body is read."""
+        """Request a path and query (printable ASCII) from a site. Raises FetchError, also while the body is read."""
         with ExitStack() as closing:
             try:
                 with _as_fetch_errors():
@@ -112,25 +112,25 @@ class HttpTransport:
                     if is_left_open and self._keep(connection):
                         closing.pop_all()
             except FetchError as error:
-                if error.reason == "timeout":  # perhaps of a body that only a close would end
+                if error.reason == "timeout":  # perhaps a body that ends only when the connection closes
                     self._given_up.add(site.host)
                     self.leave({site.host})
                 raise
 
     def leave(self, hosts: Collection[str]) -> None:
-        """Close the connections to these hosts that are kept open."""
+        """Close the idle connections to these hosts."""
         with self._lock:
             for connection in [kept for kept in self._kept if kept.site.host in hosts]:
                 self._kept.remove(connection)
                 connection.close()
 
     def close(self) -> None:
-        """Close all that are kept open; others are made as they are needed."""
+        """Close all idle connections; new ones open on demand."""
         self.leave([kept.site.host for kept in list(self._kept)])
         self._given_up.clear()
 
     def _ask(self, site: Site, path: str, deadline: Deadline) -> "tuple[_Connection, http.client.HTTPResponse]":
-        """Return an answer and its connection: a new one, where a kept one brings none (RFC 9112, 9.3.1)."""
+        """Return a response and its connection. If an idle connection fails, retry on a new one (RFC 9112, 9.3.1)."""
         headers = {"Host": site.authority, **self._headers}
         if site.host in self._given_up:
             headers["Connection"] = "close"
@@ -148,7 +148,7 @@ class HttpTransport:
         return connection, connection.ask(path, headers, deadline)
 
     def _take(self, site: Site) -> "_Connection | None":
-        """Return a kept connection that is fit; others of the host are closed on the way."""
+        """Return a usable idle connection to the site; close the host's others on the way."""
         while True:
             with self._lock:
                 of_host = [kept for kept in self._kept if kept.site.host == site.host]
@@ -172,11 +172,11 @@ class HttpTransport:
 
 
 class _Limited:
-    """A socket that is read until its deadline, however slowly bytes come, and no further than `bytes_left`."""
+    """A socket with a deadline for all reads, however slowly bytes arrive, and a limit of `bytes_left`."""
 
     def begin(self, deadline: Deadline) -> None:
         self.deadline, self.bytes_left = deadline, _FRAMING
-        self.has_ended = False  # the other side closed it: headers that were read until then may lack some
+        self.has_ended = False  # the server closed it: the headers read so far may be incomplete
         self.settimeout(deadline.remaining())  # type: ignore[attr-defined]
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
@@ -205,7 +205,7 @@ def _context() -> ssl.SSLContext:
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer, whatever hints come before it (RFC 8297)."""
+    """The final response, after any interim responses (RFC 8297)."""
 
     def begin(self) -> None:
         super().begin()
@@ -216,7 +216,7 @@ class _Response(http.client.HTTPResponse):
 
 class _Connection(http.client.HTTPConnection):
     response_class = _Response
-    wire: Any  # its socket, also where http.client has left it to an answer that ends by a close
+    wire: Any  # its socket, even after http.client has passed it to a response that ends on close
 
     def __init__(self, site: Site, networks: tuple[Network, ...]) -> None:
         super().__init__(site.host, site.port)
@@ -224,7 +224,7 @@ class _Connection(http.client.HTTPConnection):
         self._networks = networks
 
     def ask(self, path: str, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
-        """Ask for a path; without an answer, it is closed. Raises FetchError, OSError, or HTTPException."""
+        """Request a path; close the connection if there is no response. Raises FetchError, OSError, HTTPException."""
         try:
             if self.sock is None:
                 self.wire = self.sock = _connect(self.site, self._networks, deadline)
@@ -236,7 +236,7 @@ class _Connection(http.client.HTTPConnection):
             raise
 
     def is_fit(self, site: Site) -> bool:
-        """Return whether it is to the site, open, and nothing came by it that was not asked for."""
+        """Return whether it goes to the site, is open, and has received nothing unrequested."""
         is_old = time.monotonic() - self.kept_since > _KEPT_SECONDS
         if self.site != site or is_old or (site.is_secure and self.wire.pending()):
             return False
@@ -246,7 +246,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _connect(site: Site, networks: tuple[Network, ...], deadline: Deadline) -> Any:
-    """Return a socket, connected to the first of the site's addresses that answers, which is the one that is checked.
+    """Connect to the first of the site's addresses that answers. The address that is connected to is the one checked.
 
     Raises FetchError, or OSError.
     """
@@ -268,14 +268,14 @@ def _connect(site: Site, networks: tuple[Network, ...], deadline: Deadline) -> A
 
 
 def _read(connection: _Connection, response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body. Bytes of it do not count for the limit of what comes besides, nor what the sizes of chunks need."""
+    """Yield a body. Its bytes and the chunk sizes do not count toward the limit for everything else."""
     while chunk := response.read1(_CHUNK):
         connection.wire.bytes_left += len(chunk) + len(chunk) // 8
         yield chunk
 
 
 def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) -> bool:
-    """Return whether a connection can be asked again: it was read to its end, which is named once (RFC 9112, 6.3)."""
+    """Return whether a connection can be reused: its end is stated once, and was reached (RFC 9112, 6.3)."""
     headers = response.headers
     is_closing = connection.sock is None or any("close" in value.lower() for value in headers.get_all("Connection", []))
     ends = [*headers.get_all("Content-Length", []), *headers.get_all("Transfer-Encoding", [])]
@@ -302,16 +302,16 @@ def _as_fetch_errors() -> Iterator[None]:
 
 @cache
 def connections() -> threading.BoundedSemaphore:
-    """Return what holds as many connections at a time as the process may have, besides those that are kept."""
+    """Return a semaphore for the connections that the process may have in use."""
     files = _open_files()
     return threading.BoundedSemaphore(files - min(_OTHER_FILES, files // 2))
 
 
 @cache
 def _open_files() -> int:
-    """Return how many files the process may have open, which is given as many as it may."""
+    """Raise the process's limit for open files as far as possible, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # of a limit that the system does not grant
+    with suppress(ValueError, OSError):  # the system does not grant the limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return 1 << 16 if soft == resource.RLIM_INFINITY else soft

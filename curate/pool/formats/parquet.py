@@ -36,7 +36,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Cache[pq.FileMetaData] = Cache(CORES)
-_MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
+_MAX_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
 _THREADS = 16
@@ -253,8 +253,8 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
     """
     with _opened(source, part) as (opened, footer):
         groups = range(*(part.groups or (0, 0)))
-        if (rows := sum(footer.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
-            raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
+        if (rows := sum(footer.row_group(group).num_rows for group in groups)) > _MAX_ROWS:
+            raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MAX_ROWS:,}")
         file = pq.ParquetFile(opened, metadata=footer, pre_buffer=not os.path.isabs(part.path))
         if not is_measured:
             file = check_decoded(opened, footer, groups, None, MAX_DECODED)

@@ -101,6 +101,18 @@ def test_row_i_is_the_ith_row(tmp_path):
         assert found[name].null_count == 17, name
 
 
+def test_a_row_group_has_a_limit_of_rows(tmp_path, monkeypatch):
+    """The limit itself passes; the group after it fails, and costs no other group."""
+    monkeypatch.setattr(parquet, "_MAX_ROWS", 4)
+    pq.write_table(pa.table({"caption": list("abcd")}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"caption": list("abcdefgh")}), tmp_path / "b.parquet", row_group_size=5)
+    ran = kit.run_local(kit.recipe_of(f"{tmp_path}/*.parquet", "parquet"), tmp_path / "run")
+    [failure] = ran.table("failures").to_pylist()
+    assert failure["shard"] == f"{tmp_path}/b.parquet" and failure["reason"] == "damaged_row_group"
+    assert "5 rows; accepted: row groups of at most 4" in failure["detail"]
+    assert ran.counts == {"kept": 7}
+
+
 def test_row_groups_in_several_units(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (4, 4))
     captions = [f"caption {i}" for i in range(23)]
