@@ -1,6 +1,6 @@
-"""The rules of a run over all units, segment by segment: statistics and thresholds are asked of all units between them.
+"""Applies the rules of a run to all units, segment by segment; between segments, units answer for statistics.
 
-A state has two bytes a row. Top rules count digits in rounds; quantiles' keys meet by first digit, and are counted.
+A state has two bytes per row. Top rules count digits in rounds; quantiles group keys by first digit and count them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,19 +31,19 @@ from curate.store.forgotten import forgotten_mask
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 
-RuleAnswer = TopSearch | Fits  # of all units: a top rule's finished search, or statistics of a segment
+RuleAnswer = TopSearch | Fits  # from all units: a top rule's finished search, or statistics of a segment
 Answers = list[Answer[Any]]  # of RuleAnswer, in the order of the rules
-Ranks = tuple[At, int, I64]  # of a statistic and a digit, for each of a unit's keys how many rows have at most it
+Ranks = tuple[At, int, I64]  # of a statistic and a digit: for each of a unit's keys the number of rows up to it
 
 
 def apply_rules(units: Units, settings: DecideSettings) -> Answers:
-    """Apply all that comes before deduplication."""
+    """Apply the rules before deduplication."""
     units.then("Rules", start_unit, settings)
     return apply_segments(units, settings)
 
 
 def apply_later_rules(units: Units, settings: DecideSettings) -> Answers:
-    """Apply the rules that come after deduplication."""
+    """Apply the rules after deduplication."""
     if not settings.has_later_rules:
         return []
     units.then("Later rules", apply_segment, settings, settings.later)
@@ -51,7 +51,7 @@ def apply_later_rules(units: Units, settings: DecideSettings) -> Answers:
 
 
 def apply_segments(units: Units, settings: DecideSettings, first: int = 0) -> Answers:
-    """Apply what follows a segment, the first of all or the first after deduplication."""
+    """Apply everything that follows a segment, the first of all or the first after deduplication."""
     answers: Answers = []
     for i, segment in enumerate(settings.segments[first:], first):
         if segment.dedup:
@@ -64,7 +64,7 @@ def apply_segments(units: Units, settings: DecideSettings, first: int = 0) -> An
 
 
 def start_unit(tables: OpenTables, unit: Unit, settings: DecideSettings) -> UnitState:
-    """Return all rows of a unit, the unreadable and the forgotten ones dropped, and the first segment applied."""
+    """Return the first state of a unit: unreadable and forgotten rows are dropped, and the first segment is applied."""
     with time_step(settings.store, "rules", unit.name) as timer:
         samples = tables.read("samples", ["status", "characters"])
         is_readable = pc.equal(samples["status"], pa.scalar(schema.OK)).to_numpy()
@@ -74,7 +74,7 @@ def start_unit(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Unit
 
 
 def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> UnitState:
-    """Apply the SQL rules of a segment; before deduplication, drop what matches no entry, or is near an evaluation."""
+    """Apply the SQL rules of a segment; before deduplication, also drop unmatched rows and those near an evaluation."""
     segment = settings.segments[index]
     if segment.rules:
         columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
@@ -117,7 +117,7 @@ def _apply_top(units: Units, settings: DecideSettings, index: int) -> Any:
 
 
 def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> TopValues:
-    """Return the values of the column of a segment's top rule, of all rows."""
+    """Return the values of a segment's top rule for all rows."""
     columns = required(settings.segments[index].top).columns
     column, *by = columns
     table = settings.read(tables, state, columns)
@@ -149,7 +149,7 @@ class _Statistics:
         return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
 
     def values(self, tables: OpenTables, state: UnitState, of_ranks: bool = False) -> Iterator[tuple[At, F64]]:
-        """Yield each one's x of each row, NaN unless finite."""
+        """Yield x of each statistic for each row, NaN unless finite."""
         if calls := self.calls(of_ranks):
             read = dict.fromkeys(column for name, _ in calls for column in self.settings.derived[name].columns)
             table = self.settings.read(tables, state, list(read))
@@ -175,7 +175,7 @@ class _Statistics:
 
 
 def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], fitted: dict[At, Fitted]) -> Iterator[ToUnit]:
-    """Yield for each unit how many rows of all units have at most each of its keys of a digit."""
+    """Yield for each unit, and for each of its keys with a digit, the number of rows in all units up to that key."""
     at, digit = key
     below = required(fitted[at].digits)[:digit].sum()
     for (unit, *_), counts in zip(parts, derived.count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):

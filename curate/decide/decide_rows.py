@@ -1,4 +1,4 @@
-"""Deciding over all units, in order: rules, deduplication, later rules, then the selection among the rows left."""
+"""Decides all rows, in order: rules, deduplication, later rules, and the selection among the remaining rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,21 +26,21 @@ _TEXT = np.dtype([("row", np.int32), ("texts", np.int32), ("chosen", np.bool_)])
 
 
 class Decided(NamedTuple):
-    """What all units answered while their rows were decided; None where the recipe does not need it."""
+    """Answers of all units from the decisions; None if the recipe does not need them."""
 
     rules: Sequence[RuleAnswer]
-    recalls: Sequence[I64]  # of each pass by nearness: `Groups.recall`
-    large: Sequence[tuple[int, str]]  # the largest groups of duplicates: rows, and their representative's uid
-    pool: I64 | None  # [entries], matching rows of the pool, before any rule
-    survivors: I64 | None  # [entries], matching rows when the selection begins
-    choice: Choice | None  # of the selection; None where all rows that are left are kept
+    recalls: Sequence[I64]  # for each pass by nearness: `Groups.recall`
+    large: Sequence[tuple[int, str]]  # the largest groups of duplicates: rows, and the representative's uid
+    pool: I64 | None  # [entries], matching rows of the pool before any rule
+    survivors: I64 | None  # [entries], matching rows before the selection
+    choice: Choice | None  # of the selection; None if all remaining rows are kept
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
 
 
 def decide_rows(
     units: Units, settings: DecideSettings, unread: Answer[list[str]], n_buckets: int = 1
 ) -> tuple[Answer[Decided], Answer[I64] | None]:
-    """Decide all rows, and write `decisions` of each unit; return also `Decided.survivors` alone."""
+    """Decide all rows, and write `decisions` of each unit; also return `Decided.survivors` separately."""
     rules = units.at("rules", apply_rules, settings)
     matches = count_matches(units, settings) if settings.matching else None
     recalls, large = units.at("duplicates", deduplicate, settings, n_buckets)
@@ -60,10 +60,10 @@ def decide_rows(
 
 
 def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: int = 1) -> None:
-    """Drop all rows left but one of each URL or image, whose texts they are, where `balance.one_per` says so.
+    """Keep one remaining row per URL or image, if `balance.one_per` says so.
 
-    That with the smallest hash of uid and seed stays; all count in entries' counts. A row whose URL or image is null or
-    empty is on its own. What crosses the network: 28 bytes a row left. `n_buckets` changes no result.
+    The row with the smallest hash of uid and seed stays; all rows count toward entries. A row whose URL or image is
+    null or empty stays. Network traffic: 28 bytes per remaining row. `n_buckets` does not change results.
     """
     if settings.one_caption_per is None:
         return
@@ -72,7 +72,7 @@ def drop_duplicate_captions(units: Units, settings: DecideSettings, n_buckets: i
 
 
 def _keys(tables: OpenTables, state: UnitState, name: str, seed: int, n_buckets: int) -> Iterator[tuple[int, Any]]:
-    """Yield a unit's index and its keys, by bucket; `name` is the column of URLs or images."""
+    """Yield a unit's index and keys by bucket; `name` is the column with URLs or images."""
     samples = tables.read("samples", ["uid", name])
     column: Any = whole(samples[name])
     high, low, _ = exact.pass_keys(column)
@@ -86,8 +86,8 @@ def _keys(tables: OpenTables, state: UnitState, name: str, seed: int, n_buckets:
 
 
 def _choose(bucket: int, parts: Sequence[tuple[int, npt.NDArray[np.void]]]) -> Iterator[ToUnit]:
-    """Yield for each unit its rows whose image has several, how many it has, and whether the row is chosen."""
-    in_order = sorted(parts, key=lambda part: part[0])  # so that even of equal hashes the same one is chosen
+    """Yield for each unit its rows that share an image, the number of rows of the image, and whether each is chosen."""
+    in_order = sorted(parts, key=lambda part: part[0])  # so that ties choose the same row
     keys = np.concatenate([part for _, part in in_order])
     units = np.repeat([unit for unit, _ in in_order], [len(part) for _, part in in_order])
     order = np.lexsort((keys["order"], keys["low"], keys["high"]))

@@ -1,8 +1,8 @@
-"""Decontamination: the images of an evaluation set, and which rows of the pool are near one of them (DataComp).
+"""Decontamination: finds rows of the pool that are near images of an evaluation set (DataComp).
 
-In: image files and webdataset tars. Out: table `tmp/evaluation.parquet`, one row an image that can be read: name (its
-file, or tar and key), phash uint64, image (float16 [dimension], by the model that the recipe names). Rows are compared
-unit by unit: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
+In: image files and webdataset tars. Out: table `tmp/evaluation.parquet`, one row per readable image: name (its file, or
+tar and key), phash uint64, image (float16 [dimension], by the model in the recipe). Rows are compared unit by unit;
+every worker reads the whole table, so it should be small compared with the pool (1 KB per image).
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,12 +40,12 @@ def evaluation_key(against: Against) -> str:
 
 
 def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal]) -> None:
-    """Measure the evaluation set into the run folder. Raises RecipeError where too much of it cannot be read."""
+    """Measure the evaluation set into the run folder. Raises RecipeError if too much of it cannot be read."""
     against = recipe.dedup.against
     assert against is not None
     nearness: ImageNearness = NEARNESS.find(against.kind).build(against.section, recipe.measure, None)
     model = nearness.encoder
-    encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
+    encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # units may run anywhere
     options, observers = ImageOptions(phash=encoder is None), [encoder.view] if encoder else []
     names, hashes, unread = [], [], []
 
@@ -82,8 +82,8 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
 
 
 def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[I64, pa.Array]:
-    """Return which rows with these values are near an evaluation image (ascending), and the name of the nearest one."""
-    content = store.footer(EVALUATION_FILE)[0]  # a digest: the same images may have been encoded by another model
+    """Return which rows with these values are near an evaluation image (ascending), and the name of the nearest."""
+    content = store.footer(EVALUATION_FILE)[0]  # a digest, because the same images may be encoded by another model
     table = process_cache(f"evaluation {content}", lambda: store.read_parquet(EVALUATION_FILE), replaces="evaluation ")
     images = nearness.nearest(values, table)
     rows = np.flatnonzero(images >= 0)

@@ -1,8 +1,8 @@
-"""Deduplication over all units: near rows become groups, then hashes of keys meet, then records of possible duplicates.
+"""Deduplicates all units: near rows form groups, then key hashes are brought together, then records of candidates.
 
-What crosses the network for a pass by nearness: of hashes 8 bytes a distinct hash and band, of embeddings one a row and
-cell that it visits; of edges a spanning forest. The groups come back to every worker. On one machine all states come
-together, for `Nearness.search`.
+Network traffic of a pass by nearness: for hashes 8 bytes per distinct hash and band, for embeddings one per row and
+visited cell; for edges a spanning forest. Every worker gets the groups. On one machine all states are brought together
+for `Nearness.search`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,21 +27,21 @@ from curate.run.units import Answer, Combine, Pairs, SideOutput, ToUnit, Units
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import log_unit
 
-Hashes = list[tuple[int, U64]]  # of passes, by their places
+Hashes = list[tuple[int, U64]]  # of passes, by position
 Recalls = list[Answer[I64]]  # of each pass by nearness: `Groups.recall`
-LargeGroups = Answer[list[tuple[int, str]]]  # the largest groups of duplicates: rows, and their representative's uid
+LargeGroups = Answer[list[tuple[int, str]]]  # the largest groups of duplicates: size, and the representative's uid
 
 
 def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Recalls, LargeGroups]:
-    """Drop the duplicates, pass by pass. `n_buckets` has no influence on the result."""
+    """Drop the duplicates, pass by pass. The result does not depend on `n_buckets`."""
     records, recalls = find_records(units, settings, n_buckets)
     return recalls, drop_records(units, settings, records, n_buckets)
 
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
-    """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
+    """Find surviving rows that share a key of a pass with another; return their records, by the first pass's bucket."""
     groups = [_find_groups(units, settings, number, n_buckets) for number in settings.near]
-    # Hashes go to buckets, and repeated ones back to their units.
+    # Hashes are sent to buckets, and repeated ones back to their units.
     hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
     records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
@@ -50,7 +50,7 @@ def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> 
 
 
 def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Records], n_buckets: int = 1) -> LargeGroups:
-    """Take records through the passes, and drop the rows that lose."""
+    """Send records through the passes, and drop the rows that lose."""
     for i in range(len(settings.passes)):
         pairs = units.group(f"Duplicates: resolve {i}", pairs, _resolve, i, n_buckets)
     units.then("Duplicates: drop", _drop, sent=pairs)
@@ -58,7 +58,7 @@ def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Recor
 
 
 def records_again(tables: OpenTables, state: UnitState, records: Records) -> Iterator[tuple[int, Records]]:
-    """Yield the records of a unit's living rows, of those of all units in order, in one bucket."""
+    """Yield the records of a unit's surviving rows, in one bucket, in the order of units."""
     part = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
     part = part[state.surviving[part["row"]]]
     if len(part):
@@ -92,7 +92,7 @@ def _records(
     n_buckets: int,
     *groups: Groups,
 ) -> Iterator[tuple[int, Records]]:
-    """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
+    """Yield the records of the unit's rows whose hash repeats in the pool, by bucket of the first pass."""
     log_unit(settings.store, f"{settings.began} 99 dedup: compare", state.unit.index)
     if not repeated:
         return
@@ -109,7 +109,7 @@ def _records(
     keys = [column.take(take) for column in columns]
     uids = keys[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
     content = np.zeros(len(rows), np.uint64)
-    if settings.compares_content:  # between rows of one uid: caption and image (its sha256, or URL without images)
+    if settings.compares_content:  # of rows with one uid: caption and image (its sha256, or URL without images)
         table = tables.read("samples", ["sha256", "url", "caption"]).take(take)
         images = pc.coalesce(whole(table["sha256"]), whole(table["url"]))
         content = exact.content_hashes(images, whole(table["caption"]))
@@ -121,7 +121,7 @@ def _records(
 
 
 def _resolve(bucket: int, records: Sequence[Records], number: int, n_buckets: int) -> Iterator[Any]:
-    """Yield the records by bucket of the next pass; after the last the dead for their units, and large groups aside."""
+    """Yield the records by bucket of the next pass; after the last, dead records for their units, and large groups."""
     resolved = exact.resolve(np.concatenate(records), number)
     if number + 1 < resolved["present"].shape[1]:
         yield from exact.by_number(resolved, exact.buckets_for(resolved, number + 1, n_buckets))
@@ -143,7 +143,7 @@ def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitStat
 
 
 def _find_groups(units: Units, settings: DecideSettings, number: int, n_buckets: int) -> Answer[Groups]:
-    """Find the groups of a pass by nearness over the rows still in."""
+    """Find the groups of a pass by nearness among surviving rows."""
     nearness = settings.near[number]
     name, recorded = f"Duplicates, pass {number + 1}", f"{settings.began} {number:02d} dedup: pass {number + 1}"
     if not units.place.is_cluster:
@@ -151,7 +151,7 @@ def _find_groups(units: Units, settings: DecideSettings, number: int, n_buckets:
         return units.get(f"{name}: search", _search, states, settings, nearness, recorded)
 
     def of_unit(step: str, method: Callable[..., Any], *values: Any) -> Callable[..., Any]:
-        """Return a step that gives what a method of the pass does for a unit."""
+        """Return a step that calls a method of the pass for a unit."""
 
         def work(tables: OpenTables, state: UnitState, plan: Any) -> list[Any]:
             parts = list(method(*_read_nodes(tables, state, nearness), plan, *values))
@@ -175,14 +175,14 @@ def _find_groups(units: Units, settings: DecideSettings, number: int, n_buckets:
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness, recorded: str) -> Groups:
-    """Search in this process, with the values in a file: no more is in memory than the system likes to keep."""
+    """Search in this process, with the values in a memory-mapped file."""
     log_unit(settings.store, f"{recorded} search", 0)
     nodes, kept = [np.zeros(0, np.uint64)], []
     with settings.store.spool() as file:
         for state in sorted(states, key=lambda state: state.unit.index):
             part, values = _read_nodes(settings.tables(state.unit), state, nearness)
             nodes.append(part)
-            if values.dtype.hasobject:  # of another package: a file cannot hold these
+            if values.dtype.hasobject:  # from a plugin: a file cannot hold objects
                 kept.append(values)
             else:
                 file.write(values.tobytes())
@@ -202,7 +202,7 @@ def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tup
 
 
 class _JoinGroups(Combine[Groups, Groups]):
-    """Join groups, once there are as many new nodes as joined ones: a worker holds about as many as there are."""
+    """Join groups once there are as many new nodes as joined ones, which bounds the memory of a worker."""
 
     def create(self) -> list[Groups]:
         return []

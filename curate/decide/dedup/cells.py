@@ -1,13 +1,13 @@
-"""Cells of embeddings: which rows to compare with which, so that nearly every near pair meets and few others do.
+"""Cells of embeddings, which determine the rows to compare, so that nearly all near pairs meet and few others do.
 
-The space is cut around centroids, by spherical k-means of a sample (IVF: Sivic and Zisserman, "Video Google", ICCV
-2003; SemDeDup: Abbas et al., 2023). A row is at home in the cell of its nearest centroid and visits those of the next
-ones. A cell compares its own rows with each other and with its visitors, so a pair is missed only where neither visits
-the other's home: `VISITS` trades work for recall, which `cosine.recall_counts` measures.
+The space is divided around centroids by spherical k-means on a sample (IVF: Sivic and Zisserman, "Video Google", ICCV
+2003; SemDeDup: Abbas et al., 2023). A row's home is the cell of its nearest centroid, and it visits the cells of the
+next ones. A cell compares its own rows with each other and with its visitors, so a pair is missed only if neither row
+visits the other's home. `VISITS` trades work for recall, which `cosine.recall_counts` measures.
 
-Cells do not depend on the order of rows, blocks, threads, the processor or the library that multiplies: embeddings and
-centroids are rounded to integers whose products float32 sums exactly (`spherical`), and of equally near centroids the
-first counts. The sample is chosen and ordered by a hash of its rows' bytes.
+Cells do not depend on the order of rows, blocks, threads, the processor or the matrix library: embeddings and centroids
+are rounded to integers whose products float32 sums exactly (`spherical`), and of equally near centroids the first
+counts. The sample is chosen and ordered by a hash of its rows' bytes.
 
 In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`.
 """
@@ -24,35 +24,35 @@ from curate.base.numeric.arrays import F32, I16, I64, U64, Mask, Vectors, split_
 from curate.base.numeric.spherical import add_points, blocks, mean_directions, rounded, split
 from curate.base.numeric.vectors import squares
 
-WHOLE = 32_768  # rows up to which all are compared
-VISITS = 8  # cells that a row is compared in, its home included
+WHOLE = 32_768  # up to this many rows, all pairs are compared
+VISITS = 8  # cells in which a row is compared, including its home
 
-PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to know the recall: 512
+PROBED = 16  # the `sample_rows` for this many cells are compared with all rows to estimate the recall: 512
 
 _MAX_CELLS = 1 << 14  # so that int16 holds twice their number
-_SAMPLED = 32  # rows of the sample for each cell
+_SAMPLED = 32  # sample rows per cell
 _ROUNDS = 8
-_TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
+_TINY, _HUGE = 1e-30, 1e30  # bounds on the squared length of usable rows
 
 
 def cell_count(rows: int) -> int:
-    """Return how many cells usable rows are cut into: about √(VISITS · rows), where the work is least."""
+    """Return the number of cells for usable rows: about √(VISITS · rows), which minimizes the work."""
     return 1 if rows <= WHOLE else min(_MAX_CELLS, 1 << round(math.log2(VISITS * rows) / 2))
 
 
 def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
-    """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes, equal ones once.
+    """Return a part's usable rows that are in the sample (int64, ascending), chosen by their bytes, without repeats.
 
-    The sample has about 32 rows for each of the `cells`, as `train` wants; `rows` are the usable ones of all parts.
+    The sample has about 32 rows per cell, for `train`; `rows` is the number of usable rows in all parts.
     """
     hashes, first = np.unique(row_hashes(vectors), return_index=True)
     return np.sort(first[hashes < 2.0**64 * min(1.0, _SAMPLED * cells / max(rows, 1))])
 
 
 def train(sample: Vectors, cells: int) -> F32:
-    """Return centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
+    """Return centroids by spherical k-means on the sample's distinct rows, in any order.
 
-    They are integers (float32[c, d]), as many as `cells`, or as distinct rows if these are fewer, but at least 1.
+    They are integers (float32[c, d]); their number is `cells`, or that of distinct rows if smaller, but at least 1.
     """
     if cells == 1 or not len(sample):
         return np.zeros((1, sample.shape[1]), np.float32)
@@ -66,7 +66,7 @@ def train(sample: Vectors, cells: int) -> F32:
 
 
 def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
-    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among`."""
+    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 for rows not in `among`."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
     for rows in split(np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)):
         out[rows] = _nearest_centroids(rounded(vectors[rows]), centroids, out.shape[1])
@@ -74,14 +74,14 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 
 
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
-    """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
+    """Return for each visited cell: its number, its rows, and how many of them have their home there.
 
-    Rows (int64) are ascending, those at home first. Memory is about 32 bytes a row: cells are sorted out in ranges.
+    Rows (int64) are ascending, home rows first. Memory is about 32 bytes per row, as cells are processed in ranges.
     """
     cells, visited = int(cell_of.max(initial=-1)) + 1, cell_of.shape[1]
     by_visit = [np.bincount(column + 1, minlength=cells + 1) for column in cell_of.T]
     ends = np.cumsum(np.sum(by_visit, axis=0)[1:])
-    ranges = np.flatnonzero(np.diff(ends // (len(cell_of) // 2 + 1), prepend=-1))  # of some half a visit a row
+    ranges = np.flatnonzero(np.diff(ends // (len(cell_of) // 2 + 1), prepend=-1))  # about half a visit per row
     for first, last in pairwise([*ranges.tolist(), cells]):
         visits = np.flatnonzero((cell_of >= first) & (cell_of < last))
         numbers = 2 * (cell_of.ravel()[visits] - first) + (visits % visited > 0)
@@ -92,7 +92,7 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
 
 
 def usable(vectors: Vectors) -> Mask:
-    """Return which rows have a direction (bool[n]): finite throughout, and not zero."""
+    """Return which rows have a direction (bool[n]): all values finite, and not zero."""
     lengths = np.concatenate([np.zeros(0), *(squares(vectors[b].astype(np.float32)) for b in blocks(len(vectors)))])
     return np.asarray((lengths > _TINY) & (lengths < _HUGE))  # false for NaN
 
@@ -117,7 +117,7 @@ def _nearest_centroids(points: F32, centroids: F32, count: int) -> I16:
 
 @njit(nogil=True, cache=True)
 def _best_columns(scores: F32, out: I16) -> None:
-    """Return the columns of the largest scores of each row, best first; of equal ones the first column first."""
+    """Return the columns of the largest scores of each row, best first; of ties the first column first."""
     count = out.shape[1]
     best = np.empty(count, scores.dtype)
     for i in range(scores.shape[0]):

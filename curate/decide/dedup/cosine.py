@@ -1,13 +1,13 @@
-"""Image embeddings whose cosine is at least x: pairs found in cells, each verified exactly, and the nearest of a set.
+"""Finds pairs of image embeddings whose cosine is at least x, each verified exactly, and nearest evaluation images.
 
 Candidates are the pairs that meet in one of the cells of `cells`. A float32 matrix product screens them with a margin
-above its largest possible error; what passes is decided by a·b / √(a·a · b·b) ≥ x in float64, summed in the order of
-dimensions. So neither the order of rows, nor blocks, threads or processors change which edges are found.
+above its maximum error; the rest is decided by a·b / √(a·a · b·b) ≥ x in float64, summed in the order of dimensions. So
+the found edges do not depend on the order of rows, blocks, threads or processors.
 
-In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that is not usable
-(null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
-cosine of each node's pairs. From `ALIKE` on it counts as 1: a placeholder that occurs a hundred thousand times, with
-embeddings that differ by roundings, is not compared with all others for its last digits.
+In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). Unusable rows (null, zero,
+or with NaN or infinity) have no edges. Out: the groups formed by close pairs, with the largest cosine of each node's
+pairs. From `ALIKE` on it counts as 1, so that a placeholder that occurs a hundred thousand times, with embeddings that
+differ by rounding, is not compared with all its copies for the last digits.
 """
 
 import math
@@ -26,7 +26,7 @@ ALIKE = 0.9999
 
 
 def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> Groups:
-    """Return the groups of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
+    """Return the groups of close pairs among the rows that visit a cell, where at least one row has its home."""
     order = np.flatnonzero(cells.usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]
@@ -46,7 +46,7 @@ def _alike(pairs: U64) -> list[tuple[U64, F32]]:
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
-    """Return of each row the index of the nearest evaluation row of at least `cosine` (int64[n]; the first), or −1."""
+    """Return each row's index of the nearest evaluation row with at least `cosine` (int64[n]; the first), or −1."""
     chosen = np.full(len(vectors), -1, np.int64)
     others = split(np.flatnonzero(cells.usable(evaluation)))
     for rows in split(np.flatnonzero(cells.usable(vectors))):
@@ -60,10 +60,10 @@ def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
 
 
 def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells: I16, cosine: float) -> I64:
-    """Return how many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
+    """Return the number of close pairs of a sample with a part's rows, and how many of them meet in a cell (int64[2]).
 
-    The sums over all parts give the recall of the candidates, as the sample is compared with everything. Pairs of equal
-    rows, which always meet, are not counted; those within the sample are counted from both sides. Cells are `visits`.
+    The sums over all parts give the recall of the candidates, because the sample is compared with everything. Pairs of
+    equal rows, which always meet, are not counted; pairs within the sample are counted twice. Cells are `visits`.
     """
     counts = np.zeros(2, np.int64)
     others = split(np.flatnonzero(sample_cells[:, 0] >= 0))
@@ -80,15 +80,15 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
 
 
 def equal_rows(nodes: U64, vectors: Vectors) -> tuple[I64, U64]:
-    """Return the first of each set of equal rows (int64); for each further row its node and the first's (uint64[e, 2]).
+    """Return the first of each set of equal rows (int64), and edges from other rows to it (uint64[e, 2]).
 
-    So what occurs a million times is compared once.
+    This way, a row that occurs a million times is compared once.
     """
     _, first, group = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
     first_equal = first[group]
     for rows in split(np.flatnonzero(first_equal != np.arange(len(first_equal)))):
         differ = (vectors[rows] != vectors[first_equal[rows]]).any(axis=1)
-        first_equal[rows[differ]] = rows[differ]  # one hash, other bytes: compared like all others
+        first_equal[rows[differ]] = rows[differ]  # same hash, different bytes: compared like other rows
     is_first = first_equal == np.arange(len(first_equal))
     copies = np.flatnonzero(~is_first)
     return np.flatnonzero(is_first), np.stack([nodes[first_equal[copies]], nodes[copies]], axis=1)
@@ -97,14 +97,14 @@ def equal_rows(nodes: U64, vectors: Vectors) -> tuple[I64, U64]:
 class _Forest(NamedTuple):
     parent: I64  # [n], see `groups.find`
     edges: I64  # [n, 2], a spanning forest
-    joins: I64  # [1], how many edges there are
-    nearest: F64  # [n], the largest cosine of each row's pairs; 0 where it has none
+    joins: I64  # [1], the number of edges
+    nearest: F64  # [n], the largest cosine of each row's pairs; 0 without pairs
 
 
 def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F32]:
     """Return a spanning forest (int64[e, 2]) of the close pairs with at least one of the first `members` rows.
 
-    And of each row the largest cosine of its close pairs (float32[n]), 1 from `ALIKE` on; 0 where it has none.
+    Also returns the largest cosine of each row's close pairs (float32[n]), 1 from `ALIKE` on, 0 without pairs.
     """
     points, n = vectors.astype(np.float32), len(vectors)
     lengths = squares(points)
@@ -118,21 +118,21 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F3
 
 @njit(nogil=True, cache=True)
 def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
-    """Return the cosine that decides, given a·a and b·b: 1 for equal rows, and the same for (a, b) and (b, a)."""
+    """Return the exact cosine, given a·a and b·b: 1 for equal rows, and the same for (a, b) and (b, a)."""
     return float(dot(a, b) / math.sqrt(square_a * square_b))
 
 
 @njit(nogil=True, cache=True)
 def _limit(cosine: float, square: float, dimensions: int) -> float:
-    """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a."""
-    # However a product is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
+    """Return a factor of |b| below every float32 product a·b with at least this cosine; `square` is a·a."""
+    # In any order of summation, the error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
     # Numerical Algorithms", section 3.1).
     return (cosine - (dimensions + 8) * 2.0**-24) * math.sqrt(square)
 
 
 @njit(nogil=True, cache=True)
 def _join(scores: F32, corner: tuple[int, int], points: F32, lengths: F64, cosine: float, forest: _Forest) -> None:
-    """Join the close pairs of the block at (i, j) = `corner`; joined ones count where they may be nearest to a row."""
+    """Join the close pairs of the block at (i, j) = `corner`; joined pairs may still be the nearest of a row."""
     parent, nearest, joins = forest.parent, forest.nearest, forest.joins[0]
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
@@ -151,7 +151,7 @@ def _join(scores: F32, corner: tuple[int, int], points: F32, lengths: F64, cosin
                     nearest[i], nearest[j] = max(nearest[i], value), max(nearest[j], value)
                     if a != b:
                         parent[max(a, b)] = min(a, b)
-                        forest.edges[joins, 0], forest.edges[joins, 1] = j, i  # a row at once compiles for 2 s more
+                        forest.edges[joins, 0], forest.edges[joins, 1] = j, i  # a whole row takes 2 s more to compile
                         joins += 1
     forest.joins[0] = joins
 
@@ -174,7 +174,7 @@ def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
 
 @njit(nogil=True, cache=True)
 def _keep_nearest(scores: F32, a: F32, b: F32, targets: I64, best: F64, index: I64) -> None:
-    """Update what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
+    """Update rows that are nearer than `best`, initially the threshold, or equally near if there was none yet."""
     lengths_a, lengths_b = squares(a), squares(b)
     roots = np.sqrt(lengths_b)
     for i in range(len(a)):

@@ -1,13 +1,13 @@
-"""Perceptual hashes that differ in at most k of their 64 bits: every such pair, by bands, without comparing all.
+"""Finds all pairs of perceptual hashes that differ in at most k of 64 bits, by bands, without comparing all pairs.
 
-The 64 bits are cut into B blocks. Two hashes within distance k agree on some B − k of them: a band is one choice of
-B − k blocks, given as a mask of their bits, and only hashes that agree under a band are compared (Manku, Jain and Das
-Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). So nothing is missed, and what is found is
-verified. More blocks mean more bands, each with fewer comparisons; `bands` weighs sorting against comparing.
+The 64 bits are split into B blocks. Two hashes within distance k agree on at least B − k of them. A band is a choice of
+B − k blocks, as a mask of their bits, and only hashes that agree under a band are compared (Manku, Jain and Das Sarma,
+"Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). So no pair is missed, and each found pair is
+verified. More blocks mean more bands with fewer comparisons each; `bands` balances sorting and comparing.
 
 In: hashes, uint64[n], in any order; equal ones count once. Out: edges between hashes, uint64[e, 2], a spanning forest
-of the close pairs (see `groups`). Memory: 24 bytes a hash. The larger a pool, the smaller k must be, as single linkage
-joins chance pairs too: of a million random hashes about 150 are joined at k = 8, 5,000 at 10, and nearly all at 16.
+of the close pairs (see `groups`). Memory: 24 bytes per hash. Use a smaller k for a larger pool, because single linkage
+also joins chance pairs: of a million random hashes about 150 are joined at k = 8, 5,000 at 10, and nearly all at 16.
 """
 
 import itertools
@@ -24,23 +24,23 @@ from curate.decide.dedup import exact
 BITS = 64
 
 _MAX_BANDS = 500
-_SORT = 60.0  # nanoseconds a hash and band: sorting and gathering
-_COMPARE = 0.35  # nanoseconds a pair
-_CHUNK = 128  # hashes compared before looking whether one of them is close: a loop without a branch is vectorised
+_SORT = 60.0  # nanoseconds per hash and band: sorting and gathering
+_COMPARE = 0.35  # nanoseconds per pair
+_CHUNK = 128  # hashes compared before checking whether one is close: a loop without branches is vectorized
 
 
 def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
-    """Return the bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
+    """Return the bands for about this many hashes (uint64[t] masks); they are complete for any number.
 
-    They are of the number of blocks for which sorting the rows, and comparing pairs (by default all of them), is
-    cheapest; where comparing all is, the one band of no bits. All workers must use the same `rows`.
+    The number of blocks minimizes the cost of sorting the rows and comparing pairs, by default all pairs. If comparing
+    all pairs is cheapest, there is one band without bits. All workers must use the same `rows`.
     """
     pairs = rows * rows / 2 if pairs is None else pairs
 
     def cost(blocks: int) -> float:
         if blocks == distance:
             return pairs * _COMPARE
-        agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the poorest band
+        agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the smallest band
         return math.comb(blocks, distance) * (rows * _SORT + pairs * _COMPARE / 2.0**agree)
 
     blocks = min([b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS], key=cost)
@@ -52,7 +52,7 @@ def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
 
 
 def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
-    """Return the hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
+    """Return the distinct hashes by (band, bucket); hashes that agree under a band share a bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
         buckets = exact.find_bucket(mix64(hashes & mask), n_buckets).astype(np.uint16)
@@ -74,8 +74,8 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
-    """Return each hash's nearest evaluation hash within `distance` bits: its index (int64[n]; the lowest), or −1."""
-    # Of equal hashes one is searched, in the pool and in the evaluation set, where the first one counts.
+    """Return the index of each hash's nearest evaluation hash within `distance` bits (int64[n]; the lowest), or −1."""
+    # Equal hashes are searched once, in the pool and in the evaluation set, where the first one counts.
     pool = distinct(hashes)
     targets = distinct(evaluation)
     order = np.argsort(evaluation, kind="stable")
@@ -94,7 +94,7 @@ def _sizes(blocks: int) -> list[int]:
 
 @njit(nogil=True, cache=True)
 def _popcount(word: np.uint64) -> np.uint64:
-    """Return the number of ones; compilers know the idiom, and use the processor's instruction."""
+    """Return the number of one bits; compilers replace this idiom by a single instruction."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -103,11 +103,11 @@ def _popcount(word: np.uint64) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def _link(hashes: U64, parents: U64, starts: I64, distance: int) -> None:
-    """Search each run in breadth: reorders it so that groups are contiguous; `parents` is the tree."""
+    """Search each run breadth-first, and reorder it so that groups are contiguous; `parents` is the tree."""
     k = np.uint64(distance)
     for r in range(len(starts) - 1):
         stop = starts[r + 1]
-        # [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
+        # [start, head) was visited, [head, free) is waiting, [free, stop) is in no group yet.
         head = free = starts[r]
         while free < stop:
             if head == free:
@@ -137,7 +137,7 @@ def _any_within(seed: np.uint64, hashes: U64, first: int, last: int, k: np.uint6
 
 @njit(nogil=True, cache=True)
 def _meet(pool: U64, rows: I64, targets: U64, index: I64, mask: np.uint64, best: I64, chosen: I64) -> None:
-    """Compare what agrees under the band, both sides sorted by it; `best` and `chosen` are by the pool's rows."""
+    """Compare hashes that agree under the band, both sides sorted by it; `best` and `chosen` are by pool row."""
     begin = 0
     for i in range(len(pool)):
         key = pool[i] & mask

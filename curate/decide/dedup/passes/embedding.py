@@ -1,4 +1,4 @@
-"""A pass by image embeddings whose cosine is at least x, compared in cells of the space (see `cosine` and `cells`)."""
+"""A pass by image embeddings with a cosine of at least x, compared in cells of the space (see `cosine` and `cells`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class EmbeddingCosine(Section):
     value is near none. `null`: compare all rows."""
 
 
-_RECALL, _COPIES = -1, -2  # buckets of cells are 0 and above, those of copies −2 and below
+_RECALL, _COPIES = -1, -2  # buckets of cells are ≥ 0, those of copies ≤ −2
 
 
 class _Cells(NamedTuple):
@@ -47,7 +47,7 @@ class _Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbeddingNearness(ImageNearness):
-    """Embeddings of one model, the encoder; `column` of table `embeddings` holds them."""
+    """Embeddings of one model, the encoder, in `column` of table `embeddings`."""
 
     cosine: float
     column: str
@@ -72,7 +72,7 @@ class EmbeddingNearness(ImageNearness):
         return _Cells(plan.rows, centroids, sample[cells.sample_rows(sample, plan.rows, cells.PROBED)])
 
     def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
-        """Yield the rows of each cell, pairs of equal rows, and counts of a sample's pairs, which give the recall."""
+        """Yield the rows of each cell, pairs of equal rows, and counts of a sample's pairs for the recall."""
         first, copies = cosine.equal_rows(nodes, values)
         unit = int(nodes[0] >> np.uint64(32)) if len(nodes) else 0
         yield _COPIES - unit % n_buckets, (copies,)  # spread over workers
@@ -102,13 +102,13 @@ class EmbeddingNearness(ImageNearness):
 
 @dataclass(frozen=True)
 class WithinNearness(EmbeddingNearness):
-    """Of rows with equal values of a column: each value is a cell, in which all pairs are compared."""
+    """Compares rows with equal values of a column: each value is a cell, in which all pairs are compared."""
 
     within: str = ""
     rounds = 0
 
     def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
-        """Return hashes of the column's values with the embeddings ((uint64, float16[dimension])[n])."""
+        """Return hashes of the column's values, and embeddings ((uint64, float16[dimension])[n])."""
         column = whole(tables.read_measured([self.within])[self.within])
         rows, vectors = super().read(tables, surviving & column.is_valid().to_numpy(zero_copy_only=False))
         values = np.empty(len(rows), [("cell", np.uint64), ("vector", np.float16, vectors.shape[1:])])

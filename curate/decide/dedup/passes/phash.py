@@ -1,4 +1,4 @@
-"""Passes by perceptual hashes: equal ones, and those that differ in at most k of 64 bits (see `hamming`)."""
+"""Passes by perceptual hashes that are equal, or differ in at most k of 64 bits (see `hamming`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ class PhashDistance(Section):
 
 @dataclass(frozen=True)
 class PhashNearness(ImageNearness):
-    """Hashes within a distance; nodes are the hashes themselves, so equal ones meet without comparison."""
+    """Hashes within a distance; nodes are the hashes, so equal ones need no comparison."""
 
     distance: int
-    rounds = 1  # to know how many rows there are
+    rounds = 1  # to count the rows
 
     def read(self, tables: UnitTables, surviving: Mask) -> tuple[I64, Any]:
         hashes = tables.read("samples", ["phash"])["phash"]

@@ -1,4 +1,4 @@
-"""The kinds of deduplication passes: a new one is a file of this folder, and a line here."""
+"""The kinds of deduplication passes: to add one, add a file to this folder, and a line here."""
 
 from curate.decide.dedup.passes.dedup_pass import KeyPass
 from curate.decide.dedup.passes.embedding import EMBEDDING
