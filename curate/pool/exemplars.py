@@ -1,4 +1,4 @@
-"""Images of the recipe's own, in files, folders or tars: exemplars, targets, evaluation sets; few, against the pool."""
+"""Reads a recipe's own images from files, folders, or tars: exemplars, targets, or evaluation sets."""
 
 from collections.abc import Iterator
 
@@ -15,20 +15,20 @@ _SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
-    """Return the files that `paths` name, ranges, globs and folders expanded. Raises RecipeError, by `where` first."""
+    """Expand ranges, globs, and folders in `paths` to files. Raises RecipeError that begins with `where`."""
     with reraised(RecipeError, where, RecipeError, OSError):
         return list_files(paths, {}, suffixes=_SUFFIXES)
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each image: of a tar those of each sample, named by tar and key; else the file's own.
+    """Yield name and bytes of each image: of each sample in a tar, named by tar and key; of other files as they are.
 
-    An image that its tar does not hold whole comes as far as it is there; a damaged tar, with its fault, without bytes.
+    An image that a tar cuts off is yielded as far as it goes. A damaged tar yields its fault, without bytes.
     """
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
-                yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # of a file of the kernel nothing
+                yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # nothing for a file of the kernel
             continue
         opened = open_copy(file.path)
         index = index_tar(opened)

@@ -1,8 +1,8 @@
-"""Columns that a user's own files add to a source's rows, looked up by key, URL or uid (`input[].join`).
+"""Adds columns from a user's files to a source's rows, by key, URL, or uid (`input[].join`).
 
-The files are Parquet or CSV, in which no key occurs twice, or .npy of uids (DataComp's subsets), with columns uid and
-times (int32). A process reads them once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on
-this machine's disk: in memory are a bucket while it is sorted, then the pages that a unit's rows are in.
+The files are Parquet or CSV with unique keys, or .npy files of uids (DataComp's subsets), whose columns are uid and
+times (int32). A process reads them once and writes them to buckets on the machine's disk, each sorted by the keys'
+hashes (xxh3-128; a uid is its own hash). Memory holds one bucket while sorting, then the pages with a unit's rows.
 """
 
 import os
@@ -31,28 +31,28 @@ from curate.read.text_tables import check_first_line, open_text
 from curate.recipe.files import read_npy_header
 from curate.recipe.source import Join
 
-KEYS = ("key", "url", "uid")  # what rows of any source may be looked up by
-_BATCH = 1 << 16  # rows that are read at a time
-_BUCKET = 1 << 20  # rows of a bucket, about
-_ROW_BYTES = 16  # that a row takes in a file, at least about
-_MAX_BUCKETS = 1024  # files that are open at once
+KEYS = ("key", "url", "uid")  # possible keys for lookup in rows of any source
+_BATCH = 1 << 16  # rows per read
+_BUCKET = 1 << 20  # rows per bucket, about
+_ROW_BYTES = 16  # the minimum in a file, about
+_MAX_BUCKETS = 1024  # files open at once
 _PAIR = np.dtype("u8,u8")
-_NOT_PYTHON = (SyntaxError, TypeError, tokenize.TokenError)  # of the header of an .npy, which is Python
+_NOT_PYTHON = (SyntaxError, TypeError, tokenize.TokenError)  # the header of an .npy is Python
 _UID_LIST = pa.schema([("uid", pa.string())]).append(pa.field("times", pa.int32()))  # of an .npy
 
 
 def identify_join(join: Join, where: str) -> tuple[pa.Schema, str]:
-    """Return the columns of a join, as in table `scores`, once its files are read, and a digest of what decides them.
+    """Read a join's files; return its columns for table `scores`, and a digest of what determines them.
 
-    Raises RecipeError that begins with `where`: a file is missing, cannot be read or lacks columns, or a key occurs
-    twice.
+    Raises RecipeError that begins with `where` if a file is missing, is unreadable, or lacks columns, or a key is not
+    unique.
     """
     files, digest = _list(join, where)
     return process_cache(f"join {digest}", partial(_read, join, files, where)).columns, digest
 
 
 def open_join(join: Join, digest: str) -> "JoinTable":
-    """Return the table of an identified join, which each process reads once. Raises RunError where files changed."""
+    """Return the table of an identified join; each process reads it once. Raises RunError if files have changed."""
 
     def read() -> JoinTable:
         where = f"join of {join.path}"
@@ -65,21 +65,23 @@ def open_join(join: Join, digest: str) -> "JoinTable":
 
 
 class JoinTable:
-    """The rows of a join by the hashes of their keys, in buckets in the order of these."""
+    """The rows of a join in buckets, sorted by the hashes of their keys."""
 
     def __init__(self, on: str, columns: pa.Schema, buckets: int, times: Sequence[str] | None = None) -> None:
-        """`times` are the columns (int32) for how often a key occurs; None where each occurs once."""
+        """`times` are the columns (int32) that count how often a key occurs; None if keys are unique."""
         self.on, self.columns, self._count, self._times = on, columns, buckets, times
         self._buckets: list[pa.Table] = []
 
     def look_up(self, keys: pa.Array) -> pa.Table:
-        """Return the columns of the rows that have these keys (string[rows]); null where a key is null or not there."""
+        """Return the columns of the rows with these keys (string[rows]); null if a key is null or missing."""
         rows, high, low = _hash_keys(self.on, keys)
         numbers = self._numbers(high)
         parts, rows_of_parts = [self.columns.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(numbers):
             bucket, in_bucket = self._buckets[number], numbers == number
-            highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))  # of the file, not copied
+            highs, lows = (
+                whole(bucket[half]).to_numpy() for half in ("high", "low")
+            )  # mapped from the file, not copied
             at = _search(highs, lows, high[in_bucket], low[in_bucket])
             parts.append(bucket.select(self.columns.names).take(at[at >= 0]))
             rows_of_parts.append(rows[in_bucket][at >= 0])
@@ -88,9 +90,9 @@ class JoinTable:
         return pa.concat_tables(parts).take(pa.array(positions, mask=positions < 0))
 
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
-        """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if none may."""
+        """Take batches of keys (string) and columns. If keys must be unique, return the first duplicate's hash."""
         fields = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), *self.columns])
-        # Files go with their names, and what is mapped with the process, however it ends.
+        # The system deletes the files and maps with the process, however it ends.
         with tempfile.TemporaryDirectory(prefix="curate-join-") as folder:
             names = [os.path.join(folder, str(number)) for number in range(self._count)]
             with ExitStack() as stack:
@@ -128,7 +130,7 @@ def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
     if not len(highs):
         return np.full(len(high), -1)
     at = np.searchsorted(highs, high)
-    while True:  # those of one high half follow each other, as uids of an input's own may be
+    while True:  # rows with equal high halves are adjacent, which an input's own uids may have
         inside = np.minimum(at, len(highs) - 1)
         same = (at < len(highs)) & (highs[inside] == high)
         later = same & (lows[inside] < low)
@@ -138,7 +140,7 @@ def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
 
 
 def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
-    """Return the rows whose key is neither null nor empty, and the halves of its hash. Raises ValueError for no uid."""
+    """Return the rows with a key, and the halves of its hash. Raises ValueError for an invalid uid."""
     rows = np.flatnonzero(pc.not_equal(keys, pa.scalar("")).fill_null(False).to_numpy(zero_copy_only=False))
     present = keys.take(rows)
     hashes = pc.ascii_lower(present) if on == "uid" else ids.hash_pairs(pa.nulls(len(present), pa.string()), present)
@@ -154,7 +156,7 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
 
 
 def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
-    """Raises RecipeError where files cannot be read, or hold different types."""
+    """Raises RecipeError if files cannot be read, or have different types."""
     names = join.columns.items()
     with reraised(RecipeError, where, pa.ArrowException, OSError, ValueError):
         readers = [_open(file.path, join, where) for file in files]
@@ -174,7 +176,7 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A file of a join: its columns, how many rows it has (None where it does not say), and which column is the key."""
+    """A file of a join: its columns, its rows (None if unknown), and its key column."""
 
     path: str
     form: str
@@ -207,11 +209,11 @@ class _Reader:
 
 
 def _open(path: str, join: Join, where: str) -> _Reader:
-    """Raises RecipeError where the file has not the columns."""
+    """Raises RecipeError if the file lacks columns."""
     rows = None
     with _opened(path) as file:
         magic = file.read(6)
-    with _opened(path) as file:  # again: what is packed cannot go back
+    with _opened(path) as file:  # open again, because a compressed file cannot seek back
         if magic[:4] == b"PAR1":
             form, footer = "parquet", read_footer(file)
             columns, rows = footer.schema.to_arrow_schema(), footer.num_rows
@@ -231,7 +233,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
         if columns.names.count(name) > 1:
             problem = f"{path} has two columns {name!r}"
             raise RecipeError(f"{where}: {problem}; accepted: one of each name that the join uses")
-    if form == "csv":  # in which 00012 is no number
+    if form == "csv":  # in CSV, 00012 must stay text
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():
         problem = f"column {key!r} is {columns.field(key).type}"
@@ -253,7 +255,7 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def _npy_rows(file: Any, path: str) -> int:
-    """Return how many uids an .npy holds; the file is then at the first. Raises ValueError where it holds others."""
+    """Return the number of uids in an .npy; the file is then at the first. Raises ValueError for other contents."""
     shape, _, kind = read_npy_header(file)
     if kind == _PAIR and len(shape) == 1:
         return shape[0]

@@ -1,6 +1,6 @@
-"""The plan of a run: lists the input files and groups consecutive ones into units, which Beam distributes.
+"""Plans a run: lists the input files and groups consecutive parts into units, which Beam distributes.
 
-The plan depends on the recipe's inputs alone, so the same inputs give the same units; no sample is looked at.
+The plan depends only on the recipe's inputs, so the same inputs give the same units. Planning looks at no sample.
 """
 
 import zlib
@@ -28,11 +28,11 @@ from curate.recipe.source import Source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
 
-# Of small and of large pools with images: some ten of img2dataset's tars of 10,000 images at 256 pixels. In memory are
+# For small and large pools with images: about ten of img2dataset's tars with 10,000 images at 256 pixels. Memory holds
 # a unit's tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).
 UNIT_BYTES = (1 << 10, 2 << 30)
-UNIT_ROWS = (25_000, 100_000)  # of one without
-UNITS = 16  # small pools are cut into about as many units, so that all cores have work
+UNIT_ROWS = (25_000, 100_000)  # for a pool without images
+UNITS = 16  # small pools are split into about as many units, so that all cores have work
 
 
 Planned = Sequence[tuple[Source, PlannedSource]]
@@ -41,20 +41,22 @@ NamedParts = tuple[str, tuple[InputPart, ...]]  # of a unit, with the name of th
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Consecutive parts of one source, a partition of the input."""
+    """Consecutive parts of one source; units partition the input."""
 
-    index: int  # its place in the plan, which names its files
+    index: int  # its position in the plan, which names its files
     source: str  # the name of its source
     parts: tuple[InputPart, ...]
-    reuse_index: int | None = None  # the place of the unit of the same key in the run to reuse, where that has one
-    reuse_chunk: Chunk | None = None  # the chunk that it is in there
-    chunk: Chunk | None = None  # the chunk that holds it in this run's folder, where that was published before
-    last: int | None = None  # of a chunk in a finished run, one unit to its readers: the number of its last unit
-    moved: tuple[str, str] | None = None  # the folder of its files, and the one that they were in for the run to reuse
+    reuse_index: int | None = None  # the index of the unit with the same key in the run to reuse, if it has one
+    reuse_chunk: Chunk | None = None  # the chunk that contains it there
+    chunk: Chunk | None = None  # the chunk that contains it in this run's folder, if it is published
+    last: int | None = (
+        None  # for a chunk in a finished run, which readers treat as one unit: the index of its last unit
+    )
+    moved: tuple[str, str] | None = None  # the folder for its files, and their folder in the run to reuse
 
     @property
     def before(self) -> "Unit":
-        """The unit as an older run or round has it: its files where they were, with all their rows."""
+        """The unit in an older run or round: its files in their old place, with all rows."""
         folder, old = self.moved or ("", "")
         parts = (replace(part, path=old + part.path.removeprefix(folder), left_out=()) for part in self.parts)
         return replace(self, parts=tuple(parts), moved=None)
@@ -65,13 +67,13 @@ class Unit:
 
     @property
     def title(self) -> str:
-        """What people read: its name, and its files, or the first of them."""
+        """A label for people: its name, and its files, or the first of them."""
         others = f" and {len(self.parts) - 1:,} more" if self.parts[1:] else ""
         return f"unit {self.name} ({self.parts[0].path}{others})"
 
     @property
     def key(self) -> str:
-        """Digest of everything that determines what is measured but the recipe; not of its place among the units."""
+        """Digest of everything that determines its measurements except the recipe; its index does not matter."""
         return ids.digest([self.source, [_determining(part) for part in self.parts]])
 
 
@@ -84,7 +86,7 @@ def _determining(part: InputPart) -> list[Any]:
 
 
 class PackedUnits(Sequence[Unit]):
-    """Units as a plan holds them, while all else that happens needs memory: compressed, a few hundred together."""
+    """A plan's units, compressed in groups of a few hundred, since memory is needed for other things."""
 
     _TOGETHER = 512
     _JSON = TypeAdapter(list[Unit])
@@ -120,21 +122,23 @@ class PackedUnits(Sequence[Unit]):
 
 @dataclass(frozen=True)
 class Pool:
-    """What all units have in common; small, so that it can go along to every worker."""
+    """Facts common to all units; small, so that every worker can have it."""
 
     key: str  # digest of all units
-    has_images: bool  # whether samples have images, or are rows of text
-    rows: int | None  # how many there are; None where listing does not state it
-    supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
-    scores: pa.Schema  # name and type of the score columns that the pool supplies, those joined to it included
-    output: pa.Schema | None  # of a pool without images: all inputs' columns but `uid`, which curated Parquet has
+    has_images: bool  # otherwise samples are rows of text
+    rows: int | None  # None if listing does not tell
+    supplied: frozenset[str]  # parts of a sample that columns supply (such as url, width, language)
+    scores: pa.Schema  # name and type of the pool's score columns, including joined ones
+    output: pa.Schema | None  # for a pool without images: all input columns except `uid`, for curated Parquet
     embeddings: dict[str, int] = field(default_factory=dict)  # dimensions of the supplied `measure.embeddings`
-    files: int = 0  # input files; unknown of a run that is opened again
-    groups: Mapping[str, tuple[ScoreGroup, ...]] = field(default_factory=dict)  # of each source; likewise
-    listed: str = ""  # digest of all units as they were before anything was tried again; likewise
+    files: int = 0  # input files; 0 in a run that is opened again
+    groups: Mapping[str, tuple[ScoreGroup, ...]] = field(
+        default_factory=dict
+    )  # by source; empty in a run that is opened again
+    listed: str = ""  # digest of all units before any retries; likewise
 
     def without_named(self, columns: Collection[str]) -> "Pool":
-        """Return the pool without columns of these names (lower case) that it supplies as expressions name them."""
+        """Return the pool without supplied columns of these names (lower case), which expressions would find."""
         groups = {
             source: tuple(group for group in of_source if not (group.is_named and group.columns[0].lower() in columns))
             for source, of_source in self.groups.items()
@@ -163,14 +167,13 @@ def make_plan(
     named: Collection[str] = (),
     retries: Retries | None = None,
 ) -> Plan:
-    """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
+    """List the inputs and group them. With `content`, fingerprints hash the files; otherwise they use etag or mtime.
 
-    A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits
-    the pool. `named` are the columns that the recipe's expressions name, in lower case: those that an input has are
-    supplied. What `retries` says is tried again in units of its own, after all others, so that those keep their
-    numbers.
+    A unit has parts up to `unit_size` bytes, or rows in a pool without images; None: a size that suits the pool.
+    `named` are the columns in the recipe's expressions (lower case); an input's columns among them are supplied.
+    `retries` lists rows to retry, in units of their own after all others, so that the others keep their numbers.
 
-    Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
+    Raises RecipeError if a file is missing, no file of a source can be used, or the sources do not fit together.
     """
     embeddings = recipe.measure.embeddings
     sources = [(source, plan_source(source, embeddings, content)) for source in recipe.input]
@@ -246,10 +249,10 @@ def _number(units: Iterable[NamedParts]) -> Iterator[Unit]:
 def _with_retries(
     units: Iterable[Unit], sources: Sequence[Source], retries: Retries, has_images: bool, size: int
 ) -> Iterator[NamedParts]:
-    """Yield the parts of units without the rows that are tried again, then those of units of these, round by round."""
+    """Yield the units' parts without the rows to retry, then parts with these rows, round by round."""
     downloading = {source.name: (source, kind) for source in sources if (kind := find_downloading(source))}
     tried = {name: retries.by_list(name) for name in downloading}
-    lists: dict[str, dict[str, InputPart]] = {name: {} for name in downloading}  # a part of each list that has some
+    lists: dict[str, dict[str, InputPart]] = {name: {} for name in downloading}  # one part of each list with retries
     for unit in units:
         parts = list(unit.parts)
         if by_list := tried.get(unit.source):

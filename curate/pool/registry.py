@@ -1,7 +1,7 @@
 """The registry of input formats.
 
-A new one is a file of `formats` and a line here, or the entry point of another package in the group `curate.formats`,
-named as its key and naming an object of its class.
+To add one, add a file to `formats` and a line here, or register an object of its class in another package as an entry
+point in the group `curate.formats`, under the format's key.
 """
 
 from contextlib import suppress
@@ -36,14 +36,14 @@ def find_format(source: Source) -> InputFormat:
 
 
 def recognize(listed: FoundFiles) -> tuple[str, Recognized] | None:
-    """Return the format that reads the most of some files, and how; of equals a package's. None where none does."""
+    """Return the format that reads the most files, and how; ties go to other packages. None if no format reads any."""
     kinds = sorted(FORMATS.kinds(), key=lambda key: FORMATS.package(key) is None)
     recognized = [(key, found_by) for key in kinds if (found_by := FORMATS.find(key).recognize(listed))]
     return max(recognized, key=lambda pair: pair[1].files, default=None)
 
 
 def suggest(source: Source, listed: FoundFiles) -> str:
-    """Return which other format reads more of a source's files than its own, for a message; empty where none does."""
+    """Return which other format reads more of a source's files, for a message; empty if none does."""
     by_itself, other = find_format(source).recognize(listed), recognize(listed)
     if other is None or (by_itself and by_itself.files >= other[1].files):
         return ""
@@ -52,12 +52,14 @@ def suggest(source: Source, listed: FoundFiles) -> str:
 
 
 def plan_source(source: Source, embeddings: Embeddings, content: bool) -> PlannedSource:
-    """Return what a source's format lists. Raises RecipeError, which names the format that reads its files instead."""
+    """Return a source's listing. Raises RecipeError, which names the format that can read the files."""
     kind, hint = find_format(source), ""
     try:
         planned = kind.plan(source, embeddings, content)
     except RecipeError as error:
-        if source.paths and not isinstance(error.__context__, OSError):  # of a store that would be waited for again
+        if source.paths and not isinstance(
+            error.__context__, OSError
+        ):  # not if a store failed, which would block again
             with suppress(RecipeError, OSError):
                 hint = suggest(source, FoundFiles.look(source.paths[0], source.storage))
         if hint:

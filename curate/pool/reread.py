@@ -1,7 +1,7 @@
-"""Rows of a unit read again from the inputs, as they were measured: to be emitted, shown to models or people, searched.
+"""Reads rows of a unit again from the inputs, for shards, models, pages, or search.
 
-The state of each file, and how many rows each part has, are in the footer note of the unit's `samples`. A file that
-changed since, or an image with another sha256, ends the run.
+The footer note of the unit's `samples` has the state of each file and the rows in each part. If a file has changed, or
+an image has another sha256, the run ends.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class UnitRereader:
-    """Reads rows of a measured unit again. Rows are numbers within the unit, ascending (int64).
+    """Reads rows of a measured unit again. Row numbers are in the unit, ascending (int64).
 
-    All methods raise RunError where an input file, or an image in it, has changed since it was measured, and OSError
-    where one cannot be read.
+    All methods raise RunError if an input file or image has changed since it was measured, and OSError if one cannot be
+    read.
     """
 
     unit: Unit
@@ -33,9 +33,9 @@ class UnitRereader:
     tables: UnitTables
 
     def samples(self, samples: pa.Table, members: pa.Table | None = None) -> Iterator[InputSample]:
-        """Yield samples; `samples` has their columns row and format, `members` their wanted members; None: all.
+        """Yield samples. `samples` has their columns row and format, `members` their wanted members; None: all members.
 
-        Images are checked where `samples` has the columns key and sha256 too.
+        Images are checked if `samples` has the columns key and sha256.
         """
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
@@ -51,7 +51,7 @@ class UnitRereader:
                 yield sample
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
-        """Yield the image file of each row, None where it is not whole any more."""
+        """Yield each row's image file, None if it is incomplete."""
         samples = self.tables.read("samples", ["offset", "bytes", "shard", "key", "sha256"]).take(rows)
         for part, wanted in self._parts(rows, samples):
             images = find_format(self.source).reread_images(self.source, part, wanted)
@@ -60,7 +60,7 @@ class UnitRereader:
                 yield image
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
-        """Yield rows without images as tables of these columns, part by part."""
+        """Yield rows without images as tables with these columns, part by part."""
         samples = self.tables.read("samples", ["key", "offset"]).take(rows)
         for part, wanted in self._parts(rows, samples):
             yield find_format(self.source).reread_table(self.source, part, wanted, output)
@@ -68,7 +68,7 @@ class UnitRereader:
     def _parts(
         self, rows: Places, samples: pa.Table, members: pa.Table | None = None
     ) -> Iterator[tuple[InputPart, PartRows]]:
-        """Yield the parts that hold some rows, and these; a part is checked before, and when the next is requested."""
+        """Yield the parts with requested rows, and these rows; a part is checked before and after its use."""
         note, read = self.tables.note("samples"), find_format(self.source).state
         first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
@@ -90,7 +90,7 @@ def _measured(samples: pa.Table) -> Iterator[list[str | None]]:
 def _check_image(
     part: InputPart, image: bytes | memoryview | None, file: str | None, key: str | None, digest: str | None
 ) -> None:
-    """Raise RunError if an image is not the one that was measured, by its sha256; None is not compared."""
+    """Raise RunError if an image's sha256 differs from the measured one; None is not compared."""
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
         problem = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
         remedy = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
@@ -99,8 +99,8 @@ def _check_image(
 
 
 def file_images(source: Source, path: str, positions: Places, samples: pa.Table) -> Iterator[bytes | None]:
-    """Yield the image file of rows of one input file, whatever its state: at these places in it, ascending.
+    """Yield the images of rows in one input file, whatever its state, at ascending positions in the file.
 
-    `samples` has their columns offset and bytes. None where an image is not whole any more. Raises OSError.
+    `samples` has their columns offset and bytes. None if an image is incomplete. Raises OSError.
     """
     return find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(positions, samples))

@@ -1,4 +1,4 @@
-"""Finds which rows of a finished run another attempt may mend: what `curate run --retry` tries again."""
+"""Finds rows of a finished run that may succeed on another attempt, for `curate run --retry`."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -21,9 +21,9 @@ _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"
 
 
 def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Source]) -> pa.Table:
-    """Return the rows of lists of a finished run that may come on another attempt: schema.RETRIES but `round`.
+    """Return the rows of lists that may succeed on another attempt: schema.RETRIES without `round`.
 
-    In memory are failures of one part of their file, and the rows that are returned.
+    Memory holds one part's failures, and the returned rows.
     """
     remaining, tables = iter(units), [_COLUMNS.empty_table()]
     if not any(map(find_downloading, sources)):
@@ -41,7 +41,7 @@ def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Sou
                     unit = next(unit for unit in remaining if unit.index == index)
                 source = find_source(sources, unit.source)
                 kind = find_downloading(source)
-                assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come
+                assert kind and isinstance(source, UrlsSource)  # other formats do not tell whether a row may succeed
                 parts = {kind.shard(source, part): part for part in unit.parts}
                 lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
                 for _, may_pass, reason, detail, shard, key, attempts in of_unit:

@@ -1,4 +1,4 @@
-"""What each source adds to table `scores`: columns of its inputs and of its joins, in groups that have one key each."""
+"""Which columns each source adds to table `scores`, from its inputs and joins, in groups with one key each."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from curate.pool.registry import find_format
 from curate.read.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.recipe.source import Source
 
-SUPPLIED = "the pool"  # the group of the columns that inputs supply, whatever a recipe names
+SUPPLIED = "the pool"  # the group of columns from inputs, whatever a recipe names
 
 
 @dataclass(frozen=True)
 class ScoreGroup:
     """Columns of table `scores` that a source supplies together, under one key."""
 
-    name: str  # unique among the groups of a source, and among signals
+    name: str  # unique among the source's groups and signals
     columns: tuple[str, ...]
-    join: int | None = None  # the place among the source's joins of the one that gives them; None: its inputs do
+    join: int | None = None  # the position of the join that supplies them; None: the inputs do
     digest: str = ""  # of the join
 
     @property
@@ -33,13 +33,13 @@ class ScoreGroup:
 def find_score_groups(
     sources: Sequence[tuple[Source, PlannedSource]], named: Collection[str]
 ) -> tuple[dict[str, tuple[ScoreGroup, ...]], pa.Schema]:
-    """Return what each source supplies of table `scores`, and the columns of all sources, each of one type."""
+    """Return each source's groups in table `scores`, and all sources' columns, each with one type."""
     groups: dict[str, tuple[ScoreGroup, ...]] = {}
-    fields: dict[str, pa.Field] = {}  # by name in lower case
+    fields: dict[str, pa.Field] = {}  # by lower-case name
     for source, planned in sources:
         joins = [_identify(source, planned, index) for index in range(len(source.join))]
         joined = {name.lower() for columns, _ in joins for name in columns.names}
-        # A column that holds integers in one file and floats in another is a score in both.
+        # If a column has integers in one file and floats in another, it is a score in both.
         always = list(dict.fromkeys(name for kind in planned.columns for name in kind.scores))
         asked = dict.fromkeys(name for kind in planned.columns for name in kind.nameable if name.lower() in named)
         extra = [name for name in asked if name not in always and name.lower() not in {*schema.OWN_COLUMNS, *joined}]
@@ -60,7 +60,7 @@ def find_score_groups(
 
 
 def _identify(source: Source, planned: PlannedSource, index: int) -> tuple[pa.Schema, str]:
-    """Return what a join of a source gives. Raises RecipeError where the source's rows have nothing to be joined on."""
+    """Return a join's group. Raises RecipeError if the source's rows lack the key."""
     on, label = source.join[index].on, f"input {source.name!r}: join.{index}"
     if on not in KEYS:
         columns = {name for kind in planned.columns for name in (*kind.scores, *kind.nameable)}

@@ -1,7 +1,7 @@
-"""Crawls: WAT and WARC files of Common Crawl, whose rows are links to images with their texts.
+"""Crawls: WAT and WARC files of Common Crawl. A row is a link to an image with its text.
 
-A part is a span of a file of gzip members, or a file. A span that cannot be read is a row that failed, as
-`damaged_record`, whose key is where it begins. Kept rows are read again by the offsets of their pages.
+A part is a span of a file of gzip members, or a whole file. An unreadable span is a failed row with the status
+`damaged_record`, whose key is its start. Kept rows are read again by the offsets of their pages.
 """
 
 import itertools
@@ -35,8 +35,8 @@ from curate.read.listing import list_source
 from curate.recipe.files import read_whole, unpack
 from curate.recipe.source import Source
 
-_SPAN = 1 << 26  # bytes of a part: some 90,000 rows of a WAT
-_ROW_BYTES = 750  # of a WAT, packed: 300 MB have 405,232 links with an alt-text (cc2dataset's README)
+_SPAN = 1 << 26  # bytes per part: some 90,000 rows of a WAT
+_ROW_BYTES = 750  # compressed bytes per row of a WAT: 300 MB have 405,232 links with an alt-text (cc2dataset's README)
 _BATCH_ROWS = 1 << 14
 _LISTS = (".paths", ".paths.gz")
 _SERVER = "https://data.commoncrawl.org/"
@@ -50,7 +50,7 @@ _OTHER_TYPE = re.compile(rf'"WARC-Type"\s*:\s*"(?:{_OTHER_TYPES})"'.encode())
 
 
 def read_pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
-    """Yield the pages of a span, in order. Raises OSError where the file cannot be read."""
+    """Yield the pages of a span, in order. Raises OSError if the file cannot be read."""
     if stream.has_members:
         yield from _pages(stream, start, stop)
     elif start == 0:
@@ -71,7 +71,7 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
             lost = Lost(item.offset, item.offset, one_line(error, 200))
         if before:
             yield before
-        # The next span begins with such a member; of what else is lost behind the last record it sees nothing
+        # If the span ends with such a member, the next one reports it, but no loss before it
         if is_beyond or (isinstance(item, Lost) and item.start >= stop and stream.is_member(item.start)):
             return
         if lost:
@@ -89,7 +89,7 @@ def _read_page(record: Record, file: str) -> Page | None:
         return replace(page, offset=record.offset, record_id=record.headers.get("warc-record-id"))
     content_type = record.headers.get("content-type")
     is_json = "json" in content_type if content_type else b"{" in record.content[:16]
-    # Of another type, which it names: not parsed. One that names none may be a damaged response.
+    # Other types are not parsed. A record without a type may be a damaged response.
     if not is_json or (b'"response"' not in record.content and _OTHER_TYPE.search(record.content)):
         return None
     document = wat.read_json(record.content)
@@ -103,10 +103,10 @@ def _read_page(record: Record, file: str) -> Page | None:
 
 
 def _completes(page: Page, record: Record) -> bool:
-    """Return whether a record is the metadata of a page, which then has them. Raises ValueError if it is damaged."""
+    """Return whether a record is metadata, after adding it to its page. Raises ValueError if it is damaged."""
     if record.is_response or not page.images:
         return False
-    if record.content[:1] != b"{":  # of a WARC: lines of fields
+    if record.content[:1] != b"{":  # in a WARC, metadata are lines of fields
         is_its = record.headers.get("warc-concurrent-to") == page.record_id
         facts = html.page_facts(record) if is_its else {}
     elif b"WARC-Metadata-Metadata" in record.content:
@@ -139,11 +139,11 @@ class CrawlSource(Source):
     """Which texts of an image are rows. With `alt+title`, an image with two texts is two rows."""
 
     def row_fields(self) -> dict[str, Any]:
-        return super().row_fields() | {"version": 2}  # of the code: HTTP:// is lowered since
+        return super().row_fields() | {"version": 2}  # version of the code: since 2, HTTP:// becomes lower case
 
 
 class CommonCrawlInput(interface.InputFormat):
-    """Links to images, of WAT and WARC files."""
+    """Links to images in WAT and WARC files."""
 
     key = "commoncrawl"
     section = CrawlSource
@@ -151,14 +151,14 @@ class CommonCrawlInput(interface.InputFormat):
     opens_files = False
 
     def plan(self, source: CrawlSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the files, those of lists of paths too, and cut them into spans; none is opened."""
+        """List the files, including those in lists of paths, and split them into spans; none is opened."""
         interface.need_package(source, "resiliparse", "crawl")
         parts: list[InputPart] = []
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
             for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
                 groups = start, stop
-                # One without bytes is not opened: it may be the kernel's messages, which would be waited for
+                # An empty file is not opened: a file of the kernel's messages would block
                 error = file.fault or (None if file.size else ("empty_file", "0 bytes"))
                 parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=error))
         return PlannedSource(tuple(parts), (interface.FileColumns.of(COLUMNS, Columns()),))
@@ -221,7 +221,7 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
             continue
         try:
             is_beside = not source.prefix or split_protocol(path)[0] == split_protocol(source.prefix)[0]
-            storage = source.storage if is_beside else {}  # else they are of the files
+            storage = source.storage if is_beside else {}  # otherwise the options belong to the files
             content = unpack(read_whole(path, _MAX_LIST, storage), _MAX_LIST)
             lines = [line for line in content.decode().replace("\r\n", "\n").split("\n") if line.strip()]
         except (OSError, ValueError, ImportError) as error:
@@ -240,9 +240,9 @@ def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
 
 
 def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, Counter[str]]:
-    """Return the rows of pages, with the offset of each one's page (int64), and what was counted in them."""
+    """Return the pages' rows, each with its page's offset (int64), and the counts."""
     counts: Counter[str] = Counter()
-    rows: list[tuple[Any, ...]] = []  # number of the page, and what `_OF_ROW` names
+    rows: list[tuple[Any, ...]] = []  # page number, and the columns in `_OF_ROW`
     images = 0
     for number, page in enumerate(pages):
         counts.update(page.counts)
@@ -261,7 +261,7 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, Coun
             of_pages = [value and value[:MAX_OF_PAGE] for value in of_pages]
         columns[field.name] = pa.array(of_pages, field.type).take(pa.array(numbers, pa.int64()))
     counts[ROWS] += len(rows)
-    if not with_title:  # an image with a title alone is no row then
+    if not with_title:  # then an image with only a title is no row
         counts["no_text"] += images - len(rows)
     table = pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS)
     offsets = pa.array([page.offset for page in pages], pa.int64()).take(pa.array(numbers, pa.int64()))
@@ -269,7 +269,7 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, Coun
 
 
 def _pieces(page: Page) -> Iterator[Page]:
-    """Yield a page in pieces of at most as many images as a batch has rows; the first has its counts."""
+    """Yield a page in pieces with at most a batch of images; the first piece has the counts."""
     for start in range(0, max(1, len(page.images)), _BATCH_ROWS):
         counts = Counter() if start else page.counts
         yield replace(page, images=page.images[start : start + _BATCH_ROWS], counts=counts)

@@ -1,9 +1,9 @@
-"""Links to images in a page of a WARC file: the HTML that a crawler was given, parsed by lexbor as browsers do it.
+"""Extracts links to images from a page in a WARC file, whose HTML lexbor parses as browsers do.
 
-The URL of an `img` is the first of these that is one: the attributes of lazy loading (where src is a placeholder), src,
-and the largest of srcset and of the sources of a `picture` around it. The charset is that of the HTTP header, else of
-`<meta>`, else detected. Many attributes or unclosed elements take lexbor the square of their number (200,000: 90 s),
-so a large page is parsed in a subprocess, and is lost if that takes too long.
+The URL of an `img` is the first valid one of: its lazy-loading attributes (src is then a placeholder), src, and the
+largest in srcset and in the sources of its `picture`. The charset is that in the HTTP header, else in `<meta>`, else
+detected. With many attributes or unclosed elements, lexbor takes quadratic time (200,000: 90 s). So a subprocess parses
+large pages, and a page that takes too long is lost.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from curate.pool.crawl.records import Record
 from curate.pool.crawl.wat import read_date, read_facts
 
 MAX_HTML = 1 << 25  # bytes, decoded
-MAX_SECONDS = 10  # of CPU, for a page of more than _LARGE characters; of fewer none takes more than some 2 s
+MAX_SECONDS = 10  # of CPU, for pages with more than _LARGE characters; smaller ones take at most about 2 s
 _LARGE = 1 << 17
 # OBELICS' list
 LAZY = (
@@ -32,8 +32,8 @@ _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
 _TYPES = ("text/html", "application/xhtml+xml")
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 _META_BYTES = 4096
-_MAX_SOURCES = 100  # nodes before an image in its `picture` that are looked at, text between sources too
-# Of a candidate of srcset: its URL, which commas may be within, its width or density, and its end. None goes back
+_MAX_SOURCES = 100  # nodes before an image in its `picture` to search, including text
+# A candidate in srcset: its URL, which may contain commas, its width or density, and its end. Nothing backtracks
 _CANDIDATE = re.compile(r"[\s,]*+(\S++)", re.ASCII)
 _SIZE = re.compile(r"\s*+(\d++(?:\.\d++)?+)([wx])", re.ASCII)
 _REST = re.compile("[^,]*+")
@@ -43,7 +43,7 @@ _of_thread = threading.local()
 
 
 def find_links(record: Record) -> Page | None:
-    """Return a page's images; None where it is no HTML. Raises ValueError if it cannot be decoded or takes too long."""
+    """Return a page's images; None if it is no HTML. Raises ValueError if it cannot be decoded or takes too long."""
     from fastwarc.warc import WarcRecord
 
     response = WarcRecord()
@@ -65,7 +65,7 @@ def find_links(record: Record) -> Page | None:
 
 
 def read_links(text: str, facts: dict[str, Any], headers: list[tuple[str, str]]) -> Page:
-    """Return the images of a page, of which these facts and headers of HTTP are known."""
+    """Return a page's images; these of its facts and HTTP headers are known."""
     from resiliparse.parse.html import HTMLTree
 
     document: Any = HTMLTree.parse(text).document
@@ -123,7 +123,7 @@ def _add(links: Page, base: BaseUrl, image: Any, position: int) -> None:
 
 
 def _all(document: Any, selector: str) -> tuple[Any, ...]:
-    """Return the elements that a selector has: at once, since each step of the list itself searches the page again."""
+    """Return the matches of a selector as a list, because each step of lexbor's own list searches the page again."""
     return document.query_selector_all(selector)[:]  # type: ignore[no-any-return]
 
 
@@ -133,7 +133,7 @@ def _before(node: Any) -> Iterator[Any]:
 
 
 def _first_url(candidates: list[tuple[str, str | None]], base: BaseUrl) -> tuple[str, str] | None:
-    """Return the attribute and the URL of the first candidate that has one; None without."""
+    """Return attribute and URL of the first valid candidate, or None."""
     for name, value in candidates:
         url, reason = read_url(value, base) if value else ("", "no_url")
         if not reason:
@@ -142,7 +142,7 @@ def _first_url(candidates: list[tuple[str, str | None]], base: BaseUrl) -> tuple
 
 
 def largest_first(sets: list[str | None]) -> list[str]:
-    """Return the URLs of values of srcset, by width, else by density, the largest first; of equals the first."""
+    """Return the URLs in srcset values by width, else by density, largest first; ties keep their order."""
     sizes = []
     for text in filter(None, sets):
         at = 0
@@ -156,14 +156,14 @@ def largest_first(sets: list[str | None]) -> list[str]:
 
 
 def page_facts(record: Record) -> dict[str, Any]:
-    """Return languages and charset of a page, by the record of metadata behind its response."""
+    """Return a page's languages and charset, from the metadata record after it."""
     lines = record.content.decode(errors="replace").splitlines()
     fields = [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
     return read_facts(fields)
 
 
 def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
-    """Return what a function gives in a subprocess of this thread. Raises ValueError as it does, or where that ends."""
+    """Run a function in a subprocess of this thread. Raises its ValueError, or one if the subprocess dies."""
     if not hasattr(_of_thread, "process"):
         _of_thread.process = Subprocess("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
     try:

@@ -1,6 +1,6 @@
-"""Links of a page to images, and their texts: absolute URLs and texts on one line, or why there is none.
+"""A page's links to images and their texts: cleans both, or gives the reason to refuse them.
 
-What is refused is counted by reason (`REFUSED`), and is no row: most images of the web have no text.
+Refused links are counted by reason (`REFUSED`) and are no rows: most images on the web have no text.
 """
 
 import re
@@ -16,9 +16,9 @@ import pyarrow as pa
 from curate.base.schema import define
 
 MAX_URL = 2048  # characters
-MAX_OF_PAGE = 2048  # characters of a text about a page, which each of its rows has; more is cut off
-_MAX_BASE = 1 << 14  # characters: nothing relative is joined with a longer one, which takes its length for each link
-IMAGES, PAGES, ROWS = "images", "pages", "rows"  # counted beside what is refused
+MAX_OF_PAGE = 2048  # characters in a text about the page, which each of its rows repeats; the rest is cut off
+_MAX_BASE = 1 << 14  # characters: longer bases are not joined, because each link would copy them
+IMAGES, PAGES, ROWS = "images", "pages", "rows"  # counted besides the refused links
 REFUSED = {
     "no_text": "no text, or only white space",
     "no_url": "no URL, or an empty one",
@@ -33,18 +33,18 @@ _OF_IMAGE = define(
     url=_TEXT,
     caption=_TEXT,
     key=_TEXT,
-    text_key=_TEXT,  # which text the caption is: alt or title
+    text_key=_TEXT,  # source of the caption: alt or title
     alt=_TEXT,
     title=_TEXT,
-    position=pa.int32(),  # of the image among those of its page, from 0
-    attribute=_TEXT,  # which the URL is of: src, srcset, or one of lazy loading
-    largest_url=_TEXT,  # of srcset and picture
+    position=pa.int32(),  # of the image among the page's images, from 0
+    attribute=_TEXT,  # source of the URL: src, srcset, or a lazy-loading attribute
+    largest_url=_TEXT,  # in srcset and picture
 )
 OF_PAGE = define(
     page_url=_TEXT,
     page_title=_TEXT,
     crawl_date=pa.timestamp("s"),
-    page_languages=_TEXT,  # ISO 639-3, the most frequent first, with commas
+    page_languages=_TEXT,  # ISO 639-3, most frequent first, separated by commas
     page_languages_reliable=_BOOL,
     html_lang=_TEXT,
     charset=_TEXT,
@@ -54,40 +54,40 @@ OF_PAGE = define(
     noai=_BOOL,
     noimageai=_BOOL,
     licence_url=_TEXT,
-    truncated=_TEXT,  # why the crawler cut the page; of WARC
+    truncated=_TEXT,  # why the crawler truncated the page; WARC only
     warc_file=_TEXT,  # its name, without a folder
     warc_offset=pa.int64(),  # of the page's record, in bytes
 )
 COLUMNS = define(*_OF_IMAGE, *OF_PAGE)
 
-_ENDS = "".join(map(chr, range(0x21)))  # what browsers cut off at the ends of a URL
-_WITHIN = re.compile(r"[\t\r\n]")  # and take out of it
+_ENDS = "".join(map(chr, range(0x21)))  # characters that browsers strip from a URL's ends
+_WITHIN = re.compile(r"[\t\r\n]")  # and those that they remove from it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
-_SIMPLE_PATH = re.compile(r"/(?!/)(?:[^.?#;]|(?<!/)\.)*\Z")  # which joining neither shortens nor changes
+_SIMPLE_PATH = re.compile(r"/(?!/)(?:[^.?#;]|(?<!/)\.)*\Z")  # joining leaves such a path as it is
 _PLAIN = re.compile(r"https?://[^/?#\[\x00-\x20\x7f-\x9f](?:[^\[\x00-\x1f\x7f-\x9f]*[^\[\x00-\x20\x7f-\x9f])?\Z")
 _HOST = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 
 
 @dataclass
 class Page:
-    """The images of a page that have a text and a URL, in the order of the page, with what holds for all of them."""
+    """A page's images with a text and a URL, in page order, and the page's own facts."""
 
     offset: int = 0  # of its record in the file
     record_id: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)  # of OF_PAGE, those that there are where it has images
-    # URL, alt and title, either of which may be None but not both, position, attribute, largest URL
+    facts: dict[str, Any] = field(default_factory=dict)  # the known columns of OF_PAGE, if it has images
+    # URL, alt and title (one of them may be None), position, attribute, largest URL
     images: list[tuple[str, str | None, str | None, int, str, str | None]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # PAGES, IMAGES and reasons of REFUSED
+    counts: Counter[str] = field(default_factory=Counter)  # PAGES, IMAGES, and reasons in REFUSED
 
 
 class BaseUrl:
-    """What the URLs of a page are relative to: its own URL, or that of its `base`."""
+    """The base of relative URLs: the page's URL, or its `base` element."""
 
     def __init__(self, page: str, base: Any = None) -> None:
         self.url = page
         if isinstance(base, str) and base.strip(_ENDS):
-            with suppress(ValueError):  # of a host such as http://[x
+            with suppress(ValueError):  # a host such as http://[x
                 self.url = urljoin(page, base.strip(_ENDS))
         begin = self.url.find("/", 8) if _ABSOLUTE.match(self.url) else -1
         self.url = self.url[: _MAX_BASE + 1]
@@ -96,8 +96,10 @@ class BaseUrl:
         self._origin = origin if is_plain else ""
 
     def join(self, url: str) -> str:
-        """Return an absolute URL, which is too long where the base is. Raises ValueError where there is none."""
-        if scheme := _ABSOLUTE.match(url):  # HTTP:// is lowered, as `urljoin` does where the page has the same scheme
+        """Return an absolute URL, or a too long one if the base is too long. Raises ValueError if there is none."""
+        if scheme := _ABSOLUTE.match(
+            url
+        ):  # HTTP:// becomes lower case, as `urljoin` does if the page has the same scheme
             return scheme[0].lower() + url[scheme.end() :]
         if self._origin and _SIMPLE_PATH.match(url):
             return self._origin + url
@@ -105,8 +107,8 @@ class BaseUrl:
 
 
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
-    """Return an absolute URL, cleaned as browsers do it, and nothing; or nothing, and a reason of REFUSED."""
-    if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # as most are
+    """Return an absolute URL cleaned as in browsers and an empty reason; or an empty URL and a reason in REFUSED."""
+    if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # most URLs
         return url, ""
     reason = ""
     if not isinstance(url, str) or not (url := _WITHIN.sub("", url.strip(_ENDS))):
@@ -132,20 +134,20 @@ def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
 
 
 def read_text(text: Any) -> str | None:
-    """Return a text on one line, without white space at its ends (MetaCLIP 2); None where nothing is left."""
+    """Return a text on one line, without white space at its ends (MetaCLIP 2); None if nothing is left."""
     return (text.replace("\n", " ").replace("\r", " ").strip() or None) if isinstance(text, str) else None
 
 
 def join_values(pairs: Iterable[tuple[Any, Any]], name: str) -> str | None:
-    """Return the values of headers, or of `<meta>`, of a name in any case, behind each other; None without one."""
+    """Return the joined values of a header or `<meta>` name, ignoring case; None if there is none."""
     values = (read_text(value) for key, value in pairs if isinstance(key, str) and key.strip().lower() == name)
     return ", ".join(filter(None, values)) or None
 
 
 def read_directives(metas: Sequence[tuple[Any, Any]], headers: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
-    """Return the columns of OF_PAGE for what robots may do, by names and values of `<meta>` and of headers."""
+    """Return the columns of OF_PAGE for robots directives, from `<meta>` and headers."""
     robots, robots_header = join_values(metas, "robots"), join_values(headers, "x-robots-tag")
     reservation = join_values(headers, "tdm-reservation") or join_values(metas, "tdm-reservation")
     columns = {"robots_meta": robots, "robots_header": robots_header, "tdm_reservation": reservation}
-    words = set(re.split(r"[\s,:;]+", f"{robots} {robots_header}".lower()))  # whichever robot they are for
+    words = set(re.split(r"[\s,:;]+", f"{robots} {robots_header}".lower()))  # for any robot
     return columns | {"noai": "noai" in words, "noimageai": "noimageai" in words}

@@ -1,8 +1,8 @@
-"""Records of a WARC or WAT file in order, from any place on, and what of the file cannot be read.
+"""Reads the records of a WARC or WAT file in order, from any position, and reports unreadable spans.
 
-In: a file of gzip members, one a record, as Common Crawl has them, or one that is not packed. Out: records with their
-offset, and `Lost` spans: behind damage, the next record is searched for. A file of members can be read in pieces: a
-piece has the records whose members begin in it.
+Input: a file of gzip members, one per record, as Common Crawl writes them, or an uncompressed file. Output: records
+with their offset, and `Lost` spans: after damage, the reader searches for the next record. A file of members can be
+read in pieces; a piece has the records whose members begin in it.
 """
 
 import re
@@ -18,25 +18,25 @@ _MEMBER = re.compile(re.escape(_MAGIC))
 _RECORD = re.compile(rb"WARC/\d")
 _BREAK = re.compile(rb"\r?\n\r?\nWARC/\d")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_BLOCK, _STEP = 1 << 20, 1 << 16  # bytes that are read, and unpacked, at a time
-_MAX_HEAD = 1 << 16  # bytes of a record's headers
-_HEAD = 64  # bytes of a member, unpacked, by which it is a record's
-MAX_RECORD = 1 << 25  # bytes, unpacked: of more, as a bomb has, the record is lost
+_BLOCK, _STEP = 1 << 20, 1 << 16  # bytes per read, and per decompression step
+_MAX_HEAD = 1 << 16  # bytes in a record's headers
+_HEAD = 64  # unpacked bytes that identify a record
+MAX_RECORD = 1 << 25  # unpacked bytes; a larger record, such as a bomb, is lost
 _TYPES = ("response", "metadata")
 
 
 class Record(NamedTuple):
     """A record."""
 
-    offset: int  # of its member, or in a file that is not packed
-    is_response: bool  # else it is one of metadata, by WARC-Type
+    offset: int  # of its gzip member, or in an uncompressed file
+    is_response: bool  # otherwise metadata, by WARC-Type
     content: bytes
-    headers: dict[str, str]  # by their names in lower case
+    headers: dict[str, str]  # by lower-case name
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A span of the file of which no record can be read: from `start` to before `stop`, in bytes."""
+    """A span of the file without a readable record: from `start` to before `stop`, in bytes."""
 
     start: int
     stop: int
@@ -48,7 +48,7 @@ class Lost:
 
 
 class Stream:
-    """A file, of which records are read by their offsets. Methods raise OSError where it cannot be read."""
+    """A file whose records are read by offset. Methods raise OSError if it cannot be read."""
 
     def __init__(self, file: Any, name: str = "") -> None:
         self._file, self.name = file, name
@@ -57,21 +57,21 @@ class Stream:
         self.has_members = not _RECORD.match(self.read_at(0, _HEAD))
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes from a place on, fewer at the end of the file."""
+        """Return bytes at an offset, fewer at the end of the file."""
         if offset < self._start or offset + size > self._start + len(self._block):
             self._file.seek(offset)
             self._start, self._block = offset, self._file.read(max(size, _BLOCK))
         return self._block[offset - self._start : offset - self._start + size]
 
     def is_member(self, offset: int) -> bool:
-        """Return whether a record's member begins at a place."""
+        """Return whether a record begins at an offset."""
         try:
             return _RECORD.match(zlib.decompressobj(31).decompress(self.read_at(offset, 512), _HEAD)) is not None
         except zlib.error:
             return False
 
     def find_next(self, offset: int) -> int | None:
-        """Return the first place from `offset` on where a record begins; None without one."""
+        """Return the first offset from `offset` on at which a record begins, or None."""
         if self.has_members:
             return next(filter(self.is_member, self._search(_MEMBER, offset)), None)
         if offset == 0:
@@ -80,9 +80,9 @@ class Stream:
         return next((start for start in starts if start >= offset), None)
 
     def read_record(self, offset: int) -> tuple[int, dict[str, str], bytes | None]:
-        """Return where the record at a place ends, its headers, and its content; None where that is too large.
+        """Return the end of the record at an offset, its headers, and its content, which is None if too large.
 
-        Raises ValueError where it is damaged.
+        Raises ValueError if it is damaged.
         """
         end, data = self._unpack(offset) if self.has_members else (0, self.read_at(offset, _MAX_HEAD))
         head = _HEAD_END.search(data, 0, _MAX_HEAD)
@@ -112,9 +112,9 @@ class Stream:
         return end, headers, content
 
     def _unpack(self, offset: int) -> tuple[int, bytes]:
-        """Return where the gzip member at a place ends, and what it holds, up to somewhat more than a record may have.
+        """Return the end of the gzip member at an offset, and its content, up to slightly more than a record's limit.
 
-        Raises ValueError where it is damaged.
+        Raises ValueError if it is damaged.
         """
         inflate, at, pieces, size = zlib.decompressobj(31), offset, list[bytes](), 0
         if self.read_at(offset, len(_MAGIC)) != _MAGIC:
@@ -145,9 +145,9 @@ class Stream:
 
 
 def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
-    """Yield the records from the first that begins at `start` or later, and spans that are lost between them.
+    """Yield the records that begin at `start` or later, and the lost spans between them.
 
-    Of types other than response and metadata there is none. Raises OSError where the file cannot be read.
+    Records other than response and metadata are skipped. Raises OSError if the file cannot be read.
     """
     at = stream.find_next(start)
     if start == 0 and at is None:

@@ -1,6 +1,6 @@
-"""Links to images in a record of a WAT file: JSON about a page, written by ia-web-commons for Common Crawl.
+"""Reads links to images from a record of a WAT file: JSON about a page, written by ia-web-commons for Common Crawl.
 
-Everything in it is a stranger's: any value may be missing, null, or of another type, and names in any case.
+All of it is untrusted: any value may be missing, null, or of another type, and the case of names varies.
 """
 
 import json
@@ -19,7 +19,7 @@ Json = Any
 
 
 def read_json(content: bytes) -> Json:
-    """Return what JSON says, halves of surrogate pairs replaced. Raises ValueError where it is damaged."""
+    """Parse JSON, replacing lone surrogates. Raises ValueError if it is damaged."""
     try:
         return orjson.loads(content)
     except ValueError:
@@ -27,12 +27,12 @@ def read_json(content: bytes) -> Json:
 
 
 def read_header(document: Json, name: str) -> str | None:
-    """Return a header, such as WARC-Type, of the record that a record is about."""
+    """Return a header, such as WARC-Type, of the described record."""
     return _text(_dig(document, *_HEADER).get(name))
 
 
 def find_links(document: Json) -> Page:
-    """Return the images of a page, by the record about its response."""
+    """Return a page's images, from the record about its response."""
     header, container = _dig(document, *_HEADER), _dig(document, "Container")
     http = _dig(document, *_PAYLOAD, "HTTP-Response-Metadata")
     html = _dig(http, "HTML-Metadata")
@@ -73,14 +73,14 @@ def find_links(document: Json) -> Page:
 
 
 def page_facts(document: Json) -> dict[str, Any]:
-    """Return languages and charset of a page, by the record of metadata behind its response."""
+    """Return a page's languages and charset, from the metadata record after its response."""
     records = _list(_dig(document, *_PAYLOAD, "WARC-Metadata-Metadata").get("Metadata-Records"))
     values = [(_text(record.get("Name")), _text(record.get("Value"))) for record in map(_dig, records)]
     return read_facts([(name, value) for name, value in values if name and value])
 
 
 def read_facts(fields: list[tuple[str, str]]) -> dict[str, Any]:
-    """Return languages and charset of a page, by the crawler's fields `charset-detected` and `languages-cld2`."""
+    """Return a page's languages and charset, from the crawler's fields `charset-detected` and `languages-cld2`."""
     facts: dict[str, Any] = {}
     for name, value in fields:
         if name.lower() == "charset-detected":
@@ -98,7 +98,7 @@ def read_facts(fields: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def read_date(text: str | None) -> datetime | None:
-    """Return a date of WARC (UTC), to the second."""
+    """Return a WARC date (UTC), to the second."""
     try:
         date = datetime.fromisoformat(text) if text else None
         return date and (date - (date.utcoffset() or date - date)).replace(tzinfo=None, microsecond=0)
@@ -107,7 +107,7 @@ def read_date(text: str | None) -> datetime | None:
 
 
 def _dig(document: Json, *names: str) -> dict[str, Json]:
-    """Return the object that these names, each within the one before, lead to; an empty one where there is none."""
+    """Return the object at a path of keys, or an empty one."""
     for name in names:
         document = document.get(name) if isinstance(document, dict) else None
     return document if isinstance(document, dict) else {}

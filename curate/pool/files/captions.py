@@ -1,7 +1,6 @@
-"""Puts the files of a source together with their captions: of a table, of metadata files, or of a NAME.txt beside each.
+"""Joins a source's files with their captions: from a table, from metadata files, or from a NAME.txt for each.
 
-A name in a table is only compared with names that are listed, so it reaches no file. DuckDB holds the rows, in memory
-and in files.
+Names in a table are only compared with listed names, so they reach no file. DuckDB has the rows in memory and on disk.
 """
 
 import posixpath
@@ -29,7 +28,9 @@ from curate.recipe.source import Source
 
 FILE_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "path")
 _TEXTS = ("caption", "uid", "url", "key", "language")
-_UNSAFE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)  # how names begin
+_UNSAFE = re.compile(
+    r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL
+)  # beginnings of unsafe names
 _BATCH = 1 << 14
 
 _COUNTS = """
@@ -50,7 +51,7 @@ class FileColumns(Columns):
 
     file: str | None = Field(None, examples=["photo"])
     """Column of file names."""
-    # Those of sources without images, or without files
+    # Keys for sources without images or without files
     image: ClassVar[None] = None  # type: ignore[misc]
     width: ClassVar[None] = None  # type: ignore[misc]
     height: ClassVar[None] = None  # type: ignore[misc]
@@ -58,9 +59,9 @@ class FileColumns(Columns):
 
 @contextmanager
 def joined(source: Source, tree: FileTree, table: Any, wanted: FileColumns, content: bool) -> Iterator[Any]:
-    """Yield a database with table `rows`, and the columns of the tables of captions; None without any.
+    """Yield a database with table `rows`, and the columns of the caption tables; None if there are none.
 
-    Raises RecipeError where a table is missing or none, there is no image, or none with a caption; OSError.
+    Raises RecipeError if a table is missing or invalid, or if no image has a caption; OSError.
     """
     with temporary_folder() as folder, duckdb.connect(":memory:") as database:
         database.execute(f"SET TimeZone='UTC'; SET memory_limit='400MB'; SET temp_directory='{folder}'")
@@ -90,7 +91,7 @@ def _execute(database: Any, name: str) -> None:
 def _add_captions(
     source: Source, database: Any, root: str, files: Sequence[InputFile], storage: dict[str, Any], wanted: FileColumns
 ) -> pa.Schema:
-    """Write tables `captions` and `tables`; return the columns of all. Raises RecipeError where one is none."""
+    """Write tables `captions` and `tables`, and return all columns. Raises RecipeError if a file is no table."""
     named = {*FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
     named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(wanted, part))}
     lists: list[tuple[UrlList, str]] = []
@@ -122,7 +123,7 @@ def _add_captions(
     for table, column in lists:
         folder = posixpath.dirname(table.path)
         for group in read_groups(table):
-            for index, f in enumerate(group.schema):  # text that is not UTF-8, which DuckDB refuses, becomes null
+            for index, f in enumerate(group.schema):  # DuckDB rejects text that is not UTF-8, so it becomes null
                 if pa.types.is_string(f.type):
                     group = group.set_column(index, f, valid_text(whole(group[f.name])))  # noqa: PLW2901
             whole_rows = pa.concat_tables([group, columns.empty_table()], promote_options="permissive")

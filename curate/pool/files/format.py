@@ -1,8 +1,8 @@
-"""Images in folders, with captions from a table, from metadata files, or from a .txt beside each.
+"""Images in folders, with captions from a table, from metadata files, or from a .txt for each.
 
-A part is consecutive rows, sorted by name. Planning writes them into Parquet files that the parts' fingerprints name,
-since a unit's element is too small for names; the run's folder has copies for other processes, until it ends. Images
-and texts are read when they are measured, and must be as they were listed: a file that changed ends the run.
+A part is consecutive rows, sorted by name. A unit's element is too small for names, so planning writes them to Parquet
+files, which the parts' fingerprints identify. Until the run ends, its folder has copies for other processes. Images and
+texts are read when they are measured. If a file has changed since it was listed, the run ends.
 """
 
 import json
@@ -46,32 +46,32 @@ from curate.store.layout import LISTS
 from curate.store.store import RunStore
 from curate.tar.byte_sources import errors_of, open_copy
 
-_COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that file systems state alike in listings and of a file
-_MAPPED = 1 << 26  # bytes from which a file is mapped instead of read
+_COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that are equal in a listing and for one file
+_MAPPED = 1 << 26  # files from this size on are mapped, not read
 _IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
-_TABLES, _FOLDERS, _VALUES = 10, 20, 5  # that are tried: tables, folders that names may count from, names
+_TABLES, _FOLDERS, _VALUES = 10, 20, 5  # tried at most: tables, folders that names may be relative to, names
 _NAMES = COLUMN_NAMES | {"file": FILE_NAMES}
 
 
-ROW_BYTES = 1 << 14  # that a row counts for besides its image
-PART_BYTES = (1 << 10, 1 << 28)  # of parts in small and in large sources
-_PARTS = 64  # small sources are cut into about as many
+ROW_BYTES = 1 << 14  # a row's overhead besides its image
+PART_BYTES = (1 << 10, 1 << 28)  # part sizes for small and large sources
+_PARTS = 64  # small sources are split into about as many
 _BATCH, _ABOUT = 1 << 14, b"curate"
 
 
 class PartFiles:
-    """The rows of a part, and the files that they are of."""
+    """The rows of a part, and their files."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows, about = rows, json.loads(rows.schema.metadata[_ABOUT])
-        self.root: str = about["root"]  # the folder that names count from
-        self.others: dict[str, int] = about["others"]  # files that are no rows, by suffix
+        self.root: str = about["root"]  # folder that names are relative to
+        self.others: dict[str, int] = about["others"]  # other files, counted by suffix
         fields: Any = whole(rows["fields"]) if "fields" in rows.column_names else None
-        # What tables say of each row; None without any
+        # The tables' columns for each row; None without tables
         self.table = None if fields is None else pa.table(fields.flatten(), names=[f.name for f in fields.type])
 
     def files(self, kind: str = "") -> list[InputFile | None]:
-        """Return each row's image, or with `text_` the file of its caption, as listed; None where the row failed."""
+        """Return each row's image, or with `text_` its caption file, as listed; None for failed rows."""
         names = "status", kind.rstrip("_") or "name", f"{kind}size", f"{kind}fingerprint"
         return [
             InputFile(f"{self.root}/{name}", size, fingerprint) if status == OK and name else None
@@ -80,8 +80,8 @@ class PartFiles:
 
 
 def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
-    """Yield the parts of a source, and write their rows."""
-    waiting: list[pa.Table] = []  # rows that are in no part yet
+    """Yield a source's parts, and write their rows."""
+    waiting: list[pa.Table] = []  # rows for the next part
     weight = database.execute(
         f"SELECT sum(coalesce(size, 0) + coalesce(text_size, 0) + {ROW_BYTES})::BIGINT FROM rows"
     ).fetchall()[0][0]
@@ -109,7 +109,7 @@ def make_parts(source: Source, root: str, database: Any) -> Iterator[InputPart]:
 
 
 def read_part(source: "FilesSource", part: InputPart, positions: interface.Places | None = None) -> PartFiles:
-    """Return rows of a part, up to its limit or at `positions`; this process planned it, or the run's folder has them.
+    """Return rows of a part, up to its limit or at `positions`, from this process's plan or the run's folder.
 
     Raises OSError.
     """
@@ -159,7 +159,7 @@ class FilesSource(Source):
 
 
 class FilesInput(interface.InputFormat):
-    """Images that are files, and their captions."""
+    """Image files and their captions."""
 
     key = "files"
     section = FilesSource
@@ -177,9 +177,9 @@ class FilesInput(interface.InputFormat):
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize images, with a table among them or beside their folder, with metadata files, or NAME.txt.
+        """Recognize images with a table among them or beside their folder, with metadata files, or with NAME.txt.
 
-        Of a table without images it tells where these are. None where there are no images, or a table names none.
+        For a table without images it finds their folder. None if there are no images, or a table names none.
         """
         tables = sorted(filter(kind_of, listed.names), key=lambda name: name.count("/"))
         images = listed.ending(*_IMAGES)
@@ -201,7 +201,7 @@ class FilesInput(interface.InputFormat):
                 keys |= {} if os.path.basename(table).startswith("metadata.") else {"table": table}
                 keys |= {"columns": columns} if columns else {}
                 return interface.Recognized(keys, len(images) + 1, "own-images", tuple(head.column_names))
-        if not images or has_tables_alone or listed.names == (listed.path,):  # one image, which is no folder
+        if not images or has_tables_alone or listed.names == (listed.path,):  # a single image instead of a folder
             return None
         stems = {os.path.splitext(name)[0] for name in listed.ending(".txt")}
         captions = sum(os.path.splitext(name)[0] in stems for name in images)
@@ -241,10 +241,10 @@ class FilesInput(interface.InputFormat):
         yield interface.Batch(columns, errors, read, supplied, fields=fields, links=links)
 
     def reread(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Read images again, with the texts beside them; columns of tables are fields of the json."""
+        """Read images again, with their text files; columns of tables become fields of the json."""
         of_part = read_part(source, part, rows.places)
         objects: list[dict[str, Any]] = [{}] * len(rows.places)
-        if of_part.table is not None:  # what JSON has no word for (dates, decimals) is text
+        if of_part.table is not None:  # types that JSON lacks (dates, decimals) become text
             fields = of_part.table.select([field.name for field in json_columns(of_part.table)])
             objects = json.loads(json.dumps(fields.to_pylist(), default=str))
         names: list[Any] = of_part.rows["name"].to_pylist()
@@ -257,7 +257,7 @@ class FilesInput(interface.InputFormat):
             yield InputSample([(suffix, image or b"")], values, text or b"")
 
     def reread_images(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images again; of a part without a fingerprint, which is an image, that image for each row."""
+        """Read images again. A part without a fingerprint is a single image, which is every row's."""
         images: list[InputFile | None]
         if part.fingerprint:
             images = read_part(source, part, rows.places).files()
@@ -269,7 +269,7 @@ class FilesInput(interface.InputFormat):
         return pluralise(sum(part.rows or 0 for part in parts), "sample")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
-        """Return nothing: each file is compared with what was listed when it is read."""
+        """Return nothing: each file is compared with its listing when it is read."""
         return ""
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
@@ -290,12 +290,12 @@ def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -
 
 
 def _read_files(source: Source, files: Iterable[InputFile | None]) -> Iterator[bytes | memoryview | None]:
-    """Raises RunError where a file changed since it was listed, and OSError."""
+    """Raises RunError if a file has changed since it was listed, and OSError."""
     return read_ahead(lambda file: None if file is None else _read(file, source.storage), files)
 
 
 def _read(file: InputFile, storage: dict[str, Any]) -> bytes | memoryview:
-    if os.path.isabs(file.path):  # before it is opened: it may be a pipe now
+    if os.path.isabs(file.path):  # check before opening: it may be a pipe now
         _check(file, storage)
     try:
         if file.size > _MAPPED:

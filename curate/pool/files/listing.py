@@ -1,7 +1,7 @@
-"""The files below a source's folder, or that its glob names, by one walk: names, sizes, versions, and what is no file.
+"""Walks a source's folder or glob once: names, sizes, versions, and files that cannot be read.
 
-Hidden files and folders are left out. A link is followed to a file in the folder alone; no folder is entered by one,
-which fsspec's walk of a disk does.
+It skips hidden files and folders, and follows links only to files in the folder. It enters no linked folder, because
+fsspec's walk of a disk would.
 """
 
 import os
@@ -25,7 +25,7 @@ from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
 from curate.tar.byte_sources import errors_of
 
-# Relative name, with a slash behind that of a folder; see `InputFile`; `ok` or a reason; whether `path` names it
+# Relative name (a folder's ends with a slash); see `InputFile`; `ok` or a reason; whether `path` names it
 _TEXT = pa.string()
 LISTED = define(name=_TEXT, size=pa.int64(), fingerprint=_TEXT, status=_TEXT, error=_TEXT, is_named=pa.bool_())
 _WILD = re.compile(r"[*?\[]")
@@ -38,17 +38,17 @@ _Row = tuple[str, int, str, str, str | None, bool]
 
 @dataclass(frozen=True)
 class FileTree:
-    """A source's folder, and which of its files are named."""
+    """A source's folder, and which of its files to include."""
 
     fs: Any
-    root: str  # as the file system has it
-    url: str  # as the recipe has it
-    depth: int = 1 << 30  # of folders below it that are looked into
-    pattern: re.Pattern[str] | None = None  # of a whole path; None: all
+    root: str  # as the file system spells it
+    url: str  # as the recipe spells it
+    depth: int = 1 << 30  # levels of subfolders to enter
+    pattern: re.Pattern[str] | None = None  # for the whole path; None: all files
 
     @classmethod
     def of(cls, source: Source) -> "FileTree":
-        """Return the folder of a source. Raises RecipeError where it is not there, and OSError."""
+        """Return a source's folder. Raises RecipeError if it is missing, and OSError."""
         refuse_password(path := source.paths[0])
         fs, inner = fsspec.core.url_to_fs(path, **source.storage)
         fs.invalidate_cache()
@@ -65,7 +65,7 @@ class FileTree:
         return cls(fs, root, path[: len(path) - len(inner) + len(root)], depth, re.compile(glob_translate(inner)))
 
     def list(self, content: bool) -> Iterator[pa.Table]:
-        """Yield LISTED, in no order; with `content`, fingerprints are of it. Raises OSError."""
+        """Yield LISTED, in any order; with `content`, fingerprints are hashes of the content. Raises OSError."""
         rows = self._walk(content) if isinstance(self.fs, LocalFileSystem) else self._find(content)
         while batch := list(islice(rows, _BATCH)):
             columns = zip(*batch, strict=True)
@@ -113,7 +113,7 @@ class FileTree:
 
 
 def _look_at(entry: Any, root: str) -> tuple[os.stat_result | None, tuple[str, str] | None]:
-    """Return what the system says of a file, if anything, and reason and detail where it is none that may be read."""
+    """Return the file's status, if any, and a reason and detail if it may not be read."""
     state, problem = None, None
     try:
         state = entry.stat()

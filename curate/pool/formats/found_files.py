@@ -1,6 +1,6 @@
-"""What is at a path, by a bounded look: the names of some thousand files, and the first rows of a few tables.
+"""Samples a path: the names of some thousand files, and the first rows of a few tables.
 
-By these a format recognizes what it reads (`InputFormat.recognize`), for `curate init PATH` and for messages.
+Formats use it to recognize what they can read (`InputFormat.recognize`), for `curate init PATH` and for messages.
 """
 
 import os
@@ -22,21 +22,21 @@ from curate.read.listing import expand_braces, list_files
 from curate.recipe.strict_yaml import find_surrogate
 from curate.tar.byte_sources import errors_of
 
-MAX_NAMES, _ROWS = 5000, 100  # of files that are listed, and of a table
+MAX_NAMES, _ROWS = 5000, 100  # files to list, and rows of a table to read
 
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files at a path: of a folder with its subfolders, one file, or those that globs and ranges name."""
+    """The files at a path: in a folder and its subfolders, a single file, or those that globs and ranges match."""
 
-    path: str  # of a folder without a slash at its end
-    names: tuple[str, ...]  # their paths or URLs, those of hidden ones left out
+    path: str  # a folder's has no slash at the end
+    names: tuple[str, ...]  # paths or URLs, without hidden files
     storage: dict[str, Any] = field(default_factory=dict)  # options of their file system
     is_folder: bool = False
 
     @classmethod
     def look(cls, path: str, storage: dict[str, Any]) -> Self:
-        """List a path. Raises RecipeError where nothing is there, or it cannot be listed."""
+        """List a path. Raises RecipeError if nothing is there, or listing fails."""
         folder = path.rstrip("/") or path
         with reraised(RecipeError, f"{path}: cannot be listed", OSError, ImportError, ValueError):
             fs, inner = fsspec.core.url_to_fs(folder, **storage)
@@ -51,16 +51,16 @@ class FoundFiles:
             return cls(folder, tuple(sorted(names)), storage, is_folder=True)
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file, in the same file system."""
+        """Return whether a file exists in the same file system."""
         fs, inner = fsspec.core.url_to_fs(path, **self.storage)
         return bool(fs.exists(inner))
 
     def ending(self, *suffixes: str) -> list[str]:
-        """Return the files whose names end in one of these suffixes, in lower case."""
+        """Return the files with one of these suffixes (lower case)."""
         return [name for name in self.names if name.lower().endswith(suffixes)]
 
     def pattern(self, *suffixes: str) -> str | list[str]:
-        """Return the path of a recipe that names the files with these suffixes: of a folder one or several globs."""
+        """Return a recipe path for the files with these suffixes: one or several globs for a folder."""
         if not self.is_folder:
             return self.path
         is_flat = all(name.rpartition("/")[0] == self.path for name in self.ending(*suffixes))
@@ -69,15 +69,15 @@ class FoundFiles:
         return globs[0] if len(globs) == 1 else globs
 
     def describe(self) -> str:
-        """Return how many files of which suffixes there are."""
+        """Return the number of files by suffix."""
         counts = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in self.names)
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5)) or "no file"
         return f"{kinds}, and more" if len(self.names) == MAX_NAMES or len(counts) > 5 else kinds
 
 
 def _list_folder(fs: Any, folder: str) -> Iterator[str]:
-    """Yield the files of a folder as a file system names them, those of subfolders last; they are listed as needed."""
-    if "s3" in fs.protocol:  # page by page: `walk` would list a million objects first
+    """Yield a folder's file names as the file system spells them, subfolders last, listing lazily."""
+    if "s3" in fs.protocol:  # by page: `walk` would list a million objects first
         bucket, prefix, _ = fs.split_path(f"{folder}/")
         page, last = {"IsTruncated": True}, ""
         while page["IsTruncated"]:
@@ -93,12 +93,12 @@ def _list_folder(fs: Any, folder: str) -> Iterator[str]:
 
 
 def read_head(path: str, storage: dict[str, Any], names: tuple[str, ...] | None = None) -> pa.Table | None:
-    """Return the first rows of a table; None of another file by its name, and where none can be read.
+    """Return the first rows of a table; None for other file types, and if none can be read.
 
-    `names` are those of the columns of CSV and TSV without a header line.
+    `names` are the columns of CSV and TSV without a header line.
     """
     with suppress(OSError, ValueError, pa.ArrowException):
-        is_file = "://" in path or os.path.isfile(path)  # a pipe would be waited for
+        is_file = "://" in path or os.path.isfile(path)  # a pipe would block
         if kind_of(path) and is_file and not find_surrogate(path):
             head = read_first_rows(UrlList(path, "", storage, names), _ROWS)
             return head if len(set(head.column_names)) == head.num_columns else None
@@ -106,7 +106,7 @@ def read_head(path: str, storage: dict[str, Any], names: tuple[str, ...] | None 
 
 
 def texts_of(table: pa.Table) -> dict[str, list[str]]:
-    """Return the values of a table's columns of text, without nulls and empty ones."""
+    """Return a table's text columns, without nulls and empty values."""
     kinds = (pa.types.is_string, pa.types.is_large_string)
     return {f.name: list(filter(None, table[f.name].to_pylist())) for f in table.schema if is_any(f.type, *kinds)}
 
@@ -124,16 +124,18 @@ def find_urls(texts: dict[str, list[str]]) -> str | None:
 def name_columns(
     texts: Mapping[str, list[str]], names: Mapping[str, Sequence[str]] = COLUMN_NAMES, **roles: str
 ) -> dict[str, str] | None:
-    """Return what a source's `columns` must name: the caption's, and those of `roles`, where `names` do not find them.
+    """Return what a source's `columns` must name, because `names` do not find it: the caption, and `roles`.
 
-    A caption's column without such a name is the one of the longest texts. None: there is none.
+    Without a known name, the caption column is the one with the longest texts. None: there is no text column.
     """
     by_lower = {name.lower(): name for name in reversed(list(texts))}
     usual = {role: next((by_lower[name] for name in names[role] if name in by_lower), None) for role in names}
     sizes = {name: sum(map(len, values)) for name, values in texts.items() if not any(map(is_url, values[:1]))}
     others = [name for name in sizes if name not in roles.values()]
     caption = usual["caption"] or max(others, key=sizes.__getitem__, default=None)
-    alike = {name.lower() for name in texts if name != by_lower[name.lower()]}  # in case alone: one must be named
+    alike = {
+        name.lower() for name in texts if name != by_lower[name.lower()]
+    }  # names that differ only in case are ambiguous
     named = {role: column for role, column in {"caption": caption, **roles}.items() if column}
     named = {role: column for role, column in named.items() if column != usual[role] or column.lower() in alike}
     return named if caption else None

@@ -1,4 +1,4 @@
-"""Groups consecutive items (parts as units, articles as parts), so that groups change little as some come or go."""
+"""Groups consecutive items (parts into units, articles into parts); most groups stay the same if items are added."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -9,9 +9,9 @@ Item = TypeVar("Item")
 
 
 def group_size(total: int, count: int, sizes: tuple[int, int]) -> int:
-    """Return a size for about `count` groups, from one of `sizes` to the other.
+    """Return a size for about `count` groups, between the two of `sizes`.
 
-    It grows in steps of four: groups stay as they are, and are reused, while items are added to a small source.
+    The size grows by factors of four. So while items are added to a small source, groups stay the same and are reused.
     """
     size, limit = sizes
     while size < limit and 4 * size <= total // count:
@@ -22,9 +22,9 @@ def group_size(total: int, count: int, sizes: tuple[int, int]) -> int:
 def group(
     items: Iterable[Item], weight: Callable[[Item], int], name: Callable[[Item], str], size: int
 ) -> Iterator[tuple[Item, ...]]:
-    """Yield items in order, together up to a size, or one alone; nearly full groups end before one item in four.
+    """Yield groups of consecutive items up to a size, or one larger item; nearly full groups end at one item in four.
 
-    Which items these are is told by their names.
+    Item names decide which.
     """
     members: list[Item] = []
     filled = 0

@@ -1,7 +1,7 @@
-"""What an input format is: the interface of every file of this folder which reads a kind of input.
+"""The interface of input formats, which every format in this folder implements.
 
-A format lists the parts of a source, reads each part once to be measured, and some rows of it again to be emitted,
-captioned or shown.
+A format lists a source's parts, reads each part once for measuring, and reads some rows again for shards, captions, or
+pages.
 """
 
 from abc import ABC, abstractmethod
@@ -30,40 +30,40 @@ from curate.recipe.source import Source
 from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
-Embeddings = Sequence[PrecomputedEmbeddings]  # that a source is to supply
+Embeddings = Sequence[PrecomputedEmbeddings]  # that a source should supply
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 
 @dataclass(frozen=True, slots=True)
 class InputPart:
-    """What units are made of: a file, or a piece of one that can be read alone. Its rows are numbered from 0."""
+    """A file, or a piece that can be read alone; units consist of parts. Rows are numbered from 0."""
 
     path: str  # of the file
     size: int  # bytes
-    fingerprint: str  # differs where the file does (see `curate.read.listing.InputFile`)
-    groups: tuple[int, int] | None = None  # of a piece, its first group of the file and the one behind its last
-    rows: int | None = None  # how many it has; None where listing does not state it
-    fault: tuple[str, str] | None = None  # reason and detail, where the file cannot be used
-    sidecar_fingerprint: str = ""  # of the file beside it that supplies embeddings; empty where there is none
-    listing_fingerprint: str = ""  # of the file beside it that lists its samples, on which its rows depend
-    retry: Retry | None = None  # of a part that has rows of its file again, because they may come now: which
-    left_out: tuple[int, ...] = ()  # numbers of the rows that such a part has instead; `rows` does not count them
-    limit: int | None = None  # only so many of its first rows are measured, for an estimate
+    fingerprint: str  # changes when the file does (see `curate.read.listing.InputFile`)
+    groups: tuple[int, int] | None = None  # for a piece: its first group in the file, and the one after its last
+    rows: int | None = None  # None if listing does not tell
+    fault: tuple[str, str] | None = None  # reason and detail, if the file cannot be used
+    sidecar_fingerprint: str = ""  # for the file beside it with embeddings; empty if there is none
+    listing_fingerprint: str = ""  # for the file beside it that lists its samples and affects its rows
+    retry: Retry | None = None  # set if this part retries rows of a file
+    left_out: tuple[int, ...] = ()  # rows that other parts retry; `rows` does not count them
+    limit: int | None = None  # for estimates: measure only the first rows
 
 
 @dataclass(frozen=True)
 class FileColumns:
-    """What one kind of a source's files holds."""
+    """The columns in one kind of a source's files."""
 
     has_images: bool
-    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # all columns; emitted of files without images
-    supplied: frozenset[str] = frozenset()  # which of uid, url, key, width, height and language there are
-    scores: tuple[str, ...] = ()  # the names of columns that land in table `scores`
-    nameable: tuple[str, ...] = ()  # of further ones that land there where an expression of the recipe names them
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # all columns; written if there are no images
+    supplied: frozenset[str] = frozenset()  # which of uid, url, key, width, height, and language exist
+    scores: tuple[str, ...] = ()  # columns that go into table `scores`
+    nameable: tuple[str, ...] = ()  # further columns that go there if an expression names them
 
     @classmethod
     def of(cls, schema: pa.Schema, wanted: Columns) -> Self:
-        """Return what files with these columns hold. Raises InputError where the caption's is missing, or misfits."""
+        """Return the roles of a file's columns. Raises InputError if the caption's is missing or has a wrong type."""
         roles = find_columns(schema, wanted)
         supplied, scores = frozenset(part for part in _SUPPLIED if getattr(roles, part)), roles.scores or ()
         nameable = tuple(f.name for f in schema if f.name not in scores and score_type(f.type) is not None)
@@ -72,36 +72,36 @@ class FileColumns:
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """What is known of a source once it is listed."""
+    """A listed source."""
 
-    parts: tuple[InputPart, ...]  # in order; consecutive ones are grouped into units
-    columns: tuple[FileColumns, ...]  # of each kind of file that can be used, in order of appearance
+    parts: tuple[InputPart, ...]  # in order; units group consecutive ones
+    columns: tuple[FileColumns, ...]  # of each kind of usable file, in order of appearance
     dimensions: dict[str, int] = field(default_factory=dict)  # of the supplied `measure.embeddings`, by name
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows of a part, as the input has them."""
+    """Consecutive rows of a part."""
 
-    # Of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (the input's own),
-    # width, height, language, bytes, offset, original_sha256 (as stated, of the image as first downloaded, or as
-    # stored) where there are any
+    # Equally long, by name in `samples`: `caption` (text or bytes) always; key, url, uid (the input's own), width,
+    # height, language, bytes, offset, and original_sha256 (as the input states it, for the original download or for the
+    # stored image) if they exist
     columns: dict[str, pa.Array]
-    faults: tuple[pa.Array, pa.Array] | None = None  # status and error of each row (string), where some are unusable
-    # From a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None where it is
-    # not wanted or has none. None: rows without images
+    faults: tuple[pa.Array, pa.Array] | None = None  # status and error of each row (string), if some are unusable
+    # From a mask of wanted rows to an iterator with one item per row: the bytes of its image, None if it is unwanted
+    # or missing. None: rows without images
     images: Callable[[Mask], Iterator[bytes | memoryview | None]] | None = None
-    scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # that the input supplies, by name
+    scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # supplied by the input, by name
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None  # suffix, offset, size of `schema.MEMBERS`
-    # From the names of the image's and the text's embeddings, their dimension and the mask of usable rows to two
+    # From the names of the image's and the text's embeddings, their dimension, and the mask of usable rows to two
     # columns (see `curate.base.numeric.vectors`); raises `curate.read.errors.EmbeddingError`
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
-    # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
+    # Counts of values in the fields of rows with images (see `InputSample`), which become columns beside the shards
     fields: FieldCounts = field(default_factory=Counter)
-    # Of a source whose rows are links of pages, graphics of articles, or files: how many there were, and how many are
-    # no rows, by reason or suffix
+    # If rows are links in pages, graphics in articles, or files: how many there are, and how many are no rows,
+    # by reason or suffix
     links: Counter[str] = field(default_factory=Counter)
-    damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
+    damaged: str = ""  # status of rows with undecodable images; empty: as `measure_image` reports
 
 
 Batches = Iterator[Batch]
@@ -109,80 +109,79 @@ Batches = Iterator[Batch]
 
 @dataclass(frozen=True)
 class PartRows:
-    """Rows of a part that are read again."""
+    """Rows of a part to read again."""
 
-    places: Places  # ascending row numbers within the part
-    # Their columns of table `samples`: format for `reread`, and offset where the format has no members; offset and
-    # bytes for `reread_images`; key and offset for `reread_table`
+    places: Places  # ascending row numbers in the part
+    # Columns of table `samples`: format for `reread`, and offset if the format has no members; offset and bytes for
+    # `reread_images`; key and offset for `reread_table`
     samples: pa.Table
-    members: pa.Table | None = None  # suffix, offset and size of table `members`; None where the format has none
+    members: pa.Table | None = None  # suffix, offset, and size of table `members`; None if the format has none
 
 
 class InputSample(NamedTuple):
-    """A sample as it came."""
+    """A sample as the input has it."""
 
-    members: list[tuple[str, bytes | memoryview]]  # suffix (lower case) and bytes of each file but .txt and .json
-    fields: Mapping[str, Any] = MappingProxyType({})  # of the .json, or columns that are not stored elsewhere
-    text: bytes | memoryview = b""  # of the .txt; empty where there is none
-    json: bytes | memoryview = b""  # the .json, which `fields` are of; empty where there is none
+    members: list[tuple[str, bytes | memoryview]]  # suffix (lower case) and bytes of each file except .txt and .json
+    fields: Mapping[str, Any] = MappingProxyType({})  # of the .json, or columns that are stored nowhere else
+    text: bytes | memoryview = b""  # the .txt; empty if there is none
+    json: bytes | memoryview = b""  # the .json with `fields`; empty if there is none
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """How a format would read what is at a path."""
+    """How a format would read a path."""
 
-    keys: dict[str, Any]  # of the source, besides `name` and `format`
-    files: int  # how many of the files it reads: of several formats, the one that reads the most is meant
-    template: str = "basic"  # the shipped recipe whose other sections suit it
-    columns: tuple[str, ...] = ()  # that the files have, as far as it was seen
+    keys: dict[str, Any]  # keys of the source besides `name` and `format`
+    files: int  # number of files that it reads; the format that reads the most wins
+    template: str = "basic"  # the shipped recipe with suitable other sections
+    columns: tuple[str, ...] = ()  # columns seen in the files
 
 
 def need_package(source: Source, package: str, extra: str) -> None:
-    """Raise RecipeError where a package that a format needs is not installed."""
+    """Raise RecipeError if a package that a format needs is not installed."""
     if find_spec(package) is None:
         remedy = f"install it with: pip install '.[{extra}]' in a checkout of curate"
         raise source.error(f"format {source.format} needs the package {package}; {remedy}")
 
 
 class InputFormat(ABC):
-    """The interface that every input format implements."""
+    """The interface of input formats."""
 
     key: ClassVar[str]  # its name in a recipe, as in `format: webdataset`
     section: ClassVar[type[Source]] = Source  # the keys of such a source; a pydantic class derived from `Source`
-    has_members: ClassVar[bool] = False  # whether rows are members at byte offsets, which table `members` lists
-    suffixes: ClassVar[tuple[str, ...]] = ()  # of its files, in lower case, where these suffice to recognize them
+    has_members: ClassVar[bool] = False  # whether rows are members at byte offsets, listed in table `members`
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of its files, in lower case, if suffixes suffice to recognize them
     opens_files: ClassVar[bool] = True  # whether `plan` notices files of another format
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Embeddings, content: bool) -> PlannedSource:
-        """List the parts of a source (an object of `section`), which is to supply some embeddings.
+        """List the parts of a source (an object of `section`), which should supply some embeddings.
 
-        With `content`, fingerprints are of contents instead of size and etag or mtime. Raises RecipeError where a file
-        is missing or none can be used, OSError where they cannot be listed.
+        With `content`, fingerprints are digests of contents instead of size and etag or mtime. Raises RecipeError if a
+        file is missing or none can be used, OSError if listing fails.
         """
 
     def recognize(self, listed: FoundFiles) -> Recognized | None:
-        """Return how to read what is at a path; None where this format does not, or cannot say.
+        """Return how to read a path; None if this format does not, or cannot tell.
 
-        `curate init PATH` writes it into a recipe, and errors of other formats name it. Only a few files are opened.
+        `curate init PATH` writes it to a recipe, and errors of other formats mention it. It opens only a few files.
         """
         names = listed.ending(*self.suffixes) if self.suffixes else []
         return Recognized({"path": listed.pattern(*self.suffixes)}, len(names)) if names else None
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
-        """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""
+        """Fetch parts that must be fetched before they are read, unless this was done. Raises OSError."""
 
     def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:  # noqa: B027 (likewise)
-        """Put into the run's folder what planning wrote down of parts, for all processes. Raises OSError."""
+        """Write planning data about parts to the run's folder, for all processes. Raises OSError."""
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
-        """Read all rows of a part without a fault, in order; the same each time, unless the part's fingerprint changes.
+        """Read all rows of a part without a fault, in order; equal unless the part's fingerprint changes.
 
-        `scores` are the columns that land in table `scores`; `output`, of a pool without images, those that
-        `reread_table` gives, so that what cannot be emitted is noticed now. Raises
-        `curate.read.errors.InputError` where the part is damaged (the rows that came before are used), OSError
-        where it cannot be read now.
+        `scores` are the columns for table `scores`. For pools without images, `output` are the columns that
+        `reread_table` returns, so that errors in them surface now. Raises `curate.read.errors.InputError` if the part
+        is damaged (earlier rows are still used), OSError if it cannot be read now.
         """
 
     @abstractmethod
@@ -190,25 +189,25 @@ class InputFormat(ABC):
         """Read samples again, with all their members. Raises OSError."""
 
     def reread_images(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read the image of each row again; None where it is not whole. Raises OSError."""
+        """Read each row's image again; None if it is incomplete. Raises OSError."""
         for sample in self.reread(source, part, rows):
             yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
 
     def reread_table(self, source: Any, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
-        """Read rows without images again, as a table of these columns. Raises OSError."""
+        """Read rows without images again, as a table with these columns. Raises OSError."""
         samples = self.reread(source, part, rows)
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
-        """Return what to change in a source so that expressions see a column of its inputs; empty without one."""
+        """Return how to change a source so that expressions can use an input column; empty if there is none."""
         return ""
 
     def resized(self, source: Any, path: str) -> str:
-        """Return how images lost the sizes that rules may mean, by the source or its first file; empty where not."""
+        """Return how images lost the sizes that rules may refer to, from the source or its first file; empty if not."""
         return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
-        """Return the column that holds URLs, as the source names it, of those that a pool without images emits."""
+        """Return the URL column among those that a pool without images writes, by the source's name for it."""
         named = getattr(source, "columns", None)
         try:
             return find_columns(output, named if isinstance(named, Columns) else Columns()).url
@@ -216,25 +215,25 @@ class InputFormat(ABC):
             return None
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
-        """Return what differs where what is at a part's path does. Raises OSError."""
+        """Return a digest that changes when the content at a part's path does. Raises OSError."""
         return file_state(path, storage)
 
     def example_file(self, source: Any, part: InputPart) -> str | None:
-        """Return a file of a part, which workers try to read before the run; None without one. Raises OSError."""
+        """Return a file of a part that workers try to read before the run, or None. Raises OSError."""
         return part.path
 
     def shards(self, source: Any, part: InputPart, samples: pa.Table) -> pa.Array:
-        """Return column `shard` of table `samples`, of which these are a part's rows."""
+        """Return column `shard` of table `samples` for rows of a part."""
         return pa.repeat(self.shard(source, part), len(samples))
 
     def shard(self, source: Any, part: InputPart) -> str:
-        """Return what column `shard` of table `samples` says of a part's rows."""
+        """Return the text in column `shard` of table `samples` for a part's rows."""
         return part.path
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        """Return how many files, or what else people count, the parts of a source are."""
+        """Return how many files, or other countable items, a source's parts come from."""
         return pluralise(len({part.path for part in parts}), "file")
 
     def weight(self, part: InputPart, has_images: bool) -> int:
-        """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""
+        """Return the part's size in a unit: bytes for a pool with images, rows for others."""
         return part.size if has_images else part.rows or 0

@@ -1,6 +1,6 @@
-"""Samples that img2dataset tried to fetch and has not, by the Parquet file that it writes beside a tar, or as output.
+"""Samples that img2dataset failed to download, listed in the Parquet file beside a tar, or in its Parquet output.
 
-The file has columns `key`, `status` and `error_message`; one without them says nothing.
+The file has columns `key`, `status`, and `error_message`; without them it lists nothing.
 """
 
 from collections.abc import Collection
@@ -19,28 +19,27 @@ from curate.download.shard_names import OUTCOMES
 from curate.read.errors import InputError
 from curate.recipe.files import read_columns
 
-_MAX_BYTES = 1 << 28  # of what is read of a file, unpacked
+_MAX_BYTES = 1 << 28  # decompressed bytes to read from a file
 _ERROR = 300  # characters
 MISSING = define(**dict.fromkeys(("key", "url", "uid", "caption", "status", "error"), pa.string()))
 
 
 def sidecar(path: str) -> str:
-    """Return where img2dataset lists the samples of a tar; empty where the name is not one of a tar."""
+    """Return the path of img2dataset's list for a tar; empty if the name is not a tar's."""
     return f"{path.removesuffix('.tar')}.parquet" if path.endswith(".tar") else ""
 
 
 def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], caption: str) -> pa.Table:
-    """Return the samples of a tar that are not in it, in the order of the file beside it, with columns MISSING.
+    """Return the samples that are listed beside a tar but not in it, in the order of the list, with columns MISSING.
 
-    `keys` are those of the samples that are in it; `caption` is the column of captions, where none is called so. Raises
-    InputError where the file is damaged or may not be read (the tar's samples stay), OSError where it cannot be read
-    now.
+    `keys` are the samples in the tar; `caption` is the caption column, if none has that name. Raises InputError if the
+    list is damaged or may not be read (the tar's samples remain), OSError if it cannot be read now.
     """
     name = sidecar(path)
     damaged = partial(InputError, DAMAGED_SIDECAR)
     with reraised(damaged, name, PermissionError), fsspec.open(name, "rb", **storage) as opened:
         data = opened.read()
-    with reraised(damaged, name, pa.ArrowException, ValueError, OSError):  # Arrow says OSError of damaged pages
+    with reraised(damaged, name, pa.ArrowException, ValueError, OSError):  # Arrow raises OSError for damaged pages
         table = _read_failed(data, caption)
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(keys, pa.string()))))
 
@@ -52,10 +51,10 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
         return MISSING.empty_table()
     wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
     names = [name for name in wanted if name in texts]
-    if set(OUTCOMES.names) <= set(columns.names):  # it is one of ours
+    if set(OUTCOMES.names) <= set(columns.names):  # curate wrote it
         names += ["reason", "detail"]
     rows = read_columns(data, names, _MAX_BYTES)
-    rows = rows.filter(pc.not_equal(rows["status"], pa.scalar("success")))  # a null is no answer
+    rows = rows.filter(pc.not_equal(rows["status"], pa.scalar("success")))  # null is unknown
     none = pa.nulls(len(rows), pa.string())
 
     def column(*names: str) -> pa.Array | pa.ChunkedArray:
@@ -68,14 +67,14 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
         errors = _errors(column("status"), column("error_message"))
     outcomes = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
     table = pa.table(outcomes, schema=MISSING)
-    table.validate(full=True)  # texts that are not UTF-8
+    table.validate(full=True)  # text that is not UTF-8
     return table
 
 
 def missing_rows(rows: pa.Table, has_image: pa.Array) -> tuple[pa.Array, pa.Array] | None:
-    """Return status and error of each row of img2dataset's Parquet output, whose images are in it; None of another.
+    """Return status and error of each row in img2dataset's Parquet output with images; None for other files.
 
-    Rows without an image (`has_image`, bool) are MISSING_SAMPLE where their status is not `success`.
+    Rows without an image (`has_image`, bool) whose status is not `success` are MISSING_SAMPLE.
     """
     names = ("status", "error_message")
     if any(name not in rows.schema.names or not pa.types.is_string(rows.schema.field(name).type) for name in names):

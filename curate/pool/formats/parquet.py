@@ -1,6 +1,6 @@
-"""Parquet files: one part a row group, with captions, and URLs, sizes, scores and image bytes where there are columns.
+"""Parquet files with captions, and optional columns for URLs, sizes, scores, and image bytes. A part is a row group.
 
-All columns are read, those too that only the output needs: a damaged page in one is found when it is measured.
+All columns are read, including those for the output only, so that measuring finds damaged pages in any of them.
 """
 
 import json
@@ -36,14 +36,14 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Cache[pq.FileMetaData] = Cache(CORES)
-_MAX_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
-_LOOKED = 20  # files whose columns a message goes by
+_MAX_ROWS = 1 << 22  # per row group: a sample takes some 500 bytes of memory or more
+_LOOKED = 20  # files whose columns messages are based on
 _STATING = ("original_sha256", "sha256")
 _THREADS = 16
-_MANY, _TOGETHER = 1000, 1000  # row groups of a file with so many are parts of so many rows at least
-_TRIED = 20  # files without embeddings before a source is said to supply none
-# Of a file: its parts, one a row group, so that a damaged one costs no other, one of a file without rows or with a
-# fault; and its columns, None of a file with a fault
+_MANY, _TOGETHER = 1000, 1000  # in a file with many row groups, parts have at least so many rows
+_TRIED = 20  # files to search for embeddings before the source counts as having none
+# A file's parts (one per row group, so that damage is contained; one for a file without rows or with a fault), and
+# its columns, None for a file with a fault
 _Footer = tuple[list[InputPart], pa.Schema | None]
 
 
@@ -58,7 +58,7 @@ class ParquetSource(Source):
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
     """Which column holds what, where it is not found by its name."""
 
-    _names: dict[str, str] = PrivateAttr({})  # of columns that are seen under other names
+    _names: dict[str, str] = PrivateAttr({})  # renamed columns
 
 
 class ParquetInput(interface.InputFormat):
@@ -68,7 +68,7 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the row groups. Raises RecipeError where no file can be used, or none has a column that is named."""
+        """List the row groups. Raises RecipeError if no file can be used, or a named column is in none."""
         files = list_source(source, content)
         with ThreadPoolExecutor(_THREADS) as pool:
             footers = list(pool.map(lambda file: _read_footer(source, file, embeddings, content), files))
@@ -119,7 +119,7 @@ class ParquetInput(interface.InputFormat):
             sizes = [None if data is None else len(data) for data in image_bytes(table[image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
             errors = missing_rows(table, columns["bytes"].is_valid())
-            # The sha256 that columns state of each image as it was first downloaded, or of the stored one
+            # Columns with each image's sha256, of the original download or of the stored image
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
             values = [pool_columns.valid_text(whole(table[name])).to_pylist() for name in sorted(stating)]
             digests = map(pool_columns.stated_sha256, *values) if values else [None] * len(table)
@@ -143,7 +143,7 @@ class ParquetInput(interface.InputFormat):
         yield interface.Batch(columns, errors, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
-        """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
+        """Read samples with an image column again: the other columns are fields of the json, except bytes."""
         table, roles = _read_rows(source, part)
         table = table.take(rows.places)
         assert roles.image is not None
@@ -154,7 +154,7 @@ class ParquetInput(interface.InputFormat):
             yield InputSample([(suffix, data or b"")], {name: fields[name][i] for name in fields})
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images again: of the row groups that hold one of the rows the image column alone."""
+        """Read images again: only the image column, in row groups with requested rows."""
         with _opened(source, part) as (opened, footer):
             file = pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
             column = find_columns(file.schema_arrow, source.columns).image
@@ -207,7 +207,7 @@ def _read_footer(source: ParquetSource, file: InputFile, embeddings: interface.E
         problem = "unreadable", one_line(error, 300)
     if problem:
         return [replace(of_file, fault=problem)], None
-    # What is no column is an array of the .npz beside the file
+    # If no column has that name, it is an array in the .npz beside the file
     in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
     if in_sidecar:
         of_file = replace(of_file, sidecar_fingerprint=sidecar_fingerprint(file.path, source.storage, content))
@@ -224,7 +224,7 @@ def _read_footer(source: ParquetSource, file: InputFile, embeddings: interface.E
 
 
 def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[_Footer]) -> int:
-    """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
+    """Return the dimension of embeddings in the first file with some. Raises RecipeError if there is none."""
     errors: list[str] = []
     for parts, schema in footers:
         if schema and any(part.rows for part in parts) and len(errors) < _TRIED:
@@ -239,17 +239,19 @@ def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foot
 
 @contextmanager
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[Any, pq.FileMetaData]]:
-    """Yield the part's file, and its footer, which is read once for many of its row groups."""
-    state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
+    """Yield the part's file, and its footer, which is cached for the file's row groups."""
+    state = file_state(
+        part.path, source.storage
+    )  # before opening: a newer file's footer must not be cached for an older state
     is_local = os.path.isabs(part.path)
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         yield opened, _footers.get((part.path, state), lambda: read_footer(opened))
 
 
 def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True) -> tuple[pa.Table, Columns]:
-    """Return the part's rows with all columns, in plain types, and which columns hold what.
+    """Return a part's rows with all columns, in plain types, and the roles of columns.
 
-    Raises TooLarge where a row group that was not measured before has too many rows or bytes.
+    Raises TooLarge if a row group that was not measured before has too many rows or bytes.
     """
     with _opened(source, part) as (opened, footer):
         groups = range(*(part.groups or (0, 0)))
@@ -263,12 +265,12 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
 
 
 def seen_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return the columns by the names that they are seen under; one that has one of these already is left out."""
+    """Return the stored names by seen names; a column whose name another one takes is left out."""
     return {names.get(name, name): name for name in columns if name in names or name not in names.values()}
 
 
 def rename(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
-    """Return a table with its columns under the names that they are seen under."""
+    """Return a table with its columns renamed."""
     if not names:
         return table
     stored = seen_names(table.column_names, names)
@@ -281,7 +283,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputError:
-    """Return what is wrong with a row group. Raises OSError where the file cannot be read: Arrow says so of damage."""
+    """Return what is wrong with a row group. Raises OSError if the file is unreadable; Arrow reports damage."""
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         is_only = pq.read_metadata(opened).num_row_groups <= 1 and not isinstance(error, TooLarge)
         opened.seek(0)
@@ -292,9 +294,9 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputEr
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
-    """Return the columns that a pool without images emits, in its types, null where the file has none of that name.
+    """Return the columns that a pool without images writes, in its types; null if the file lacks one.
 
-    Raises ArrowInvalid for a value that its type cannot hold; integers become floats where other files hold floats.
+    Raises ArrowInvalid for a value that its type cannot hold; integers become floats if other files have floats.
     """
     columns: list[pa.Array | pa.ChunkedArray] = []
     for field in output:
@@ -312,9 +314,9 @@ def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
 
 
 def _json_values(column: pa.ChunkedArray) -> list[Any]:
-    """Return a column's values as JSON has them: what it has no word for (dates, decimals, bytes) is text.
+    """Return a column's values for JSON; types that it lacks (dates, decimals, bytes) become text.
 
-    Text that is not UTF-8 has replacements; a date past 9999 or of an unknown zone is a number.
+    Text that is not UTF-8 has replacement characters; a date after 9999 or in an unknown zone is a number.
     """
 
     def value(scalar: pa.Scalar) -> Any:

@@ -1,8 +1,8 @@
-"""The kept rows of another run: its shards, read as what they are, with what that run measured and decided of them.
+"""Reads the kept rows of another run from its shards, with that run's measurements and decisions.
 
-Only what the run's manifest lists exists. A shard is a tar, whose columns are in the Parquet file beside it, or, of a
-pool without images, a Parquet file. What the run decided is seen under the names of `schema.INPUT_DECISIONS`. Another
-format that takes rows of a run (`Source.input_run`) reads the Parquet files by `list_kept` and `read_run`.
+Only files in the run's manifest exist. A shard is a tar, with columns in the Parquet file beside it, or, in a pool
+without images, a Parquet file. The run's decisions have the names in `schema.INPUT_DECISIONS`. Other formats that take
+rows from a run (`Source.input_run`) read the Parquet files with `list_kept` and `read_run`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,9 +35,9 @@ from curate.store.layout import MANIFEST_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 
-SHA256 = "sha256:"  # with which fingerprints of a content begin
+SHA256 = "sha256:"  # the prefix of fingerprints that hash the content
 _TARS, _PARQUET = WebdatasetInput(), ParquetInput()
-# Of the Parquet file beside a tar: what img2dataset says of the download, which the json of each sample has too.
+# In the Parquet file beside a tar: img2dataset's facts about the download, which each sample's json repeats.
 _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "exif"})
 
 
@@ -67,16 +67,16 @@ class RunSource(Source):
 
 @dataclass(frozen=True)
 class KeptRows:
-    """The kept rows of a finished run, and what they are called here."""
+    """The kept rows of a finished run, and the names of its columns here."""
 
     source: Source
     store: RunStore
     facts: RunFacts
-    column_names: dict[str, str]  # of a pool without images: which of its columns hold what, where its recipe says so
+    column_names: dict[str, str]  # for a pool without images: the roles of columns named in its recipe
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The columns that it decided, as its shards have them → as they are seen here."""
+        """The decision columns: their names in the shards → their names here."""
         return {original: name for original, name in INPUT_DECISIONS.items() if original in self.facts.emitted}
 
     @property
@@ -97,7 +97,7 @@ class KeptRows:
         return source
 
     def shards(self, suffix: str) -> str:
-        """Return the paths of all shards' files with a suffix, as one list. Raises RecipeError where there are none."""
+        """Return the paths of all shards' files with a suffix. Raises RecipeError if there are none."""
         names = [path.removeprefix("shards/").removesuffix(suffix) for path in self.files(suffix)]
         names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
         if not names:
@@ -106,7 +106,7 @@ class KeptRows:
         return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
 
     def see_columns(self, columns: interface.FileColumns) -> interface.FileColumns:
-        """Return what a Parquet file of the shards supplies, with what the run decided, renamed, among its scores."""
+        """Return what a shard's Parquet file supplies; the run's renamed decisions are among its scores."""
         names = columns.schema.names
         others = [name for name in columns.scores if name not in INPUT_DECISIONS.values()]
         scores = (*others, *(name for name in self.names.values() if name in names))
@@ -114,9 +114,9 @@ class KeptRows:
         return replace(columns, scores=scores, nameable=nameable)
 
     def check_probability(self, columns: Iterable[interface.FileColumns]) -> None:
-        """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
+        """Raise RecipeError if rows were drawn by chance, but no column has their probability."""
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
-        drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # a run before it did
+        drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # an earlier stage did
         if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
             problem = "the run drew its rows, and its shards do not say with which probability"
             cause = "output.columns leaves `probability` out, or its input has a column of that name"
@@ -129,10 +129,10 @@ class RunInput(interface.InputFormat):
 
     key = "run"
     section = RunSource
-    has_members = True  # where the run has images
+    has_members = True  # if the run has images
 
     def plan(self, source: RunSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the shards. Raises RecipeError where the run is unfinished, kept nothing, or hides its probabilities."""
+        """List the shards. Raises RecipeError if the run is unfinished, kept nothing, or has no probabilities."""
         run = _open(source)
         if run.facts.pool.images:
             planned = _plan_tars(source, run, content)
@@ -172,7 +172,7 @@ class RunInput(interface.InputFormat):
             return ""
 
     def url_column(self, source: RunSource, output: pa.Schema) -> str | None:
-        """Return the column that holds URLs, as the run's recipe names it, if the run is still there."""
+        """Return the URL column in the run's recipe, if the run still exists."""
         try:
             return _PARQUET.url_column(read_run(source).parquet(source.path), output)
         except (CurateError, OSError):
@@ -180,7 +180,7 @@ class RunInput(interface.InputFormat):
 
 
 def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
-    """Return what each source that is a run says of itself, by name."""
+    """Return the facts about each source that is a run, by name."""
     runs = {source.name: _open(source) for source in sources if source.input_run}
     names = ("name", "identity", "rows", "kept")
     return {
@@ -190,9 +190,9 @@ def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
 
 
 def list_kept(source: Source) -> list[InputFile]:
-    """Return the Parquet files of the shards of a source's run, with fingerprints of their content, for other formats.
+    """Return the Parquet files in a run's shards, fingerprinted by content, for other formats.
 
-    Raises RecipeError where it has images, is not finished, kept nothing, or lacks a shard.
+    Raises RecipeError if the run has images, is not finished, kept nothing, or lacks a shard.
     """
     run = _open(source)
     if run.facts.pool.images:
@@ -208,7 +208,7 @@ def _name_of(path: str) -> str:
 
 
 def _open(source: Source) -> KeptRows:
-    """Raises RecipeError, which names the source, where the run is not finished."""
+    """Raises RecipeError, which names the source, if the run is not finished."""
     store, url = RunStore(str(source.input_run), source.storage), str(source.input_run)
     try:
         if not store.exists(RUN_FILE):
@@ -222,7 +222,7 @@ def _open(source: Source) -> KeptRows:
 
 
 def read_run(source: Source) -> KeptRows:
-    """Return the run of a source, of which a process reads run.json once."""
+    """Return a source's run; a process reads its run.json once."""
     store = RunStore(str(source.input_run), source.storage)
     of_run = f"run {store.url} "
     facts = process_cache(f"{of_run}{store.state(RUN_FILE)}", partial(read_facts, store), replaces=of_run)
@@ -245,7 +245,10 @@ def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource
 
 
 def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[interface.Batch]:
-    name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")  # all that it lists are in it
+    name, alone = (
+        sidecar(_name_of(part.path)),
+        replace(part, listing_fingerprint=""),
+    )  # all samples that it lists are in the tar
     try:
         stored = seen_names(run.store.schema(name).names, run.names)
         wanted = dict.fromkeys(stored[column] for column in ("key", "language", *scores.names) if column in stored)
@@ -264,7 +267,7 @@ def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Sche
 
 
 def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
-    """Return the columns that a run's sources name for the parts of a sample. Raises RecipeError where they differ."""
+    """Return the columns that a run's sources name for parts of a sample. Raises RecipeError if they differ."""
     named = []
     for source in facts.recipe["input"]:
         before = (facts.input_runs or {}).get(source["name"])

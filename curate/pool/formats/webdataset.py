@@ -1,6 +1,6 @@
-"""webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
+"""webdataset tars, read by a header index. A part is a tar, a row a sample, and members have byte offsets.
 
-After the samples of a tar come, as rows that failed, those that img2dataset lists beside it and did not fetch.
+Samples that img2dataset lists beside a tar but did not download follow its samples, as failed rows.
 """
 
 from collections.abc import Iterator
@@ -30,11 +30,11 @@ from curate.recipe.source import Source
 from curate.tar.byte_sources import ByteSource, open_copy, open_source
 from curate.tar.index import TarIndex, index_tar
 
-_CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
+_CAPTION_BYTES = 1 << 16  # longer than the longest accepted caption
 _JSON_BYTES = 1 << 24
 _TEXT_BYTES = 1 << 29  # of a tar's captions and fields together
-_LOOKED, _BEGIN = 100, 1 << 23  # samples that a message goes by, of so many bytes of a tar
-_MEMBERS = 6  # of a sample, at most, where only the first ones are read
+_LOOKED, _BEGIN = 100, 1 << 23  # samples, and bytes of a tar, that messages are based on
+_MEMBERS = 6  # members per sample, if only the first ones are read
 _SIZES = ("width", "height", "original_width", "original_height")
 
 
@@ -58,7 +58,7 @@ class WebdatasetSource(Source):
 
 
 class WebdatasetInput(interface.InputFormat):
-    """Tars of samples: members of one name and several suffixes."""
+    """Tars of samples: members with one name and several suffixes."""
 
     key = "webdataset"
     section = WebdatasetSource
@@ -104,7 +104,7 @@ class WebdatasetInput(interface.InputFormat):
             raise InputError(damage[0].reason, "; ".join(error.detail for error in damage))
 
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
-        """Return what to declare, by the first samples of the first tar."""
+        """Return the keys to declare, from the first samples of the first tar."""
         for fields in _first_fields(source):
             value = fields.get(name)
             if kind := KINDS.get(type(value)):
@@ -115,7 +115,7 @@ class WebdatasetInput(interface.InputFormat):
         return ""
 
     def resized(self, source: WebdatasetSource, path: str) -> str:
-        """Return how many of the first samples are stored in another size than their json says that they had."""
+        """Return how many of the first samples have another size than their json states."""
         stated: Iterator[list[Any]] = ([fields.get(name) for name in _SIZES] for fields in _first_fields(source, path))
         sizes = [size for size in stated if all(type(side) is int for side in size)]
         if not (other := [size for size in sizes if sorted(size[:2]) != sorted(size[2:])]):
@@ -155,9 +155,9 @@ class WebdatasetInput(interface.InputFormat):
 
 
 def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str]) -> Iterator[interface.Batch]:
-    """Yield the samples that are listed beside a tar and not in it, if any."""
+    """Yield the samples that are listed beside a tar but not in it, if any."""
     missing = read_missing(part.path, source.storage, keys, source.caption_key)
-    if part.limit and len(keys) > part.limit:  # those before the last row that is measured
+    if part.limit and len(keys) > part.limit:  # those before the last row to measure
         missing = missing.filter(pc.less(missing["key"], pa.scalar(keys[part.limit])))
     if len(missing):
         columns = {name: missing[name].combine_chunks() for name in missing.column_names}
@@ -169,8 +169,8 @@ def _missing_batches(source: WebdatasetSource, part: InputPart, keys: list[str])
 def _read_texts(
     opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
 ) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray], FieldCounts]:
-    """Return columns caption, url, uid and original_sha256, each row's status and error, `source.columns`, and how many
-    values each field has.
+    """Return columns caption, url, uid, and original_sha256, each row's status and error, `source.columns`, and the
+    number of values per field.
     """
     captions: list[bytes | None] = [None] * len(samples)
     texts: dict[str, list[str | None]] = {name: [None] * len(samples) for name in ("url", "uid", "original_sha256")}
@@ -181,7 +181,7 @@ def _read_texts(
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
             raw = bytes(opened.read(offsets[txt], min(sizes[txt], _CAPTION_BYTES)))
-            # A longer one is refused for its length, not for a character cut in two.
+            # Refuse a longer caption for its length, not for a character cut in two.
             captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
             fields, error = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
@@ -194,7 +194,7 @@ def _read_texts(
             for name, values in declared.items():
                 values[row] = as_type(source.columns[name], fields.get(name))
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
-                # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
+                # JSON can contain lone surrogates, which are not UTF-8; they are found with all other captions.
                 captions[row] = caption[:_CAPTION_BYTES].encode(errors="surrogatepass")
         values = [captions[row], *(values[row] for values in (*texts.values(), *declared.values()))]
         held += sum(len(value) for value in values if isinstance(value, str | bytes))
@@ -209,10 +209,10 @@ def _read_texts(
 
 
 def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the first .json files of a tar, by default of the source's first; nothing where they cannot be read."""
+    """Yield the first .json files of a tar, by default the source's first; none if they cannot be read."""
     with suppress(OSError, InputError, CurateError):
         opened = open_source(path or list_source(source, False)[0].path, source.storage)
-        opened.size = min(opened.size, _BEGIN)  # its other headers may be minutes away
+        opened.size = min(opened.size, _BEGIN)  # the headers after this may take minutes
         index = index_tar(opened, _MEMBERS * _LOOKED)
         spans = list(zip(index.offsets.tolist(), index.sizes.tolist(), strict=True))
         first = [spans[member] for member in group_members(index).json if member >= 0][:_LOOKED]

@@ -1,7 +1,7 @@
-"""The articles of a source, grouped into parts: of folders and archives by one listing, or of lists of articles.
+"""Lists the articles of a source and groups them into parts: from folders and archives, or from lists of articles.
 
-Of an article that has several versions only the highest is there. The fingerprint of a part is of all files of its
-articles, or of their lines in a list.
+Of an article's versions, only the highest is read. A part's fingerprint covers all files of its articles, or their
+lines in a list.
 """
 
 import re
@@ -23,19 +23,19 @@ from curate.read.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.source import Source
 
 LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")
-ARTICLE_BYTES = 1 << 20  # of an article of a list, which says nothing of it
-PART_BYTES = (1 << 10, 1 << 28)  # of parts in small and in large sources
-_PARTS = 64  # small sources are cut into about as many
+ARTICLE_BYTES = 1 << 20  # assumed for an article in a list
+PART_BYTES = (1 << 10, 1 << 28)  # part sizes for small and large sources
+_PARTS = 64  # small sources are split into about as many
 _LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
 _MAX_LINE = 1 << 16
-_TOGETHER = 1 << 14  # articles of a list
-_NO_PATH = re.compile(r"[{},]")  # what `pack_paths` cannot hold
-_MAX_SHARED = 1000  # XML in one folder, which is listed for each
+_TOGETHER = 1 << 14  # articles of a list per part
+_NO_PATH = re.compile(r"[{},]")  # `pack_paths` cannot hold these
+_MAX_SHARED = 1000  # XML files in one folder, which is listed for each of them
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
 
 def make_parts(articles: Iterable[InputFile], total: int, faulty: Sequence[InputFile] = ()) -> Iterator[InputPart]:
-    """Yield parts of consecutive articles, `total` bytes in all, and one for each file that has a fault."""
+    """Yield parts of consecutive articles, `total` bytes in all, and one part for each file with a fault."""
     size = group_size(total, _PARTS, PART_BYTES)
     for members in group(articles, lambda article: article.size, lambda article: name_of(article.path), size):
         path, digest = pack_paths([a.path for a in members]), ids.digest([a.fingerprint for a in members])
@@ -44,9 +44,9 @@ def make_parts(articles: Iterable[InputFile], total: int, faulty: Sequence[Input
 
 
 def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[InputFile], int, list[InputFile]]:
-    """Return the articles of a source, by path or, of lists, by number, their bytes, and files with faults.
+    """Return a source's articles, by path or by number in a list, with their bytes, and the files with faults.
 
-    Each article has the path of its folder, archive or XML, and the bytes that are read of it. Raises RecipeError.
+    An article has the path of its folder, archive, or XML, and the bytes to read. Raises RecipeError.
     """
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
@@ -65,9 +65,9 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
 
 
 def _read_lists(source: Source, prefix: str) -> tuple[Iterator[InputFile], int]:
-    """Return the articles that lists name, of each the highest version, and their bytes; 28 bytes a line are held."""
+    """Return each listed article's highest version, and their bytes; this takes 28 bytes of memory per line."""
     numbers, versions, digests = array("q"), array("l"), array("Q")
-    if not any("://" in path for path in source.paths):  # then `storage` is of the articles alone
+    if not any("://" in path for path in source.paths):  # otherwise `storage` applies to the articles only
         source = source.model_copy(update={"storage": {}})
     for file in list_source(source, False):
         if file.fault:
@@ -113,7 +113,7 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
     for folder, files_of_folder in folders.items():
         articles += _of_folder(source, folder, files_of_folder, metadata)
     articles.sort(key=lambda article: article.path)
-    versions: dict[str, dict[int, list[str]]] = {}  # of each article, the paths
+    versions: dict[str, dict[int, list[str]]] = {}  # paths by version, for each article
     for article in articles:
         if _NO_PATH.search(article.path):
             raise source.error(f"{article.path}: has a brace or a comma in its name; accepted: names without")
@@ -131,7 +131,7 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
 def _of_folder(
     source: Source, folder: str, files: Sequence[InputFile], metadata: dict[str, InputFile]
 ) -> Iterator[InputFile]:
-    """Yield the article of a folder that is named as one, or that has one XML; else an article for each XML."""
+    """Yield one article for a folder with an article's name or a single XML; otherwise one for each XML."""
     names = [file.path.rpartition("/")[2] for file in files]
     xml = [name for name in names if name.lower().endswith(XML)]
     is_article = parse_name(folder) is not None

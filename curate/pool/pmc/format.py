@@ -1,7 +1,7 @@
-"""Articles of PubMed Central, whose rows are graphics of figures with their captions; a part is consecutive articles.
+"""Articles of PubMed Central. A row is a graphic of a figure with its caption; a part has consecutive articles.
 
-What cannot be used is a row that failed: an article as `no_article` or `damaged_article`, a graphic without its file as
-`no_image`. Column `offset` says which article of its part a row is of, and which of its graphics.
+Whatever cannot be used is a failed row: an article as `no_article` or `damaged_article`, a graphic without a file as
+`no_image`. Column `offset` states the article's position in its part, and the graphic's position in the article.
 """
 
 import re
@@ -37,37 +37,37 @@ from curate.read.text import MAX_CHARACTERS
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source
 
-_GRAPHICS = 1 << 16  # more than an article may have
+_GRAPHICS = 1 << 16  # the maximum per article
 
 
 _TEXT, _BOOL, _NUMBER = pa.string(), pa.bool_(), pa.int32()
 COLUMNS = define(
     pmcid=_TEXT,
-    version=_NUMBER,  # of the article
+    version=_NUMBER,  # the article's
     pmid=_TEXT,
     doi=_TEXT,
     figure_id=_TEXT,
     label=_TEXT,  # such as "Figure 1"
-    position=_NUMBER,  # of the graphic among those of the article's figures, from 0
-    graphics=_NUMBER,  # of its figure
-    panels=_NUMBER,  # of its figure: the letters that its caption names, or its graphics where these are more
+    position=_NUMBER,  # of the graphic among all graphics of the article's figures, from 0
+    graphics=_NUMBER,  # in its figure
+    panels=_NUMBER,  # in its figure: letters in the caption, or graphics if there are more
     href=_TEXT,  # the graphic's name in the XML
     caption_title=_TEXT,
     caption_text=_TEXT,  # without the title
-    context=_TEXT,  # the paragraphs that name the figure, an empty line between two
+    context=_TEXT,  # paragraphs that mention the figure, separated by empty lines
     article_title=_TEXT,
     journal=_TEXT,
-    date=pa.date32(),  # of publication, electronically where that is said
-    date_precision=_TEXT,  # year, month or day
-    license=_TEXT,  # of the figure, as a code of PMC: that in its own permissions, without such the article's
-    license_group=_TEXT,  # comm, noncomm or other, as BIOMEDICA groups them
-    third_party_permission=_TEXT,  # the figure's own permissions, where they are not of the article's license
+    date=pa.date32(),  # of publication, electronic if stated
+    date_precision=_TEXT,  # year, month, or day
+    license=_TEXT,  # a PMC code: from the figure's own permissions, else the article's
+    license_group=_TEXT,  # comm, noncomm, or other, as in BIOMEDICA
+    third_party_permission=_TEXT,  # the figure's own permissions, if they differ from the article's license
     article_type=_TEXT,
     keywords=_TEXT,
     retracted=_BOOL,
     manuscript=_BOOL,
 )
-# Without context, keywords and the like, which are stored where a rule names them
+# Without context, keywords, and similar columns, which are stored only if a rule names them
 ALWAYS = ("pmcid", "license", "license_group", "panels")
 _GROUPS = dict.fromkeys(("CC0", "CC BY", "CC BY-SA", "CC BY-ND"), "comm")
 _GROUPS |= dict.fromkeys(("CC BY-NC", "CC BY-NC-SA", "CC BY-NC-ND"), "noncomm")
@@ -75,7 +75,7 @@ _OF_METADATA = {
     "pmcid": ("pmcid", str), "version": ("version", int), "pmid": ("pmid", str), "doi": ("doi", str),
     "license": ("license_code", str), "retracted": ("is_retracted", bool), "manuscript": ("is_manuscript", bool),
 }  # fmt: skip
-# How PMCIDs and codes are written, whatever the metadata have: PMC13901, CC BY-NC
+# Canonical spelling of PMCIDs and license codes: PMC13901, CC BY-NC
 _SPELLINGS = {
     "pmcid": lambda text: f"PMC{text.upper().removeprefix('PMC')}",
     "license": lambda text: re.sub(r"^CC[\s-]+", "CC ", text.upper()),
@@ -86,8 +86,8 @@ _SPELLINGS = {
 class GraphicRow:
     """A row: a graphic, or an article that cannot be used."""
 
-    key: str = ""  # `PMC10009416-3`; of an article its name
-    columns: dict[str, Any] = field(default_factory=dict)  # `COLUMNS`; empty of an article
+    key: str = ""  # `PMC10009416-3`; for an article its name
+    columns: dict[str, Any] = field(default_factory=dict)  # `COLUMNS`; empty for an article
     caption: str | None = None
     file: str | None = None  # its name in the package
     status: str = OK
@@ -107,12 +107,12 @@ class ArticleRows:
 
 
 def license_group(code: str | None) -> str:
-    """Return BIOMEDICA's group of a license: what commerce may use, what others may, and all else."""
+    """Return BIOMEDICA's license group: commercial use, noncommercial use, or other."""
     return _GROUPS.get(code or "", "other")
 
 
 def article_rows(package: packages.Package, caption: str) -> ArticleRows:
-    """Return the rows of an article, whose captions are of that kind. Raises ArticleError where it is damaged."""
+    """Return an article's rows with this kind of caption. Raises ArticleError if the article is damaged."""
     try:
         article = read_article(package.xml)
     except ValueError as error:
@@ -122,7 +122,7 @@ def article_rows(package: packages.Package, caption: str) -> ArticleRows:
         facts |= {"pmcid": parsed[0], "version": facts["version"] or parsed[1] or None}
     rows: list[GraphicRow] = []
     counts: Counter[str] = Counter()
-    files = replace(package, xml=b"")  # which may be large
+    files = replace(package, xml=b"")  # the XML may be large
     for figure in article.figures:
         counts["no_graphic"] += not figure.graphics
         text = make_caption(figure, facts["article_title"], caption)
@@ -138,7 +138,7 @@ def article_rows(package: packages.Package, caption: str) -> ArticleRows:
 
 
 def make_caption(figure: Figure, article_title: str | None, kind: str) -> str | None:
-    """Return the caption of a figure; None where it has none, whatever else there is."""
+    """Return a figure's caption of some kind, or None."""
     caption = " ".join(filter(None, (figure.caption_title, figure.caption_text)))
     if not caption:
         return None
@@ -203,7 +203,7 @@ class PmcSource(Source):
 
 
 class PmcInput(interface.InputFormat):
-    """Graphics of figures, of articles in folders and archives."""
+    """Graphics of figures, from articles in folders and archives."""
 
     key = "pmc"
     section = PmcSource
@@ -271,7 +271,7 @@ class PmcInput(interface.InputFormat):
     def _reread(self, source: PmcSource, part: InputPart, rows: PartRows) -> Iterator[tuple[GraphicRow, bytes]]:
         paths = expand_braces(part.path)
         numbers, graphics = np.divmod(rows.samples["offset"].to_numpy(), _GRAPHICS)
-        if len(paths) == 1:  # an article alone, as galleries ask for it
+        if len(paths) == 1:  # a single article, as galleries request it
             numbers[:] = 0
         pairs = groupby(zip(numbers.tolist(), graphics.tolist(), strict=True), itemgetter(0))
         wanted = [(paths[number], [graphic for _, graphic in of_article]) for number, of_article in pairs]

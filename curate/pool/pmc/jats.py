@@ -1,9 +1,8 @@
-"""An article's XML (JATS): its figures with their captions, what the text says of them, and what the article is.
+"""Parses an article's XML (JATS): its figures with captions, the paragraphs that mention them, and article metadata.
 
-The XML is a stranger's: no entity is resolved, no DTD and no network is used, and size, depth and the number of figures
-are limited. A graphic is a figure's where the nearest of what may hold graphics (`_OWNERS`) is that `fig` or
-`fig-group`; `alternatives` of it are one graphic. A figure has the caption, label and permissions of its group where it
-has none itself.
+The XML is untrusted: the parser resolves no entity, loads no DTD, and uses no network. Size, depth, and the number of
+figures are limited. A graphic belongs to a figure if its nearest ancestor in `_OWNERS` is that `fig` or `fig-group`.
+The graphics in one `alternatives` count as one. A figure without a caption, label, or permissions has its group's.
 """
 
 import re
@@ -20,20 +19,28 @@ from typing import Any
 from curate.base.wording import one_line
 
 MAX_XML = 1 << 26  # bytes
-_MAX_GRAPHICS = 4096  # of the figures of an article
-_MAX_CONTEXT, _MAX_PARAGRAPHS = 1 << 15, 256  # characters and number of the paragraphs that name a figure
-_MAX_BOLD = 1000  # texts in bold of a caption
-_MAX_TEXT = 10_000  # characters of a title, say; of captions twice as many, so that those that are too long are seen
-_MAX_WORD = 500  # of an id or a name
+_MAX_GRAPHICS = 4096  # in all figures of an article
+_MAX_CONTEXT, _MAX_PARAGRAPHS = 1 << 15, 256  # characters and number of the paragraphs that mention a figure
+_MAX_BOLD = 1000  # bold texts per caption
+_MAX_TEXT = (
+    10_000  # characters, for example in a title; captions may be twice as long, so that too long ones are noticed
+)
+_MAX_WORD = 500  # in an id or a name
 _OWNERS = {
     "fig", "fig-group", "caption", "table-wrap", "disp-formula", "inline-formula", "chem-struct-wrap", "boxed-text",
     "supplementary-material", "permissions", "bio", "fn",
 }  # fmt: skip
-# No text of a paragraph that they are in
+# Their text is no part of the paragraph that contains them
 _FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "supplementary-material", "tex-math"})
 _NOT_CAPTION = frozenset({"title", "label", "tex-math", "fig", "fig-group"})  # figures may be in each other's captions
 _BLOCKS = {"p", "title", "sec", "break", "list", "list-item", "label", "disp-formula", "disp-quote", "tr", "td", "th"}
-_PUBLISHED = {"epub": 0, "pub electronic": 0, "collection": 2, "pmc-release": 3, "nihms-submitted": 3}  # others: 1
+_PUBLISHED = {
+    "epub": 0,
+    "pub electronic": 0,
+    "collection": 2,
+    "pmc-release": 3,
+    "nihms-submitted": 3,
+}  # order of preference; others: 1
 _MONTHS = {name[:3].lower(): number for number, name in enumerate(month_name)}
 _CC = re.compile(r"creativecommons\.org/(?:licen[sc]es/(by(?:-nc)?(?:-(?:sa|nd))?)\b|publicdomain/(zero|mark))", re.I)
 _CC_WORDS = re.compile(
@@ -44,42 +51,42 @@ _LETTERS = re.compile(r"[A-Za-z](?:\s*(?:,|;|&|/|-|–|—|\band\b|\bto\b)+\s*[A
 _IN_BRACKETS = re.compile(rf"\(\s*({_LETTERS.pattern})\s*\)")
 _RANGE = re.compile(r"([A-Za-z])\s*(?:-|–|—|\bto\b)\s*([A-Za-z])\b")
 
-_SAFE: dict[str, Any] = {  # options of the parser
+_SAFE: dict[str, Any] = {  # parser options
     "resolve_entities": False, "load_dtd": False, "dtd_validation": False, "attribute_defaults": False,
     "no_network": True, "huge_tree": False, "recover": False, "remove_comments": True, "remove_pis": True,
 }  # fmt: skip
 
 _Hrefs = tuple[str, ...]  # of a graphic and its alternatives
-_Paragraphs = dict[str, dict[int, str]]  # that name a figure, by its id and their place in the article
+_Paragraphs = dict[str, dict[int, str]]  # paragraphs by figure id, then by position in the article
 _Reader = Callable[[Any, str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its caption, what is said of it, and its graphics."""
+    """A figure: its caption, the paragraphs that mention it, and its graphics."""
 
     figure_id: str | None
-    context: tuple[str, ...]  # paragraphs that name it
+    context: tuple[str, ...]  # paragraphs that mention it
     graphics: tuple[_Hrefs, ...]
     label: str | None = None
     caption_title: str | None = None
     caption_text: str | None = None  # without the title
-    permission: str | None = None  # the text of its own permissions
-    license: str | None = None  # the code of the license in these
-    letters: int = 0  # of panels that its caption names: see `count_letters`
+    permission: str | None = None  # text of its own permissions
+    license: str | None = None  # the license code in its own permissions
+    letters: int = 0  # panels that its caption names: see `count_letters`
 
 
 @dataclass(frozen=True)
 class Article:
-    """What an article's XML holds."""
+    """The content of an article's XML."""
 
-    facts: dict[str, Any] = field(default_factory=dict)  # pmcid … manuscript of `format.COLUMNS`, as far as it says so
+    facts: dict[str, Any] = field(default_factory=dict)  # columns pmcid … manuscript of `format.COLUMNS`, if stated
     figures: tuple[Figure, ...] = ()
-    elsewhere: int = 0  # graphics that are of no figure
+    elsewhere: int = 0  # graphics outside figures
 
 
 def read_article(xml: bytes) -> Article:
-    """Return the article. Raises ValueError where the XML is damaged, unsafe or too large, or holds no article."""
+    """Return the article. Raises ValueError if the XML is damaged, unsafe, or too large, or contains no article."""
     root = _parse(xml)
     articles = list(islice(root.iter("{*}article"), 2))
     if len(articles) != 1:
@@ -88,7 +95,7 @@ def read_article(xml: bytes) -> Article:
     nodes = list(article.iter("{*}fig", "{*}fig-group"))
     graphics: dict[Any, list[_Hrefs]] = {}
     elsewhere = 0
-    for _, group in groupby(article.iter("{*}graphic"), _alternatives):  # in order, the alternatives of one together
+    for _, group in groupby(article.iter("{*}graphic"), _alternatives):  # in order, alternatives together
         first, *others = group
         owner = next((node for node in first.iterancestors() if _name(node) in _OWNERS), None)
         if owner is not None and _name(owner) in ("fig", "fig-group"):
@@ -98,7 +105,7 @@ def read_article(xml: bytes) -> Article:
     if (count := sum(map(len, graphics.values()))) > _MAX_GRAPHICS:
         raise ValueError(f"it has {count:,} graphics of figures; accepted: at most {_MAX_GRAPHICS:,}")
     paragraphs = _paragraphs(article, {node.get("id") for node in nodes} - {None})
-    # A group is a figure where it has graphics itself; without any it holds figures
+    # A group with graphics of its own is a figure; otherwise it contains figures
     shown = (node for node in nodes if node in graphics or _name(node) == "fig")
     read = cache(_read_part)
     figures = tuple(_figure(node, paragraphs, tuple(graphics.get(node, ())), read) for node in shown)
@@ -106,9 +113,9 @@ def read_article(xml: bytes) -> Article:
 
 
 def count_letters(caption: str, bold: tuple[str, ...] = ()) -> int:
-    """Return how many panels a caption names: the letters from A on, without a gap, each in brackets or in bold.
+    """Return how many panels a caption names: the letters from A on, without a gap, each in parentheses or in bold.
 
-    `(A)`, `(a, b)` and `(A–C)` name letters, and so does text in bold that is a letter, or several.
+    `(A)`, `(a, b)`, and `(A–C)` name letters, and so does bold text with one letter or several.
     """
     letters: set[str] = set()
     bold_ones = (text.strip(" .,:;()") for text in bold)
@@ -122,7 +129,7 @@ def count_letters(caption: str, bold: tuple[str, ...] = ()) -> int:
 
 
 def find_license(texts: list[str]) -> str | None:
-    """Return the code of the license that texts name, as PMC writes it: `CC BY-NC`, `CC0`; None without one."""
+    """Return the license code that a text names, as PMC writes it: `CC BY-NC`, `CC0`; None if it names none."""
     for text in texts:
         if match := _CC.search(text):
             return f"CC {match[1].upper()}" if match[1] else "CC0" if match[2].lower() == "zero" else "CC PDM"
@@ -164,7 +171,7 @@ def _child(node: Any, path: str) -> Any:
 
 
 def _text(node: Any, but: frozenset[str] = frozenset()) -> str | None:
-    """Return the text in an element with single spaces, without what is in elements of some names; None for nothing."""
+    """Return an element's text with single spaces, without the elements to skip; None if nothing is left."""
     if node is None:
         return None
     return " ".join("".join(_pieces(node, but)).split()) or None
@@ -174,7 +181,7 @@ def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
     yield node.text or ""
     for child in node:
         name = _name(child)
-        if not name:  # an entity, which is not resolved; by its name where HTML knows it
+        if not name:  # an unresolved entity: use its name if HTML defines it
             yield html5.get(str(child.text).lstrip("&"), "")
         elif name not in but:
             space = " " if name in _BLOCKS else ""
@@ -189,7 +196,7 @@ def _alternatives(graphic: Any) -> Any:
 
 
 def _paragraphs(article: Any, ids: set[str]) -> _Paragraphs:
-    """Return by figure the texts of the paragraphs that name it, by their place in the article; none of captions."""
+    """Return for each figure the paragraphs that mention it, by position in the article; captions do not count."""
     texts: dict[Any, tuple[int, str | None]] = {}
     by_figure: dict[str, dict[int, str]] = {}
     for xref in article.iter("{*}xref"):
@@ -283,7 +290,7 @@ def _facts(article: Any) -> dict[str, Any]:
 
 
 def _published(meta: Any) -> tuple[date | None, str | None]:
-    """Return when the article was published, electronically if that is said, and to what: year, month or day."""
+    """Return the publication date, electronic if stated, and its precision: year, month, or day."""
 
     def rank(node: Any) -> int:
         kind = node.get("pub-type") or f"{node.get('date-type')} {node.get('publication-format')}"

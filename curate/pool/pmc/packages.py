@@ -1,6 +1,6 @@
-"""An article with its files: a folder, as PMC's bucket has them, or the tar.gz that PMC had before.
+"""Reads an article's files: from a folder, as in PMC's bucket, or from an older tar.gz.
 
-No name that the XML or an archive brings reaches the file system: it is looked up among the names that are listed.
+Names from the XML or an archive never reach the file system: they are looked up among the listed names.
 """
 
 import gzip
@@ -27,8 +27,8 @@ from curate.tar.walk import REGULAR
 
 ARCHIVES, XML = (".tar.gz", ".tgz"), (".nxml", ".xml")
 _NAME = re.compile(r"(PMC\d{1,15})(?:\.(\d{1,5}))?", re.IGNORECASE)
-_PRINTED = ("eps", "ps", "pdf", "svg")  # suffixes of hrefs whose images have others
-_MAX_UNPACKED = 1 << 32  # bytes of an archive
+_PRINTED = ("eps", "ps", "pdf", "svg")  # the images for hrefs with these suffixes have others
+_MAX_UNPACKED = 1 << 32  # bytes in an archive
 _STEP = 1 << 22
 
 
@@ -42,18 +42,18 @@ class ArticleError(ValueError):
 
 @dataclass(frozen=True)
 class Package:
-    """The files of an article."""
+    """An article's files."""
 
-    name: str  # of its folder, archive or XML
+    name: str  # of its folder, archive, or XML
     xml: bytes
-    metadata: Mapping[str, Any]  # of its json; empty without one
-    names: Mapping[str, str]  # of its files, by themselves in lower case
-    read: Callable[[str], bytes]  # a file by its name; raises OSError
+    metadata: Mapping[str, Any]  # its json; empty if there is none
+    names: Mapping[str, str]  # of its files, by lower-case name
+    read: Callable[[str], bytes]  # reads a file by name; raises OSError
 
     def find(self, hrefs: Sequence[str]) -> str | None:
-        """Return the name of the file that hrefs of one graphic mean, the first of an image; None where none is.
+        """Return the file for the hrefs of one graphic: the first that is an image; None if there is none.
 
-        A whole name counts first, then a name up to its suffix. In upper and lower case they are the same.
+        A full name takes precedence over a name without suffix. Case is ignored.
         """
         whole = [href.rpartition("/")[2].lower() for href in hrefs]
         for name in whole:
@@ -65,28 +65,30 @@ class Package:
         return next((self.names[name] for name in whole if name in self.names), None)
 
 
-_Files = tuple[dict[str, int], Callable[[str], bytes]]  # the sizes of an article's files by name, and what reads one
+_Files = tuple[
+    dict[str, int], Callable[[str], bytes]
+]  # sizes of an article's files by name, and a function that reads one
 
 
 def parse_name(path: str) -> tuple[str, int] | None:
-    """Return PMCID and version of an article by the name of its folder or file; 0 without one, None for other names."""
+    """Return PMCID and version (0 if missing) from the name of an article's folder or file; None for others."""
     match = _NAME.fullmatch(name_of(path))
     return (match[1].upper(), int(match[2] or 0)) if match else None
 
 
 def name_of(path: str) -> str:
-    """Return the name of an article's folder, archive or XML without its suffix."""
+    """Return the name of an article's folder, archive, or XML without its suffix."""
     name = path.rstrip("/").rpartition("/")[2]
     return next((name[: -len(suffix)] for suffix in (*ARCHIVES, *XML) if name.lower().endswith(suffix)), name)
 
 
 def folder_of(path: str) -> str:
-    """Return the folder that an article's files are in, if it is no archive."""
+    """Return the folder with an article's files, or None for an archive."""
     return path.rpartition("/")[0] if path.lower().endswith(XML) else path
 
 
 def pack_paths(paths: list[str]) -> str:
-    """Return paths as one, which `expand_braces` splits again."""
+    """Return paths as one that `expand_braces` can split."""
     if len(paths) == 1:
         return paths[0]
     start = os.path.commonprefix(paths)  # noqa: RUF071 (of texts)
@@ -94,12 +96,12 @@ def pack_paths(paths: list[str]) -> str:
 
 
 def digest_files(files: Iterable[InputFile]) -> str:
-    """Return what differs where one of some files does, wherever they are."""
+    """Return a digest that changes when any of some files does, wherever they are."""
     return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
 
 
 def package_state(path: str, storage: dict[str, Any]) -> str:
-    """Return what differs where a file of an article does, by one listing. Raises OSError."""
+    """Return a digest that changes when a file of an article does, from one listing. Raises OSError."""
     with suppress(FileNotFoundError):
         if path.lower().endswith(ARCHIVES):
             return file_state(path, storage)
@@ -108,7 +110,7 @@ def package_state(path: str, storage: dict[str, Any]) -> str:
 
 
 def open_package(path: str, storage: dict[str, Any]) -> Package:
-    """Return an article's files. Raises ArticleError where they are not there, damaged or too large, and OSError."""
+    """Return an article's files. Raises ArticleError if they are missing, damaged, or too large, and OSError."""
     name, metadata, is_archive = name_of(path), dict[str, Any](), path.lower().endswith(ARCHIVES)
     try:
         sizes, read = (_open_archive if is_archive else _open_folder)(path, storage)
@@ -130,7 +132,7 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:
-    """Return the file that is an article: that of this name, else the only .nxml, or .xml; None without a choice."""
+    """Return the article's file: the one with this name, else the only .nxml or .xml; None if there are several."""
     for suffix in XML:
         candidates = [file for file in files if file.lower().endswith(suffix)]
         named = [file for file in candidates if file.lower() == f"{name.lower()}{suffix}"]
@@ -153,12 +155,12 @@ def _read_file(fs: Any, path: str) -> bytes:
 
 
 def _read_metadata(path: str, storage: dict[str, Any], sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
-    """Return the json about the article in a folder; empty without one."""
+    """Return the article's json in a folder; empty if there is none."""
     name = f"{name_of(path)}.json"
     with suppress(FileNotFoundError):
         if name in sizes:
             return read(name)
-        if (parsed := parse_name(path)) and parsed[1]:  # in the bucket, all are in one folder too
+        if (parsed := parse_name(path)) and parsed[1]:  # the bucket has all of them in one folder
             fs, inner = fsspec.core.url_to_fs(folder_of(path), **storage)
             return _read_file(fs, f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}")
     return b""

@@ -1,8 +1,8 @@
-"""Lists of URLs: what they name is downloaded into shards as of img2dataset, which are then read as the tars they are.
+"""URL lists: downloads their images into img2dataset's shards, and reads these as tars.
 
-A part is some consecutive rows of a list, and a shard, whose name is of the list and of all that has an influence on
-its bytes: one that is there is not downloaded again. Uids and scores are what they would be in a pool of text; what did
-not come is a row too, with the reason.
+A part is consecutive rows of a list, and one shard. A digest of the list and of everything that affects the shard's
+bytes gives its name, so an existing shard is not downloaded again. Uids and scores are those of a pool of text. A
+failed download is a row, too, with the reason.
 """
 
 from collections import deque
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
     from curate.download.fetch import Fetcher
 
 _TARS = WebdatasetInput()
-_AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
+_AT_ONCE = 2  # shards of a unit: the next starts while the slowest servers of one respond
 
 
 def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], interface.FileColumns | None]:
-    """Return the parts of a list and what it supplies; of one that cannot be read a part with the fault, and None."""
+    """Return a list's parts and what it supplies; for an unreadable list one part with the fault, and None."""
     part, max_rows = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault), source.number_sample_per_shard
     if file.fault:
         return [part], None
     try:
-        if not file.size:  # as of the kernel's messages, which would be waited for
+        if not file.size:  # a file of the kernel's messages, for example, would block
             raise pa.ArrowInvalid("it has 0 bytes")
         columns, rows = describe_rows(source, part)
     except InputError as problem:
@@ -67,10 +67,10 @@ def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], int
 
 
 class UrlsInput(interface.InputFormat):
-    """Rows of lists, and the images that their URLs give, in files that the run itself makes.
+    """Rows of lists with images from their URLs, in files that the run writes.
 
-    A run may try some rows again, in rounds: these are in parts of their own then (`InputPart.retry`), and left out of
-    the parts that had them before. What only this format has takes its own sources alone (see `find_downloading`).
+    A run may retry rows in rounds. These rows are in parts of their own (`InputPart.retry`), and the earlier parts omit
+    them. Methods that only this format has take only its own sources (see `find_downloading`).
     """
 
     key = "urls"
@@ -78,7 +78,7 @@ class UrlsInput(interface.InputFormat):
     has_members = True
 
     def plan(self, source: UrlsSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the files, and count their rows; nothing is downloaded."""
+        """List the files and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
             interface.need_package(source, package, "img2dataset")
         files = list_kept(source) if source.from_run else list_source(source, content)
@@ -94,7 +94,7 @@ class UrlsInput(interface.InputFormat):
         return recognize_lists(listed)
 
     def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
-        """Put lists that are not Parquet into the run's folder as such, unless all work is this process's."""
+        """Convert lists to Parquet in the run's folder, unless this process does all the work."""
         to_share = () if source._is_alone else parts
         lists = {part.path: list_of(source, part) for part in to_share if not part.fault}
         deque(in_threads(partial(share_list, run=run), lists.values()), 0)
@@ -104,12 +104,12 @@ class UrlsInput(interface.InputFormat):
             list(pool.map(lambda part: make_shard(source, part), [part for part in parts if not part.fault]))
 
     def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
-        """Return which parts need not be fetched: for each place that may have some a source that reads them there."""
+        """Return the parts with existing shards: for each folder that may have some, a source that reads them there."""
         folders = find_shards(source, parts)
         return [(source.model_copy(update={"store": folder}), frozenset(complete)) for folder, complete in folders]
 
     def outlook(self, source: Any, parts: Sequence[InputPart]) -> DownloadForecast:
-        """Return what fetching parts will take, by the shards that are there: of these parts, else any. Raises OSError.
+        """Estimate what fetching parts takes, from existing shards of these parts, or of any. Raises OSError.
 
         `source` is placed in the run.
         """
@@ -125,9 +125,9 @@ class UrlsInput(interface.InputFormat):
         return DownloadForecast(rows, of_left, len(remaining), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
-        """Read the downloaded tar of a part; texts and scores come from the list, found by key, not from the tar.
+        """Read a part's tar, which is downloaded first if it is missing. Texts and scores come from the list, by key.
 
-        The tar is downloaded first if it is not there. Rows that a later round tries again are left out.
+        Rows that a later round retries are left out.
         """
         number, rows = make_shard(source, part), read_list(source, part)
         listed, roles = set(rows.schema.names), find_in_list(source, rows.schema)
@@ -135,12 +135,12 @@ class UrlsInput(interface.InputFormat):
         assert roles.caption is not None
         texts = text_columns(rows, roles, ("caption", "url", "uid", "language"))
         left_out = pa.array(self.left_out_keys(source, part), pa.string())
-        # The uid hashes URL and caption, so that rows whose download failed have one too.
+        # The uid hashes URL and caption, so that failed downloads have one, too.
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
-        # The uid took the repaired caption; the row keeps the original one, whose errors become its verdict.
+        # The uid uses the repaired caption; the row keeps the original, whose errors decide its status.
         texts["caption"] = whole(rows[roles.caption])
-        # Sizes before resizing are in img2dataset's json, unless the list has columns of these names. `_tar` declares
-        # them as columns of the tar, so the schema for `_TARS.read` is empty.
+        # Sizes before resizing come from img2dataset's json, unless the list has these columns. `_tar` declares them as
+        # columns of the tar, so the schema for `_TARS.read` is empty.
         of_json = [name for name in scores.names if name in ORIGINAL and name not in listed]
         tar_source, tar_part = self._tar(source, part, of_json)
         for batch in _TARS.read(tar_source, tar_part, pa.schema([]), None):
@@ -151,9 +151,9 @@ class UrlsInput(interface.InputFormat):
                 raise InputError("damaged_tar", f"{tar_part.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(positions) for name, column in texts.items()}
             supplied = {name: rows[name].take(positions) for name in scores.names if name in listed}
-            no_sizes = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # if no json of the batch has them
+            no_sizes = pa.chunked_array([pa.nulls(len(positions), pa.int64())])  # if no json in the batch has them
             supplied |= {name: batch.scores.get(name, no_sizes) for name in of_json}
-            # What cannot be decoded was served as something other than an image.
+            # If it cannot be decoded, the server sent something other than an image.
             yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
@@ -171,10 +171,10 @@ class UrlsInput(interface.InputFormat):
         return tar, InputPart(path, 0, "", listing_fingerprint="there", limit=part.limit)
 
     def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Take samples out of a shard (see `shard`), and return the files of the run that were rewritten.
+        """Remove samples from a shard (see `shard`), and return the rewritten files.
 
-        Their members, at these offsets and of these sizes, become zeros; keys alone stay in the Parquet files, those of
-        earlier rounds first. `source` is placed in a run.
+        Their members, at these offsets with these sizes, become zeros. The Parquet files keep only their keys; keys
+        from earlier rounds come first. `source` is placed in a run.
         """
         from curate.download.shard import clear_samples, read_previous_keys
 
@@ -187,17 +187,17 @@ class UrlsInput(interface.InputFormat):
         return [] if source.store else rewritten
 
     def list_key(self, source: Any, part: InputPart) -> str:
-        """Return the digest of the list that a part is of, and of what determines what becomes of its rows."""
+        """Return the digest of a part's list, and of the settings that determine its rows."""
         return ids.digest([*identify_list(part), source.row_fields()])
 
     def list_row(self, source: Any, part: InputPart, key: str) -> int:
-        """Return which row of its list the sample of a part with this key is."""
+        """Return the row number in its list for a sample's key."""
         assert part.groups is not None
         row = row_of(key)
         return part.retry.rows[row] if part.retry else part.groups[0] + row
 
     def retry_parts(self, source: Any, example: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
-        """Return the parts that have these rows of a list again, but not those of `later`; `example` is one."""
+        """Return parts to retry these rows of a list, except those in `later`; `example` is a part of the list."""
         parts, max_rows = [], source.number_sample_per_shard
         for first in range(0, len(retry.rows), max_rows):
             span = slice(first, first + max_rows)
@@ -209,14 +209,14 @@ class UrlsInput(interface.InputFormat):
         return parts
 
     def left_out_keys(self, source: Any, part: InputPart) -> list[str]:
-        """Return the keys of the samples that a part leaves out."""
+        """Return the keys of the samples that a part omits."""
         if not part.left_out:
             return []
         keys = keys_of(number_of(source, part), part.left_out[-1] + 1, source.number_sample_per_shard)
         return [keys[row] for row in part.left_out]
 
     def read_attempts(self, source: Any, shard: str, keys: Sequence[str | None]) -> pa.Table:
-        """Return schema.ATTEMPTS of samples of a shard, by the Parquet file beside it; null where it has none.
+        """Return schema.ATTEMPTS for samples of a shard, from its Parquet file; null for samples that it lacks.
 
         Raises OSError.
         """
@@ -238,12 +238,12 @@ class UrlsInput(interface.InputFormat):
         return f"image_size with resize_mode {mode} makes every image {side} x {side}"
 
     def shard(self, source: Any, part: InputPart) -> str:
-        """Return the name of a part's shard in its store; the path of any other part is a name already."""
+        """Return the name of a part's shard; for parts of other formats, the path."""
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 
 
 def _only(batch: interface.Batch, stay: Mask) -> interface.Batch:
-    """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
+    """Return some rows of a batch. `fields` still counts all rows: their names and types are the same."""
     rows, of_images, errors, members = pa.array(stay), batch.images, batch.faults, batch.members
 
     def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
@@ -263,23 +263,23 @@ def _only(batch: interface.Batch, stay: Mask) -> interface.Batch:
 
 
 def identify_list(part: InputPart) -> list[str]:
-    """Return what identifies the list that a part is of: its content, wherever it is, as far as that is known."""
+    """Return the identity of a part's list: a digest of its content if it is known, wherever the list is."""
     return [part.fingerprint] if part.fingerprint.startswith((SHA256, HASHED)) else [part.path, part.fingerprint]
 
 
 def number_of(source: UrlsSource, part: InputPart) -> int:
-    """Return the number of a part's shard: of what determines it."""
+    """Return the number of a part's shard, from everything that determines it."""
     determining: list[Any] = [*identify_list(part), part.groups, source.row_fields()]
     determining += [part.retry.round, part.retry.rows] if part.retry else []
     return int(ids.digest(determining)[:15], 16) % NUMBERS
 
 
 def make_shard(source: UrlsSource, part: InputPart) -> int:
-    """Return the number of a part's shard, which is downloaded unless it is there."""
+    """Return the number of a part's shard, and download it if it is missing."""
     number = number_of(source, part)
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
-        # here: other pools have no use for what it imports
+        # a slow import that other pools do not need
         from curate.download.resize import resizing
         from curate.download.shard import download_shard, read_facts
 
@@ -295,7 +295,7 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
 
 
 def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, str]]]:
-    """Return the places that shards may be in, each with those parts whose shard is there, and its name there."""
+    """Yield each folder that may have shards, with the parts whose shard is there, and its name."""
     stems = {part: shard_stem(number_of(source, part)) for part in parts if not part.fault}
     folders = [(folder, set(shards_in(RunStore(folder)))) for folder in source.places()]
     return [(folder, {part: stem for part, stem in stems.items() if stem in names}) for folder, names in folders]
@@ -307,7 +307,7 @@ def shards_in(store: RunStore) -> list[str]:
 
 
 def _fetcher(source: UrlsSource) -> "Fetcher":
-    """Return what fetches for a source, which all threads of the process share, and its hosts all of the run."""
+    """Return a source's fetcher. All threads of a process share it, and all processes of a run share its hosts."""
     from curate.download.fetch import Fetcher
 
     policy, directives = source.network, source.disallowed_header_directives

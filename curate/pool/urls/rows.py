@@ -1,4 +1,4 @@
-"""Rows of lists of URLs: which columns hold what, and as img2dataset takes them."""
+"""Rows of URL lists: finds the columns, and prepares rows for img2dataset."""
 
 from dataclasses import replace
 from functools import partial
@@ -22,24 +22,24 @@ from curate.read.errors import InputError, retry
 from curate.store.store import RunStore
 
 _TEXTS = ("caption", "uid", "url", "language")
-# Of img2dataset's json, for rules: pixels before it resized the image
+# From img2dataset's json, for rules: pixels before it resized the image
 ORIGINAL = ("original_width", "original_height")
-# Names that img2dataset gives its own columns
+# img2dataset's names for its own columns
 _IMG2DATASET = {"url", "caption", "key", "status", "error_message", "width", "height", *ORIGINAL, "exif"}
 
 
 def list_of(source: UrlsSource, part: InputPart) -> UrlList:
-    """Return the list that a part is of."""
+    """Return the list that contains a part."""
     named = [getattr(source.columns, name) for name in _TEXTS]
     texts = frozenset(name.lower() for name in chain(*(COLUMN_NAMES[name] for name in _TEXTS), filter(None, named)))
     return UrlList(part.path, part.fingerprint, source.storage, source.column_names, texts)
 
 
 def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int]:
-    """Return what the list that a part is of supplies, and how many rows it has.
+    """Return what the list of a part supplies, and its number of rows.
 
-    Raises RecipeError for what is no list, or whose columns are misnamed; InputError where columns are missing;
-    pa.ArrowException or ValueError where it is damaged, and OSError.
+    Raises RecipeError if it is no list or a column name is wrong; InputError if columns are missing; pa.ArrowException
+    or ValueError if it is damaged, and OSError.
     """
     urls = list_of(source, part)
     _check_kind(source, urls)
@@ -85,7 +85,7 @@ def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None
 
 
 def _name_cells(row: list[str]) -> list[str]:
-    """Return names for the columns of a list without a header line, by its first row."""
+    """Return column names for a list without a header line, from its first row."""
     url = next(index for index, cell in enumerate(row) if is_url(cell))
     others = sorted((len(cell), index) for index, cell in enumerate(row) if index != url)
     names = {url: "url"} | ({others[-1][1]: "caption"} if others else {})
@@ -110,7 +110,7 @@ def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
 
 
 def recognize_lists(listed: FoundFiles) -> Recognized | None:
-    """Return how to read the lists among some files, by the first one; None where it has no URLs or no captions."""
+    """Return how to read the lists among some files, from the first one; None if it has no URLs or no captions."""
     first = next(filter(kind_of, listed.names), "")
     suffix = f".{first.rpartition('/')[2].partition('.')[2].lower()}"
     keys: dict[str, Any] = {"path": listed.pattern(suffix), "network": {"contact": "you@example.org"}}
@@ -126,7 +126,7 @@ def recognize_lists(listed: FoundFiles) -> Recognized | None:
 
 
 def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
-    """Return which columns hold what. Raises InputError where one of URLs or captions is missing."""
+    """Find the columns by their roles. Raises InputError if URLs or captions are missing."""
     roles, names = find_columns(columns, _named_columns(source)), columns.names
     if roles.url is None:
         detail = f"no column of URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
@@ -138,7 +138,7 @@ def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
 
 
 def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
-    """Return a part's rows of its list, in plain types. Raises InputError where the list is damaged, and OSError."""
+    """Return a part's rows of its list, in plain types. Raises InputError if the list is damaged, and OSError."""
     assert part.groups is not None
     try:
         urls, run = list_of(source, part), RunStore(source._run) if not source._is_alone else None
@@ -149,9 +149,9 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
-    """Return the rows as img2dataset takes them: numbers, texts, booleans, times, `caption`, a hash, and `url`.
+    """Return the columns that img2dataset accepts: numbers, texts, booleans, times, `caption`, a hash, and `url`.
 
-    Times are text, as JSON has no word for them; those of zones other than UTC are left out.
+    Times become text, since JSON has no such type. Times in zones other than UTC are left out.
     """
     roles = find_in_list(source, rows.schema)
     verified: dict[str, str | None] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
@@ -164,6 +164,6 @@ def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     times = [f.name for f in rows.schema if is_any(f.type, pa.types.is_date, pa.types.is_timestamp)]
     times = [name for name in times if getattr(rows.schema.field(name).type, "tz", None) in (None, "UTC")]
     for name in times:
-        if name not in reserved:  # 2024-05-18 01:58:10, without a fraction that is 0
+        if name not in reserved:  # 2024-05-18 01:58:10, without a fraction of 0
             columns[name] = pc.replace_substring_regex(whole(rows[name]).cast(pa.string()), r"\.0+(Z?)$", r"\1")
     return pa.table(columns | {name: valid_text(whole(rows[column])) for name, column in columns_of.items() if column})
