@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a container of target spark starts: on Kubernetes Spark asks for `driver …` or `executor`, as its own images take
-# them; all else is a class of Spark's, such as org.apache.spark.deploy.worker.Worker.
+# Entry point of the images for Spark. Kubernetes passes `driver …` or `executor`, as for Spark's own images. All other
+# arguments are those of spark-class, such as org.apache.spark.deploy.worker.Worker.
 set -euo pipefail
 role=${1-}
 case $role in

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Packs Python itself, its standard library and curate with its packages, for spark.archives: a worker needs no Python.
+# Packs Python, its standard library, and curate with its packages for spark.archives, so that workers need no Python.
 #     infra/pack.sh [--with EXTRAS] [--python PYTHON] environment.tar.gz
-# EXTRAS are those of curate that the recipe and the store need, with commas: clip,aws. Only with those that need torch is it
-# in the archive. PYTHON is that of the environment to pack, by default `python`. Spark's own Java files stay out: a cluster has
-# them. The archive is for machines of this kind of processor, with a C library (glibc) that is not older than this machine's.
+# EXTRAS are the extras of curate that the recipe and the store need, such as clip,aws. The archive has torch only if one of
+# them needs it. PYTHON is the Python of the environment to pack; the default is `python`. The archive leaves out Spark's Java
+# files, which the cluster has. It works on machines with this kind of processor, and a glibc that is not older than here.
 set -euo pipefail
 extras="" python=python
 while [[ ${1-} == --* ]]; do
@@ -52,7 +52,7 @@ site, copied = library / "site-packages", set()
 
 
 def pack(name, extras):
-    """Copy a package's files, and of those that it needs."""
+    """Copy the files of a package and of its requirements."""
     distribution = metadata.distribution(name)
     for text in distribution.requires or ():
         needed = Requirement(text)
@@ -64,7 +64,7 @@ def pack(name, extras):
             try:
                 pack(needed.name, needed.extras)
             except metadata.PackageNotFoundError:
-                sys.exit(f"pack.sh: {name} needs {text}, which this environment has not: install it")
+                sys.exit(f"pack.sh: {name} needs {text}, which is missing in this environment; install it")
     for file in distribution.files or ():
         path, source = file.as_posix(), Path(distribution.locate_file(file))
         is_left_out = re.search(r"(^|/)(__pycache__|tests?)/|^\.\.|\.pth$|^pyspark/(jars|examples|data|licenses)/", path)
@@ -74,14 +74,14 @@ def pack(name, extras):
 
 
 pack("curate", extras)
-for package in (curate, pipelines):  # of a checkout too, whose package has only their names
+for package in (curate, pipelines):  # an editable install lists only their names
     source = Path(package.__path__[0])
     shutil.copytree(source, site / source.name, ignore=left_out, dirs_exist_ok=True)
     for name in ("sql", "infra"):
         if package is curate and (beside := source.parent / name).is_dir() and not (source / name).is_dir():
             shutil.copytree(beside, site / "curate" / name, ignore=left_out, dirs_exist_ok=True)
 
-# Python itself, with the libraries of this machine that it and the packages load, but the C library's.
+# Python itself, and the system libraries that it and the packages load, except for the C library.
 program = Path(os.path.realpath(sys._base_executable))
 (folder / "bin").mkdir()
 shutil.copy2(program, folder / "bin" / version)

@@ -1,7 +1,7 @@
-"""Draw a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out.
+"""Draws scenes of the demo. In: a `Scene` and a generator. Out: the picture (PIL, RGB uint8).
 
-Textures of backgrounds are formulas over float32 planes, with edges about two pixels soft. Encoded
-pictures are changed as copying does it: a `reencode`d one keeps its perceptual hash, `ALTER`'s changes alter it.
+Background textures are formulas over float32 planes, with edges of about two pixels. Other functions change encoded
+pictures like copies on the web: `reencode` keeps the perceptual hash, and the changes in `ALTER` alter it.
 """
 
 import io
@@ -19,12 +19,12 @@ from curate.demo.words import COLOURS, CORNERS
 from curate.read.phash import hash_small, shrink
 
 Plane = npt.NDArray[Any]  # float32
-_SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
+_SAMPLING = 3  # masks are drawn larger by this factor, then averaged, for smooth edges
 RECODINGS = (("jpg", 60), ("jpg", 72), ("jpg", 95), ("webp", 80), ("png", 0))
 QUALITIES = (30, 75)  # of a compressed JPEG
-FACTORS = (0.6, 0.75, 1.25, 1.5)  # of a resized picture, where it leaves `MIN_SIDE` pixels on the shorter side
+FACTORS = (0.6, 0.75, 1.25, 1.5)  # of a resized picture; the shorter side keeps at least `MIN_SIDE` pixels
 MIN_SIDE = 200
-TRIMMED = (0.01, 0.03)  # of the width, and of the height, that a cropped picture has lost
+TRIMMED = (0.01, 0.03)  # share of width and height that cropping removes
 
 _ATTEMPTS = 8
 
@@ -35,7 +35,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
     ground = Ground(x, y, min(width, height) * (0.09 + 0.08 * rng.random()), rng)
     field = np.broadcast_to(np.clip(_TEXTURES[scene.background](ground), 0, 1), (height, width))
-    texture = Image.fromarray((field * 255).astype(np.uint8))  # 0 is the first colour
+    texture = Image.fromarray((field * 255).astype(np.uint8))  # 0 is the first color
     base, tint = (Image.new("RGB", (width, height), colour) for colour in ground_colours(scene.background_colour))
     image = Image.composite(tint, base, texture)
     for item in scene.items:
@@ -48,7 +48,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def _paint(image: Image.Image, item: Item) -> None:
-    """Put one shape on the picture: a soft shadow, a darker rim, then the shape itself."""
+    """Draw one shape on the picture: a soft shadow, a darker rim, then the shape."""
     radius = max(item.radius * min(image.size), 2.0)
     mask = _mask(item, radius, 1.0)
     left, top = (round(item.x * image.width - mask.width / 2), round(item.y * image.height - mask.height / 2))
@@ -62,7 +62,7 @@ def _paint(image: Image.Image, item: Item) -> None:
 
 
 def _mask(item: Item, radius: float, scale: float) -> Image.Image:
-    """Return the coverage (L, 0-255) of a shape shrunk to `scale`, centred in a square with room for its shadow."""
+    """Return the coverage (L, 0-255) of a shape shrunk to `scale`, centered in a square with room for its shadow."""
     centre, r = math.ceil(radius * 1.25) * _SAMPLING, radius * _SAMPLING
     mask = Image.new("L", (2 * centre, 2 * centre))
     pen, outer, c, s = ImageDraw.Draw(mask), r * scale, math.cos(item.turn), math.sin(item.turn)
@@ -76,7 +76,7 @@ def _mask(item: Item, radius: float, scale: float) -> Image.Image:
     return mask.reduce(_SAMPLING)
 
 
-_HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # of a circle: radius, and how far from its centre
+_HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # relative to a circle: radius, and distance from its center
 
 
 def _regular(corners: int, inner: float = 1.0, start: float = -math.pi / 2) -> list[tuple[float, float]]:
@@ -103,7 +103,7 @@ _POLYGONS: dict[str, list[tuple[float, float]]] = CORNERS | {
 
 @dataclass(frozen=True)
 class Ground:
-    """What is covered: columns [1, width] and rows [height, 1] in pixels, and the texture's pitch in pixels."""
+    """The area: columns [1, width] and rows [height, 1] in pixels, and the texture's pitch in pixels."""
 
     x: Plane
     y: Plane
@@ -111,11 +111,11 @@ class Ground:
     rng: np.random.Generator
 
     def along(self, angle: float) -> Plane:
-        """Return how far each pixel lies in a direction."""
+        """Return each pixel's coordinate in a direction."""
         return self.x * math.cos(angle) + self.y * math.sin(angle)
 
     def long(self, pitches: float, extra: float) -> float:
-        """Draw a length of so many pitches and up to so many more, in pixels."""
+        """Draw a random length in pixels, between two multiples of the pitch."""
         return self.pitch * (pitches + extra * self.rng.random())
 
     def bands(self, u: Plane, width: float = 1.0) -> Plane:
@@ -123,7 +123,7 @@ class Ground:
         return 0.5 + np.sin(u * (math.tau / pitch)) * (pitch / 6)
 
     def cells(self) -> Iterator[Plane]:
-        """Yield how far each column, and each row, lies from the middle of its cell, in cells."""
+        """Yield the distance of each column and of each row from the middle of its cell, in cells."""
         return ((u / self.pitch + self.rng.random()) % 1 - 0.5 for u in (self.x, self.y))
 
     def smooth(self, cells: float, stretch: float = 1) -> Plane:
@@ -184,12 +184,12 @@ _TEXTURES: dict[str, Callable[[Ground], Plane]] = {
 
 
 def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
-    """Encode as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
+    """Encode as JPEG or WebP with a quality, or as PNG with 64 colors, which keeps its size near that of the others."""
     out = io.BytesIO()
     if suffix == "png":
         image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG")
     else:
-        image.save(out, {"jpg": "JPEG", "webp": "WEBP"}[suffix], quality=quality, method=2)  # of a JPEG: no matter
+        image.save(out, {"jpg": "JPEG", "webp": "WEBP"}[suffix], quality=quality, method=2)  # JPEG ignores `method`
     return out.getvalue()
 
 
@@ -204,7 +204,7 @@ def phash(image: bytes) -> int:
 
 
 def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None:
-    """Return the picture in another quality or format that keeps its hash, with its file's suffix, or None."""
+    """Return the picture in another quality or format that keeps its hash, and the file's suffix; or None."""
     picture = decode(image)
     start = int(rng.random() * len(RECODINGS))
     for suffix, quality in RECODINGS[start:] + RECODINGS[:start]:
@@ -215,7 +215,7 @@ def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None
 
 
 def alter(change: str, image: bytes, rng: np.random.Generator) -> bytes | None:
-    """Return the picture after a change of `ALTER`, as JPEG, or None where its hash stays the same."""
+    """Return the picture after a change in `ALTER`, as JPEG; None if the hash stays the same."""
     picture, value = decode(image), phash(image)
     altered = (ALTER[change](picture, rng) for _ in range(_ATTEMPTS))
     return next((data for data in altered if phash(data) != value), None)
@@ -226,7 +226,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _saved(picture: Image.Image, rng: np.random.Generator, qualities: tuple[int, int] = (60, 95)) -> bytes:
-    """Encode as JPEG in one of the qualities, by default those that sites use."""
+    """Encode as JPEG in one of the qualities; the default are common qualities on the web."""
     return encode(picture, "jpg", round(_between(rng, *qualities)))
 
 
@@ -238,7 +238,7 @@ def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 def _cropped(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    """Crop a share of width and height each, some of it at the one edge and the rest at the other."""
+    """Crop a share of width and height, divided between both edges."""
     lost = [round(_between(rng, *TRIMMED) * side) for side in picture.size]
     left, top = (int(rng.random() * (pixels + 1)) for pixels in lost)
     width, height = picture.width - lost[0], picture.height - lost[1]

@@ -1,9 +1,9 @@
-"""Write the demo's pool: drawn scenes with alt-text in webdataset tars, some of them spoilt, and the truth about each.
+"""Writes the demo's pool: drawn scenes with alt-text in WebDataset tars, some with defects, and the truth about each.
 
 In: a folder, a number of samples, a seed. Out: `00000.tar` … (KEY.jpg, KEY.txt, KEY.json as img2dataset writes them),
-`metadata.json` (a JSON list of strings) and, last, `truth.parquet` (`TRUTH`, a row a sample, in the tars' order). Equal
-arguments give identical files with equal versions of Pillow, numpy and pyarrow. All images, about 15 KB each, are held
-until they are written.
+`metadata.json` (a JSON list of strings) and, last, `truth.parquet` (`TRUTH`, a row per sample, in the tars' order).
+Equal arguments give identical files with equal versions of Pillow, numpy and pyarrow. All images, about 15 KB each, are
+in memory until they are written.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from curate.demo.samples import Sample, make_rng, make_samples
 
 MIN_SAMPLES = 50
 
-# `original_key` is the clean sample of which this one is a duplicate or near-duplicate, else ''. `caption` is null
-# where no reader can get one; `language` is its ISO 639-1 code. From `shape` on, the picture (the intended one, if the
-# file is damaged): `shape`, `colour`, `size` and `position` are of the shape that short captions name, the first in
-# `shapes` and `colours`; of a near-duplicate they are its original's.
+# `original_key` is the key of the original of a duplicate or near-duplicate, or ''. `caption` is null if it cannot be
+# read; `language` is its ISO 639-1 code. The columns from `shape` on describe the intended picture: `shape`, `colour`,
+# `size` and `position` are those of the shape in short captions, the first in `shapes` and `colours`. A near-duplicate
+# has the values of its original.
 TRUTH = pa.schema(
     [(name, pa.string()) for name in ("shard", "key", "defect", "original_key", "url", "caption", "language", "suffix")]
     + [("width", pa.int32()), ("height", pa.int32())]
@@ -36,10 +36,10 @@ TRUTH = pa.schema(
 
 
 def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: int = 4) -> pa.Table:
-    """Write a pool, its metadata and its truth into a local folder, over files of these names, and return the truth.
+    """Write a pool, its metadata and its truth to a local folder, replace existing files, and return the truth.
 
-    `samples` include those with defects: at least `MIN_SAMPLES`, at most 10,000 per shard, else ValueError; `seed` is
-    at least 0.
+    `samples` includes those with defects: at least `MIN_SAMPLES`, at most 10,000 per shard. `seed` is at least 0.
+    Raises ValueError.
     """
     if not MIN_SAMPLES <= samples <= 10_000 * shards:
         raise ValueError(f"samples={samples} in shards={shards}: accepted are {MIN_SAMPLES} to 10,000 per shard")
@@ -57,7 +57,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
 
 
 def metadata_entries() -> list[str]:
-    """Return the demo's metadata, ordered as a real one: numbers, words, names, bigrams; then what never matches."""
+    """Return the demo's metadata, in a realistic order: numbers, words, names, bigrams, unmatched entries."""
     names = [f"{colour} {thing}" for thing in words.SHAPES for colour in words.COLOURS]
     grounds = [f"{colour} {thing}" for thing in words.BACKGROUNDS for colour in words.COLOURS]
     templates = " ".join((*words.ONE, *words.MANY, *words.TAILS))
@@ -79,7 +79,7 @@ def metadata_entries() -> list[str]:
 
 
 def _write_tar(path: Path, samples: list[tuple[str, Sample]]) -> None:
-    """Write one tar, members in the order of webdataset's writer (by suffix), its headers the same on any machine."""
+    """Write one tar with members in the order of webdataset's writer (by suffix), and headers equal on all machines."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in samples:
             members = {sample.suffix: sample.image, "json": _sidecar(key, sample)}

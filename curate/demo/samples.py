@@ -1,11 +1,11 @@
-"""Make the samples of the demo's pool: drawn scenes with alt-text, some of them with one injected defect.
+"""Makes the samples of the demo's pool: drawn scenes with alt-text, some with one injected defect.
 
-- Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from an
-  injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn again.
-- An injected near-duplicate differs from its original in some bits; how many, and how near it comes to other pictures,
-  is left open.
-- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is shown,
-  in one of many styles: titles, sentences, products, tags.
+- The perceptual hashes of two pictures differ in at least `MIN_DISTANCE` of 64 bits, and those of injected duplicates
+  in none. Hashes are computed from the written bytes, and other pictures are drawn again.
+- The hash of an injected near-duplicate differs from its original's in any number of bits, and may be near those of
+  other pictures.
+- Each sample has at most one defect. Clean pictures have sides of 220 to 400 pixels. Captions describe only what is
+  visible, in one of many styles: titles, sentences, products, tags.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ _COUNTS = ("one", "two", "three")
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: `text` is the caption that readers get; where that is None, the .txt holds `raw`, or is missing."""
+    """One sample. `text` is its readable caption. If it is None, the .txt contains `raw`, or is missing."""
 
     scene: Scene
     image: bytes
@@ -45,7 +45,7 @@ class Sample:
 
     @property
     def txt(self) -> bytes | None:
-        """The .txt as it is written; None where there is none."""
+        """The contents of the .txt; None if it is missing."""
         return self.raw if self.text is None else self.text.encode()
 
 
@@ -67,7 +67,7 @@ def make_samples(total: int, seed: int) -> list[Sample]:
 
     for defect in DUPLICATES:
         add_copies(defect, originals)
-    # Each kind alters pictures of one family before others, so that some have two or three near-duplicates.
+    # All kinds first use pictures of the same family, so that some have two or three near-duplicates.
     family = list(islice(originals, max(quotas[defect] for defect in NEAR_DUPLICATES)))
     for defect in NEAR_DUPLICATES:
         relatives = [family[position] for position in make_rng(seed, defect).permutation(len(family))]
@@ -76,16 +76,16 @@ def make_samples(total: int, seed: int) -> list[Sample]:
 
 
 def make_rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
-    """Return a generator per purpose and row, so that a change in one leaves the others as they are."""
+    """Return a generator per purpose and row, so that a change in one does not affect the others."""
     entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
-    """Return the sample of a row, into which its defect can be put later; defects of size it has already.
+    """Return the sample of a row, without its defect, except for defects of size.
 
-    `hashes` are those of earlier samples, and its own is added. A scene that looks too much like one of them is drawn
-    again, from the row and the number of the attempt alone, so that all other rows stay as they are.
+    `hashes` are the hashes of earlier samples; its own is added. A scene that is too similar to one of them is drawn
+    again, from the row and the number of the attempt, so that other rows do not change.
     """
     rng = make_rng(seed, "sample", row)
     suffix = pick(rng, ("jpg",) if defect in ("truncated_image", "not_an_image") else _SUFFIXES)
@@ -112,7 +112,7 @@ def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
 
 
 def _spoil(sample: Sample, defect: str, seed: int, row: int) -> Sample:
-    """Return a clean sample with a defect; those of size are in its scene already."""
+    """Add a defect to a clean sample; defects of size are already in its scene."""
     rng = make_rng(seed, "spoil", row)
     spoilt: dict[str, Any] = {"defect": defect}
     match defect:
@@ -146,7 +146,7 @@ def _spoil(sample: Sample, defect: str, seed: int, row: int) -> Sample:
 
 
 def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
-    """Return a duplicate of a clean sample; None where no other encoding keeps its phash."""
+    """Return a duplicate of a clean sample; None if no other encoding keeps its phash."""
     rng = make_rng(seed, "duplicate", row)
     if defect == "repeated":
         return original
@@ -166,7 +166,7 @@ def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | N
 
 
 def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
-    """Return a clean sample with altered picture and, every other time, caption; None where its phash stays."""
+    """Return a clean sample with a changed picture and, every other time, caption; None if its phash stays the same."""
     rng = make_rng(seed, "near", row)
     image = alter(defect, original.image, rng)
     if image is None:
@@ -177,7 +177,7 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
     copy = replace(original, image=image, suffix="jpg", scene=scene, url=_url(rng, scene, "jpg", row))
     if rng.random() < 0.5:
         return copy
-    # As another site has the caption: in other capitals, or with something added.
+    # As on another site: with other capitals, or an addition.
     text = original.text or ""
     bare, brand = text.rstrip("."), pick(rng, words.BRANDS)
     ways = (text.lower(), text.title(), f"{bare} | {brand}", f"{bare} (image {2 + int(rng.random() * 98)})")
@@ -185,7 +185,7 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Write a caption; `rng` chooses the style, and what the scene does not say."""
+    """Write a caption; `rng` chooses the style, and details that the scene does not determine."""
     templates = words.MANY if len(scene.items) > 1 and rng.random() < 0.8 else words.ONE
     text = pick(rng, list(templates), templates.values()).format_map(caption_fields(scene, rng))
     tail = pick(rng, list(words.TAILS), words.TAILS.values()).format_map(caption_fields(scene, rng))
@@ -240,7 +240,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _relation(scene: Scene, names: list[str]) -> str:
-    """Say how the first two shapes lie: "a red star above a pink ring"; the first alone where there is no second."""
+    """Describe the relation of the first two shapes: "a red star above a pink ring"; or name the only shape."""
     if len(names) == 1:
         return names[0]
     first, second = scene.items[:2]

@@ -1,7 +1,7 @@
-"""Compose the demo's scenes: one to three coloured shapes on a textured background.
+"""Composes the demo's scenes: one to three colored shapes on a textured background.
 
-In: a `numpy.random.Generator`, of which only uniform and normal numbers are drawn. Out: a `Scene` (what is where),
-which takes a few milliseconds, and can be said in words.
+In: a `numpy.random.Generator`, which draws only uniform and normal numbers. Out: a `Scene`, which lists the shapes and
+their positions. This takes a few milliseconds.
 """
 
 import math
@@ -23,7 +23,7 @@ _SLOTS = (0.2, 0.5, 0.8)  # across, and down
 
 @dataclass(frozen=True)
 class Item:
-    """One shape: radius as a fraction of the shorter side, centre as fractions of width and height, turn in radians."""
+    """One shape: radius as a fraction of the shorter side, center as fractions of width and height, turn in radians."""
 
     shape: str
     colour: str
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def position(self) -> str:
-        """Where the centre lies, as one of nine places: "top left", "top", …, "center", …, "bottom right"."""
+        """The position of the center, one of nine: "top left", "top", …, "center", …, "bottom right"."""
         column = "left" if self.x < 0.38 else "right" if self.x > 0.62 else ""
         row = "top" if self.y < 0.38 else "bottom" if self.y > 0.62 else ""
         return f"{row} {column}".strip() or "center"
@@ -43,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; `items[0]` is the one that short captions name. Width and height are in pixels."""
+    """The contents of a picture. Short captions name `items[0]`. Width and height are in pixels."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class Scene:
 
 
 def pick(rng: np.random.Generator, options: Sequence[T], weights: Iterable[float] = ()) -> T:
-    """Draw one of `options`, with these relative weights, or with equal ones."""
+    """Draw one of `options`, with relative weights or with equal ones."""
     ends = list(accumulate(weights)) or range(1, len(options) + 1)
     point = rng.random() * ends[-1]
     return options[min(bisect_right(ends, point), len(options) - 1)]
@@ -69,7 +69,7 @@ def _zipf(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def ground_colours(colour: str) -> tuple[RGB, RGB]:
-    """Return the two colours of a background: it, and a lighter one of its hue, or a darker one if there is none."""
+    """Return the two colors of a background: its color, and a lighter one of the same hue, or a darker one."""
     rgb = COLOURS[colour]
     light = sum(rgb)
     towards, share = ((120, 120, 126), 0.35) if light > 690 else ((255, 255, 255), 0.5 if light > 150 else 0.3)
@@ -78,12 +78,12 @@ def ground_colours(colour: str) -> tuple[RGB, RGB]:
 
 
 def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
-    """Compose a scene of `width` × `height` pixels: shapes, colours and textures by Zipf-like weights, shapes apart."""
+    """Compose a scene of `width` × `height` pixels from shapes that do not touch, drawn with Zipf-like weights."""
     background, ground = _zipf(rng, list(BACKGROUNDS)), _zipf(rng, GROUND_COLOURS)
     clear = [name for name, rgb in COLOURS.items() if min(math.dist(rgb, c) for c in ground_colours(ground)) > 90]
     items: list[Item] = []
     for _ in range(pick(rng, (1, 2, 3), (0.55, 0.3, 0.15))):
-        # The shapes of one scene differ in shape or colour: else "the red circle" would name two of them.
+        # The shapes of a scene differ in shape or color; otherwise "the red circle" would be ambiguous.
         name = _zipf(rng, SHAPES), _zipf(rng, clear)
         while any(name == (other.shape, other.colour) for other in items):
             name = _zipf(rng, SHAPES), _zipf(rng, clear)
@@ -93,7 +93,7 @@ def compose(rng: np.random.Generator, width: int, height: int) -> Scene:
 
 
 def _place(rng: np.random.Generator, items: list[Item], name: tuple[str, str], canvas: tuple[int, int]) -> Item | None:
-    """Return one more shape that touches no other, or None after some attempts; the first always has a place."""
+    """Return another shape that touches no other one, or None after some attempts. The first shape always fits."""
     width, height = canvas
     side = min(canvas)
     for _ in range(12):

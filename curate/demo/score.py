@@ -1,4 +1,4 @@
-"""How many of each injected defect each rule of the demo caught, from the truth and the run's decisions."""
+"""Counts the injected defects that each rule of the demo caught, from the truth and the run's decisions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ NEAR = "near-duplicates among them"  # the line of the near-duplicates, below th
 
 @dataclass(frozen=True)
 class Caught:
-    """What became of a kind of defect."""
+    """How many samples with a kind of defect each rule dropped."""
 
     defect: str  # its name, or `CLEAN`
-    injected: int  # the rows that have it
-    rules: dict[str, int]  # how many of them each rule dropped; `kept` is among the rules
-    mistaken: int = 0  # how many were dropped as a duplicate of a sample that shows another scene
+    injected: int  # rows with this defect
+    rules: dict[str, int]  # how many of them each rule dropped, including `kept`
+    mistaken: int = 0  # rows dropped as a duplicate of a sample with a different scene
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How right a rule was; shares are None of none."""
+    """How accurate a rule is; a share of no rows is None."""
 
     rule: str  # its name, or `NEAR`
-    dropped: int  # the rows that it dropped
-    # The share of them with a defect of any kind; of duplicates, of those that show the scene of what stays for them.
+    dropped: int  # rows that it dropped
+    # Share of these with any defect; for duplicates, share of these whose surviving sample shows the same scene.
     precision: float | None
-    injected: int  # rows with a defect that it is for
-    recall: float | None  # the share of these that it dropped, or a rule before it
+    injected: int  # rows with a defect that the rule should catch
+    recall: float | None  # share of these that this or an earlier rule dropped
 
 
 def rate_rules(caught: list[Caught], order: list[str]) -> list[Rate]:
-    """Return the rates of the rules in `AIMS`, from the fate of each kind of defect, and the rules in their order.
+    """Return the rates of the rules in `AIMS`, in the order of the rules, from the fate of each kind of defect.
 
-    A duplicate of another scene counts as dropped by `NEAR`: equal uids or bytes never join two scenes.
+    A duplicate of a different scene counts for `NEAR`, because equal uids or bytes never join two scenes.
     """
     rates = []
     for position, rule in enumerate(order):
@@ -68,7 +68,7 @@ def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], gone: d
 def score(truth_path: str, run: str) -> list[Caught]:
     """Join the truth with the decisions, by shard and key.
 
-    Where an injected copy stays for its scene, it changes places with the original.
+    If an injected copy survives instead of its original, the two are swapped.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
     samples, decisions = (pq.read_table(f"{run}/tables/{name}").to_pylist() for name in ("samples", "decisions"))

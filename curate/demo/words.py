@@ -1,4 +1,4 @@
-"""The words of the demo, as `words.yaml` holds and explains them."""
+"""The words of the demo, from `words.yaml`, which explains them."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +11,7 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Language:
-    """Alt-text in another language: words in the order of `SHAPES` and `COLOURS`, in the forms its templates need."""
+    """Alt-text in another language, with words in the order of `SHAPES` and `COLOURS`, inflected for its templates."""
 
     shapes: list[str]
     colours: list[str]
@@ -23,7 +23,7 @@ _WORDS: dict[str, Any] = load_yaml(files("curate.demo").joinpath("words.yaml").r
 SHAPES: list[str] = _WORDS["shapes"]
 COLOURS: dict[str, RGB] = {name: tuple(rgb) for name, rgb in _WORDS["colours"].items()}
 GROUND_COLOURS: list[str] = _WORDS["ground_colours"]
-BACKGROUNDS: dict[str, str] = _WORDS["backgrounds"]  # nouns, and their adjectives
+BACKGROUNDS: dict[str, str] = _WORDS["backgrounds"]  # noun → adjective
 COUNTABLE: list[str] = _WORDS["countable"]
 CORNERS: dict[str, list[tuple[float, float]]] = _WORDS["corners"]
 ONE: dict[str, float] = _WORDS["one"]

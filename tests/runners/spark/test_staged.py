@@ -55,7 +55,7 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted, tmp_path):
     def hand_over(out, *words):
         options = ("--on", str(tmp_path / "on.yaml"), "--detach", *words)
         done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(out), *options)
-        assert done.status == 0 and "handed over to Spark" in done.out, done.err
+        assert done.status == 0 and "runs in Spark" in done.out, done.err
 
     def be_killed(out):
         driver = subprocess.Popen([sys.executable, str(STAGED), *submitted[-1]], start_new_session=True)
