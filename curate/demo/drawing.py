@@ -166,7 +166,7 @@ def _wood(g: Ground) -> Any:
     return 0.5 + 0.3 * np.sin(rings) + 0.2 * np.sin(rings * 3.7)
 
 
-# Up to 0 is the first colour, from 1 on the second.
+# Values up to 0 are the first color, values from 1 on the second color.
 _TEXTURES: dict[str, Callable[[Ground], Plane]] = {
     "stripes": lambda g: g.bands(g.along(int(g.rng.random() * 4) * math.pi / 4)),
     "gradient": _gradient,
