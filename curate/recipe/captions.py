@@ -1,4 +1,4 @@
-"""The section `captions` of a recipe: which texts are written for kept samples, by what, how judged and emitted."""
+"""The section `captions` of a recipe: which texts to write for kept samples, with which models, gates, and mix."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -71,12 +71,12 @@ class CaptionSection(Section):
     holds) and `rarest` (the least count of these among the survivors), so that more is spent on the tail.
     """
 
-    key: ClassVar[str]  # of the section in a recipe
-    kind: ClassVar[str]  # the value of column `kind`, and the name of the JSON field
-    is_list: ClassVar[bool] = True  # whether there may be several sections, each with an engine and styles of its own
-    styles_key: ClassVar[str] = "styles"  # the key that names the values of column `style`
+    key: ClassVar[str]  # the section's key in a recipe
+    kind: ClassVar[str]  # the value in column `kind`, and the JSON field's name
+    is_list: ClassVar[bool] = True  # whether a list of sections is accepted, each with its own engine and styles
+    styles_key: ClassVar[str] = "styles"  # the key with the values for column `style`
     needs_images: ClassVar[bool] = False  # whether the pool must have images
-    replaces: ClassVar[bool] = True  # whether its texts may take the original's place as `.txt`, and are in syn.json
+    replaces: ClassVar[bool] = True  # whether its texts can replace the original in `.txt` and appear in syn.json
 
     engine: Name = Field(examples=["vlm"])
     """Name of the engine in `captions.engines`."""
@@ -93,22 +93,22 @@ class CaptionSection(Section):
 
     @property
     def all_styles(self) -> tuple[str, ...]:
-        """The values of column `style` of its texts."""
+        """The values in column `style` for its texts."""
         styles = getattr(self, self.styles_key)
         return styles if isinstance(styles, tuple) else (styles,)
 
     @property
     def needs_words(self) -> bool:
-        """Whether its requests have words; if not, an image alone."""
+        """Whether requests contain text; otherwise only an image."""
         return True
 
     def examples_digest(self) -> str | None:
-        """Return what names the user's examples that prompts show; None where they show none. Raises RecipeError."""
+        """Return the path of the user's few-shot examples; None if prompts have none. Raises RecipeError."""
         return None
 
     @property
     def source(self) -> tuple[type["CaptionSection"], str] | None:
-        """The kind and the style of the texts, written before, that its own are made of; None where there are none."""
+        """Kind and style of the earlier texts that it starts from, or None."""
         return None
 
 
@@ -214,18 +214,18 @@ class Captions(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field: a section, or several where each may have its engine."""
+        """Return type and default of a kind's field: a section, or a list if each may have its own engine."""
         return (_one_or_several(kind) if kind.is_list else kind) | None, Field(None, **kind.about())
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.requested and not self.regions:
-            raise ValueError(f"it has no task; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
+            raise ValueError(f"it has nothing to write; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
         first: dict[tuple[str, str], str] = {}
         for task in self.requested:
             self._check_engine(task)
             self._check_source(task)
-            for style in task.section.all_styles:  # a style says which section wrote a text
+            for style in task.section.all_styles:  # a style identifies the section that wrote a text
                 other = first.setdefault((task.section.kind, style), task.name)
                 if other != task.name:
                     field = task.section.styles_key
@@ -255,7 +255,7 @@ class Captions(KindsSection):
             raise fault(f"{task.name}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return what texts depend on, as plain data; `engine_ids` (`captions.engines`) name engines and templates."""
+        """Return the settings that texts depend on, as plain data; `engine_ids` come from `captions.engines`."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for kind in CAPTION_KINDS.kinds():
             used = []
@@ -265,7 +265,7 @@ class Captions(KindsSection):
                     if examples := engine_ids.get(f"examples of {name}"):
                         ids["examples"] = examples
                     used.append(section.model_dump(exclude={"batch", "examples"}) | ids)
-            if used or CAPTION_KINDS.package(kind) is None:  # a package that is not used changes no key
+            if used or CAPTION_KINDS.package(kind) is None:  # an unused package changes no key
                 plain[kind] = used if len(used) > 1 else next(iter(used), None)
             else:
                 plain.pop(kind, None)
@@ -275,7 +275,7 @@ class Captions(KindsSection):
         return plain
 
     def engine_of(self, kind: str, style: str) -> str:
-        """Return the name of the engine that writes these texts."""
+        """Return the name of the engine for these texts."""
         written = (task.section for task in self.requested if task.section.kind == kind)
         return next(str(section.engine) for section in written if style in section.all_styles)
 

@@ -1,6 +1,6 @@
-"""File systems of object stores: they wait SECONDS for an answer, and try again when a busy store asks them to.
+"""File systems for object stores: a request times out after SECONDS and is retried if a busy store asks for it.
 
-fsspec takes a class from here when it meets the first URL of its kind: a command without one imports no library.
+fsspec loads a class from here at the first URL of its kind, so commands without such URLs import no library.
 """
 
 import os
@@ -17,19 +17,19 @@ from fsspec.config import conf
 from curate.base.errors import RecipeError
 from curate.base.wording import read_retry_after
 
-OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # which have conditional PUT, too
+OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # these support conditional PUT
 SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
 _BUSY = frozenset((429, 500, 502, 503, 504))
-_GCS = ("_request", "_get_file_request", "_get_file_concurrent")  # methods of gcsfs's that try again by themselves
-_ATTEMPTS, _LONGEST = 10, 60.0  # of a request that a busy store refuses, and seconds between two
+_GCS = ("_request", "_get_file_request", "_get_file_concurrent")  # methods in gcsfs that retry by themselves
+_ATTEMPTS, _LONGEST = 10, 60.0  # attempts if a store is busy, and the longest pause in seconds
 
 
 def check_bucket(fs: Any, path: str) -> None:
-    """Raise RecipeError if a path within an object store is in a bucket, or container, that is not there."""
+    """Raise RecipeError if an object store's bucket or container does not exist."""
     bucket = path.lstrip("/").partition("/")[0]
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
     if protocols & OBJECT_STORES:
-        with suppress(OSError):  # who may read objects may not be allowed to ask for their bucket
+        with suppress(OSError):  # who may read objects may lack permission to see their bucket
             if not fs.exists(bucket):
                 raise RecipeError(f"{path}: there is no bucket {bucket!r}; create it, or correct its name")
 
@@ -71,10 +71,10 @@ async def _open_session(**named: Any) -> Any:
     AnswerError: Any = type("AnswerError", (aiohttp.ClientResponseError, OSError), {})
 
     class Response(Answer):  # type: ignore[misc, valid-type]
-        """An answer."""
+        """A response."""
 
         def raise_for_status(self) -> None:
-            """Raise an OSError, where aiohttp raises one of its own."""
+            """Raise aiohttp's errors as OSError."""
             if not self.ok:
                 raise AnswerError(self.request_info, (), status=self.status, message=self.reason or "")
 
@@ -88,14 +88,14 @@ async def _open_session(**named: Any) -> Any:
 
 
 def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float | None:
-    """Return after how many seconds botocore tries a request again; None: as it does by itself."""
+    """Return the pause in seconds before botocore retries; None: its own choice."""
     if response is None or response[0].status_code not in _BUSY or attempts >= _ATTEMPTS:
         return None
     return _seconds(attempts, response[0].headers)
 
 
 def _try_again(ask: Any) -> Any:
-    """Return a method of gcsfs's that asks again as all stores are asked here: gcsfs itself waits 1, 2, 4 … seconds."""
+    """Wrap a method of gcsfs with the same retries as for all stores; gcsfs itself waits 1, 2, 4 … seconds."""
     sleep, is_retriable = import_module("asyncio").sleep, import_module("gcsfs.retry").is_retriable
 
     async def ask_again(*words: Any, **named: Any) -> Any:
@@ -103,7 +103,7 @@ def _try_again(ask: Any) -> Any:
             try:
                 return await ask(*words, **named)
             except Exception as error:
-                if str(error).startswith("Forbidden: "):  # of OSError
+                if str(error).startswith("Forbidden: "):  # an OSError
                     raise PermissionError(str(error)) from None
                 if not is_retriable(error):
                     raise
@@ -121,6 +121,6 @@ async def _refuse_busy(response: Any) -> None:
 
 
 def _seconds(attempts: int, headers: Mapping[str, str]) -> float:
-    """Return after how many seconds to try again: as long as the store asks for, else at random and ever longer."""
+    """Return the pause in seconds before a retry: the one that the store requests, else random and growing."""
     asked = read_retry_after(headers.get("Retry-After"), time.time())
     return min(random.uniform(0, 2**attempts / 4) if asked is None else asked, _LONGEST)

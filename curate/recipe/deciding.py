@@ -1,4 +1,4 @@
-"""The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample."""
+"""The sections of a recipe that decide which samples to keep: top rules, deduplication, balance, and sample."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -135,17 +135,17 @@ class Dedup(Section):
 
     @property
     def packages(self) -> list[str]:
-        """The other packages that passes come from, with their versions."""
+        """Other packages with passes, and their versions."""
         passes = (NEARNESS.package(by.kind) if isinstance(by, Near) else KEYS.package(by) for by in self.by)
         return [package for package in passes if package]
 
     @property
     def near(self) -> dict[int, Near]:
-        """The passes by nearness, by their positions."""
+        """The near-duplicate passes, by position."""
         return {index: by for index, by in enumerate(self.by) if isinstance(by, Near)}
 
     def check_measured(self, measure: Measure) -> None:
-        """Check that what the passes compare is measured. Raises ValueError."""
+        """Check that everything the passes compare is measured. Raises ValueError."""
         for by in self.by:
             if isinstance(by, str):
                 KEYS.find(by).check(measure)
@@ -205,17 +205,19 @@ class Balance(Section):
     @field_validator("language", mode="before")
     @classmethod
     def _norwegian(cls, language: Any) -> Any:
-        return "no" if language is False else language  # as YAML 1.1 reads it
+        return "no" if language is False else language  # YAML 1.1 reads `no` as false
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if sum(value is not None for value in (self.t, self.rows, self.tail_share)) != 1:
             raise ValueError("give either t, rows or tail_share")
         if self.of is not None and self.counts is not None:
-            raise ValueError("counts are of metadata entries, and of names a column in their place; leave one out")
+            raise ValueError("`counts` are for metadata entries, but `of` replaces entries by a column; leave one out")
         by_language = self.scheme == "per_language"
         if by_language and self.of is not None:
-            raise ValueError("per_language goes by languages of entries, and of names a column in their place")
+            raise ValueError(
+                "`per_language` uses the languages of entries, but `of` replaces entries by a column; leave one out"
+            )
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
             accepted = f"a number, or with scheme: per_language numbers, one of {self.language} (balance.language)"
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
@@ -225,7 +227,7 @@ class Balance(Section):
 
     @property
     def image_column(self) -> str | None:
-        """The column by which rows are texts of one image; None where each row is on its own."""
+        """The column that identifies an image's texts; None if each row is on its own."""
         return "sha256" if self.one_per == "image" else self.one_per
 
 
@@ -254,7 +256,7 @@ class Sample(KindsSection):
 
     @classmethod
     def forms(cls) -> dict[str, tuple[str, ...]]:
-        """Return the keys of a section of each form, by the key that asks for it."""
+        """Return the keys in each form of a section, by the key that selects the form."""
         return {"rows": ("rows",), "weights": ("weights", "rows"), **{key: (key,) for key in FORMS.kinds()}}
 
     @model_validator(mode="after")

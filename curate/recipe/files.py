@@ -1,6 +1,6 @@
-"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool.
+"""Reads small user files up to a limit: a list, a template, a head; never the pool.
 
-They may be untrusted, or a device by mistake: without a limit, one takes all memory.
+They may be untrusted, or a device by mistake. Without a limit, one could take all memory.
 """
 
 import gzip
@@ -28,12 +28,12 @@ from curate.base.wording import did_you_mean
 from curate.recipe.errors import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
-MAX_CONFIG = 1 << 24  # bytes, of the settings of a model
-_MAX_HEADER = 4096  # bytes, of an array
-_MAX_DIRECTORY = 1 << 24  # bytes, of a zip's members: each takes some twenty in memory
+MAX_CONFIG = 1 << 24  # bytes in a model's configuration
+_MAX_HEADER = 4096  # bytes in an array's header
+_MAX_DIRECTORY = 1 << 24  # bytes in a zip's directory, which takes about twenty times as much memory
 _end_record: Any = getattr(zipfile, "_EndRecData")  # noqa: B009 (not public: what says how long the directory is)
 
-# What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
+# fsspec's message if a package is missing; it imports one at the first URL of its kind.
 for _scheme, _package, _name, _extra in (
     *((scheme, "gcsfs", "GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
     *((scheme, "s3fs", "S3FileSystem", "aws") for scheme in ("s3", "s3a")),
@@ -48,27 +48,27 @@ for _scheme in ("http", "https"):
 
 
 def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with curate, `sql` or `infra`: in an installed package, else in the checkout."""
+    """Return a folder that comes with curate, `sql` or `infra`: in the installed package, else in the checkout."""
     package = Path(curate.__file__).parent
     return package / name if (package / name).is_dir() else package.parent / name
 
 
 def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
-    """Return the bytes, at most `limit`, of a local file or of any fsspec URL, with options of its file system.
+    """Return the bytes, at most `limit`, of a local file or any fsspec URL, with options for its file system.
 
-    A local one must be a regular file, since a pipe would be waited for and a device may not end. Raises OSError where
-    it is missing, cannot be read or is no regular file, ValueError where it is larger than the limit or the URL cannot
-    be understood, ImportError where what opens such URLs is not installed.
+    A local file must be a regular file: a pipe blocks, and a device may not end. Raises OSError if it is missing,
+    unreadable, or not a regular file, ValueError if it is larger than the limit or the URL is malformed, ImportError if
+    the package for such URLs is not installed.
     """
-    # In a path, fsspec would take :: for a chain of file systems.
+    # fsspec would split a path with :: into a chain of file systems
     fs, inner = (
         fsspec.core.url_to_fs(path, **storage) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
     )
     if isinstance(fs, LocalFileSystem):
         mode, *_, size, _, _, _ = os.stat(inner)
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder gives its own error
             raise OSError("it is a pipe or a device; accepted: a regular file")
-        # Files of the kernel are regular, and may have bytes without end; None where they are yet to come.
+        # The kernel's files are regular and may be endless; None while they have no bytes
         with open(inner, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as local:
             content: bytes | None = local.read(min(limit, size) + 1)
         if content is None or len(content) > size:
@@ -82,7 +82,7 @@ def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
 
 
 def unpack(content: bytes, limit: int) -> bytes:
-    """Return what gzip holds, or other bytes as they are. Raises ValueError where it is damaged or unpacks to more."""
+    """Decompress gzip; return other bytes as they are. Raises ValueError if it is damaged or too large."""
     if content[:2] != b"\x1f\x8b":
         return content
     with reraised(ValueError, "gzip that is damaged", OSError, EOFError, zlib.error):
@@ -93,9 +93,9 @@ def unpack(content: bytes, limit: int) -> bytes:
 
 
 def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[Any, Any], str]:
-    """Return what a file of YAML says, a mapping, empty where the file is, and its text.
+    """Return the mapping in a YAML file, empty if the file is, and its text.
 
-    Raises RecipeError, which begins with `where`, says of what `kind` it is no file, and what is accepted.
+    Raises RecipeError that begins with `where`, names the `kind` of file, and says what is accepted.
     """
     try:
         data = load_yaml(text := read_whole(path, MAX_CHARACTERS).decode())
@@ -113,9 +113,9 @@ def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[
 
 
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
-    """Return columns of a small Parquet file, of which few bytes may stand for any number of rows and long texts.
+    """Return columns of a small Parquet file, whose few bytes may expand to any number of rows and long texts.
 
-    Raises ValueError where, unpacked, they have more than `limit` bytes; pa.ArrowException, OSError where damaged.
+    Raises ValueError if they expand to more than `limit` bytes; pa.ArrowException, OSError if they are damaged.
     """
     footer = read_footer(opened := pa.BufferReader(content))
     file = check_decoded(opened, footer, range(footer.num_row_groups), columns, limit)
@@ -123,29 +123,29 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
 
 
 def open_zip(file: Any) -> zipfile.ZipFile:
-    """Return an archive. Raises ValueError where it has too many members, zipfile.BadZipFile where it is none."""
+    """Open an archive. Raises ValueError if it has too many members, zipfile.BadZipFile if it is invalid."""
     if (end := _end_record(file)) and end[5] > _MAX_DIRECTORY:
         raise ValueError(f"its directory has {end[5]:,} bytes; accepted: at most {_MAX_DIRECTORY:,}")
     return zipfile.ZipFile(file)
 
 
 def read_npy(content: bytes) -> npt.NDArray[Any]:
-    """Return the array of a .npy file. Raises ValueError where it is none, or has objects."""
+    """Return the array in a .npy file. Raises ValueError if it is invalid, or contains objects."""
     try:
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # of any kind, as its header is an expression
+    except Exception as error:  # any, because the header is an expression
         raise ValueError(f"{type(error).__name__} {error}".strip()) from None
 
 
 def read_npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, whether it is in Fortran's order, and type of a .npy file, which is then at its first number.
+    """Return shape, Fortran order, and type of a .npy file, which is then at its first number.
 
-    Raises ValueError where it is none, or its header is large, which may say that it has gigabytes.
+    Raises ValueError if it is invalid, or has a large header, which could announce gigabytes.
     """
     if (version := np.lib.format.read_magic(file)) not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"its header is of version {version}; accepted: (1, 0) to (3, 0)")
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    length = file.read(2 if version == (1, 0) else 4)  # of 3.0 as of 2.0: only names of fields differ, in UTF-8
+    length = file.read(2 if version == (1, 0) else 4)  # 3.0 as 2.0: only the encoding of field names differs
     if (announced := int.from_bytes(length, "little")) > _MAX_HEADER:
         raise ValueError(f"its header has {announced:,} bytes; accepted: at most {_MAX_HEADER:,}")
     return parse(io.BytesIO(length + file.read(announced)), max_header_size=_MAX_HEADER)

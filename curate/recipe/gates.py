@@ -40,7 +40,7 @@ class Gates(KindsSection):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the options of gates."""
+        """Return the gates' options."""
         return tuple(gate.option for gate in GATES.kinds().values() if gate.option is not None)
 
     @classmethod
@@ -48,11 +48,11 @@ class Gates(KindsSection):
         return kind.type, kind.field
 
     def needs(self, name: str) -> bool:
-        """Return whether a gate that is on needs this field of its candidates."""
+        """Return whether an active gate needs this field of its candidates."""
         return any(name in gate.needs for key, gate in GATES.kinds().items() if key not in self.off)
 
     def check_needs(self, has_entries: bool, models: Mapping[str, Embedder]) -> None:
-        """Check that gates whose options are set have entries, or scores by one of the models. Raises ValueError."""
+        """Check that gates with options have the entries or scores that they need. Raises ValueError."""
         kinds = [gate for gate in GATES.kinds().values() if gate.option is not None]
         changed = [gate for gate in kinds if getattr(self, gate.option.key) != gate.option.field.default]
         for key, needs in ((gate.option.key, gate.needs) for gate in changed):

@@ -1,7 +1,7 @@
-"""The section `measure` of a recipe: which signals are measured, and by what. See `curate.recipe.recipe`.
+"""The section `measure` of a recipe: the signals to measure, and with what. See `curate.recipe.recipe`.
 
-A kind of signal brings its own section, in its own file of `curate.signals` or from another package; here they are put
-together to one. Sections are plain data: what depends on files and models is checked when signals are identified.
+Each kind of signal has its own section, in its file in `curate.signals` or in another package; this module combines
+them. Sections are plain data. Checks that need files or models happen when signals are identified.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -59,7 +59,7 @@ class Image(Section):
 
 
 def measured_by(column: str) -> str:
-    """Return a hint with the section of `measure`, or the columns, that would give a column; empty where none would."""
+    """Return how to get a missing column, from a section of `measure` or from input columns; empty if unknown."""
     for key, kind in SIGNALS.kinds().items():
         gives, example = kind.section.gives, kind.section.example
         if column.lower() in {part.name.replace("NAME", name) for part in gives for name in example or ("NAME",)}:
@@ -69,25 +69,25 @@ def measured_by(column: str) -> str:
 
 
 def column_prefix(model: str) -> str:
-    """Return what the columns of a model in `embeddings` begin with: nothing for the one named clip."""
+    """Return the prefix of a model's columns in `embeddings`: empty for the one named clip."""
     return "" if model == "clip" else f"{model}_"
 
 
 class Embedder(Section):
-    """Base of what gives embeddings of images and texts: `of` of other sections names it."""
+    """Base of sources of image and text embeddings, which other sections name in `of`."""
 
-    encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars and captions too
+    encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars, and captions
     name: ColumnName = Field("clip", examples=["large"])
     """Name of the model: the prefix of its columns, and what other sections name in `of`."""
 
     @property
     def prefix(self) -> str:
-        """What its columns in `embeddings` begin with, and those of a model in `scores` but its score."""
+        """The prefix of its columns in `embeddings`, and in `scores` except for a model's score."""
         return column_prefix(self.name)
 
     @property
     def scores_words(self) -> bool:
-        """Whether words that do not fit an image are measured: a model says so by `words`."""
+        """Whether mismatched words are measured; models request it with `words`."""
         return bool(getattr(self, "words", False))
 
 
@@ -118,9 +118,9 @@ class PrecomputedEmbeddings(Embedder):
 
 
 class OnEmbeddings(Section):
-    """Base of signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies."""
+    """Base of signals on embeddings: `of` names a model in `measure.clip`, or an entry in `measure.embeddings`."""
 
-    needs_encoder: ClassVar[bool] = True  # whether prompts or exemplars are encoded too, so that a model is needed
+    needs_encoder: ClassVar[bool] = True  # whether it encodes prompts or exemplars, and so needs a model
     of: ColumnName = Field("clip", examples=["l14"])
     """Whose embeddings to use: the `name` of a model, or of precomputed ones where nothing is encoded."""
 
@@ -142,7 +142,7 @@ class Measure(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field, by the form in which a recipe asks for it."""
+        """Return type and default of a kind's field, by the form that recipes use for it."""
         section = kind.section
         if kind.form == "named":
             return dict[ColumnName, section], Field({}, **section.about())  # type: ignore[valid-type]
@@ -153,12 +153,12 @@ class Measure(KindsSection):
 
     @property
     def embedders(self) -> list[Embedder]:
-        """All that gives embeddings, models first."""
+        """All sources of embeddings, models first."""
         return [signal.section for signal in self.requested if isinstance(signal.section, Embedder)]
 
     @property
     def kept(self) -> list[Embedder]:
-        """Those whose embeddings are kept: a model says so by `embeddings`, what is precomputed by `keep`."""
+        """Those whose embeddings are kept: models with `embeddings`, precomputed ones with `keep`."""
         return [each for each in self.embedders if getattr(each, "embeddings", False) or getattr(each, "keep", False)]
 
     @property

@@ -1,4 +1,4 @@
-"""The section `output` of a recipe: what is written of the kept rows."""
+"""The section `output` of a recipe: what to write for the kept rows."""
 
 from operator import not_
 from typing import Annotated, Any

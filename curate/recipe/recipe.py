@@ -1,7 +1,7 @@
-"""The recipe: what a user writes in YAML, checked by pydantic before anything is read.
+"""The recipe: a user's YAML file, which pydantic checks before anything is read.
 
-An unknown key is an error that names the nearest known one. Nothing here looks at the pool: what depends on it
-(columns, types of rules) is checked in `curate.pool.plan` and `curate.expressions`.
+An unknown key is an error that names the nearest known one. This module does not look at the pool: `curate.pool.plan`
+and `curate.expressions` check what depends on it (columns, types of rules).
 """
 
 import json
@@ -33,12 +33,12 @@ from curate.recipe.strict_yaml import MAX_DEPTH, find_surrogate, load_yaml, say_
 
 _log = logging.getLogger(__name__)
 
-_MAX = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
+_MAX = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # checking this many takes about ten seconds
 
 
 @cache
 def _one_of() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
-    """Return keys of which a section has one, by the pattern of those that replace them; of `sample` by its forms."""
+    """Return mutually exclusive keys, by the pattern of the keys that replace them; for `sample` by its forms."""
     forms = tuple(FORMS.kinds())
     return (
         (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
@@ -164,11 +164,12 @@ class Recipe(KindsSection):
                 raise ValueError(f"{counted}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
         named = [selection.kind for selection in self.requested]
         if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
+            raise ValueError(f"{' and '.join(named)} both draw rows; leave one out")
         if self.selector and self.selector.needs_match and not self.match:
-            raise ValueError(f"{named[0]} needs match: entries are what it goes by")
+            or_of = ", or `balance.of: COLUMN` to balance a column" if named[0] == "balance" else ""
+            raise ValueError(f"{named[0]} needs `match`, which finds metadata entries{or_of}")
         if self.selector and self.selector.has_repeats and self.output.repeat:
-            raise ValueError(f"output.repeat and {named[0]} both say how often a row is in the set; leave one out")
+            raise ValueError(f"output.repeat and {named[0]} both repeat rows; leave one out")
         self.relate.check_measured(self.measure)
         self.dedup.check_measured(self.measure)
         if self.captions:
@@ -177,25 +178,25 @@ class Recipe(KindsSection):
         return self
 
     def has(self, section: str) -> bool:
-        """Return whether it has what a dotted attribute names, and something is in it; of an empty name, True."""
+        """Return whether a dotted attribute exists and is not empty; for an empty name, True."""
         value: Any = self
         for name in filter(None, section.split(".")):
             value = getattr(value, name, None)
         return bool(value)
 
     def verdicts(self, forgotten: bool) -> list[Verdict]:
-        """Return the verdicts of a run of this recipe; see `curate.base.stages.run_verdicts`."""
+        """Return the possible verdicts of this recipe's runs; see `curate.base.stages.run_verdicts`."""
         selection = (self.selector.key, self.selector.meaning) if self.selector else None
         return run_verdicts(list(self.rules), self.has, forgotten, self.dedup_place, selection)
 
     @property
     def selection(self) -> tuple[str, Any] | None:
-        """The last choice among the rows left: the key of its kind, and its section; None where all are kept."""
+        """The final selection among the remaining rows: its kind's key, and its section; None if all are kept."""
         return next(((kind, section) for kind, _, section in self.requested), None)
 
     @property
     def selector(self) -> Any:
-        """What makes that choice, a Selection; None where all are kept."""
+        """The Selection that makes it; None if all are kept."""
         return SELECTIONS.find(self.selection[0]).form(self.selection[1]) if self.selection else None
 
     @property
@@ -204,7 +205,7 @@ class Recipe(KindsSection):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the selections of other packages; curate's own are fields above."""
+        """Return the selections from other packages; curate's own are fields above."""
         return tuple(kind for key, kind in SELECTIONS.kinds().items() if key not in Recipe.model_fields)
 
     @property
@@ -216,14 +217,14 @@ class Recipe(KindsSection):
 
     @property
     def dedup_place(self) -> int | None:
-        """The position of deduplication among the rules; None where it comes after them."""
+        """The position of deduplication among the rules; None if it follows them."""
         return next((index for index, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe; `overrides` are `key=value`, dotted keys and YAML values (`rules.NAME=null` removes).
+    """Read and check a recipe; `overrides` are `key=value`: dotted keys, YAML values (`rules.NAME=null` removes).
 
-    Raises RecipeError, which names the file, the key or the value that is wrong, and what is accepted.
+    Raises RecipeError, which names the file, the wrong key or value, and what is accepted.
     """
     data, _ = read_mapping(path, path, "recipe", "a YAML mapping with key input, as `curate init` writes it")
     for override in overrides:
@@ -235,7 +236,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe with overrides as of `load_recipe`; new rules come last. Raises RecipeError."""
+    """Return the recipe with overrides as in `load_recipe`; new rules come last. Raises RecipeError."""
     data = json.loads(recipe.model_dump_json())
     for override in overrides:
         _set(data, override)
@@ -243,7 +244,7 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable[[str], str] | None = None) -> Recipe:
-    """Return a recipe from plain data, its paths as `absolute` makes them. Raises RecipeError, one line per fault."""
+    """Return a recipe from plain data; `absolute` converts its paths. Raises RecipeError, one line per error."""
     try:
         recipe = Recipe.full().model_validate(data, context=absolute)
     except ValidationError as error:
@@ -280,14 +281,14 @@ def _set(data: dict[str, Any], override: str) -> None:
         del section[last]
         return
     section[index] = value
-    for keys, names in _one_of():  # it takes the place of the others
+    for keys, names in _one_of():  # it replaces the others
         if keys.fullmatch(key) and value is not None:
             for other in {*names} - {last}:
                 section.pop(other, None)
 
 
 def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """Return the keys with indices of single sources and joins, which become lists: `input.path` is `input.0.path`."""
+    """Return the keys with indices for single sources and joins, which become lists: `input.path` is `input.0.path`."""
     section: Any = data
     for depth, name in ((0, "input"), (2, "join")):
         if keys[depth : depth + 1] != [name] or len(keys) < depth + 2 or not isinstance(section, dict):
@@ -327,7 +328,7 @@ def _find_index(section: Any, part: str, override: str) -> str | int:
 
 
 class Change(NamedTuple):
-    """A dotted key with its values; None where there is none."""
+    """A dotted key with its values, or None."""
 
     key: str
     old: Any
@@ -335,7 +336,7 @@ class Change(NamedTuple):
 
 
 def changes(old: Any, new: Any, at: str = "") -> list[Change]:
-    """Return the keys in which two recipes differ; lists of one length item by item, and rules in their order too."""
+    """Return the keys in which two recipes differ; compare equally long lists by item, and rules also by order."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         inner = [c for key in keys for c in changes(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))]

@@ -14,7 +14,7 @@ RELATIONS = Registry[Any]("relation", ".relate.registry:KINDS", "curate.relation
 
 
 class OnKept(Section):
-    """Base of relations: `of` names a model whose embeddings are kept."""
+    """Base of relations; `of` names a model whose embeddings are kept."""
 
     of: ColumnName = Field("clip", examples=["l14"])
     """Whose embeddings: the `name` of a model with `embeddings: true`, or of precomputed ones with `keep: true`."""

@@ -1,6 +1,6 @@
-"""Secrets in options of file systems: `env:NAME` is the value of an environment variable, in each process its own.
+"""Secrets in file system options: `env:NAME` means an environment variable, which each process reads itself.
 
-A value knows the variable that it is of: to other processes only the name travels, and it is what is shown.
+A value knows its variable: only the variable's name is sent to other processes, and shown.
 """
 
 import os
@@ -17,18 +17,18 @@ _SECRET = re.compile(
     r"(?i)^(key|token|auth)$|secret|passw|credential|authorization|cookie|(access|account|api|private)_?key"
     r"|(sas|session|access|id)_?token|connection_string"
 )
-# What gcsfs takes for a token, and paths, which are none
+# gcsfs accepts these as a token, and paths; neither is a secret
 _NO_SECRET = re.compile(r"anon|cloud|google_default|browser|cache|[^{]*/.*\.json")
 
 
 class Variable(str):
-    """The value of an environment variable; empty where it is not set."""
+    """The value of an environment variable; empty if it is not set."""
 
     name: str
 
     @classmethod
     def read(cls, name: str) -> Self:
-        """Return the value that the variable has in this process."""
+        """Return the variable's value in this process."""
         value = cls(os.environ.get(name, ""))
         value.name = name
         return value
@@ -41,7 +41,7 @@ class Variable(str):
 
 
 def read_variables(options: Any) -> Any:
-    """Return options with the values of variables. What can be no name is a fault, which does not show it."""
+    """Return options with the variables' values. An impossible name is an error, which does not show it."""
 
     def read(key: str, value: Any) -> Any:
         if not isinstance(value, str) or not value.startswith(_PREFIX):
@@ -55,12 +55,12 @@ def read_variables(options: Any) -> Any:
 
 
 def name_variables(options: Any) -> Any:
-    """Return options as a recipe has them."""
+    """Return options as in a recipe."""
     return _replace(options, lambda _, value: f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value)
 
 
 def check_variables(source: str, storage: dict[str, Any]) -> None:
-    """Raise RecipeError where a variable that a source's options name is not set in this process."""
+    """Raise RecipeError if a variable in a source's options is not set in this process."""
     for key, value in _leaves(storage):
         if isinstance(value, Variable) and not value:
             missing = f"the environment variable {value.name} is not set on {platform.node()}"
@@ -68,7 +68,7 @@ def check_variables(source: str, storage: dict[str, Any]) -> None:
 
 
 def refuse_literals(source: str, storage: dict[str, Any]) -> None:
-    """Raise RecipeError, which does not show it, where a source's options hold a secret that would go to workers."""
+    """Raise RecipeError, without showing it, if a source's options contain a secret that would be sent to workers."""
     for key, value in _leaves(storage):
         is_text = isinstance(value, str) and value and not isinstance(value, Variable)
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
@@ -78,7 +78,7 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
 
 
 def refuse_password(url: str) -> None:
-    """Raise RecipeError, which does not show it, where a URL holds a password."""
+    """Raise RecipeError, without showing it, if a URL contains a password."""
     if password := PASSWORD.search(url):
         scheme = url[: password.start()]
         name = re.sub(r"\W", "", scheme.rpartition(":")[2]).upper()
@@ -87,14 +87,14 @@ def refuse_password(url: str) -> None:
 
 
 def _leaves(options: Any) -> list[tuple[str, Any]]:
-    """Return the dotted key and the value of each option."""
+    """Return the dotted key and value of each option."""
     leaves: list[tuple[str, Any]] = []
     _replace(options, lambda key, value: leaves.append((key, value)))
     return leaves
 
 
 def _replace(options: Any, change: Callable[[str, Any], Any], key: str = "") -> Any:
-    """Return options with what `change` makes of each one's dotted key and value."""
+    """Return options after applying `change` to each dotted key and value."""
     if isinstance(options, dict):
         return {name: _replace(inner, change, f"{key}.{name}" if key else str(name)) for name, inner in options.items()}
     if isinstance(options, list):

@@ -1,7 +1,7 @@
-"""What sections of a recipe are made of: their base classes, and the types of names, paths and kinds.
+"""Base classes for sections of a recipe, and types for names, paths, and kinds.
 
-Paths in a recipe are relative to its folder. A field says by its type that it holds some (`UserPath`, `UserPaths`): a
-validation whose context is a function that makes paths absolute applies it, in any depth and in foreign kinds.
+Paths in a recipe are relative to its folder. Fields with paths have the types `UserPath` or `UserPaths`. A validation
+with a function as context applies it to all of them, at any depth, and also in sections from other packages.
 """
 
 import ast
@@ -36,13 +36,13 @@ from curate.base.wording import did_you_mean
 
 
 def is_none(value: object) -> bool:
-    """Return whether a value is None: as `exclude_if` it leaves a field out of plain data, and so of keys."""
+    """Return whether a value is None; as `exclude_if`, it omits a field from plain data, and so from keys."""
     return value is None
 
 
 @cache
 def _check_name(name: str) -> str:
-    import duckdb  # here: few recipes name columns of their own
+    import duckdb  # few recipes name columns
 
     query = "SELECT 1 FROM duckdb_keywords() WHERE keyword_category = 'reserved' AND keyword_name = ?"
     if duckdb.execute(query, [name.lower()]).fetchone():
@@ -52,7 +52,7 @@ def _check_name(name: str) -> str:
 
 
 def _form(name: str) -> Any:
-    """Mark a text by its form: the reference of keys says it, and the JSON schema has it as `format`."""
+    """Mark a text's form, for the reference of keys and as `format` in the JSON schema."""
     return Field(json_schema_extra={"format": name})
 
 
@@ -67,10 +67,10 @@ Expression = Annotated[str, _form("SQL expression")]
 
 
 class Column(NamedTuple):
-    """A column that comes of a section, for the reference of keys: its table, name, Arrow type, and what it holds."""
+    """A column that a section adds, for the reference of keys: its table, name, Arrow type, and meaning."""
 
     table: str
-    name: str  # with NAME where the recipe names what gives it
+    name: str  # contains NAME if the recipe names the item that adds it
     type: str
     meaning: str
 
@@ -79,17 +79,17 @@ _ERRORS = frozenset(get_args(core_schema.ErrorType))
 
 
 class Section(pydantic.BaseModel):
-    """Base of every section: unknown keys are refused, numbers are finite, values are not changed after loading.
+    """Base of every section: it rejects unknown keys and infinite numbers, and is immutable after loading.
 
-    For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
-    field, or its `description`, and its `examples`: the reference of keys is made of them.
+    The reference of keys uses a section's docstring, whose first line is a one-sentence summary, the text below each
+    field or its `description`, and its `examples`.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    # The fields that say where and how fast something is computed: they may change in a rerun.
+    # Fields about where and how fast something is computed: they may change in a rerun.
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
-    example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data
-    gives: ClassVar[tuple[Column, ...]] = ()  # the columns that come of it
+    example: ClassVar[Any] = None  # an example value for the section's key, as plain data
+    gives: ClassVar[tuple[Column, ...]] = ()  # the columns that it adds
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -115,13 +115,13 @@ class Section(pydantic.BaseModel):
 
     @classmethod
     def unknown_key(cls, key: str) -> str:
-        """Return what is wrong with a key that the section does not have."""
+        """Return the error message for an unknown key."""
         keys = [field.alias or name for name, field in cls.model_fields.items()]
         return f"unknown key; {did_you_mean(key, keys)}known keys: {', '.join(keys) or 'none'}"
 
     @classmethod
     def about(cls) -> dict[str, Any]:
-        """Return the description and the examples of a field that holds such a section."""
+        """Return description and examples of a field with such a section."""
         summary = (cls.__doc__ or "").partition("\n")[0]
         return {"description": summary or None, "examples": None if cls.example is None else [cls.example]}
 
@@ -133,19 +133,21 @@ class Section(pydantic.BaseModel):
 
     @classmethod
     def describe(cls, schema: dict[str, Any]) -> None:
-        """Put the texts below the section's fields into its JSON schema, as their descriptions."""
+        """Add the texts below the section's fields to its JSON schema, as descriptions."""
         for base in reversed(cls.__mro__):
             for name, text in _texts_below(base) if issubclass(base, Section) else ():
-                field = cls.model_fields.get(name)  # None of one that a section derived from another does not have
+                field = cls.model_fields.get(name)  # None if a derived section lacks it
                 if field and field.description is None:
                     schema["properties"][field.alias or name]["description"] = text
 
 
 @cache
 def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
-    # Pydantic's `use_attribute_docstrings` would read them all whenever curate starts: a tenth of a second.
+    # Pydantic's `use_attribute_docstrings` would read them at every start: a tenth of a second.
     texts = []
-    with suppress(OSError, TypeError, SyntaxError):  # `create_model` made it, say, or a text lies left of its class
+    with suppress(
+        OSError, TypeError, SyntaxError
+    ):  # for example, `create_model` made it, or its text is badly indented
         [statement] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
         for field, text in pairwise(statement.body if isinstance(statement, ast.ClassDef) else ()):
             match field, text:
@@ -154,11 +156,11 @@ def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
     return texts
 
 
-PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # what is written so is a secret, as in storage options
+PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # such a text is a secret, as in storage options
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
-    """Mark a text in which a path begins at `start`; None where it is no path, but a model's name, say."""
+    """Mark a text with a path that begins at `start`; None if it is no path, such as a model's name."""
 
     def resolve(text: str, info: Info) -> str:
         if PASSWORD.search(text):
@@ -195,7 +197,7 @@ K = TypeVar("K", bound="KindsSection")
 
 
 class Requested(NamedTuple):
-    """A section of a kind that a recipe has: the kind's key, its name, unique among the requested, and the section."""
+    """A section in a recipe for some kind: the kind's key, its unique name, and the section."""
 
     kind: str
     name: str
@@ -204,9 +206,9 @@ class Requested(NamedTuple):
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field whose section is made of a registry's kinds at its first use. It is dumped by what it holds."""
+    """Marks a field whose section is built from a registry's kinds at first use. Dumps contain its actual content."""
 
-    make: Callable[[], Any]  # gives a section, or a union of sections
+    make: Callable[[], Any]  # returns a section, or a union of sections
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: Any, info: Info) -> Any:
@@ -217,13 +219,15 @@ class BuiltFrom:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         section = self.make()
         schema = handler(TypeAdapter(section).core_schema)
-        if isinstance(section, type) and issubclass(section, Section):  # pydantic asks the hook of a field's type alone
+        if isinstance(section, type) and issubclass(
+            section, Section
+        ):  # pydantic calls the hook only on a field's own type
             section.describe(handler.resolve_ref_schema(schema))
         return schema
 
 
 class KindsSection(Section):
-    """Base of a section to which each kind of a registry adds a field; `full` is the class that has them."""
+    """Base of a section with a field for each kind in a registry; `full` is the class with these fields."""
 
     registry: ClassVar[Registry[Any]]
 
@@ -233,17 +237,17 @@ class KindsSection(Section):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return the type and the default of a kind's field."""
+        """Return type and default of a kind's field."""
         return kind.section | None, Field(None, **kind.section.about())
 
     @classmethod
     def full(cls, doc: str | None = None) -> type[Self]:
-        """Return the section with a field for each kind; `doc` describes it. Raises as `Registry.kinds`."""
+        """Return the section with a field for each kind; `doc` describes it. Raises the errors of `Registry.kinds`."""
         return _with_kinds(cls, cls.kinds(), doc or cls.__doc__)
 
     @property
     def requested(self) -> list[Requested]:
-        """The sections of kinds, in the order of these: one of a kind, a list, or several by name."""
+        """The sections for kinds, in the order of the kinds: one per kind, a list, or several by name."""
         sections: list[Requested] = []
         for key in self.registry.kinds():
             value = getattr(self, key, None)
@@ -265,7 +269,7 @@ class KindsSection(Section):
         return str(cls.registry.broken.get(key, text))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _empty, (type(self).__base__,), self.__getstate__()  # its class is made in each process
+        return _empty, (type(self).__base__,), self.__getstate__()  # each process creates its class
 
 
 @cache
@@ -275,13 +279,13 @@ def _with_kinds(base: type[K], kinds: tuple[Any, ...], doc: str | None) -> type[
 
 
 def _empty(base: type[K]) -> K:
-    """Return a section that is to be filled by `__setstate__`."""
+    """Return an empty section for `__setstate__`."""
     section = base.full()
     return section.__new__(section)
 
 
 class OneKind(KindsSection):
-    """Base of a section that holds the section of just one kind."""
+    """Base of a section that contains exactly one kind's section."""
 
     @property
     def kind(self) -> str:
@@ -300,7 +304,7 @@ class OneKind(KindsSection):
 
 @dataclass(frozen=True)
 class KindOf:
-    """Marks a text that is the key of one of the registry's kinds; or of one that cannot be loaded, if `or_broken`."""
+    """Marks a text that is the key of a registry's kind, or also of a broken one if `or_broken`."""
 
     registry: Registry[Any]
     or_broken: bool = False
@@ -320,11 +324,11 @@ class KindOf:
         return key
 
 
-_MAX_SECTIONS = 1000  # of a list: each takes milliseconds to check
+_MAX_SECTIONS = 1000  # per list: each takes milliseconds to check
 
 
 def one_or_several(section: Any, min_length: int = 0) -> BeforeValidator:
-    """Mark a list of such sections, one of which may stand alone; null is none, where there may be none."""
+    """Mark a list of such sections. A single section may replace it; null means none, if that is allowed."""
 
     def to_list(value: Any) -> Any:
         if value is None and not min_length:
@@ -338,17 +342,17 @@ def one_or_several(section: Any, min_length: int = 0) -> BeforeValidator:
 
 
 def find_twice(names: Iterable[str]) -> str | None:
-    """Return the first name, by the alphabet, that occurs more than once."""
+    """Return the first name, in alphabetical order, that occurs more than once."""
     return min((name for name, count in Counter(names).items() if count > 1), default=None)
 
 
 def fault(key: str, text: str) -> PydanticCustomError:
-    """Return an error, to be raised by a validator, reported under a dotted key of its section; empty: at its own."""
+    """Return a validator's error for a dotted key in its section; an empty key is the section itself."""
     return PydanticCustomError("fault", "{text}", {"text": text, "key": key})
 
 
 def without_runtime(section: Section, plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a section's plain data without its `runtime_fields`, nor those of sections in it."""
+    """Return a section's plain data without `runtime_fields`, including those of nested sections."""
     return {
         key: without_runtime(inner, value) if isinstance(inner := getattr(section, key, None), Section) else value
         for key, value in plain.items()

@@ -1,4 +1,4 @@
-"""A source of a recipe's `input`: what all have. The keys of one format are in its file of `curate.pool.formats`."""
+"""A source in a recipe's `input`: the keys that all formats have. `curate.pool.formats` has those of each format."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -83,7 +83,7 @@ class Source(Section):
     """Columns of your own files."""
 
     def error(self, message: object) -> RecipeError:
-        """Return the error that something is wrong with the source."""
+        """Return an error about the source."""
         return RecipeError(f"input {self.name!r}: {message}")
 
     @field_validator("*")
@@ -92,7 +92,9 @@ class Source(Section):
         is_path, absolute = info.field_name == "path", info.context or str
         if is_path and (not value or (isinstance(value, tuple) and "" in value)):
             raise ValueError("names no file; accepted: a path, or a list of paths")
-        if isinstance(value, Path) or (is_path and isinstance(value, str)):  # of types that a foreign section has
+        if isinstance(value, Path) or (
+            is_path and isinstance(value, str)
+        ):  # sections from other packages have such types
             return (str if is_path else Path)(absolute(str(value)))
         return value
 
@@ -105,41 +107,41 @@ class Source(Section):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths as listed; ranges and globs not yet expanded."""
+        """The paths as listed, before ranges and globs are expanded."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
     def input_run(self) -> str | None:
-        """The folder of the run whose kept rows the source's are; None where they are no run's."""
+        """The run whose kept rows this source reads, or None."""
         return None
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        """Return the source with what it has in a run's folder, or may take from another's; here there is nothing.
+        """Return the source with its folder in a run, and perhaps one in another run; most sources need none.
 
         `is_alone`: whether one process does all the work.
         """
         return self
 
     def row_fields(self) -> dict[str, Any]:
-        """Return what determines the source's rows: all but where they are, and what only adds columns to them."""
+        """Return what determines the source's rows: everything but location, and columns that are only added."""
         neutral = dict.fromkeys(("name", "path", "storage", "join", *self.neutral_fields), True)
         return self.model_dump(exclude={"columns": {"scores"}, **neutral})
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:
-    """Return the source of a recipe that has this name."""
+    """Return a recipe's source by name."""
     return next(source for source in sources if source.name == name)
 
 
 class UnknownSource(Source):
-    """A source whose format is missing or not known: nobody can say which keys it has."""
+    """A source with a missing or unknown format, so its keys cannot be checked."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 @cache
 def source_sections() -> Any:
-    """Return the type of a source of any format: a union of their sections, told apart by `format`."""
+    """Return the type for sources of any format: a union of their sections, selected by `format`."""
     sections = {**{key: kind.section for key, kind in FORMATS.kinds().items()}, _UNKNOWN: UnknownSource}
 
     def key_of(value: Any) -> str:

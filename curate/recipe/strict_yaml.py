@@ -1,7 +1,7 @@
-"""Reads YAML that may come from anyone as plain data, within stated limits.
+"""Reads YAML from anyone as plain data, within limits.
 
-In: text. Out: dicts, lists and scalars of a size and depth that whatever walks them can bear, aliases and merge keys
-followed. What PyYAML takes without a word, or answers with other errors than its own, is a `yaml.YAMLError` here.
+Input: text. Output: dicts, lists, and scalars of limited size and depth, with aliases and merge keys resolved. Where
+PyYAML accepts mistakes silently or raises other errors, this raises `yaml.YAMLError`.
 """
 
 import re
@@ -11,19 +11,19 @@ import yaml
 
 from curate.base.wording import one_line
 
-MAX_CHARACTERS = 4 << 20  # of the text, and of what it comes to once aliases are followed
+MAX_CHARACTERS = 4 << 20  # in the text, also after aliases are resolved
 MAX_DEPTH = 100
-_MAX_NODES = 200_000  # values and keys: they take some ten seconds
-_MAX_NUMBER = 100  # characters: more digits are slow to read, and cannot be shown again
+_MAX_NODES = 200_000  # values and keys: they take about ten seconds
+_MAX_NUMBER = 100  # characters: longer numbers are slow to read, and cannot be printed
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_PLAIN = ("binary", "set", "omap", "pairs")  # JSON, in which recipes are kept, has none of these
+_NOT_PLAIN = ("binary", "set", "omap", "pairs")  # recipes are stored as JSON, which has none of these
 
 
 def load_yaml(text: str) -> Any:
-    """Return the one document of a text as plain data.
+    """Return a text's only document as plain data.
 
-    Raises yaml.YAMLError where it is no YAML; has a key twice, a scalar that is not what its tag says, or half a
-    surrogate pair; or is larger or nested deeper than is accepted.
+    Raises yaml.YAMLError if it is invalid; has a duplicate key, a scalar that contradicts its tag, or half a surrogate
+    pair; or is too large or nested too deeply.
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
@@ -31,7 +31,7 @@ def load_yaml(text: str) -> Any:
 
 
 def say_yaml_error(error: yaml.YAMLError) -> str:
-    """Return one line that says what is wrong with a text of YAML, and where."""
+    """Return one line that says what is wrong with a YAML text, and where."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
     where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
@@ -40,7 +40,7 @@ def say_yaml_error(error: yaml.YAMLError) -> str:
 
 
 def find_surrogate(text: str) -> str | None:
-    """Return the first half of a surrogate pair in a text, escaped, or None: no such text can be written as UTF-8."""
+    """Return the first lone surrogate in a text, escaped, or None. UTF-8 cannot encode surrogates."""
     match = _SURROGATE.search(text)
     return f"\\u{ord(match[0]):04x}" if match else None
 
@@ -53,15 +53,15 @@ _BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """Measures each node when it is composed, before anything is made of it."""
+    """Measures each node when it is composed, before anything is built from it."""
 
     def __init__(self, text: str):
         super().__init__(text)
         self._depth = self._nodes = 0
-        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases followed
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases resolved
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what contains it."""
+        """Compose a node. Raises yaml.YAMLError if it is too large, too deep, or an alias of its own parent."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth, self._nodes = self._depth + 1, self._nodes + 1
         if self._nodes > _MAX_NODES:
@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return what a node stands for. Raises yaml.YAMLError where it is not what its tag says."""
+        """Return a node's value. Raises yaml.YAMLError if it contradicts its tag."""
         kind, mark = node.tag.rpartition(":")[2], node.start_mark
         if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
             raise _refusal(f"a number of {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """Raise yaml.YAMLError for a key that is no scalar, or occurs twice: YAML takes the last of two without a word."""
+    """Raise yaml.YAMLError for a key that is no scalar, or a duplicate, which YAML itself accepts silently."""
     seen = set()
     for key_node, _ in node.value:
         key = key_node.value
@@ -118,5 +118,5 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if key in seen:
             raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
         seen.add(key)
-        if key_node.tag == _BOOL:  # YAML 1.1 takes `off` for a boolean, and it is a key of `captions.gates`
+        if key_node.tag == _BOOL:  # YAML 1.1 reads `off` as a boolean, but it is a key in `captions.gates`
             key_node.tag = _TEXT

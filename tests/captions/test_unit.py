@@ -296,7 +296,7 @@ def test_more_is_spent_on_the_tail(server, tmp_path):
             ["captions.rewrite.per_row", "wrds", "did you mean 'words'"],
         ),
         ({"rewrite": {"engine": "llm", "template": "/nowhere/t.txt"}}, ["/nowhere/t.txt", "no such file"]),
-        ({"rewrite": None}, ["captions: it has no task; accepted: recaption, fuse"]),
+        ({"rewrite": None}, ["captions: it has nothing to write; accepted: recaption, fuse"]),
         ({"output": {"mix": {"fused": 0.5}}}, ["captions.output.mix: no section writes fused"]),
         ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
         ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),

@@ -310,7 +310,7 @@ def test_a_run_without_entries(plain_run):
     assert (found.expected, found.error, found.t) == (len(expected.survivors), 0, None)
     assert list(funnel(found)) == ["pool", "failed", "words", "duplicate", "kept"]
     assert facts(found) == {"t": None, "survivors": len(expected.survivors)}
-    with pytest.raises(RecipeError, match="balance needs match"):
+    with pytest.raises(RecipeError, match="balance needs `match`"):
         whatif(str(plain_run.folder), ["balance.t=5"])
 
 

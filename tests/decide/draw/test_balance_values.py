@@ -94,9 +94,9 @@ def test_people_are_told_the_value(run, path, tmp_path):
 
 
 def test_faults_are_named(path, tmp_path):
-    with pytest.raises(RecipeError, match="balance: counts are of metadata entries"):
+    with pytest.raises(RecipeError, match="balance: `counts` are for metadata entries"):
         kit.recipe_of(path, "parquet", balance={"of": "tag", "t": 3, "counts": "run1"})
-    with pytest.raises(RecipeError, match="balance needs match: entries are what it goes by"):
+    with pytest.raises(RecipeError, match=r"balance needs `match`.*balance.of: COLUMN"):
         kit.recipe_of(path, "parquet", balance={"t": 3})
     with pytest.raises(RecipeError, match=r"balance.of: no column 'tags'; columns: .*, note, tag"):
         kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tags", "t": 3}), tmp_path / "run")

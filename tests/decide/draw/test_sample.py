@@ -129,5 +129,5 @@ def test_whatif_and_sweeps_know_the_size(runs):
 
 
 def test_it_excludes_balance():
-    with pytest.raises(RecipeError, match="balance and sample both decide which rows are drawn"):
+    with pytest.raises(RecipeError, match="balance and sample both draw rows"):
         kit.recipe_of("x", "parquet", match={"metadata": "m"}, balance={"t": 5}, sample={"rows": 3})

@@ -172,7 +172,7 @@ def test_whatif_runs_the_draws(run, path, tmp_path):
 
 def test_faults_are_named(path, tmp_path, monkeypatch):
     soft = {"of": "clip_score", "draws": 10, "batch": 5}
-    with pytest.raises(RecipeError, match=r"output.repeat and sample both say how often a row is in the set"):
+    with pytest.raises(RecipeError, match=r"output.repeat and sample both repeat rows"):
         kit.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
     with pytest.raises(RecipeError, match=r"sample.soft_cap.penalty: Input should be a finite number"):
         kit.recipe_of(path, "parquet", sample={"soft_cap": soft | {"penalty": float("inf")}})
