@@ -1,0 +1,243 @@
+"""Folders of CLIP as ONNX graphs: which are accepted, what identifies them, and why others are refused.
+
+The folder here is written by hand, without torch; `test_onnx_encoder` compares real exports with open_clip.
+"""
+
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from PIL import Image
+
+from curate.base.errors import RecipeError, RunError
+from curate.models import weights
+from curate.models.clip_model import identify, load_encoder
+from curate.models.onnx_folder import Pixels, Tokenizer
+from curate.recipe.recipe import parse_recipe
+from curate.signals.clip import Clip, _key
+
+USUAL = {
+    "size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3,
+}  # fmt: skip
+SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [{"id": i, "content": name, **SPECIAL} for i, name in enumerate(("<begin>", "<end>"))],
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": {
+        "type": "RobertaProcessing", "cls": ["<begin>", 0], "sep": ["<end>", 1], "trim_offsets": False,
+        "add_prefix_space": False,
+    },
+    "model": {"type": "WordLevel", "unk_token": "<end>", "vocab": {"<begin>": 0, "<end>": 1, "a": 2, "dog": 3}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def graphs(tmp_path):
+    """A folder whose image embedding is made of the mean color, and whose text embedding of the mean token."""
+    folder = tmp_path / "graphs"
+    (folder / "onnx").mkdir(parents=True)
+    mean = helper.make_node("ReduceMean", ["pixel_values"], ["color"], axes=[2, 3], keepdims=0)
+    write_graph(folder, "vision", [mean], "color", 3, ("pixel_values", onnx.TensorProto.FLOAT, ["n", 3, 8, 8]))
+    cast = helper.make_node("Cast", ["input_ids"], ["floats"], to=onnx.TensorProto.FLOAT)
+    mean = helper.make_node("ReduceMean", ["floats"], ["token"], axes=[1], keepdims=1)
+    write_graph(folder, "text", [cast, mean], "token", 1, ("input_ids", onnx.TensorProto.INT64, ["n", "m"]))
+    (folder / "config.json").write_text('{"model_type": "clip", "projection_dim": 4}')
+    (folder / "preprocessor_config.json").write_text(json.dumps(USUAL))
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    return folder
+
+
+def write_graph(folder, side, nodes, last, width, source):
+    output = {"vision": "image_embeds", "text": "text_embeds"}[side]
+    matrix = numpy_helper.from_array(np.arange(1, 4 * width + 1, dtype=np.float32).reshape(width, 4), "matrix")
+    nodes = [*nodes, helper.make_node("MatMul", [last, "matrix"], [output])]
+    result = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", 4])
+    graph = helper.make_graph(nodes, side, [helper.make_tensor_value_info(*source)], [result], [matrix])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / f"onnx/{side}_model.onnx")
+
+
+def clip(graphs, **options):
+    return Clip(model=f"onnx:{graphs}", **options)
+
+
+def write_apart(graphs, location="weights"):
+    """Move the weights of the text graph into a file of their own."""
+    path = graphs / "onnx/text_model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=1)
+
+
+def test_images_and_texts_are_encoded(graphs):
+    encoder = load_encoder(clip(graphs))
+    views = [encoder.view(Image.new("RGB", (9, 12), color)) for color in ((255, 0, 0), (0, 0, 255))]
+    images, texts = encoder.encode_images(views), encoder.encode_texts(["a dog", "", "a " * 100])
+    assert images.shape == (2, 4) and np.allclose(np.linalg.norm(images, axis=1), 1) and not np.allclose(*images)
+    assert texts.embeddings.shape == (3, 4)
+    assert texts.tokens.tolist() == [4, 2, 102] and texts.truncated.tolist() == [False, False, True]
+
+
+def test_a_tokenizer_of_words():
+    assert Tokenizer(json.dumps(TOKENIZER).encode()).encode("a dog") == [0, 2, 3, 1]
+
+
+# ---------------------------------------------------------------- identity
+def test_identity(graphs, tmp_path):
+    known, moved = identify(clip(graphs)), shutil.copytree(graphs, tmp_path / "moved")
+    for path in (moved / "onnx").iterdir():
+        path.rename(moved / path.name)
+    assert identify(clip(moved)) == known
+    assert (known["model"], known["dimension"], known["context_length"], known["precision"]) == ("onnx", 4, 77, "fp32")
+    assert set(known["weights"]["files"]) == {"vision_model.onnx", "text_model.onnx"} and known["device"] == "cpu"
+    assert {"onnxruntime", "tokenizers", "ftfy", "pillow", "numpy"} == set(known["versions"])
+    for name, old, new in (
+        ("config.json", "}", ', "vision_config": {}}'),
+        ("tokenizer.json", "dog", "cat"),
+        ("preprocessor_config.json", "0.25", "0.5"),
+    ):
+        text = (graphs / name).read_text()
+        (graphs / name).write_text(text.replace(old, new))
+        assert _key(identify(clip(graphs))) != _key(known), name
+        (graphs / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/vision_model.onnx", "onnx/weights"])
+def test_other_files_than_identified_are_not_loaded(graphs, name):
+    """A worker may have another copy of the folder than the machine that started the run."""
+    write_apart(graphs)
+    known = identify(clip(graphs, batch=9))
+    assert set(known["weights"]["files"]) == {"vision_model.onnx", "text_model.onnx", "weights"}
+    (graphs / name).write_bytes((graphs / name).read_bytes() + b" ")
+    with pytest.raises(RunError, match=rf"{name.rpartition('/')[2]} has sha256 .*… on .*; accepted: the same files"):
+        load_encoder(clip(graphs, batch=9), known)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b"])
+def test_weights_elsewhere_are_refused(graphs, location):
+    write_apart(graphs, "data")
+    path, entry = graphs / "onnx/text_model.onnx", b"\n\x08location\x12"
+    content = path.read_bytes()
+    assert entry + b"\x04data" in content
+    path.write_bytes(content.replace(entry + b"\x04data", entry + bytes([len(location)]) + location.encode()))
+    with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
+        identify(clip(graphs))
+
+
+# ---------------------------------------------------------------- refused
+def remove(name, graphs):
+    (graphs / name).unlink()
+
+
+def write(name, content, graphs):
+    (graphs / name).write_bytes(content)
+
+
+def config(changes, graphs):
+    path = graphs / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rename(old, new, graphs):
+    path = graphs / "onnx/vision_model.onnx"
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = value.name.replace(old, new)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (partial(remove, "config.json"), r"config\.json cannot be read: .*; accepted: a folder with config\.json"),
+        (partial(remove, "tokenizer.json"), r"tokenizer\.json cannot be read"),
+        (partial(remove, "onnx/text_model.onnx"), r"no graphs; accepted: .* or one model\.onnx"),
+        (partial(config, {"model_type": "siglip"}), "model_type 'siglip': .* 'clip'"),
+        (partial(config, {"projection_dim": "4"}), "projection_dim '4'"),
+        (partial(config, {"text_config": {"max_position_embeddings": 1}}), "text_config.max_position_embeddings 1: "),
+        (partial(config, {"text_config": [1]}), r"text_config \[1\]: "),
+        (partial(config, {"projection_dim": 3}), r"image_embeds has the shape \[1, 4\]; accepted: \[1, 3\]"),
+        (partial(write, "config.json", b"["), r"config\.json is not a JSON object"),
+        (partial(write, "tokenizer.json", b"{}"), "cannot be loaded: .*Tokenizer"),
+        (partial(write, "onnx/text_model.onnx", b"no graph"), "cannot be loaded"),
+        (partial(write, "onnx/text_model.onnx", b""), "empty file"),
+        (partial(rename, "pixel_values", "image"), "inputs image, input_ids; accepted: pixel_values"),
+        (partial(rename, "image_embeds", "pooled"), "outputs pooled, text_embeds; accepted: image_embeds and"),
+    ],
+)
+def test_folders_that_are_refused(graphs, harm, message):
+    harm(graphs)
+    with pytest.raises((RecipeError, RunError), match=rf"^measure\.clip 'clip'.*{message}"):
+        load_encoder(clip(graphs))
+
+
+def test_a_graph_with_one_row_for_any_batch_is_refused(graphs):
+    """NumPy would give all images the embedding of the first."""
+    path = graphs / "onnx/vision_model.onnx"
+    model = onnx.load(path)
+    model.graph.node[-1].output[:] = ["all"]
+    first = helper.make_node("Constant", [], ["first"], value_ints=[0])
+    model.graph.node.extend([first, helper.make_node("Gather", ["all", "first"], ["image_embeds"], axis=0)])
+    onnx.save(model, path)
+    encoder = load_encoder(clip(graphs))
+    views = [encoder.view(Image.new("RGB", (8, 8), (shade, 0, 0))) for shade in (0, 100, 200)]
+    encoder.encode_images(views[:1])
+    with pytest.raises(RunError, match=r"image_embeds has the shape \[1, 4\]; accepted: \[3, 4\]"):
+        encoder.encode_images(views)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": {"longest_edge": 64}}, "'height'"),
+        ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "'height'"),
+        ({"size": {"shortest_edge": 0}}, "a size of 0"),
+        ({"do_pad": True}, "do_pad false"),
+        ({"do_resize": False}, "do_resize must be true"),
+        ({"do_center_crop": False}, "images of any shape"),
+        ({"crop_size": 9}, "larger than size"),
+        ({"resample": 9}, "9 is not a valid Resampling"),
+        ({"image_std": [1.0, 0.0, 1.0]}, "none of 0"),
+        ({"image_mean": None}, "NoneType"),
+        ({"image_mean": [10**400] * 3}, "int too large"),
+    ],
+)
+def test_preprocessing_that_is_refused(change, message):
+    whole = f"^here: preprocessor_config.json: .*{message}.*accepted: transformers' CLIPImageProcessor"
+    with pytest.raises(RecipeError, match=whole):
+        Pixels.of(USUAL | change, "here")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"precision": "bf16"}, "precision: 'bf16' .*; accepted: auto, fp32"),
+        ({"pretrained": "openai"}, "has weights of its own"),
+        ({"context_length": 248}, "positions cannot be stretched"),
+        ({"words": True}, "attention"),
+        ({"device": "mps"}, "accepted: auto, cpu, cuda, cuda:N"),
+    ],
+)
+def test_options_that_are_refused(option, message):
+    recipe = {"input": {"name": "x", "format": "webdataset", "path": "x.tar"}}
+    with pytest.raises(RecipeError, match=f"measure.clip.*{message}"):
+        parse_recipe(recipe | {"measure": {"clip": {"model": "onnx:x", **option}}})
+
+
+def test_a_device_that_is_not_there(graphs):
+    options = clip(graphs, device="cuda")
+    with pytest.raises(RecipeError, match=r"device cuda is requested.* no CUDA device .*onnxruntime-gpu"):
+        identify(options)
+    assert identify(options, is_local=False)["device"] == "cuda"
+
+
+def test_a_provider_that_cannot_be_used(graphs):
+    """onnxruntime would fall back to the CPU without an error."""
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(OSError, match="cannot use cuda:0"):
+        weights.open_session(graphs / "onnx/vision_model.onnx", "cuda:0")
