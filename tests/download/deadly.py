@@ -1,4 +1,4 @@
-"""curate with a resizer that ends its process at images of 31 by 31 pixels: python -m tests.download.deadly WORDS"""
+"""curate with a resizer that ends its process on images of 31 by 31 pixels: python -m tests.download.deadly WORDS"""
 
 import io
 import os

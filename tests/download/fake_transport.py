@@ -1,4 +1,4 @@
-"""A transport without a network: URLs and what each gives. It notes what it is asked."""
+"""A transport without a network, which answers from a table of URLs and records its requests."""
 
 from contextlib import contextmanager
 from email.message import Message
@@ -10,7 +10,7 @@ from curate.download.transport import Answer, HttpTransport
 
 
 def answer(body=b"", status=200, **headers):
-    """An answer with a length; `_` in a header's name is `-`."""
+    """A response with a length; `_` in a header's name means `-`."""
     message = Message()
     for name, value in headers.items():
         message[name.replace("_", "-")] = value
@@ -18,7 +18,7 @@ def answer(body=b"", status=200, **headers):
 
 
 class FakeTransport(HttpTransport):
-    """`gives`: bytes, an answer's arguments, or a fault, by URL without the port; of all other URLs the answer is 404."""
+    """`gives` has bytes, the arguments of a response, or an error for each URL without port; all other URLs answer 404."""
 
     def __init__(self, gives):
         super().__init__((), {})

@@ -1,4 +1,4 @@
-"""Which addresses may be asked."""
+"""Which addresses are public."""
 
 import ipaddress
 
@@ -9,17 +9,8 @@ from curate.download.addresses import refusal
 REFUSED = {
     "loopback": ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"],
     "private": [
-        "10.0.0.1",
-        "172.16.5.4",
-        "192.168.1.1",
-        "fd00:ec2::254",
-        "::ffff:10.0.0.1",
-        "2002:a00:1::",
-        "::10.0.0.1",
-        "100.64.0.1",
-        "100.100.100.200",
-        "198.18.0.1",
-        "2001:0:a00:1::",
+        "10.0.0.1", "172.16.5.4", "192.168.1.1", "fd00:ec2::254", "::ffff:10.0.0.1", "2002:a00:1::", "::10.0.0.1",
+        "100.64.0.1", "100.100.100.200", "198.18.0.1", "2001:0:a00:1::",
     ],
     "site-local": ["fec0::1", "feff::1"],
     "link-local": ["169.254.169.254", "fe80::1", "fe80::1%eth0"],
@@ -28,7 +19,7 @@ REFUSED = {
     "reserved": ["240.0.0.1", "255.255.255.255"],
     "a cloud's own service": ["168.63.129.16", "192.0.0.192"],
     "no address": ["example.com", "", "/tmp/socket"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "address"), [(kind, one) for kind, some in REFUSED.items() for one in some])

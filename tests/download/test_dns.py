@@ -1,4 +1,4 @@
-"""Names are looked up once in a while, whatever came of it, and what they mean is checked each time; as many connections as files."""
+"""DNS lookups are cached, failed ones too, their addresses are checked each time, and threads may outnumber files."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def web():
 
 @pytest.fixture
 def names(monkeypatch):
-    """How often names of `.test` were looked up: they have addresses of this machine, but `none` and, at first, `again`."""
+    """How often names in `.test` are looked up: they have loopback addresses, except `none` and, at first, `again`."""
     asked = Counter()
     real = socket.getaddrinfo
 
@@ -82,7 +82,7 @@ print(many(sys.argv[1]))
 
 
 def many(port):
-    """What 300 threads get that fetch at once from four addresses of this machine."""
+    """What 300 threads fetch at once from four loopback addresses."""
     web = Web({})
     web.port = int(port)
     own, ready = fetcher("127.0.0.0/8", per_host=100, attempts=1), threading.Barrier(300)
@@ -96,7 +96,7 @@ def many(port):
 
 
 def test_more_threads_than_files(web):
-    """They wait for each other: a limit of this machine is no fault of a URL."""
+    """The threads wait for each other: this machine's limit is not an error of a URL."""
     command = [sys.executable, "-c", PROGRAM, str(web.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.stdout == "['some bytes']\n", done.stderr

@@ -1,4 +1,4 @@
-"""What is remembered of hosts: those that are to be left alone, and no more than so many."""
+"""A process remembers failing hosts, up to a limit."""
 
 import pytest
 

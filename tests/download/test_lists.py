@@ -1,4 +1,4 @@
-"""Lists of URLs that are not Parquet: with and without a header, with odd types and quotation marks, made Parquet once."""
+"""URL lists that are not Parquet, with and without header, odd types, or quotation marks, are converted once."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def rows_of(path, column_names=None):
 
 
 def test_without_a_header(tmp_path):
-    """As CC12M comes, and as CC3M does."""
+    """Like CC12M, and like CC3M."""
     path = tmp_path / "cc12m.tsv"
     path.write_text("https://a.example/1\tA red dog\nhttps://a.example/2\t12\n")
     rows = [{"url": "https://a.example/1", "caption": "A red dog"}, {"url": "https://a.example/2", "caption": "12"}]
@@ -52,7 +52,7 @@ def test_json_lines_packed_by_zstd_are_read(frames, tmp_path):
 
 
 def test_columns_of_views(tmp_path):
-    """As some libraries write them: rows come from all row groups, their texts as strings."""
+    """Some libraries write views: rows come from all row groups, and texts as strings."""
     table = pa.table({"url": [f"https://a.example/{row}" for row in range(5)]})
     path = tmp_path / "list.parquet"
     pq.write_table(table.cast(pa.schema([("url", pa.string_view())])), path, row_group_size=2)
@@ -61,7 +61,7 @@ def test_columns_of_views(tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_columns_that_begin_as_another_type(tmp_path, kind):
-    """Of a megabyte and more: captions of digits stay text, integers become floats, what is first empty is what follows."""
+    """After more than a megabyte: digits in captions stay text, integers become floats, empty columns get a later type."""
     mark = "," if kind == "csv" else "\t"
     count = 60_000
     lines = [mark.join(("URL", "caption", "score", "note", "flag"))]
@@ -87,7 +87,7 @@ def test_a_quotation_mark_that_is_not_closed(tmp_path, rows):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_text_that_is_not_utf8(tmp_path, kind):
-    """At once and after a megabyte, in a column of captions and in another: it is bytes, and the list is read."""
+    """Early and after a megabyte, in captions and in another column: it becomes bytes, and the list is still read."""
     mark = "," if kind == "csv" else "\t"
     for before in (0, 60_000):
         lines = [mark.join(("url", "caption", "note"))]
@@ -99,7 +99,7 @@ def test_text_that_is_not_utf8(tmp_path, kind):
 
 
 def test_json_that_changes(tmp_path, monkeypatch):
-    """What is first null or an integer, and a field that only one row has; read some lines at a time, of any length."""
+    """First null or an integer, and a field that only one row has; read a few lines at a time, of any length."""
     rows = [{"url": f"http://a/{i}", "caption": f"{i:05d}", "note": None, "s": 1} for i in range(90)]
     rows += [
         {"url": "http://a/x", "caption": "w" * 500, "note": "odd", "s": 0.5, "more": 7},
@@ -118,7 +118,7 @@ def test_json_that_changes(tmp_path, monkeypatch):
 
 
 def test_quotation_marks(tmp_path):
-    """A line of TSV is a row: marks that do not fit together are part of the text; those that do are as in CSV."""
+    """In TSV, each line is a row: unbalanced marks are part of the text; balanced ones work as in CSV."""
     path = tmp_path / "a.tsv"
     path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\nhttp://a/3\t"so\n')
     captions = [row["caption"] for row in rows_of(path)]
@@ -167,7 +167,7 @@ def test_json_of_blank_lines(content, tmp_path):
 
 @pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
 def test_json_of_many_columns_that_few_lines_have(tmp_path, monkeypatch, objects):
-    """Arrow has a place for each column in each object: 15 MB of these took 90 GB. The last lines may bring the names."""
+    """Arrow has a slot for each column in each object: 15 MB of these took 90 GB. The last lines may have the names."""
     monkeypatch.setattr(lists, "MAX_VALUES", 50_000)
     monkeypatch.setattr(lists, "_JSON_BYTES", 1 << 12)
     path = tmp_path / "a.jsonl"
@@ -179,7 +179,7 @@ def test_json_of_many_columns_that_few_lines_have(tmp_path, monkeypatch, objects
 
 
 def test_csv_of_many_columns_that_change(tmp_path, monkeypatch):
-    """Each takes reading it once more."""
+    """Each such column costs another read."""
     monkeypatch.setattr(lists, "_MAX_READ", 30)
     path, columns = tmp_path / "a.csv", 6
     lines = [",".join(f"c{i}" for i in range(columns)), *[",".join("1" * columns)] * 100_000]
@@ -189,7 +189,7 @@ def test_csv_of_many_columns_that_change(tmp_path, monkeypatch):
 
 
 def test_a_list_without_bytes_is_not_opened(tmp_path, monkeypatch):
-    """It may be the kernel's messages, which would be waited for."""
+    """The kernel's messages have no size either, and reading them blocks."""
     (tmp_path / "a.jsonl").touch()
     monkeypatch.setattr(lists.fsspec, "open", None)
     source = UrlsSource(
@@ -200,7 +200,7 @@ def test_a_list_without_bytes_is_not_opened(tmp_path, monkeypatch):
 
 
 def test_lists_are_converted_at_the_same_time(tmp_path, monkeypatch):
-    """Each once, though several threads want it; a plan describes several at once."""
+    """Each once, even if several threads want it; planning converts several at once."""
     both, converted, convert = threading.Barrier(2, timeout=60), list[str](), lists._convert
 
     def together(urls):

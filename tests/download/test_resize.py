@@ -1,4 +1,4 @@
-"""img2dataset's resizer, as it is used: with its private class replaced, and EXIF read within limits."""
+"""img2dataset's resizer with its private class replaced, and EXIF within limits."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def encoded(width, height, **options):
 
 
 def test_the_private_class_is_the_one_that_takes_the_output_away():
-    """A release of img2dataset without it, or that decodes by another way, needs `resize.py` read again."""
+    """If a release of img2dataset lacks it, or decodes differently, read `resize.py` again."""
     from img2dataset import resizer
 
     source = resizer.Resizer.__call__.__code__
@@ -46,7 +46,7 @@ def test_images():
 
 
 def test_images_that_are_not_resized_have_their_size():
-    """After EXIF rotation; damage to pixels is for whoever decodes them."""
+    """After EXIF rotation; damaged pixels are found by whoever decodes them."""
     resize, exif = make_resizer(UNCHANGED), Image.Exif()
     exif[274] = 6
     assert resize(encoded(80, 100)) == Resized(encoded(80, 100), 80, 100, 80, 100)

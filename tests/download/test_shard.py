@@ -1,4 +1,4 @@
-"""A shard in one process, without a network: rows in their order, each with what became of it, and files that are there together or not."""
+"""Downloads a shard without a network: its rows are in order, each with its outcome, and its files appear together."""
 
 import json
 import threading
@@ -59,7 +59,7 @@ def members(store):
 
 
 def test_all_shards_are_in_one_log(monkeypatch):
-    """Each step places the recipe's source anew; in a store what was logged before would be an object more."""
+    """Each step has its own copy of the source; separate logs would be further objects in a store."""
     monkeypatch.setattr(local, "_BETWEEN", 0.0)
     web, facts = source(), DownloadFacts(urls=1, came=1, bytes=1, began=0.0, ended=1.0, reasons={})
     for shard in ("a", "b", "c"):
@@ -91,7 +91,7 @@ def test_a_shard(tmp_path):
 
 
 def test_images_are_named_by_their_format(tmp_path):
-    """A PNG is none, and what is not known here is what it was to become."""
+    """Without resizing, a PNG has the suffix png, and so on."""
     rows = pa.table({"caption": ["a"] * 4, "url": [f"http://a/{row}" for row in range(4)]})
     data = [encode(picture(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF")]
     by = fetcher(FakeTransport({f"http://a/{row}": image for row, image in enumerate(data)}), robots="ignore")
@@ -102,7 +102,7 @@ def test_images_are_named_by_their_format(tmp_path):
 
 @pytest.mark.parametrize("url", ["{}", "memory://{}"])
 def test_the_first_complete_one_stays(tmp_path, url):
-    """And says what it gave; its digests are known to who wrote it."""
+    """And returns its facts; its writer knows its digests."""
     web, store = source().placed_in(url.format(tmp_path)), RunStore(url.format(tmp_path))
     first, digests = download_shard(ROWS, 7, web, fetcher(FakeTransport(WEB), robots="ignore"), Resized)
     assert digests == {name: store.recorded(name) for name in (f"{STEM}{end}" for end in ENDINGS)}
@@ -116,7 +116,7 @@ def test_the_first_complete_one_stays(tmp_path, url):
 
 
 def test_what_images_are_refused_for(tmp_path):
-    """By the hash in the list, by the resizer, and by an error that nobody foresaw."""
+    """For the hash in the list, by the resizer, and for an unexpected error."""
     rows = pa.table(
         {
             "sha256": [
@@ -142,17 +142,14 @@ def test_what_images_are_refused_for(tmp_path):
     table = store.read_parquet(f"{STEM}.parquet")
     assert table["reason"].to_pylist() == ["hash_mismatch", "served_no_image", "too_small", "lost"]
     assert table["status"].to_pylist() == [
-        "failed_to_download",
-        "failed_to_resize",
-        "failed_to_resize",
-        "failed_to_download",
-    ]
+        "failed_to_download", "failed_to_resize", "failed_to_resize", "failed_to_download",
+    ]  # fmt: skip
     assert table["detail"].to_pylist()[3] == "KeyError: 'unforeseen'" and table["sha256"].null_count == 4
     assert members(store) == {}
 
 
 class Odd(Fetcher):
-    """Fetches slowly, and with errors that nobody foresaw; counts how many are under way."""
+    """Fetches slowly and with unexpected errors; counts concurrent fetches."""
 
     def __init__(self):
         self.begun, self.lock = 0, threading.Lock()

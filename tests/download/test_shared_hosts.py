@@ -1,4 +1,4 @@
-"""Hosts that all processes of a run share: never more connections than their limit, and nearly as many."""
+"""All processes of a run share hosts: they never exceed the limit on connections, and nearly reach it."""
 
 import json
 import multiprocessing
@@ -51,7 +51,7 @@ def store(tmp_path, monkeypatch):
 @example([0, 1, 1, 1, 0, 1], 4, 2, 0)
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4))
 def test_changing_a_queue(queue, slots, wanted, kept):
-    """Others stay in their order and lose no slot; this process has no more than it wants, and keeps what it uses."""
+    """Others keep their order and slots; this process has at most the entries that it wants, and keeps used slots."""
     changed = change_queue(queue, 0, slots, wanted, kept)
     assert [process for process in changed if process] == [process for process in queue if process]
     assert changed.count(0) == wanted
@@ -64,7 +64,7 @@ def test_changing_a_queue(queue, slots, wanted, kept):
 
 
 def test_processes_take_turns(store):
-    """In one host's slots are never more than so many, whoever asks; each has turns, and closes what it gives back."""
+    """A host's slots are never exceeded; each process has turns, and closes the connections of slots that it gives back."""
     most, at_once, lock, closed = 0, 0, threading.Lock(), list[str]()
 
     def work(own):
@@ -136,7 +136,7 @@ def hold(folder):
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_slots_of_a_killed_process_come_free(store):
-    """What it wrote lasts for 2 seconds; then max_seconds, and what is to spare."""
+    """Its entry lasts for 2 seconds; then come max_seconds, and the tolerance."""
     store.write_bytes("a", b"")
     holder = multiprocessing.get_context("spawn").Process(target=hold, args=[store.url])
     holder.start()
@@ -186,7 +186,7 @@ def write_recipe(folder, urls, per_host=PER_HOST):
 
 
 def download(recipe, out, number):
-    """What a worker does with its units, here of four shards."""
+    """Download as a worker does, in units of four shards."""
     source = load_recipe(str(recipe)).input[0].placed_in(out, None, False)
     parts = UrlsInput().plan(source, (), False).parts[number::PROCESSES]
     for first in range(0, len(parts), 4):
@@ -194,7 +194,7 @@ def download(recipe, out, number):
 
 
 def use(web, host):
-    """How many of a host's slots were used on the average, from its first image to its last."""
+    """A host's average number of slots in use, from its first image to its last."""
     times = web.times[host]
     return sum(ended - began for began, ended in times) / (max(max(t) for t in times) - min(min(t) for t in times))
 
@@ -224,14 +224,14 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path):
 
 
 def without_times(path):
-    """What a file holds: its bytes, or of a shard's rows all but when each was tried."""
+    """A file's bytes; for a shard's rows, all columns except the time of the attempt."""
     is_of_pool = path.suffix == ".parquet" and path.parent.name == "pool"
     return pq.read_table(path).drop_columns("attempted") if is_of_pool else path.read_bytes()
 
 
 @pytest.mark.slow
 def test_limits_change_no_row_shard_or_uid(tmp_path):
-    """A host with 30 % of the URLs, images that are not there, without a limit and with one, which three processes share."""
+    """A host with 30 % of the URLs, and missing images: without a limit, with one, and with one that three processes share."""
     pytest.importorskip("img2dataset")
     images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
     with running(Web(images, HOSTS)) as web:
@@ -260,7 +260,7 @@ def test_limits_change_no_row_shard_or_uid(tmp_path):
 @pytest.mark.runners
 @pytest.mark.slow
 def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path):
-    """Four Python workers of one machine, whose tasks begin and end."""
+    """Four Python workers on one machine, whose tasks begin and end."""
     pytest.importorskip("img2dataset")
     pytest.importorskip("pyspark")
     images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}

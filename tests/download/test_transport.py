@@ -1,4 +1,4 @@
-"""The transport: what it uses of http.client, and what servers leave open, which is asked again: no more of it than it may, and what comes by it is what a new connection brings."""
+"""The HTTP transport reuses idle connections within limits, and never mistakes their leftovers for a response."""
 
 import asyncio
 import datetime
@@ -40,14 +40,14 @@ def fetcher(**keys):
 
 
 def kept(by):
-    """The hosts whose connections are kept."""
+    """The hosts with idle connections."""
     assert isinstance(by._transport, transport.HttpTransport)
     return [one.site.host for one in by._transport._kept]
 
 
 @contextmanager
 def serving(serve, tls=None):
-    """Serve each connection, of which the first is number 0, by this; yields the URL."""
+    """Serve each connection (numbered from 0) with a function; yield the URL."""
     numbers = iter(range(100))
 
     async def begin(reader, writer):
@@ -67,7 +67,7 @@ def serving(serve, tls=None):
 
 @pytest.fixture
 def tls(tmp_path, monkeypatch):
-    """What a server has that is trusted as 127.0.0.1."""
+    """A server's TLS context that clients trust as 127.0.0.1."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -101,7 +101,7 @@ def test_a_connection_is_asked_again(web):
 
 
 def test_a_host_has_no_more_than_it_may(web):
-    """Whatever the site: a host has several, by their ports and schemes."""
+    """Over all sites: a host has several, by port and scheme."""
     with running(Web({"a": b"some bytes"}, 1)) as other:
         other.keeps = lambda _: True
         own = fetcher(per_host=1)
@@ -137,7 +137,7 @@ def test_an_old_one_is_not_asked(web, monkeypatch):
 
 
 def test_one_that_was_closed_meanwhile():
-    """Before it is asked, and by the answer to it: neither is a fault of the URL."""
+    """Before the request, or instead of a response: neither is an error of the URL."""
     asked = []
 
     async def serve(number, reader, writer):
@@ -157,7 +157,7 @@ def test_one_that_was_closed_meanwhile():
 
 @pytest.mark.parametrize("rest", [b"", b"more", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"])
 def test_what_comes_unasked_is_no_answer(rest):
-    """With an answer, or after it."""
+    """Together with a response, or after it."""
     came = threading.Event()
 
     async def serve(number, reader, writer):
@@ -197,7 +197,7 @@ def test_a_wait_is_as_long_as_on_a_new_one():
 
 
 def test_limits_are_those_of_one_answer():
-    """Bytes besides bodies, and seconds, count anew."""
+    """Bytes besides bodies, and seconds, count from zero again."""
     hint = b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 60_000 + b"\r\n\r\n"
 
     async def serve(number, reader, writer):
@@ -214,7 +214,7 @@ def test_limits_are_those_of_one_answer():
 
 
 def test_tls(tls):
-    """Also what TLS has decrypted of more than was read: here a body that is more than it should be, apart from its headers."""
+    """Also for bytes that TLS has decrypted but nobody has read, such as a body that is too long."""
     asked = []
 
     async def serve(number, reader, writer):
@@ -242,7 +242,7 @@ def test_tls(tls):
     ],
 )
 def test_what_ends_one_is_no_answer(second):
-    """Headers that are cut, and what servers say of a connection rather than of a URL."""
+    """Truncated headers, and statuses about the connection instead of the URL."""
     asked = []
 
     async def serve(number, reader, writer):
@@ -260,13 +260,10 @@ def test_what_ends_one_is_no_answer(second):
 @pytest.mark.parametrize(
     "header",
     [
-        "Connection: Close",
-        "Connection: keep-alive, close",
-        "Connection: keep-alive\r\nConnection: close",
-        "Content-Length: 4",
-        "Transfer-Encoding: identity",
+        "Connection: Close", "Connection: keep-alive, close", "Connection: keep-alive\r\nConnection: close",
+        "Content-Length: 4", "Transfer-Encoding: identity",
     ],
-)
+)  # fmt: skip
 def test_one_in_doubt_is_not_asked(header):
     numbers = []
 
@@ -282,7 +279,7 @@ def test_one_in_doubt_is_not_asked(header):
 
 
 def test_a_host_whose_connections_go_silent_has_new_ones():
-    """So that no URL has all its attempts by them."""
+    """So that no URL spends all its attempts on silent connections."""
 
     async def serve(number, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -303,7 +300,7 @@ def test_a_host_whose_connections_go_silent_has_new_ones():
 
 @pytest.mark.parametrize("length", ["Content-Length: 3, 3", "X: y", "Content-Length: 4"])
 def test_a_body_that_only_a_close_ends(length):
-    """A server that keeps to no length closes where it is asked to, as by img2dataset: the next attempt asks for it."""
+    """A server with a wrong length closes if asked to, as img2dataset does: the next attempt asks for it."""
 
     async def serve(number, reader, writer):
         while b"\r\nConnection: close\r\n" not in await reader.readuntil(b"\r\n\r\n"):
@@ -321,7 +318,7 @@ def test_a_body_that_only_a_close_ends(length):
 
 
 def test_http_client_is_as_it_is_used():
-    """What is not in its documentation: a release that changes it needs `transport.py` read again."""
+    """Relies on undocumented details of http.client: if a release changes them, read `transport.py` again."""
     here, there = socket.socketpair()
     client = http.client.HTTPConnection("a")
     client.sock, client.response_class = here, transport._Response

@@ -1,4 +1,4 @@
-"""What people have, by the format that reads it: small pools, each with the path that names it."""
+"""Small pools such as users have, by the format that reads them, each with its path."""
 
 import gzip
 import json
@@ -78,7 +78,7 @@ def _table_within(folder):
 
 
 def _table_beside(folder, names="filename,text", in_table=""):
-    """Names count from the folder of images, or from that of the table."""
+    """Names are relative to the folder of images, or to the table's folder."""
     files = [f"{in_table}{name}" for name in _images(folder / "photos")]
     _csv(folder / "captions.csv", names, files, TEXTS)
     return folder / "photos"
@@ -103,7 +103,7 @@ def _crawl(folder):
 
 
 def _run(folder):
-    """What is seen of a run before it is opened."""
+    """The files of a run as seen before it is opened."""
     write_tars(folder / "first/shards", make_samples(12), 1)
     (folder / "first/run.json").write_text("{}")
     return folder / "first"

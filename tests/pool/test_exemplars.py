@@ -1,4 +1,4 @@
-"""Images of the recipe's own."""
+"""Reads a recipe's own images."""
 
 import io
 from contextlib import nullcontext
@@ -8,7 +8,7 @@ from curate.pool.exemplars import picture_files, read_pictures
 
 
 def test_so_many_bytes_are_read_as_a_file_has_but_not_any_number(tmp_path, monkeypatch):
-    """One without bytes may be the kernel's messages, which would be waited for; one of a hole may have any number."""
+    """An empty file may be the kernel's messages, which block; a file that lies about its size may be endless."""
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").write_bytes(bytes(20))
     monkeypatch.setattr(exemplars, "MAX_BYTES", 9)

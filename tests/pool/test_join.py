@@ -1,4 +1,4 @@
-"""Joins: what a dictionary finds, whatever the kind of file and the number of buckets, and what is refused."""
+"""Joins find what a dictionary finds, for any kind of file and number of buckets, and refuse the rest."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ from curate.recipe.source import Join
 
 
 def write(path, table):
-    """Writes rows in the form that the name says."""
+    """Write rows in the format that the name says."""
     if path.name.endswith(".parquet"):
         pq.write_table(table, path)
     elif path.name.endswith(".zst"):
@@ -36,7 +36,7 @@ def write(path, table):
 
 
 def look_up(keys, path, on="key", **columns):
-    """What a join gives for these keys."""
+    """The join's columns for these keys."""
     join = Join(path=str(path), on=on, columns=columns)  # type: ignore[arg-type]
     schema, digest = identify_join(join, "join")
     table = open_join(join, digest).look_up(pa.array(keys, pa.string()))
@@ -81,7 +81,7 @@ def test_lookup_is_that_of_a_dictionary(rows, others, buckets):
 
 
 def test_uids_that_share_a_half(tmp_path):
-    """As uids of an input's own may: they are no hashes."""
+    """An input's own uids may, since they are no hashes."""
     uids = [f"{high:016x}{low:016x}" for high in (0, 7) for low in (9, 3, 2**64 - 1)]
     path = write(tmp_path / "a.csv", pa.table({"uid": [uid.upper() for uid in uids], "n": range(6)}))
     asked = [*uids[::-1], f"{7:016x}{4:016x}", "f" * 32, f"{3:032x}"]
@@ -113,7 +113,7 @@ def test_uids_of_a_subset_file(tmp_path):
 
 @pytest.mark.parametrize("rows_per_bucket", [1 << 20, 7])
 def test_uids_that_repeat_in_lists(tmp_path, monkeypatch, rows_per_bucket):
-    """Of sorted lists and others, the counts are those over all files, whatever the number of buckets."""
+    """In sorted and unsorted lists, counts add up over all files, for any number of buckets."""
     monkeypatch.setattr(module, "_BUCKET", rows_per_bucket)
     uids = [f"{i * 2**124 + i % 3:032x}" for i in range(16)]
     listed = [uid for i, uid in enumerate(uids[:12]) for _ in range(1 + i % 4)]
@@ -130,7 +130,7 @@ def test_uids_that_repeat_in_lists(tmp_path, monkeypatch, rows_per_bucket):
 
 
 def test_where_uids_may_not_repeat(tmp_path):
-    """In a list beside files with columns, whose rows would differ; a column `times` of these is their own."""
+    """Not in a list beside files with columns, whose rows would differ; these may have their own column `times`."""
     uid = f"{7:032x}"
     np.save(tmp_path / "0.npy", uid_pairs(pa.array([uid, uid])))
     write(tmp_path / "1.csv", pa.table({"uid": [f"{8:032x}"], "times": [5]}))
@@ -206,7 +206,7 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
 
 
 def test_files_that_hold_more_or_fewer_than_they_say(tmp_path):
-    """A dictionary of one long text for all rows, and arrays that end before they should, or after."""
+    """A dictionary with one long text for all rows, and arrays that are shorter or longer than stated."""
     texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000, dtype=np.int32) * 0), pa.array(["x" * 1_000_000]))
     pq.write_table(pa.table({"key": [str(i) for i in range(60_000)], "a": texts}), tmp_path / "a.parquet")
     assert "holds more than 1,610,612,736 bytes, unpacked" in refusal(str(tmp_path / "a.parquet"), columns={"a": "a"})

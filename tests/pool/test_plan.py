@@ -1,4 +1,4 @@
-"""Plans: each file and row group exactly once and in order, the same each time, and what is refused."""
+"""Plans cover each file and row group exactly once, in order, and equally each time; what they refuse."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ def write(path, table, group=None):
 
 
 def check_cover(made, files):
-    """Every tar once (groups None), every row group of a Parquet file once, in order, and units numbered in order."""
+    """Check that each tar (groups None) and each row group occurs once, in order, in units numbered in order."""
     assert [unit.index for unit in made.units] == list(range(len(made.units)))
     assert len({unit.key for unit in made.units}) == len(made.units)
     found = []
@@ -204,14 +204,9 @@ def test_bad_files_stand_apart(tmp_path):
     made = plan(source(f"{tmp_path}/*.parquet"))
     faults = {Path(part.path).name: part.fault and part.fault[0] for part in made.files}
     assert faults == {
-        "a.parquet": None,
-        "b.parquet": "empty_file",
-        "c.parquet": "not_parquet",
-        "d.parquet": "no_caption_column",
-        "e.parquet": "wrong_type",
-        "f.parquet": "not_parquet",
-        "g.parquet": "wrong_type",
-    }
+        "a.parquet": None, "b.parquet": "empty_file", "c.parquet": "not_parquet", "d.parquet": "no_caption_column",
+        "e.parquet": "wrong_type", "f.parquet": "not_parquet", "g.parquet": "wrong_type",
+    }  # fmt: skip
     assert made.pool.rows == 3
 
 

@@ -1,4 +1,4 @@
-"""Which format reads what is at a path; each other format's error names it."""
+"""Recognizes which format reads a path; the errors of other formats name it."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_another_formats_error_names_the_right_one(name, wrong, tmp_path):
 
 
 def test_files_of_another_format_are_named_by_a_glob_too(tmp_path):
-    """Where no file is opened before the run."""
+    """Also for formats that open no file before the run."""
     path = KINDS["images_in_parquet"][0](tmp_path) / "*.parquet"
     for wrong in ("webdataset", "commoncrawl"):
         with pytest.raises(RecipeError, match=r"\(1 \.parquet\) is read by format: parquet"):

@@ -1,4 +1,4 @@
-"""A kind with several sections: by engines of their own, in one run; what they wrote, took and cost is told apart."""
+"""Several sections for one kind of caption, each with its own engine, and the accounting by engine."""
 
 import json
 import os
@@ -35,7 +35,7 @@ CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nE
 
 
 def say(text):
-    """What both servers answer: to a completion a LaCLIP-like line, to a chat of the template above one after empty lines."""
+    """The servers' answers: a line as in LaCLIP to a completion; to a chat with the template above, one after empty lines."""
     if "<caption>" not in text:
         return faithful(text)
     return f"\n\nthere is {text.partition('<caption>')[2].partition('</caption>')[0].strip()}"
@@ -66,7 +66,7 @@ def engine(server, **price):
 
 @pytest.fixture
 def captions(llm, api, tmp_path):
-    """Two engines, and rewrites by both: completions by the one, chats by the other."""
+    """Two engines that both rewrite: one by completions, one by chats."""
     (tmp_path / "chat.txt").write_text(CHAT)
     chat = {"styles": ["human", "coco"], "prompt": "chat", "template": str(tmp_path / "chat.txt")}
     return {
@@ -88,7 +88,7 @@ def recipe(path, captions, **sections):
 
 
 def by_style(run):
-    """Of each style the models that wrote it, and how often."""
+    """Counts of texts by style and model."""
     found = {}
     for row in run.table("captions").to_pylist():
         found.setdefault(row["style"], Counter())[row["model"]] += 1
@@ -148,7 +148,7 @@ def test_what_each_engine_took_is_told_apart(captions, llm, api, path, tmp_path)
 
 @pytest.mark.parametrize("ended_by", ["requests that fail", "a kill"])
 def test_what_several_commands_sent_is_summed(ended_by, captions, llm, path, tmp_path):
-    """And of a run that reuses all of it nothing is."""
+    """A run that reuses all of it counts nothing."""
     only = {"engines": {"llm": captions["engines"]["llm"]}, "rewrite": captions["rewrite"][0] | {"batch": 1}}
     asked = recipe(path, only, max_failed=0.1)
     if ended_by == "a kill":
@@ -186,7 +186,7 @@ def test_what_several_commands_sent_is_summed(ended_by, captions, llm, path, tmp
 
 
 def test_a_prompt_and_examples_of_the_users(captions, llm, path, tmp_path):
-    """What changes is asked again, by content and not by path; texts of the other styles are cached."""
+    """A change asks again, by content and not by path; texts of other styles are cached."""
     (tmp_path / "prompt.txt").write_text("Differently:\n{source_1} => {target_1}\n{caption} =>")
     (tmp_path / "own.txt").write_text("".join(f"a photo of {i} => there is {i}\n" for i in range(9)))
     one = {
@@ -212,7 +212,7 @@ def test_a_prompt_and_examples_of_the_users(captions, llm, path, tmp_path):
 
 
 def test_a_style_that_moves_to_another_section_is_not_asked_again(captions, llm, api, path, tmp_path):
-    """As long as engine, prompt and sampling stay; and to one section from several, and back."""
+    """If engine, prompt, and sampling are equal; also from several sections to one, and back."""
     one = {"engine": "llm", "styles": ["human", "coco", "chat_a"]}
     first = kit.run_local(recipe(path, captions | {"rewrite": one}), tmp_path / "a")
     asked = len(llm.asked)
@@ -232,7 +232,7 @@ def test_a_style_that_moves_to_another_section_is_not_asked_again(captions, llm,
 
 
 def test_texts_are_held_against_their_own_section(captions, path, tmp_path):
-    """One that repeats an example is told by the examples of the styles that its own section has."""
+    """A text that repeats an example fails by the examples of its own section's styles."""
     pairs = {style: {pair.target for pair in load_pairs(style)} for style in ("chat_a", "human", "coco")}
     told = iter([*pairs["chat_a"], *pairs["human"], *pairs["coco"]] * 99)
     engines = {name: {"recorded": {"path": str(tmp_path / "told"), "model": name}} for name in ("llm", "api")}
@@ -330,18 +330,12 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(captions, pat
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["coco", "human"]}]},
             "captions.rewrite.1.styles: 'human' is also written by captions.rewrite.0; accepted: styles that no other",
         ),
-        (
-            {"rewrite": [{"engine": "llm"}, {"engine": "api"}]},
-            "captions.rewrite.1.styles: 'chat_a' is also written by captions.rewrite.0",
-        ),
+        ({"rewrite": [{"engine": "llm"}, {"engine": "api"}]}, "captions.rewrite.1.styles: 'chat_a' is also written by captions.rewrite.0"),
         (
             {"translate": [{"engine": "llm", "languages": ["de"]}, {"engine": "llm", "languages": ["de"]}]},
             "captions.translate.1.languages: 'de' is also written by captions.translate.0; accepted: languages that",
         ),
-        (
-            {"recaption": [{"engine": "llm"}, {"engine": "api"}]},
-            "captions.recaption.1.styles: 'short' is also written by captions.recaption.0",
-        ),
+        ({"recaption": [{"engine": "llm"}, {"engine": "api"}]}, "captions.recaption.1.styles: 'short' is also written by captions.recaption.0"),
         (
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "apy", "styles": ["coco"]}]},
             "captions.rewrite.1.engine: no engine is named 'apy'; engines: llm, api",
@@ -359,16 +353,10 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(captions, pat
             {"rewrite": {"engine": "llm", "styles": ["mine"], "examples": {"own": "own.txt"}}},
             "captions.rewrite.styles: 'mine' is not a style; accepted: chat_a, chat_b, human, coco, and keys of examples",
         ),
-        (
-            {"rewrite": [{"engine": "llm", "styels": ["human"]}]},
-            "captions.rewrite.0.styels: unknown key; did you mean 'styles'?",
-        ),
+        ({"rewrite": [{"engine": "llm", "styels": ["human"]}]}, "captions.rewrite.0.styels: unknown key; did you mean 'styles'?"),
         ({"rewrite": {"engine": "llm", "styels": ["human"]}}, "captions.rewrite.styels: unknown key; did you mean"),
         ({"rewrite": [{"styles": ["human"]}]}, "captions.rewrite.0.engine: is missing"),
-        (
-            {"rewrite": {"engine": "llm", "per_row": 65}},
-            "captions.rewrite.per_row: accepted: 1 to 64, or a SQL expression (found 65)",
-        ),
+        ({"rewrite": {"engine": "llm", "per_row": 65}}, "captions.rewrite.per_row: accepted: 1 to 64, or a SQL expression (found 65)"),
         ({"rewrite": {"engine": "llm"}, "gates": {"words": [1]}}, "captions.gates.words.1: Field required (found [1])"),
         ({"rewrite": []}, "captions.rewrite: List should have at least 1 item"),
         ({"rewrite": "llm"}, "captions.rewrite: Input should be a mapping (found 'llm')"),

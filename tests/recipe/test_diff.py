@@ -14,13 +14,9 @@ from curate.recipe.recipe import Change, changes
         ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, [("a.1.b", 2, 3)]),
         ({"a": [1]}, {"a": [1, 2]}, [("a", [1], [1, 2])]),
         ({"a": {"b": 1}}, {"a": None}, [("a", {"b": 1}, None)]),
-        (
-            {"rules": {"x": "1", "y": "2"}},
-            {"rules": {"y": "2", "x": "1"}},
-            [("the order of rules", ["x", "y"], ["y", "x"])],
-        ),
+        ({"rules": {"x": "1", "y": "2"}}, {"rules": {"y": "2", "x": "1"}}, [("the order of rules", ["x", "y"], ["y", "x"])]),
         ({"other": {"x": 1, "y": 2}}, {"other": {"y": 2, "x": 1}}, []),
     ],
-)
+)  # fmt: skip
 def test_changes(old, new, found):
     assert changes(old, new) == [Change(*one) for one in found]

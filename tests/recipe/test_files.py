@@ -1,4 +1,4 @@
-"""Small files that users name are read up to a limit; what does not end, or would be waited for, is refused at once."""
+"""Small user files are read up to a limit; endless or blocking files are refused at once."""
 
 import io
 import os
@@ -80,7 +80,7 @@ def test_columns():
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["long texts", "many rows", "many nulls", "many items"])
 def test_few_bytes_that_stand_for_many(kind):
-    """None of them is unpacked to learn how large it is."""
+    """They are refused without being decompressed."""
     bomb = {
         "long texts": pa.array(["x" * 100_000]).take(pa.array([0] * 1000)),
         "many rows": pa.repeat(pa.scalar("x"), 10_000_000),
@@ -100,7 +100,7 @@ def test_few_bytes_that_stand_for_many(kind):
 
 @pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="the kernel's messages are not here")
 def test_a_file_of_the_kernel_is_not_waited_for():
-    """A regular file by its kind, and whoever reads it waits for the next message."""
+    """It is a regular file by type, but reading it blocks until the next message."""
     with pytest.raises((OSError, ValueError)):
         read_whole("/proc/kmsg", 0)
     with pytest.raises(RecipeError, match=r"/proc/kmsg: cannot be read|not an item"):
@@ -121,14 +121,14 @@ def test_a_file_of_the_kernel_is_not_waited_for():
     ],
 )
 def test_headers_of_arrays(header):
-    """They are expressions of Python, of which its parser gives up in several ways."""
+    """They are Python expressions, on which its parser fails in several ways."""
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
     with pytest.raises(ValueError, match=r"."):
         read_npy(content)
 
 
 def test_an_archive_of_too_many_members(monkeypatch):
-    """A GiB of names of members takes 15 GB, and minutes, before one is read."""
+    """A GiB of member names takes 15 GB, and minutes, before one is read."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a" * 100, b"")
@@ -141,7 +141,7 @@ def test_an_archive_of_too_many_members(monkeypatch):
 
 
 def test_a_folder_of_a_model_with_a_pipe(tmp_path):
-    """Its name is asked for before anything is loaded."""
+    """A model's name is read before anything is loaded."""
     os.mkfifo(tmp_path / "config.json")
     assert model_name(str(tmp_path)).startswith("model@")
     os.unlink(tmp_path / "config.json")

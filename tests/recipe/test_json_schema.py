@@ -1,4 +1,4 @@
-"""The JSON schema of recipes takes what curate takes, and marks what it refuses by form."""
+"""The JSON schema of recipes accepts what curate accepts, and rejects errors of form."""
 
 from pathlib import Path
 
@@ -38,13 +38,7 @@ def test_recipes_of_the_project_are_valid(text, validator):
         {"input": [SOURCE, {"name": "b", "format": "parquet", "path": ["x", "y"], "columns": {"caption": "TEXT"}}]},
         {"input": SOURCE | {"join": {"path": "a.csv", "on": "url", "columns": {"mine": "score"}}}},
         {"measure": None, "rules": None, "output": None},
-        {
-            "measure": {
-                "language": {},
-                "clip": [{"name": "a", "model": "ViT-B-32"}, {"name": "b", "model": "ViT-L-14"}],
-                "text_area": None,
-            }
-        },
+        {"measure": {"language": {}, "clip": [{"name": "a", "model": "ViT-B-32"}, {"name": "b", "model": "ViT-L-14"}], "text_area": None}},
         {"rules": {"a": "words > 2", "b": {"top": 0.3, "of": "words"}}},
         {"dedup": {"by": ["uid", "phash", {"phash": {"distance": 4}}]}, "measure": {"image": {"phash": True}}},
         {"match": {"metadata": "m.json"}, "balance": {"rows": 10}},
@@ -58,7 +52,7 @@ def test_recipes_of_the_project_are_valid(text, validator):
             }
         },
     ],
-)
+)  # fmt: skip
 def test_what_curate_takes_is_valid(more, validator):
     recipe = {"input": SOURCE} | more
     try:

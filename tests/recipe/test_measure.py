@@ -1,4 +1,4 @@
-"""Which section of `measure` would give a column."""
+"""The section of `measure` that gives a column."""
 
 import pytest
 
@@ -10,14 +10,11 @@ from curate.recipe.strict_yaml import load_yaml
 @pytest.mark.parametrize(
     ("column", "section"),
     [
-        ("language_score", "language: {}"),
-        ("phash", "image: {phash: true}"),
-        ("clip_score", "clip: {model: "),
-        ("text_overlap", "text_area: {}"),
-        ("in_selected_cluster", "clusters: {cluster: {"),
+        ("language_score", "language: {}"), ("phash", "image: {phash: true}"), ("clip_score", "clip: {model: "),
+        ("text_overlap", "text_area: {}"), ("in_selected_cluster", "clusters: {cluster: {"),
         ("setting_probability", "contexts: {setting: {"),
     ],
-)
+)  # fmt: skip
 def test_a_signal_gives_it(column, section):
     hint = measured_by(column)
     assert hint.startswith(f"; a signal gives {column}: measure: {{{section}")

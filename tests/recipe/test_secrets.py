@@ -1,4 +1,4 @@
-"""Secrets in a source's storage options: named by variables, which each process reads; literal ones go to no worker."""
+"""Secrets in storage options come from variables, which each process reads; literal ones never reach a worker."""
 
 import bz2
 import json
@@ -49,7 +49,7 @@ def test_a_wrong_name_is_not_shown():
 
 
 def test_a_password_in_a_url_is_refused():
-    """It would be in run.json and in each message about the file."""
+    """It would be in run.json, and in each message about the file."""
     for path in ("ftp://me:hush@host/pool.tar", ["simplecache::https://me:hush@host/{0..3}.tar"]):
         with pytest.raises(RecipeError, match=r"input.*path(.0)?: a password.*: env:MY_PASSWORD") as error:
             parse_recipe({"input": {"name": "photos", "format": "webdataset", "path": path}}, "recipe.yaml")
@@ -81,7 +81,7 @@ def test_nor_on_a_command_line(words, tmp_path, monkeypatch):
 
 
 def test_workers_are_asked_for_variables(tmp_path, monkeypatch):
-    """Those of a source, and those of engines of captions."""
+    """Variables for sources, and for caption engines."""
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
     captions = {
         "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "vlm", "key": "VLM_KEY"}}},

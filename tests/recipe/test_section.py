@@ -1,4 +1,4 @@
-"""Path resolution by the models' fields: whatever a field's type says is a path, at any depth, and nothing else."""
+"""Paths in a recipe are resolved if the field's type is a path, at any depth, and nothing else is."""
 
 from typing import ClassVar
 
@@ -31,26 +31,19 @@ def test_every_form_of_a_field_that_holds_paths():
     inner = {"file": "f"}
     found = Outer.model_validate(
         {
-            "paths": ["a", "b"],
-            "named": {"x": "c", "y": ["d"]},
-            "listed": [inner, {"file": "g", "maybe": "h"}],
-            "either": [inner],
-            "by_name": {"file": "text", "other": inner},
-            "model": "./folder",
+            "paths": ["a", "b"], "named": {"x": "c", "y": ["d"]}, "listed": [inner, {"file": "g", "maybe": "h"}],
+            "either": [inner], "by_name": {"file": "text", "other": inner}, "model": "./folder",
         },
         context=absolute,
-    )
+    )  # fmt: skip
     assert found.model_dump() == {
         "paths": ("/base/a", "/base/b"),
         "named": {"x": "/base/c", "y": ("/base/d",)},
-        "listed": (
-            {"file": "/base/f", "maybe": None, "text": "text"},
-            {"file": "/base/g", "maybe": "/base/h", "text": "text"},
-        ),
+        "listed": ({"file": "/base/f", "maybe": None, "text": "text"}, {"file": "/base/g", "maybe": "/base/h", "text": "text"}),
         "either": ({"file": "/base/f", "maybe": None, "text": "text"},),
         "by_name": {"file": "text", "other": {"file": "/base/f", "maybe": None, "text": "text"}},
         "model": "/base/./folder",
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("model", ["org/name", "/folder", "name"])

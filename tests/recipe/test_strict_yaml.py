@@ -1,4 +1,4 @@
-"""YAML that comes from anyone: what is plain is read as by PyYAML; bombs, depth and half characters are refused, at once."""
+"""Untrusted YAML: plain text is read as by PyYAML; bombs, depth, and lone surrogates are refused quickly."""
 
 import time
 
@@ -46,7 +46,7 @@ def test_what_pyyaml_writes_is_read(value):
 
 
 def laughs(first, line, levels=40):
-    """Each line has ten aliases of the one before."""
+    """Each line has ten aliases of the previous one."""
     lines = [f"l0: &l0 {first}", *(f"l{n}: &l{n} {line.replace('@', f'*l{n - 1}')}" for n in range(1, levels))]
     return "\n".join(lines)
 
@@ -93,7 +93,7 @@ def test_half_a_surrogate_pair(text):
 
 
 def test_too_many_values(monkeypatch):
-    """4 MB of short ones took minutes."""
+    """4 MB of short values took minutes."""
     monkeypatch.setattr("curate.recipe.strict_yaml._MAX_NODES", 100)
     assert len(load_yaml(f"[{'a,' * 99}]")) == 99
     with pytest.raises(yaml.YAMLError, match="more than 100 keys and values, line 1; accepted: at most that"):
@@ -136,5 +136,5 @@ def test_keys(text, part):
 
 
 def test_a_key_is_no_boolean():
-    """YAML 1.1 takes `off` for false, and it is a key of `captions.gates`."""
+    """YAML 1.1 reads `off` as false, but it is a key in `captions.gates`."""
     assert load_yaml("gates: {off: [names], on: 1, yes: off}") == {"gates": {"off": ["names"], "on": 1, "yes": False}}

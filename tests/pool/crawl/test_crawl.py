@@ -1,4 +1,4 @@
-"""Rows of WAT files: those of a naive reader, whatever the packing, the pieces and the damage."""
+"""WAT files: rows equal those of a naive reader, in any packing, in pieces, and with damage."""
 
 import gzip
 import random
@@ -64,7 +64,7 @@ def test_spans_have_all_rows_together(tmp_path, span, monkeypatch):
 
 @pytest.mark.thorough
 def test_each_member_may_be_damaged(tmp_path):
-    """Of a file with a damaged, a cut or a missing byte, all other pages are read, and the span is told."""
+    """If a byte is damaged, cut, or missing, all other pages are read, and the lost span is reported."""
     path = tmp_path / "a.wat.gz"
     offsets = pack(path, RECORDS)
     whole, chance = path.read_bytes(), random.Random(1)
@@ -129,13 +129,9 @@ def test_columns_of_a_page(tmp_path):
     head = {
         "Base": "/deep/",
         "Title": " Ein\nTitel ",
-        "Metas": [
-            {"name": "HTML@/lang", "content": "de"},
-            {"name": "ROBOTS", "content": "NoAI"},
-            {"property": "og:image"},
-        ],
+        "Metas": [{"name": "HTML@/lang", "content": "de"}, {"name": "ROBOTS", "content": "NoAI"}, {"property": "og:image"}],
         "Link": [{"path": "LINK@/href", "rel": "license", "url": "by/4.0"}],
-    }
+    }  # fmt: skip
     headers = {"x-ROBOTS-tag": ["bot: noimageai", "all"], "Tdm-Reservation": "1"}
     cld2 = '{"reliable":false,"languages":[{"code-iso-639-3":"deu"},{"code-iso-639-3":"eng"}]}'
     site = Site("http://h.example/p", [image("a.jpg", "ein Bild", "mehr")], head, headers, cld2, "ISO-8859-1")
@@ -194,7 +190,7 @@ def test_urls_equal_the_definition():
 
 @pytest.mark.parametrize("name", ["wat.paths", "wat.paths.gz"])
 def test_a_list_has_one_path_a_line(tmp_path, name):
-    """Whatever white space is in it; blank lines are none, and ends of lines of any kind are no part of it."""
+    """White space in paths stays; blank lines and all kinds of line ends do not."""
     names = ["a b.wat.gz", " c.wat.gz", "d\u2028\t.wat.gz"]
     for n, file in enumerate(names):
         pack(tmp_path / file, wat_records(Site("http://h.example/", [image("a.jpg", f"x{n}")]), n))
@@ -219,7 +215,7 @@ def test_no_warc_is_a_failed_file(tmp_path):
 
 
 def test_a_file_without_bytes_is_not_opened(tmp_path):
-    """It may be the kernel's messages (/proc/kmsg), which a read waits for: 45 s, until the next one."""
+    """It may be the kernel's messages (/proc/kmsg): a read blocked 45 s, until the next one."""
     (tmp_path / "a.wat.gz").touch()
     assert [part.fault for part in KIND.plan(_source(tmp_path / "a.wat.gz"), (), False).parts] == [
         ("empty_file", "0 bytes")
@@ -255,20 +251,12 @@ def test_rows_beside_published_parsers(tmp_path):
                 elif (site.url, joined, text) not in rows:
                     met.add(f"{peer}: {_difference(site, url, joined, text)}")
     theirs = {
-        "blank text",
-        "line ends in text",
-        "the page itself",
-        "no host",
-        "control character",
-        "too long",
+        "blank text", "line ends in text", "the page itself", "no host", "control character", "too long",
         "upper case",
-    }
+    }  # fmt: skip
     assert {kind.partition(": ")[2] for kind in met} == theirs | {
-        "all of the file",
-        "other scheme",
-        "its base",
-        "no URL",
-    }
+        "all of the file", "other scheme", "its base", "no URL",
+    }  # fmt: skip
 
 
 def _difference(site, url, joined, text):
@@ -287,7 +275,7 @@ def _difference(site, url, joined, text):
 
 
 def test_a_scheme_in_capitals_is_lowered():
-    """As `urljoin` of both published parsers does it on a page of the same scheme; so one URL has one uid."""
+    """`urljoin` in both published parsers does so on a page with the same scheme; so one URL has one uid."""
     for page in ("http://a.org/b/", "https://a.org/b/"):
         for url in ("HTTP://B.org/C.JPG", "hTTps://B.org/C.JPG"):
             scheme, _, rest = url.partition(":")

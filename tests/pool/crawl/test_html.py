@@ -1,4 +1,4 @@
-"""Pages of WARC files: which URL of an image is taken, in which charset the page is read, and what it has in common."""
+"""Pages in WARC files: an image's URL, the page's charset, and facts about the page."""
 
 import gzip
 import zlib
@@ -66,11 +66,8 @@ def test_the_url_of_an_image(tmp_path):
 )
 def test_charsets(tmp_path, charset, header, meta):
     text = {
-        "shift_jis": "日本の写真",
-        "euc-kr": "한국 사진",
-        "windows-1251": "дом у моря",
-        "gb18030": "红色的房子",
-    }.get(charset, "été")
+        "shift_jis": "日本の写真", "euc-kr": "한국 사진", "windows-1251": "дом у моря", "gb18030": "红色的房子",
+    }.get(charset, "été")  # fmt: skip
     html = f"<html lang=xx><head>{meta}</head><img src=a.jpg alt='{text}'>".encode(charset)
     table = _page(tmp_path, html, {"Content-Type": header or "text/html"})
     assert table["caption"].to_pylist() == [text]

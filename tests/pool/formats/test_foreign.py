@@ -1,4 +1,4 @@
-"""An input format of another package: one file, found by its entry point; everything else asks the registry."""
+"""An input format from another package: one module, found by its entry point."""
 
 import json
 import os
@@ -116,20 +116,20 @@ FORMAT = Lines()
 
 @pytest.fixture
 def package(tmp_path):
-    """A folder on sys.path, as an installer leaves it: two formats and the entry points that name them."""
+    """A folder on sys.path with two installed formats and their entry points."""
     kinds = {"folder": "my_folder:FORMAT", "jsonl": "my_lines:FORMAT"}
     return lay_out(tmp_path / "site", "my-formats", "formats", kinds, my_folder=FOLDER, my_lines=LINES)
 
 
 def curate(package, *arguments):
-    """The command, in a process of its own, which finds the package."""
+    """The command in its own process, which finds the package."""
     paths = os.pathsep.join([str(package), str(ROOT)])
     return forked.run(*arguments, env={**os.environ, "PYTHONPATH": paths}, cwd=package)
 
 
 @pytest.fixture
 def here(monkeypatch):
-    """The command in this process, which finds the package meanwhile: two seconds of imports less."""
+    """The command in this process, which finds the package for now: saves two seconds of imports."""
 
     def forget():
         for of_installed in (registry._installed, registry._load, source_sections):
@@ -164,7 +164,7 @@ def write_images(folder, seed):
 
 @pytest.fixture
 def example(tmp_path):
-    """The package of the page on formats, as an installer leaves it, beside a recipe and what it reads."""
+    """The package on the page about formats, installed, with a recipe and its input."""
     page = (ROOT / "curate/pool/formats/README.md").read_text()
     site, recipe = tmp_path / "site", tmp_path / "recipe"
     code = page.partition("```python\n")[2].partition("```")[0]
@@ -185,7 +185,7 @@ def example(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_the_page_on_inputs(example, tmp_path, here):
-    """From another folder than the recipe's, to which its paths are relative."""
+    """Run from another folder than the recipe's: its paths are relative to the recipe."""
     assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50
     planned = here(example, "plan", tmp_path / "recipe/r.yaml").out
     assert "kept" in planned and "of images" not in planned  # it gives no bytes
@@ -194,12 +194,9 @@ def test_the_example_of_the_page_on_inputs(example, tmp_path, here):
     query = "SELECT key, likes, status, rule FROM verdicts ORDER BY row"
     verdicts = here(example, "sql", tmp_path / "run", query, "--format", "json").out
     assert [list(row.values()) for row in json.loads(verdicts)] == [
-        ["0", 0, "ok", "liked"],
-        ["1", 1, "ok", None],
-        ["2", 2, "no_image", "failed"],
-        ["3", 3, "ok", None],
+        ["0", 0, "ok", "liked"], ["1", 1, "ok", None], ["2", 2, "no_image", "failed"], ["3", 3, "ok", None],
         ["4", None, "ok", "liked"],
-    ]
+    ]  # fmt: skip
     with tarfile.open(tmp_path / "run/shards/00000.tar") as tar:
         assert tar.getnames() == [f"{key}.{suffix}" for key in (1, 3) for suffix in ("json", "png", "txt")]
 
@@ -228,7 +225,7 @@ def test_a_fault_of_a_format_names_its_package_and_line(old, new, message, examp
 
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
 def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind):
-    """Of `path` in any case; of others where their type is one of paths."""
+    """`path` always, other fields if their type is a path."""
     section = create_model("Own", __base__=Source, path=(kind, ...), folder=(Path | None, None), tag=(str, "x"))
     plain = {"name": "a", "format": "webdataset", "path": "a.txt", "folder": "b"}
     source = section.model_validate(plain, context=lambda path: path if path.startswith("/") else f"/recipe/{path}")
@@ -239,7 +236,7 @@ def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind)
 
 @pytest.mark.slow
 def test_a_format_of_another_package_end_to_end(package, tmp_path):
-    """Beside tars: read in several batches, decided, emitted, published, asked in SQL, reported and reused."""
+    """Beside tars: read in several batches, decided, written, verified, queried, reported, and reused."""
     folders = [write_images(tmp_path / f"images{n}", 10 * n) for n in range(2)]
     kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)
     recipe = tmp_path / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""A bounded look at a path: which files there are, how tables begin, and what their columns are."""
+"""FoundFiles: which files are at a path, the first rows of tables, and their columns."""
 
 import gzip
 import os
@@ -137,7 +137,7 @@ def test_columns_are_named_where_their_names_do_not_say_it():
 
 
 def test_s3_without_credentials(tmp_path, monkeypatch):
-    """Its client's errors, which are no OSError, name the URL."""
+    """The client's errors are no OSError; they name the URL, too."""
     pytest.importorskip("s3fs")
     for name in (*NAMES, "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Articles: rows equal those of a naive reader, whatever the layout; what cannot be used is a row that says why."""
+"""Articles: rows equal those of a naive reader in any layout; whatever cannot be used is a row with a reason."""
 
 import gzip
 import json
@@ -48,7 +48,7 @@ def batches(source):
 
 
 def rows_of(source):
-    """Key, caption, status, columns and image of each row."""
+    """Each row's key, caption, status, columns, and image."""
     rows = []
     for batch in batches(source):
         assert batch.faults and batch.images
@@ -170,16 +170,11 @@ def test_codes_of_licenses(text, code):
 @pytest.mark.parametrize(
     ("caption", "bold", "panels"),
     [
-        ("(A) one (B) two (C) three", (), 3),
-        ("(a, b) two; (c-e) three", (), 5),
-        ("(A and B) two", (), 2),
-        ("(A) alone", (), 0),
-        ("(B) and (C), but no first", (), 0),
-        ("An (a) priori (i) view (ii)", (), 0),
-        ("lines", ("A", "B.", "c–d"), 4),
-        ("", ("Note", "A-Z"), 26),
+        ("(A) one (B) two (C) three", (), 3), ("(a, b) two; (c-e) three", (), 5), ("(A and B) two", (), 2),
+        ("(A) alone", (), 0), ("(B) and (C), but no first", (), 0), ("An (a) priori (i) view (ii)", (), 0),
+        ("lines", ("A", "B.", "c–d"), 4), ("", ("Note", "A-Z"), 26),
     ],
-)
+)  # fmt: skip
 def test_panels_by_letters(caption, bold, panels):
     assert count_letters(caption, bold) == panels
 
@@ -446,20 +441,12 @@ def test_differences_from_biomedica():
 
 
 def _mutate(chance, xml):
-    """Exchange elements, their names, attributes or texts for others."""
+    """Replace elements, their names, attributes, or texts."""
     words = [b"", b"f1 f2", b"../../etc/passwd", b"-1", b"9" * 30, b"(a-z)", b"&nbsp;&foo;", b"\xe2\x80\xae" * 99]
     names = [
-        b"fig",
-        b"fig-group",
-        b"graphic",
-        b"alternatives",
-        b"caption",
-        b"table-wrap",
-        b"xref",
-        b"p",
-        b"title",
+        b"fig", b"fig-group", b"graphic", b"alternatives", b"caption", b"table-wrap", b"xref", b"p", b"title",
         b"year",
-    ]
+    ]  # fmt: skip
     how = chance.randrange(4)
     if how == 0:
         tags = re.findall(rb"</?[a-z][^<>]*>", xml)
@@ -479,7 +466,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_a_group_has_is_read_once(case):
-    """Forty times as many figures in a group take hardly longer: before, 4,000 with a caption of 30 MB took hours."""
+    """Forty times as many figures in a group take hardly longer; 4,000 with a caption of 30 MB once took hours."""
 
     def seconds(figures):
         inner = b"".join(b"<fig><graphic href='%d.jpg'/></fig>" % number for number in range(figures))
@@ -495,7 +482,7 @@ def test_what_a_group_has_is_read_once(case):
 
 
 def test_figures_in_captions_of_figures():
-    """A caption has the text of neither the figures in it nor their captions, at any depth."""
+    """A caption contains neither the figures in it nor their captions, at any depth."""
     inner = b"<bold>(b)</bold> inner"
     for number in range(80):
         inner = b"<fig><caption><p>%d</p>%b</caption><graphic href='%d.jpg'/></fig>" % (number, inner, number)

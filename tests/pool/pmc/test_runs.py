@@ -1,4 +1,4 @@
-"""Runs over articles: the same result whatever the layout and the parts; verdicts, provenance and images of all rows."""
+"""Runs over articles: equal results for any layout and parts; verdicts, provenance, and images of all rows."""
 
 import json
 from collections import Counter
@@ -40,11 +40,9 @@ from tests.kit.store_proxy import store_proxy
 from tests.kit.written_runs import run_query
 
 RULES = {
-    "licensed": "license_group <> 'other'",
-    "not_lent": "third_party_permission IS NULL",
-    "not_retracted": "retracted IS NOT TRUE",
-    "size": "min_side > 20",
-}
+    "licensed": "license_group <> 'other'", "not_lent": "third_party_permission IS NULL",
+    "not_retracted": "retracted IS NOT TRUE", "size": "min_side > 20",
+}  # fmt: skip
 
 
 def recipe(path, **more):
@@ -150,7 +148,7 @@ def test_columns_are_joined(on, values, kept, tmp_path):
 
 
 def scores_of(run):
-    """By key, the score by CLIP and the concept."""
+    """CLIP score and concept by key."""
     with connected(str(run.folder)) as opened:
         rows = opened.rows("SELECT key, clip_score, concept FROM measured WHERE status = 'ok'")
     return {row["key"]: (row["clip_score"], row["concept"]) for row in rows}
@@ -158,7 +156,7 @@ def scores_of(run):
 
 @pytest.mark.thorough
 def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
-    """Recipe `biomedica` with what its comments offer, on articles whose figures are the demo's scenes, half with another's caption."""
+    """Recipe `biomedica` with its commented options; the figures are the demo's scenes, half with a wrong caption."""
     scenes = [scene for scene in make_samples(150, 1) if not scene.defect and scene.suffix == "jpg"][:60]
     texts = [str(scene.text) for scene in scenes]
     texts[::2] = [*texts[2::2], texts[0]]
@@ -201,7 +199,7 @@ def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path):
 
 @pytest.mark.thorough
 def test_a_bucket_by_its_inventory(tmp_path):
-    """Planning asks for nothing of an article; reading lists each, and takes its XML, its json and images of rows."""
+    """Planning requests no article; reading lists each, and fetches its XML, json, and images."""
     folder = write_folders(tmp_path / "pool", ARTICLES)
     local = run_local(recipe(folder), tmp_path / "local")
     path = write_inventory(tmp_path / "inventory.csv.gz", ARTICLES)
