@@ -1,4 +1,4 @@
-"""What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset."""
+"""Find the columns of an input: by the recipe's names, or by those of LAION, DataComp, and img2dataset."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -32,15 +32,18 @@ _TEXT, _BINARY = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null
 _FITTING: dict[str, tuple[Any, ...]] = {"image": _BINARY} | dict.fromkeys(("caption", "file"), _TEXT + _BINARY)
 _FITTING |= dict.fromkeys(("width", "height"), (pa.types.is_integer, pa.types.is_floating))
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
-_DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
+_DECIDED = (
+    "probability",
+    "draw",
+)  # columns of another run of curate, which this run computes itself; not scores by default
 
 
 class Columns(Section):
-    """Which column holds what, where it is not found by the names that LAION, DataComp and img2dataset use.
+    """Names of columns, if they differ from those that LAION, DataComp, and img2dataset use.
 
     These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
-    `original_width` and `height`, `original_height`; `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A
-    column that `scores` does not list lands in table `scores` all the same where a rule names it: `safe: NSFW =
+    `original_width` and `height`, `original_height`; `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. If a
+    rule names a column that `scores` does not list, the column is still added to table `scores`: `safe: NSFW =
     'UNLIKELY'`.
     """
 
@@ -67,7 +70,7 @@ class Columns(Section):
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
-    """Return which column holds what. Raises InputError where the caption's is missing or a type does not fit."""
+    """Return the column of each role. Raises InputError if captions are missing or a type does not fit."""
     if twice := find_twice(schema.names):
         raise InputError("wrong_type", f"two columns are named {twice!r}")
     roles = {part: find_column(schema, part, getattr(wanted, part), names) for part, names in COLUMN_NAMES.items()}
@@ -82,7 +85,7 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 
 def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
-    """Return the first column of some names (lower case). Raises InputError where none fits, or two are alike."""
+    """Return the first column with one of these names (lower case). Raises InputError if none or two fit."""
     usual = [column for name in names for column in schema.names if column.lower() == name]
     candidates = [name for name in ([requested] if requested else usual) if name in schema.names]
     is_needed = part in ("caption", "file")
@@ -107,11 +110,11 @@ def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:
     return any(test(kind) for test in tests)
 
 
-SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # those of `score_type`, for people
+SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # the types of `score_type`, for messages
 
 
 def score_type(kind: pa.DataType) -> pa.DataType | None:
-    """Return the type of a column in table `scores`; None of what rules cannot see (bytes, structs, lists of texts)."""
+    """Return the type of a column in table `scores`; None if rules cannot use it (bytes, structs, lists of texts)."""
     kind = plain_type(kind)
     if pa.types.is_float16(kind):
         return pa.float32()  # DuckDB has no half floats
@@ -125,13 +128,16 @@ def score_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return columns of table `scores` in types for all files; a column of nulls is text. Raises pa.ArrowException."""
+    """Return columns of table `scores`, of the same types in all files; a column of nulls is text.
+
+    Raises pa.ArrowException.
+    """
     columns = pa.unify_schemas(list(schemas), promote_options="permissive")
     return pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in columns])
 
 
 def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column as table `scores` has it, in a type of `score_type`; NaN and text that is not UTF-8 are null."""
+    """Return a column for table `scores`, of a type of `score_type`; NaN and text that is not UTF-8 are null."""
     column = column.cast(plain_type(column.type))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
@@ -144,12 +150,12 @@ def plain_columns(table: pa.Table) -> pa.Table:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that a column is read as: without a dictionary, and without views (see `_without_views`)."""
+    """Return the type without a dictionary and without views (see `_without_views`)."""
     return _without_views(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
-    """Return the type with string and binary views, which few of Arrow's kernels take, as plain ones, at any depth."""
+    """Return the type with plain strings and binary in place of views, at any depth: few Arrow kernels accept views."""
     match kind:
         case pa.StructType():
             return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
@@ -157,7 +163,7 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
             key, item = _plain_field(kind.key_field), _plain_field(kind.item_field)
             return pa.map_(key, item, kind.keys_sorted)  # type: ignore[call-overload,no-any-return] # takes fields too
         case pa.FixedSizeListType():
-            return pa.list_(_without_views(kind.value_type), kind.list_size)  # its field's name is lost on the way
+            return pa.list_(_without_views(kind.value_type), kind.list_size)  # loses the name of its field
         case pa.LargeListType():
             return pa.large_list(_plain_field(kind.value_field))
         case pa.ListType():
@@ -171,24 +177,24 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 
 def json_columns(table: pa.Table, image: str | None = None) -> list[pa.Field]:
-    """Return the columns of a table that are fields of the samples' json: all but images and bytes."""
+    """Return the columns that become fields of the samples' JSON: all except images and bytes."""
     return [f for f in table.schema if f.name != image and not is_any(f.type, *BYTES)]
 
 
 def stated_sha256(*values: Any) -> str | None:
-    """Return the first of some values that is a sha256 (64 hex digits), in lower case; None where none is."""
+    """Return the first value that is a sha256 (64 hex digits), in lower case; None if none is."""
     return next((value.lower() for value in values if isinstance(value, str) and _is_sha256(value)), None)
 
 
 def text_columns(table: pa.Table, roles: Columns, parts: Sequence[str]) -> dict[str, pa.Array]:
-    """Return those of these parts of a sample that a table has columns for, as text: null where it is not UTF-8."""
+    """Return the parts of a sample for which the table has columns, as text: null if it is not UTF-8."""
     columns = {part: getattr(roles, part) for part in parts}
     return {part: valid_text(whole(table[column])) for part, column in columns.items() if column}
 
 
 def valid_text(column: pa.Array) -> pa.Array:
-    """Return the column as string, null where the bytes are not UTF-8."""
-    column = column.cast(pa.string(), safe=False)  # bytes too, whatever they are
+    """Return the column as string; null if the bytes are not UTF-8."""
+    column = column.cast(pa.string(), safe=False)  # without a check of UTF-8
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
@@ -204,7 +210,7 @@ def _decode(value: bytes | None) -> str | None:
 
 
 def integers(column: pa.Array) -> pa.Array:
-    """Return sizes in pixels as int32, null where they are none."""
+    """Return sizes in pixels as int32; null if the value is not a size."""
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     good = (values >= 0) & (values < 2**31)
     return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)

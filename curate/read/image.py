@@ -1,25 +1,23 @@
-"""Measure one image: size after EXIF rotation, format, sha256, what its perceptual hash is made of, if it is whole.
+"""Measure one image: size after EXIF rotation, format, sha256, pixels for the perceptual hash, and damage.
 
-In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
-by default, so that a damaged one is noticed here and not in a training run; reading headers only is some twenty times
-faster.
+In: the bytes of one image. Out: `ImageFacts`; no bytes make `measure_image` raise. By default it decodes every image
+once, so that damage shows here and not in a training run; reading only headers is about twenty times faster.
 
-- Only the seven formats of `FORMATS` are opened, by the content, never a file name; any other is `not_an_image`.
-- Of an animation or a file of several pages the first frame alone is decoded and measured.
-- More than `max_pixels` pixels (width x height of the canvas), and sides of more than 2²⁰, are refused from the header,
-  before memory grows. Signals do not look at images that are over 1,000 times as long as wide, or as wide as long.
-- What is made to take long, a JPEG of hundreds of scans or an image in pieces of a few bytes, is `too_slow`: by counts
-  of these, for a deadline would say something else of the same image each time.
-- A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
-  that is whole and makes no sense is `not_an_image`.
+- It opens only the seven formats of `FORMATS`, by content and never by file name; any other is `not_an_image`.
+- It decodes and measures only the first frame of an animation or of a file with several pages.
+- It refuses more than `max_pixels` pixels (width x height of the canvas) and sides over 2²⁰ from the header, before
+  memory grows. Signals skip images whose longer side is over 1,000 times the shorter one.
+- Images that are built to be slow, such as a JPEG with hundreds of scans or an image in pieces of a few bytes, are
+  `too_slow`. It counts these, because a deadline would give the same image different results.
+- If the header is cut off, or pixels are missing or fail to decode, the image is a `truncated_image`; if the header is
+  complete but invalid, it is `not_an_image`.
 
-What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
-and this module compares, and whose missing rows it notices. A JPEG that lacks only its end marker is mostly truncated,
-as for every loader that uses Pillow; one that is given an end marker in the middle is not.
+No decoder here notices damaged pixels that still decode, except in PNG: this module compares its checksums, which
+Pillow skips, and finds missing rows. A JPEG without its end marker is usually truncated, like in every loader that uses
+Pillow; a JPEG with an end marker in the middle is not.
 
-What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
-complains to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold thousands
-of times the size of the file for a moment.
+Beyond its control: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff prints to standard
+error; Pillow parses the EXIF of AVIF itself, so hostile entries can briefly use thousands of times the file's size.
 """
 
 import hashlib
@@ -56,24 +54,24 @@ Observers = Sequence[Observer]
 # EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
 # may overlap, so that 1 MB could become 20 GB.
 _MAX_EXIF = 65_536
-MAX_BYTES = 1 << 29  # of an image, which is copied
-_SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
-_PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
-_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
+MAX_BYTES = 1 << 29  # of an image file, which is copied
+_SMALL = 1 << 16  # bytes; pieces of smaller images need not be counted
+_PIECES, _PIECE = 10_000, 512  # pieces that any image may have, and the least bytes of further ones, except in GIF
+_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and the pixels of all scans if it has more
 _SCAN = re.compile(rb"\xff\xda")
 _EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # Pillow copies all that it has for each further one
-_STRIPS = 1_000_000  # strips or tiles of any TIFF
-_STRIP_TAGS = (273, 279, 324, 325)  # where they are, and of how many bytes
+_STRIPS = 1_000_000  # limit for strips or tiles of a TIFF
+_STRIP_TAGS = (273, 279, 324, 325)  # their offsets and sizes
 _MAX_INT32 = 2**31 - 1
 # Pixels of a side: to shrink an image takes 24 to 48 bytes for each. And of an image that signals look at, the longer
 # side may be so many times the shorter one: to bring this to the side of a model makes the image that much larger.
 _MAX_SIDE, _MAX_ASPECT = 1 << 20, 1000
-_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG; channels by its color type
+_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG; channels by color type
 # Where the passes of an interlaced PNG begin, and their steps: x, y, columns, rows (PNG, section 8.2)
 _ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
-_STEP = 1 << 14  # bytes of zlib that are unpacked at a time, to 17 MB at most
+_STEP = 1 << 14  # bytes of zlib per step, which expand to at most 17 MB
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
 _TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE}
@@ -96,11 +94,11 @@ _FOREIGN = re.compile(
 
 
 class _TooSlow(OSError):
-    """An image that is made to take long."""
+    """An image that is built to be slow."""
 
 
 def _count_strips(data: bytes | memoryview) -> int:
-    """Return how many strips or tiles a TIFF's first directory states; 0 where there is none that can be read."""
+    """Return the number of strips or tiles in a TIFF's first directory; 0 if it cannot be read."""
     order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
     start_form, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
     with suppress(struct.error, ValueError):
@@ -113,9 +111,9 @@ def _count_strips(data: bytes | memoryview) -> int:
 
 
 class PlainJpeg(JpegImageFile):
-    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution, to which no public way is.
+    """A JPEG's first picture. Skips Pillow's search of all EXIF entries for a resolution.
 
-    This private part of Pillow is used here alone.
+    Pillow has no public option for that. No other code here uses this private part of Pillow.
     """
 
     def _read_dpi_from_exif(self) -> None:
@@ -123,28 +121,27 @@ class PlainJpeg(JpegImageFile):
 
 
 class ImageFacts(NamedTuple):
-    """What is known of one image."""
+    """The measurements of one image."""
 
-    width: int | None = None  # pixels, after EXIF rotation; None: no header, or it states more than an int32
+    width: int | None = None  # pixels, after EXIF rotation; None if the header is missing or has more than an int32
     height: int | None = None  # likewise
-    format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
-    sha256: str = ""  # of the bytes, hex; empty where they are too many
-    small: bytes | None = None  # what `phash.hash_small` takes; None where no perceptual hash is requested
+    format: str | None = None  # one of `FORMATS`, by the first bytes; None if it is another
+    sha256: str = ""  # of the bytes, hex; empty if the file is too large
+    small: bytes | None = None  # input of `phash.hash_small`; None if no perceptual hash is requested
     status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`, `too_slow`
-    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
-    observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
+    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None if ok
+    observed: tuple[Any, ...] = ()  # each observer's result, None if it cannot use the image; empty unless ok
 
 
 def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Observers = ()) -> ImageFacts:
-    """Measure one image, whatever the bytes are; thread-safe, and without the GIL while hashing, decoding and resizing.
+    """Measure one image, of any bytes. Thread-safe; releases the GIL while it hashes, decodes, and resizes.
 
-    Without `options.decode` the header alone is read, so truncated or damaged pixels (the most frequent damage) are
-    missed, and an orientation that a PNG states after its pixels. `observers` are called with an image that can be
-    read, decoded, in any case.
+    Without `options.decode` it reads only the header, and so misses damaged pixels (the most frequent damage) and a
+    PNG's orientation after its pixels. `observers` always receive decoded images.
     """
     head = bytes(data[:64])
     name = format_of(head)
-    if len(data) > MAX_BYTES:  # a hole of a sparse file, say, which would be read for minutes
+    if len(data) > MAX_BYTES:  # for example a sparse file, which would take minutes to read
         return ImageFacts(format=name, status="too_slow", error=f"{len(data)} bytes")
     facts = ImageFacts(format=name, sha256=hashlib.sha256(data).hexdigest())
     if not len(data):
@@ -153,7 +150,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         match = _FOREIGN.match(head)
         kind = match.lastgroup.replace("_", " ") if match and match.lastgroup else "unknown bytes"
         return facts._replace(status="not_an_image", error=f"{kind}, not one of {', '.join(FORMATS)}")
-    # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have
+    # Statuses replace Pillow's warnings. The filter is checked for each image: `catch_warnings` elsewhere may have
     # taken the filter away, and here it would not be thread-safe.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -185,7 +182,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
 
 
 def _failure(error: Exception, name: str, is_open: bool, is_at_end: bool) -> tuple[str, str]:
-    """Return status and message for what opening an image, or then decoding it, raised."""
+    """Return status and message for an exception from opening or decoding an image."""
     if isinstance(error, _TooSlow):
         return "too_slow", _line(name, error)
     if is_open:
@@ -197,7 +194,7 @@ def _failure(error: Exception, name: str, is_open: bool, is_at_end: bool) -> tup
 
 
 def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
-    if name == "tiff":  # the entries of its directory may all point at the same data
+    if name == "tiff":  # all entries of its directory may point to the same data
         too_much = partial(OSError, "its directory refers to more data than the file holds")
         return Metered(data, 4 * len(data) + (1 << 20), too_much)
     if len(data) <= _SMALL:
@@ -209,7 +206,7 @@ def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
 def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, options: ImageOptions) -> None:
     width, height = image.size
     if name == "jpeg":
-        scans = len(_SCAN.findall(data))  # each of which takes as long as a whole image, or nearly
+        scans = len(_SCAN.findall(data))  # each takes nearly as long as a whole image
         if scans > _SCANS and scans * width * height > _SCANNED:
             raise _TooSlow(f"{scans} scans of {width} x {height} pixels")
         if options.jpeg_side:
@@ -220,13 +217,13 @@ def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, opt
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
-    """Return the image turned as its EXIF orientation says."""
+    """Return the image rotated by its EXIF orientation."""
     turn = _orientation(image)
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 def _observe(observer: Observer, image: Image.Image) -> Any:
-    """Return what an observer makes of the image; None where it cannot, as for a mode that its model refuses."""
+    """Return an observer's result for the image; None if it cannot use it, for example because of its mode."""
     if max(image.size) > _MAX_ASPECT * min(image.size):
         return None
     with suppress(ValueError, TypeError, OSError, MemoryError):
@@ -235,10 +232,10 @@ def _observe(observer: Observer, image: Image.Image) -> Any:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
+    """Return the image in 8 bits, as RGB, or as L if it is gray; transparency becomes white.
 
-    16 bits keep the upper 8, where Pillow's own conversion cuts at 255; 32-bit integers and floats, which state no
-    range, are stretched from their smallest to their largest finite value.
+    Of 16 bits it uses the upper 8 (Pillow's own conversion cuts at 255). 32-bit integers and floats, which have no
+    fixed range, are stretched from their smallest to their largest finite value.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -255,7 +252,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 class Metered(io.BytesIO):
-    """Bytes that raise an error where they are read many times over: more bytes, or more often, than these limits."""
+    """Bytes that raise an error if they are read more often, or more of them in total, than these limits."""
 
     def __init__(
         self, data: bytes | memoryview, max_bytes: int, error: Callable[[], BaseException], max_reads: int = sys.maxsize
@@ -267,7 +264,7 @@ class Metered(io.BytesIO):
         data = super().read(size)
         self._bytes, self._reads = self._bytes - len(data), self._reads - 1
         if min(self._bytes, self._reads) < 0:
-            raise self._error()  # a new one: an error that the file holds would hold the file, by its traceback
+            raise self._error()  # a new one: the traceback of a stored error would keep the file in memory
         return data
 
 
@@ -278,7 +275,7 @@ DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # of `ImageFacts.s
 
 
 def format_of(head: bytes) -> str | None:
-    """Return the format that the first bytes announce, if it is one of `FORMATS`."""
+    """Return the format by the first bytes, if it is one of `FORMATS`."""
     signature = _SIGNATURE.match(head)
     if signature is None or signature.lastgroup != "avif":
         return signature and signature.lastgroup
@@ -287,31 +284,30 @@ def format_of(head: bytes) -> str | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 without one, or if its block is damaged. Pillow turns TIFFs by itself."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or damaged. Pillow rotates TIFFs itself."""
     if image.info.keys().isdisjoint(_STATING) or isinstance(image, TiffImageFile):
         return 1
     if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
         return 1
     with suppress(Exception):
-        # Not image.getexif(): a PNG's decodes the pixels.
+        # Not image.getexif(): for PNG, that decodes the pixels.
         turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
         return turn if turn in _TURNS else 1
     return 1
 
 
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
-    """Return the facts with the image's size once it is turned; none where it states more than an int32."""
+    """Return the facts with the image's size after rotation; without it if it exceeds an int32."""
     width, height = size[::-1] if turn >= 5 else size
     return facts if max(size) > _MAX_INT32 else facts._replace(width=width, height=height)
 
 
 def _check_png(data: memoryview, image: Image.Image) -> None:
-    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3), and no row is missing.
+    """Raise SyntaxError if the checksum of an IDAT chunk is wrong (PNG, section 5.3), or a row is missing.
 
-    Pillow leaves missing rows zero. So the pixels are counted only if the last row is zero, or where rows are
-    interlaced.
+    Pillow leaves missing rows zero. So it counts the pixels only if the last row is zero or rows are interlaced.
     """
-    at = 8  # behind the signature
+    at = 8  # after the signature
     chunks: list[memoryview] = []
     while at + 12 <= len(data):
         kind = bytes(data[at + 4 : at + 8])
@@ -340,6 +336,6 @@ def _check_png(data: memoryview, image: Image.Image) -> None:
 
 
 def _line(name: str, error: Exception) -> str:
-    """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
+    """Return one short, printable line for an exception, without the memory addresses in some messages of Pillow."""
     text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]

@@ -1,7 +1,7 @@
-"""Input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with fingerprints.
+"""List input files: brace ranges `{00000..00099}`, lists `{a,b}`, and globs, on any fsspec file system.
 
-A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
-What it finds that is no file (a folder, a pipe, a link to nothing) has a fault.
+If a brace range names a missing file, the run does not start. Results of a glob are sorted by name; those that are not
+files (folders, pipes, broken links) have a fault. Each file has a fingerprint.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from curate.tar.byte_sources import errors_of
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
-MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
-HASHED = "xxh3:"  # with which fingerprints of a content begin
-_BLOCK = 1 << 22  # bytes that are hashed at a time: in a store, each takes a request
-_LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
-_NOT_THERE = (404, 410)  # answers of HTTP
-_THREADS = 16  # files that are looked up, or hashed, at once
-# What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
+MAX_NAMES = 10_000_000  # files of one source, from ranges and lists
+HASHED = "xxh3:"  # prefix of fingerprints of content
+_BLOCK = 1 << 22  # bytes per read for hashing; each is a request to a store
+_LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which silently accepts any other
+_NOT_THERE = (404, 410)  # HTTP statuses
+_THREADS = 16  # files to look up or hash at once
+# The names of a file's version in file systems: object stores, Hugging Face, HTTP, SFTP, memory.
 _ETAGS = ("etag", "ETag", "blob_id", "md5Hash", "crc32c")
 _VERSIONS = (*_ETAGS, "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -47,18 +47,18 @@ Storage = dict[str, Any]  # options of a file system
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file. `fingerprint` differs where it does: its etag, its mtime in ns, or the hash of its content."""
+    """An input file. `fingerprint` changes with the file: its etag, its mtime in ns, or the hash of its content."""
 
     path: str
     size: int
     fingerprint: str
-    fault: tuple[str, str] | None = None  # reason and detail, where a glob or a folder has something else of that name
+    fault: tuple[str, str] | None = None  # reason and detail, if this is not a file
 
 
 def expand_braces(path: str) -> list[str]:
-    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for bad ranges, too many."""
+    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError if it cannot."""
     *pieces, end = _BRACES.split(path)
-    parts: list[Sequence[str]] = []  # texts and choices, not multiplied before they are counted
+    parts: list[Sequence[str]] = []  # texts and choices; counted before they are multiplied
     names = 1
     for before, text in zip(pieces[::2], pieces[1::2], strict=True):
         if "{" in before:
@@ -87,11 +87,11 @@ def _check_number(path: str, names: int) -> None:
 
 
 def list_files(paths: Paths, storage: Storage, content: bool = False, suffixes: Suffixes = ()) -> list[InputFile]:
-    """Return the files that one or several paths or URLs with brace ranges, lists and globs name, in order, each once.
+    """Return the files that paths or URLs with brace ranges, lists, and globs name, in order.
 
-    A folder names its files in any depth that end in one of `suffixes`, in lower case, and are not hidden; it is
-    refused without `suffixes`. Raises RecipeError where a file is missing, a glob or a folder has none or finds what
-    is no file, or one is named twice.
+    A folder names all files in it, at any depth, that are not hidden and end in one of `suffixes` (lower case); without
+    `suffixes` it is refused. Raises RecipeError if a file is missing or named twice, or if a glob or folder finds
+    nothing or something other than a file.
     """
     files = _list_all(paths, storage, content, suffixes)
     for file in files:
@@ -108,7 +108,7 @@ def _list_all(paths: Paths, storage: Storage, content: bool, suffixes: Suffixes)
         _check_number(path, sum(len(names) for _, names in expanded))
     files: list[InputFile] = []
     for path, names in expanded:
-        with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store takes its time for each name
+        with ThreadPoolExecutor(_THREADS) as pool, errors_of(path):  # a store is slow for each name
             found_files = list(pool.map(partial(_find, path, storage, content, suffixes), names))
         if missing := [name for name, of_name in zip(names, found_files, strict=True) if not of_name]:
             check_bucket(*fsspec.core.url_to_fs(missing[0], **storage))
@@ -129,7 +129,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         infos = [info for _, info in sorted(fs.glob(inner, detail=True).items())]
-        if inner.endswith("**"):  # which finds what is in folders, too
+        if inner.endswith("**"):  # which also finds the content of folders
             infos = [info for info in infos if info["type"] != "directory"]
         if not any(_is_file(fs, info) for info in infos):
             check_bucket(fs, inner)
@@ -171,11 +171,11 @@ def _other_than_file(info: dict[str, Any]) -> str:
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:
-    """Return what a file system says of a file. Raises FileNotFoundError without one, OSError where it cannot say."""
+    """Return a file system's facts about a file. Raises FileNotFoundError if there is none, and OSError if it fails."""
     try:
         return dict(fs.info(name))
     except FileNotFoundError as error:
-        answer = error.__cause__  # over HTTP: fsspec says so of any answer, and of none
+        answer = error.__cause__  # over HTTP, fsspec raises FileNotFoundError for any status, and without an answer
         if answer is None or getattr(answer, "status", 0) in _NOT_THERE:
             raise
         kind = PermissionError if getattr(answer, "status", 0) in (401, 403) else OSError
@@ -187,9 +187,9 @@ def _is_file(fs: Any, info: dict[str, Any]) -> bool:
 
 
 def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[InputFile]:
-    """Return the files of a source, in order, those with a fault too; for `suffixes` see `list_files`.
+    """Return the files of a source, in order, including those with a fault; for `suffixes` see `list_files`.
 
-    Raises RecipeError, which names the source, where they cannot be listed.
+    Raises RecipeError, which names the source, if it cannot list them.
     """
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
@@ -203,9 +203,9 @@ def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[
 
 
 def fingerprints_beside(names: Iterable[str], storage: Storage, content: bool) -> dict[str, str]:
-    """Return size and fingerprint of files, by name, as far as they are there and may be seen.
+    """Return size and fingerprint of those files that exist and are visible, by name.
 
-    Folders are listed, which takes fewer requests than to look each file up. Raises OSError.
+    It lists folders, which takes fewer requests than looking up each file. Raises OSError.
     """
     fingerprints: dict[str, str] = {}
 
@@ -214,7 +214,7 @@ def fingerprints_beside(names: Iterable[str], storage: Storage, content: bool) -
         wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in names_in_folder}
         try:
             infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
-            fs.invalidate_cache(inner)  # a later plan of this process sees what is there then
+            fs.invalidate_cache(inner)  # a later plan in this process must see new files
         except (FileNotFoundError, PermissionError, NotImplementedError):
             infos = _look_up(fs, wanted)
         for info in infos:
@@ -234,7 +234,7 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def list_folder(path: str, storage: Storage) -> list[InputFile]:
-    """Return the files right in a folder, by name, as its file system states them now. Raises OSError."""
+    """Return the current files of a folder, by name, without subfolders. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     with errors_of(path):
@@ -244,8 +244,8 @@ def list_folder(path: str, storage: Storage) -> list[InputFile]:
 
 
 def file_state(path: str, storage: Storage) -> str:
-    """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
-    if os.path.isabs(path):  # of this machine, as the plan has it
+    """Return the current size and etag or mtime of a file. Raises OSError."""
+    if os.path.isabs(path):  # a local path, from the plan
         stat = os.stat(path)
         return f"{stat.st_size} bytes, mtime:{stat.st_mtime_ns}"
     fs, inner = fsspec.core.url_to_fs(path, **storage)
@@ -257,10 +257,10 @@ def file_state(path: str, storage: Storage) -> str:
 def check_state(
     path: str, storage: Storage, state: str, fingerprint: str = "", read: Callable[[str, Storage], str] = file_state
 ) -> None:
-    """Check that a file is the one that was read, of which `state` is what `read` returned.
+    """Check that a file has not changed since `file_state` returned `state`.
 
-    Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises
-    RunError where it changed since, or was deleted, and OSError where its state cannot be read now.
+    If its fingerprint (see InputFile) is of its content, another state with the same content is accepted. Raises
+    RunError if the file changed or was deleted, and OSError if its state cannot be read now.
     """
     try:
         now = read(path, storage)
@@ -275,11 +275,11 @@ def check_state(
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
-    """Return a hash of a file's content, or what its file system says of its version."""
-    if content:  # an empty one is not opened: it may be the kernel's messages, which would be waited for
+    """Return a hash of a file's content, or its version in its file system."""
+    if content:  # empty files are not opened: reading a kernel file such as /proc/kmsg would block
         return _hash(fs, info["name"]) if info["size"] else f"{HASHED}{xxhash.xxh3_128().hexdigest()}"
     if isinstance(fs, LocalFileSystem):
-        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
+        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of a link's target
     return next((f"{name}:{info[name]}" for name in _VERSIONS if info.get(name)), "unknown")
 
 

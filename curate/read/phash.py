@@ -1,8 +1,8 @@
-"""The perceptual hash of images, bit for bit imagehash's `phash`, without Python's lock for nearly all of its time.
+"""Compute the perceptual hash of images, equal to imagehash's `phash` bit for bit, mostly without holding the GIL.
 
-Images of mode RGB or L become 32 x 32 grey pixels, as Pillow's `convert("L").resize((32, 32), LANCZOS)` gives them, and
-these uint64: the signs of the 8 x 8 lowest DCT coefficients against their median. Pillow and imagehash hold the lock
-for weights and small arrays; where the kernel does not apply (several blocks of memory, a side of 32), Pillow shrinks.
+Images of mode RGB or L become 32 x 32 gray pixels, equal to Pillow's `convert("L").resize((32, 32), LANCZOS)`. The
+hash, a uint64, has the signs of the 8 x 8 lowest DCT coefficients against their median. Pillow and imagehash hold the
+GIL for weights and small arrays. Pillow shrinks images that the kernel cannot read (several blocks, a side of 32).
 """
 
 import math
@@ -19,21 +19,21 @@ from PIL import Image
 from curate.base.numeric.arrays import U64
 
 SIDE = 32
-_LOW = 8  # coefficients a side
-_TOGETHER = 64  # images at a time: larger arrays are new pages each time, at more than twice the cost
-_BITS = 22  # of the weights' fractions
-_RADIUS = 3.0  # of the filter, in output pixels
-_USUAL = 16_384  # pixels of a side, up to which weights are kept: each pixel takes 24 bytes
-_MAX_ASPECT = 100  # of height to width, where Pillow begins to shrink in two steps
+_LOW = 8  # coefficients per side
+_TOGETHER = 64  # images at a time; larger arrays would need new memory pages each time, at more than twice the cost
+_BITS = 22  # fractional bits of the weights
+_RADIUS = 3.0  # radius of the filter, in output pixels
+_USUAL = 16_384  # longest side whose weights are cached: each pixel takes 24 bytes
+_MAX_ASPECT = 100  # height to width, above which Pillow shrinks in two steps
 
 
 def shrink(image: Image.Image) -> bytes:
-    """Return the image in grey and small: 1,024 bytes, row by row."""
+    """Return the image as 32 x 32 gray pixels: 1,024 bytes, row by row."""
     width, height = image.size
     is_plain = SIDE not in image.size and height <= _MAX_ASPECT * width and image.mode in ("RGB", "L")
     is_plain = is_plain and not config.DISABLE_JIT  # an interpreted loop over pixels takes a second
-    if is_plain and not image.readonly:  # Pillow 12 crashes on one that lies on other memory than its own
-        with suppress(ValueError):  # of an image that lies in several blocks
+    if is_plain and not image.readonly:  # Pillow 12 crashes if the image does not own its memory
+        with suppress(ValueError):  # raised if the image has several blocks of memory
             memory = pa.array(image)  # type: ignore[call-overload] # it has Arrow's interface
             pixels = np.frombuffer(memory.buffers()[-1], np.uint8 if image.mode == "L" else np.uint32)
             across, down = (_weights(side) if side <= _USUAL else _weights.__wrapped__(side) for side in image.size)
@@ -43,7 +43,7 @@ def shrink(image: Image.Image) -> bytes:
 
 def hash_small(small: Sequence[bytes]) -> U64:
     """Return uint64[n], the hashes of images that `shrink` returned."""
-    from scipy.fftpack import dct  # here: it takes 0.5 s to load, which a run without phash need not spend
+    from scipy.fftpack import dct  # imported here: it takes 0.5 s, which a run without phash need not spend
 
     hashes = np.empty(len(small), np.uint64)
     for first in range(0, len(small), _TOGETHER):
@@ -59,12 +59,12 @@ def _lanczos(x: Any) -> Any:
     return np.sinc(x) * np.sinc(x / _RADIUS) if -_RADIUS <= x < _RADIUS else 0.0
 
 
-@lru_cache(256)  # of some 20 kB
+@lru_cache(256)  # about 20 kB each
 @njit(nogil=True, cache=True)
 def _weights(side: Any) -> Any:
-    """Return how a side becomes 32 pixels: first input and number of inputs, int64[32, 2], and weights, int32[32, ...].
+    """Return the first input and number of inputs of each of 32 pixels, int64[32, 2], and weights, int32[32, ...].
 
-    Computed in the order of Pillow's Resample.c, and rounded as there.
+    The order of operations and the rounding are those of Pillow's Resample.c.
     """
     scale = side / SIDE
     stretch = max(scale, 1.0)
@@ -97,8 +97,8 @@ def _weigh(line: Any, weights: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _shrink(image: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any) -> Any:
-    """Return grey image, uint8[32, 32], of uint8 or (colours) uint32[height * width]: rows first, as Pillow does."""
-    narrow = np.empty((SIDE, height), np.int32)  # columns of it are what the second step adds up
+    """Return a gray image, uint8[32, 32], from uint8 or (colors) uint32[height * width]: rows first, like Pillow."""
+    narrow = np.empty((SIDE, height), np.int32)  # the second step sums its columns
     line = np.empty(width, np.int32)
     for y in range(height):
         row = image[y * width : (y + 1) * width]

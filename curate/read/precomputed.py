@@ -1,7 +1,7 @@
 """Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of each file's .npz (DataComp).
 
-Out: float16 lists of unit length, row by row, as table `embeddings` has them; zeros where a row's numbers are not
-finite, all zero, or more or fewer than the others'. Of an .npz only the rows of the part are held.
+Out: float16 lists of unit length, row by row, for table `embeddings`; zeros if a row's numbers are not finite, all
+zero, or more or fewer than in other rows. Only the part's rows of an .npz are in memory.
 """
 
 import os
@@ -28,17 +28,17 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
-_MAX_BYTES = 1 << 30  # of a part's rows of an array
-_BLOCK = 4096  # rows whose lengths are computed together, in float64
+_MAX_BYTES = 1 << 30  # of an array's rows in one part
+_BLOCK = 4096  # rows per computation of lengths, in float64
 
 
 class FileRows(NamedTuple):
-    """A part's rows in their file."""
+    """The position of a part's rows in their file."""
 
     path: str  # of the Parquet file
-    first: int  # the number of the part's first row in it
-    total: int  # how many rows it has
-    sidecar_fingerprint: str  # of the .npz beside it; empty where there is none
+    first: int  # index of the part's first row
+    total: int  # rows of the whole file
+    sidecar_fingerprint: str  # of the .npz beside it; empty if there is none
     storage: dict[str, Any]  # options of the file system
 
 
@@ -48,7 +48,7 @@ def sidecar(path: str) -> str:
 
 
 def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
-    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError if it is no file."""
+    """Return the fingerprint of the .npz beside a file; empty without one. Raises RecipeError if it is not a file."""
     fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
     if not fs.exists(inner):
         return ""
@@ -67,10 +67,10 @@ def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema
 def read_embeddings(
     names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], file_rows: FileRows
 ) -> tuple[pa.Array, pa.Array]:
-    """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
+    """Return the image and text embeddings of a part, from columns or arrays with these names.
 
-    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings. Raises EmbeddingError
-    where there is no such column or array, it is damaged or does not fit the file's rows, RunError where the .npz
+    `rows` are the part's table, and bool [rows] for those that are usable: only these get embeddings. Raises
+    EmbeddingError if the column or array is missing, damaged, or does not fit the file's rows, and RunError if the .npz
     changed since the plan.
     """
     table, usable = rows
@@ -89,12 +89,12 @@ def read_embeddings(
 
 
 def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
-    """Return rows of length 1, as float16; those that are so, up to rounding, as they came; zeros for no direction."""
+    """Return rows of length 1 as float16: unchanged if they have it, up to rounding; zero if they have no direction."""
     wide = rows.astype(np.float64)
     largest = np.abs(wide).max(axis=1, initial=0)
     good = usable & np.isfinite(largest) & (largest > 0)
     wide[~good], largest = 0, np.where(good, largest, 1)
-    scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
+    scaled = wide / largest[:, None]  # scale first, so that no square overflows or underflows
     lengths = np.linalg.norm(scaled, axis=1)
     is_unit = np.abs(lengths * largest - 1) < 2.0**-9
     return np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None]).astype(np.float16)
@@ -133,7 +133,7 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     fit = pc.equal(pc.list_value_length(lists), pa.scalar(dimension)).fill_null(False)
     if lists.null_count < len(lists) and not pc.any(fit).as_py():
         raise EmbeddingError(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
-    values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # a null is NaN, so not finite
+    values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # nulls become NaN, which is not finite
     out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
     return out
 
@@ -149,7 +149,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
             if shape != (file_rows.total, dimension):
                 accepted = f"{file_rows.total:,} × {dimension}, the Parquet file's rows, and the first file's dimension"
                 raise EmbeddingError(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
-            # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
+            # In Fortran order, numbers of one dimension are contiguous; otherwise, numbers of one row.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
                 problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
                 raise EmbeddingError(f"{where}: {problem}; accepted: at most that")
@@ -159,7 +159,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
                 stream.seek(start + (column * file_rows.total + file_rows.first) * size)
                 data += stream.read(rows * size)
             if file_rows.first + rows == file_rows.total:
-                stream.read(1)  # the end of a member is where its checksum is compared
+                stream.read(1)  # reading past the end of a member checks its checksum
         if len(data) != n * rows * size:
             raise EmbeddingError(f"{where} ends before its last row")
         return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
@@ -186,14 +186,14 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         raise EmbeddingError(f"{where}: no such file") from None
     except (EmbeddingError, MemoryError, TransientError):
         raise
-    except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
+    except Exception as error:  # errors of stores, and of readers that meet damaged bytes
         is_transient = isinstance(error, OSError) and not is_local
         message = f"{type(error).__name__} {one_line(error, 200)}".strip()
         raise EmbeddingError(f"{where}: cannot be read: {message}", is_transient) from None
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
-    """Return an array of an .npz, a stream behind its header, its shape [rows, dimension], type, if Fortran's order."""
+    """Return an array of an .npz: a stream after its header, shape [rows, dimension], type, and if in Fortran order."""
     where = f"{sidecar(path)}: array {name!r}"
     archive = open_zip(opened)
     members = archive.namelist()

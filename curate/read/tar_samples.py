@@ -1,21 +1,20 @@
-"""Puts the members of a tar together into samples, by the webdataset convention, with a status for each.
+"""Group the members of a tar into samples, by the webdataset convention, with a status for each.
 
-In: a `TarIndex`. Out: `TarSamples`, one row a sample in the order of the first member.
+In: a `TarIndex`. Out: `TarSamples`, one row per sample, in the order of their first members.
 
 The rules:
-- The key is the member's path up to the first dot of its base name, folders kept, a leading `./` dropped; the suffix is
-  the rest, in lower case. Folders, names without a dot and hidden names (`.x`, macOS' `._x.jpg`) are no part of a
-  sample.
-- Members are put together by key, in any order, also where others lie between them.
-- A suffix that repeats under a key begins a second sample where the member before it had another key: it is
-  `duplicate_key`, the first one stays, and later members of that key join the second one. Where the member before it
-  had the same key, which belongs to what is unknown: the sample is `duplicate_member`.
-- A link or another special member that would be the image, the .txt or the .json makes the sample `link_member`; one
-  with another suffix is left out. A member that the end of the file cuts makes it `truncated_member`.
+- The key is the member's path up to the first dot of its base name, with folders, without a leading `./`; the suffix is
+  the rest, in lower case. Folders, names without a dot, and hidden names (`.x`, macOS' `._x.jpg`) belong to no sample.
+- Members with the same key form a sample, in any order, even if others are between them.
+- If a suffix repeats under a key, and the member before it has another key, a second sample begins: it is
+  `duplicate_key`, the first one stays, and later members with that key join the second one. If the member before it
+  has the same key, the members are ambiguous: the sample is `duplicate_member`.
+- If the image, the .txt, or the .json is a link or another special member, the sample is `link_member`; special members
+  with other suffixes are ignored. If the file ends within a member, its sample is `truncated_member`.
 - The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
-  sample is `no_image`. Without a .txt and a .json it is `no_caption`; whether a json holds one is the caller's to see.
-- All other regular members are ancillary and kept (`seg.png` is one suffix, and no image).
-- Of several reasons the status is the first of duplicate_key, duplicate_member, link_member, truncated_member,
+  sample is `no_image`. Without a .txt and a .json it is `no_caption`; the caller checks if the JSON has a caption.
+- All other regular members are kept as they are (`seg.png` is one suffix, and not an image).
+- If several reasons apply, the status is the first of duplicate_key, duplicate_member, link_member, truncated_member,
   no_image, no_caption.
 """
 
@@ -40,12 +39,12 @@ class TarSamples:
 
     keys: list[str]  # repeats only with status `duplicate_key`
     status: list[str]  # `ok` or a code of schema.SAMPLE_REASONS
-    errors: list[str | None]  # what was found
-    image: list[int]  # -1 where there is none
+    errors: list[str | None]  # a detail for each status
+    image: list[int]  # -1 if there is none
     txt: list[int]
     json: list[int]
     starts: I64  # len + 1: sample i has members[starts[i] : starts[i + 1]]
-    members: I64  # the regular members, in the order of the tar within a sample
+    members: I64  # the regular members, in the tar's order within a sample
     suffixes: list[str]  # of each of `members`, in lower case
 
     def __len__(self) -> int:
@@ -68,7 +67,7 @@ class _Parts:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return key and suffix (in lower case) of a member's name; both empty where it belongs to no sample."""
+    """Return key and suffix (in lower case) of a member's name; both are empty if it belongs to no sample."""
     name = name.removeprefix("./")
     base = name.rfind("/") + 1
     dot = name.find(".", base)
@@ -76,7 +75,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def group_members(index: TarIndex) -> TarSamples:
-    """Put members together into samples by the rules above."""
+    """Group members into samples by the rules above."""
     samples: list[_Parts] = []
     current: dict[str, _Parts] = {}
     parts = _Parts("", {}, False)  # of the member before

@@ -1,9 +1,9 @@
 """Check captions and count their words and characters, in one pass over Arrow buffers.
 
 `words` and `characters` (int32) are as in DataComp's basic filter: Python's `len(text.split())` and `len(text)`. In
-this order, a caption that is null is `no_caption`, not UTF-8 `caption_not_utf8`, only white space `empty_caption`, with
-a NUL `caption_nul`, longer than 10,000 characters `caption_too_long`. A byte order mark at the beginning is dropped.
-Faulty rows are looked at in Python.
+this order, a caption is `no_caption` if it is null, `caption_not_utf8` if it is not UTF-8, `empty_caption` if it is
+only white space, `caption_nul` with a NUL, and `caption_too_long` over 10,000 characters. A leading byte order mark is
+dropped. Faulty rows are checked in Python.
 """
 
 from typing import Any, NamedTuple
@@ -27,15 +27,15 @@ _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 class Captions(NamedTuple):
     """A checked column of captions, row by row."""
 
-    caption: pa.Array  # string; null where the status is not ok
-    words: pa.Array  # int32; null where the caption is
+    caption: pa.Array  # string; null unless the status is ok
+    words: pa.Array  # int32; null if the caption is
     characters: pa.Array  # int32; likewise
     status: pa.Array  # string, never null: `ok` or a reason code
-    error: pa.Array  # string; null where ok
+    error: pa.Array  # string; null if ok
 
 
 def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
-    """Return a caption, decoded and checked (None unless ok), `ok` or a reason code, and what is wrong (None if ok)."""
+    """Return a caption, decoded and checked (None unless ok), `ok` or a reason code, and the error (None if ok)."""
     try:
         text = raw.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:
@@ -51,7 +51,7 @@ def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
 
 
 def check_captions(column: pa.Array) -> Captions:
-    """Check captions, and count their words and characters. Raises TypeError where they are neither text nor binary."""
+    """Check captions, and count their words and characters. Raises TypeError if they are neither text nor binary."""
     if column.type not in _TYPES:
         raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
     text: Any = valid_text(column)
@@ -81,7 +81,7 @@ def count_words(offsets: I64, data: U8, words: I32) -> None:
     """Add the number of words of each text, which must be UTF-8, to `words`."""
     for row in range(len(words)):
         i, end = offsets[row], offsets[row + 1]
-        outside = 1  # whether no word goes on here
+        outside = 1  # 1 between words
         while i < end:
             c, size = int(data[i]), 1
             if c >= 0x80:

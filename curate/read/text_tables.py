@@ -1,6 +1,6 @@
-"""Tables as text (CSV, TSV, JSON lines), unpacked, and checked before Arrow's parsers see them.
+"""Decompress tables of text (CSV, TSV, JSON lines), and check them before Arrow parses them.
 
-Arrow's parser of JSON ends the process where values are nested a hundred thousand deep, and it and that of CSV take
+Arrow's JSON parser crashes the process if values are nested a hundred thousand deep. Both its JSON and CSV parsers take
 minutes and gigabytes for a hundred thousand columns.
 """
 
@@ -20,17 +20,17 @@ from fsspec.utils import infer_compression
 
 from curate.base.errors import reraised
 
-MAX_COLUMNS = 10_000  # of a list, those of nested values too
-MAX_VALUES = 1 << 26  # of lines of JSON that are read together: Arrow has a place for each column in each object
-MAX_DEPTH = 64  # of nested values in a line of JSON
-_UNPACKED, _MOST_TIMES = 1 << 29, 100  # bytes of any packed file; of a larger one so many times its size
+MAX_COLUMNS = 10_000  # including those of nested values
+MAX_VALUES = 1 << 26  # of JSON lines per read: Arrow allocates every column for every object
+MAX_DEPTH = 64  # of nesting in a line of JSON
+_UNPACKED, _MOST_TIMES = 1 << 29, 100  # decompressed bytes of any file; for a larger file, this multiple of its size
 _NOT_PACKED = EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error
 _ACCEPTED = "; accepted: an object per line"
-_HEAD = 1 << 20  # bytes in which the first line of CSV ends
+_HEAD = 1 << 20  # maximum bytes of the first line of CSV
 
 
 class _Unpacked(io.RawIOBase):
-    """Unpacked bytes, of which no more than `limit` can be read: a few packed ones may stand for any number."""
+    """Decompressed bytes, of which at most `limit` can be read: a few compressed bytes can expand to any number."""
 
     def __init__(self, file: Any, limit: int) -> None:
         self._file, self._limit, self._remaining = file, limit, limit
@@ -49,9 +49,9 @@ class _Unpacked(io.RawIOBase):
 
 @contextmanager
 def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
-    """Yield a file's bytes, unpacked by its suffix. Raises pa.ArrowInvalid where they are not, and OSError."""
+    """Yield a file's bytes, decompressed by its suffix. Raises pa.ArrowInvalid if they are damaged, and OSError."""
     kind = infer_compression(path)
-    is_zstd = kind == "zstd"  # whose Python library ends at the first frame, and where one is cut, without a word
+    is_zstd = kind == "zstd"  # its Python library silently stops after the first frame, and in a truncated one
     damaged = reraised(pa.ArrowInvalid, "it is not packed as its name says, or damaged", *_NOT_PACKED)
     with damaged, (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
         unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
@@ -60,9 +60,9 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
 
 
 def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
-    """Raise pa.ArrowInvalid where the first line of CSV is no UTF-8, or has too many columns, with `mark` between them.
+    """Raise pa.ArrowInvalid if the first line of CSV is not UTF-8, or has too many columns, separated by `mark`.
 
-    Empty lines before it are passed, and in CSV line feeds in quotation marks, as Arrow does.
+    Like Arrow, it skips empty lines before it, and in CSV accepts line feeds in quotation marks.
     """
     with open_text(path, storage) as file:
         head: bytes = file.read(_HEAD)
@@ -78,10 +78,10 @@ def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
 
 
 def check_json_lines(data: bytes, names: set[str]) -> None:
-    """Raise pa.ArrowInvalid where values are nested too deep, or there are too many names; adds the names to `names`.
+    """Raise pa.ArrowInvalid if values are nested too deep, or there are too many names; add the names to `names`.
 
-    `names` are of the lines before. Each line must be JSON by itself: Arrow also takes an object of several lines, in
-    which depth would not be seen.
+    `names` are those of earlier lines. Each line must be valid JSON: Arrow also accepts objects of several lines, whose
+    depth this function could not check.
     """
     for line in filter(bytes.strip, data.split(b"\n")):
         try:

@@ -1,4 +1,4 @@
-"""Random access to a file's bytes: local ones by mmap, others that fsspec opens by ranged reads or copied whole."""
+"""Random access to a file's bytes: by mmap for local files, and by ranged reads or a whole copy for fsspec URLs."""
 
 import mmap
 import os
@@ -20,7 +20,7 @@ from curate.base.wording import one_line
 
 
 class ByteSource(ABC):
-    """Random access to the bytes of one file; for one thread at a time."""
+    """Random access to the bytes of one file. Not thread-safe."""
 
     size: int
 
@@ -29,14 +29,14 @@ class ByteSource(ABC):
         """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
 
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:  # noqa: B027 (most sources need not know)
-        """Take note of what will be read: offsets and lengths."""
+        """Announce the offsets and lengths that will be read."""
 
 
 class MmapSource(ByteSource):
     """A local file, mapped while one of its views is used. A mapped file must not shrink: that kills the process."""
 
     def __init__(self, path: str) -> None:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, say, which would be waited for
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe, for example, would wait forever
             raise OSError(f"{path}: is not a regular file")
         with open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
@@ -49,7 +49,7 @@ class MmapSource(ByteSource):
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Raise what a file system raises as OSError, such as a client's error about an answer of HTTP."""
+    """Raise any error of a file system as OSError, such as an HTTP client's."""
     try:
         yield
     except (OSError, MemoryError, ImportError, CurateError):
@@ -59,9 +59,9 @@ def errors_of(path: str) -> Iterator[None]:
 
 
 class RangeSource(ByteSource):
-    """A file of any fsspec file system, by ranged reads through a window: small members come many to a request.
+    """A file of any fsspec file system, read by ranges through a window, so that one request reads many small members.
 
-    Of reads that are expected, those near together come in one request: a gap of 1 MiB takes less time than another.
+    Announced reads share a request if the gap between them is at most 1 MiB, which takes less time than a request.
     """
 
     WINDOW = 1 << 19
@@ -81,7 +81,7 @@ class RangeSource(ByteSource):
         self._expected = sorted(spans)
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return a part of the window, which is fetched where it does not hold all of that."""
+        """Return these bytes from the window; fetch a new window if it does not contain all of them."""
         length = min(length, self.size - offset)
         if length <= 0:
             return memoryview(b"")
@@ -113,7 +113,7 @@ class RangeSource(ByteSource):
     def _fetch(self, offset: int, length: int) -> memoryview:
         with errors_of(self._path):
             data = self._fs.cat_file(self._path, start=offset, end=offset + length)
-        if len(data) == self.size > length:  # a server that ignores ranges
+        if len(data) == self.size > length:  # the server ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
             problem = f"{length} bytes at {offset} were requested, {len(data)} received; has it changed?"
@@ -131,11 +131,10 @@ def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = N
 
 
 def open_copy(path: str, storage: dict[str, Any] | None = None) -> ByteSource:
-    """Return the bytes of a file that is read whole, and in parts more than once: one that is remote is copied first.
+    """Return the bytes of a file of which every part is read, some more than once. Remote files are copied first.
 
-    A store then answers one request, and sends each byte once. The copy is in the folder for temporary files
-    (`TMPDIR`), without a name, and is gone with its last view. Without room for it the file is read by ranges.
-    Raises OSError.
+    A store then receives one request and sends each byte once. The copy is an unnamed file in `TMPDIR`, which
+    disappears with its last view. If the disk is too full for it, the file is read by ranges. Raises OSError.
     """
     opened = open_source(path, storage)
     if not isinstance(opened, RangeSource) or opened.size > shutil.disk_usage(tempfile.gettempdir()).free // 2:

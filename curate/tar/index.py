@@ -1,12 +1,12 @@
-"""The header index of a tar: where each member's bytes lie, found by reading headers only.
+"""Index a tar: find the offset of each member's bytes by reading only the headers.
 
-In: a `ByteSource`. Out: a `TarIndex`, one row a member, and what was wrong with the file.
+In: a `ByteSource`. Out: a `TarIndex` with one row per member, and the damage to the file.
 
-Read are ustar (with prefix), GNU (long names, base-256 sizes), PAX (path, size; global headers are skipped) and v7
-headers. Links, folders, devices and unknown types are listed under their type; only REGULAR members have bytes to be
-read as they lie. The first zero block ends the archive, and so does the file's end on a member's boundary. A second
-archive after it is reported, other bytes are ignored. Headers are untrusted: whatever they claim, the walk moves
-forward, allocates a fixed amount and ends in `damage`.
+It reads ustar (with prefix), GNU (long names, base-256 sizes), PAX (path, size; global headers are skipped) and v7
+headers. Links, folders, devices, and unknown types are listed with their type; only REGULAR members have readable data.
+The archive ends at the first zero block, or if the file ends on a member's boundary. A second archive after it is
+reported; other bytes are ignored. Headers are untrusted: whatever they claim, the walk moves forward, allocates a fixed
+amount of memory, and ends in `damage`.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from curate.base.numeric.arrays import I64, Mask
 from curate.tar.byte_sources import ByteSource
 from curate.tar.walk import BLOCK, WalkEnd, checksum_ok, read_header
 
-_MAX_NAMES = 1 << 28  # bytes of a tar's names, which are held several times
+_MAX_NAMES = 1 << 28  # bytes of all names in a tar, of which memory holds several copies
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-# What a file may be that is no tar, by how it begins.
+# Other kinds of files, by their first bytes.
 _OTHERS = {
     b"par1": "it is Parquet, which a source of `format: parquet` reads",
     b"<!doctype html": "it is HTML, such as a server's error page",
@@ -34,7 +34,7 @@ _OTHERS = {
 
 
 class Damage(NamedTuple):
-    """What was wrong with a file: a code of schema.FILE_REASONS (nothing was read) or schema.DAMAGE_REASONS."""
+    """Damage to a file: a code of schema.FILE_REASONS (nothing was read) or schema.DAMAGE_REASONS."""
 
     reason: str
     detail: str
@@ -42,23 +42,23 @@ class Damage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TarIndex:
-    """The members of one tar, in its order."""
+    """The members of one tar, in file order."""
 
-    names: list[str]  # as `decode_name`
-    types: npt.NDArray[np.uint8]  # flags: REGULAR, FOLDER, or of links and other special members
-    offsets: I64  # where the data begins in the file
-    sizes: I64  # bytes of data that the header announces
-    complete: Mask  # False for a last member whose data the end of the file cuts
-    damage: Damage | None  # None for a sound file
+    names: list[str]  # decoded by `decode_name`
+    types: npt.NDArray[np.uint8]  # type flags: REGULAR, FOLDER, or those of links and other special members
+    offsets: I64  # position of the data in the file
+    sizes: I64  # bytes of data, according to the header
+    complete: Mask  # False if the file ends within the data (the last member only)
+    damage: Damage | None  # None for an intact file
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
-    """Return the index of a tar, as far as it can be read; `damage` says what is wrong with it. Raises OSError.
+    """Return the index of a tar up to its first damage, which is in `damage`. Raises OSError.
 
-    With `members`, the index may end after so many.
+    With `members`, the index may end after that many members.
     """
     names: list[str] = []
     rows: list[tuple[int, int, int]] = []
@@ -84,7 +84,7 @@ def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
 
 
 def decode_name(raw: bytes) -> str:
-    """Return a name as text. Where it is not UTF-8, or holds a NUL, such bytes become %XX, and % becomes %25."""
+    """Return a name as text. If it is not UTF-8, or contains a NUL, such bytes become %XX, and % becomes %25."""
     try:
         if b"\0" not in raw:
             return raw.decode()
@@ -117,7 +117,7 @@ def _no_tar(source: ByteSource) -> Damage:
 
 
 def _second_archive(source: ByteSource, at: int) -> Damage | None:
-    """Report what `cat a.tar b.tar` loses: a header behind the zeros (10,240 at most) that writers put at the end."""
+    """Report the second archive of `cat a.tar b.tar`: a header after the zeros (at most 10,240) that end an archive."""
     for start in range(at, at + 10240 + 1, BLOCK):
         block = bytes(source.read(start, BLOCK))
         if any(block):

@@ -1,6 +1,6 @@
-"""The headers of a tar: each member's name, type, size and where its data begins, or why no further one can be read.
+"""Parse the headers of a tar: each member's name, type, size, and offset, or the reason why the walk ends.
 
-Whatever a header claims, the next one is behind it, and what is read of extension headers is limited.
+Whatever a header claims, the walk moves forward, and it limits how much of extension headers it reads.
 """
 
 import re
@@ -13,9 +13,9 @@ BLOCK = 512
 REGULAR, FOLDER = ord("0"), ord("5")
 _CONTIGUOUS, _LONG_NAME, _GLOBAL, _PAX = ord("7"), ord("L"), ord("g"), b"xX"
 _EXTENSIONS = b"xXgLK"
-_NO_DATA = b"123456"  # links, devices, folders: some writers give a size, none gives data
+_NO_DATA = b"123456"  # links, devices, folders: some writers write a size, but none writes data
 
-MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header: a path is at most some kilobytes anywhere
+MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; no system allows paths of more than a few kilobytes
 _MAX_CHAIN = 16  # extension headers before one member: writers need three
 _CUT_EXTENSION = "the file ends inside or right after the extension header {last}, at byte {at}"
 _BAD_EXTENSION = "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member"
@@ -24,35 +24,35 @@ _PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
 
 class Header(NamedTuple):
-    """A member, by its header and the extension headers before it."""
+    """A member, from its header and the extension headers before it."""
 
     name: bytes
     type: int
-    offset: int  # where its data begins in the file
+    offset: int  # position of its data in the file
     size: int
 
     @property
     def next(self) -> int:
-        """Where the next header begins."""
+        """Position of the next header."""
         return self.offset + padded(self.size)
 
 
 class WalkEnd(Exception):
-    """There is no member at a byte of the file: the archive ends, or it is damaged."""
+    """There is no member at this position: the archive ends, or it is damaged."""
 
     def __init__(self, at: int, reason: str = "", detail: str = "") -> None:
-        """`reason` is one of schema.DAMAGE_REASONS, or empty; `detail` has fields `last` (member) and `at`."""
+        """`reason` is a code of schema.DAMAGE_REASONS, or empty; `detail` is a format with `last` (member) and `at`."""
         super().__init__(detail)
         self.at, self.reason, self.detail = at, reason, detail
 
 
 def padded(size: int) -> int:
-    """Return how many bytes data of a size takes in a tar."""
+    """Return the size that data occupies in a tar, in bytes."""
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
 def read_header(source: ByteSource, at: int) -> Header:
-    """Return the member whose header, or extension headers before it, are at a byte. Raises WalkEnd, and OSError."""
+    """Return the member whose first header, which may be an extension, is at a position. Raises WalkEnd and OSError."""
     name, size, is_extended = None, -1, False
     for chain in range(_MAX_CHAIN + 1):
         block = _read_block(source, at, is_extended)
@@ -78,12 +78,12 @@ def read_header(source: ByteSource, at: int) -> Header:
 
 
 def _read_block(source: ByteSource, at: int, is_extended: bool) -> bytes:
-    """Return the header at a byte. Raises WalkEnd; a member must follow where it `is_extended`."""
+    """Return the header at a position. Raises WalkEnd, with damage if the file ends after an extension header."""
     if (rest := source.size - at) < BLOCK:
         if is_extended:
             raise WalkEnd(at, "truncated_tar", _CUT_EXTENSION)
         if at and not any(source.read(at, rest)):
-            raise WalkEnd(at)  # what is cut is the end marker, if anything
+            raise WalkEnd(at)  # only the end marker can be incomplete
         raise WalkEnd(at, "truncated_tar", f"the file ends inside the header {{last}}: {rest} bytes of it are present")
     block = bytes(source.read(at, BLOCK))
     if not any(block):
@@ -99,7 +99,7 @@ def _member(block: bytes, at: int, name: bytes | None, size: int) -> Header:
         raise WalkEnd(at, "damaged_tar", detail)
     if name is None:
         name = _until_nul(block[:100])
-        if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):  # GNU keeps times there
+        if block[257:263] == b"ustar\0" and (prefix := _until_nul(block[345:500])):  # GNU stores times there
             name = prefix + b"/" + name
     kind = block[156]
     if kind == 0 and name.endswith(b"/"):
@@ -110,16 +110,16 @@ def _member(block: bytes, at: int, name: bytes | None, size: int) -> Header:
 
 
 def checksum_ok(block: bytes) -> bool:
-    """Return whether the checksum in a header is the sum of its bytes, with spaces in its own place."""
+    """Return whether the checksum in a header is the sum of its bytes, counting the checksum itself as spaces."""
     stored, counted = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
-    # The low half of an Adler-32 is the sum of the bytes, and 1, modulo 65,521: six times as fast as `sum`
+    # The low half of an Adler-32 is 1 plus the sum of the bytes, modulo 65,521: six times as fast as `sum`
     total = sum((zlib.adler32(half) & 0xFFFF) - 1 for half in (counted[:256], counted[256:]))
     # Some old writers added signed bytes
     return stored == total or 0 <= stored == total - 256 * sum(byte > 127 for byte in counted)
 
 
 def _number(field: bytes) -> int:
-    """Return a header's number, octal text or base-256 behind 0x80; -1 where it is neither, negative or over 2**55."""
+    """Return a number of a header: octal text, or base-256 after 0x80; -1 if it is neither, negative, or over 2**55."""
     if field[0] == 0x80:
         number = int.from_bytes(field[1:])
         return number if number < 1 << 55 else -1
@@ -132,7 +132,7 @@ def _until_nul(field: bytes) -> bytes:
 
 
 def _pax_records(body: bytes) -> dict[bytes, bytes]:
-    """Return PAX records, `LENGTH KEY=VALUE NEWLINE`, by key. Raises ValueError for others, and sizes that are none."""
+    """Return PAX records, `LENGTH KEY=VALUE NEWLINE`, by key. Raises ValueError for malformed records and sizes."""
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(body) and body[at]:

@@ -1,7 +1,7 @@
-"""Writes ustar archives whose bytes depend on names and data alone, and says which keys may be names in one.
+"""Write ustar archives whose bytes depend only on names and data, and check whether a key is a safe name.
 
-Mode 0644, owner and group 0, no owner names, mtime 0. A name over 100 bytes is split at a slash into ustar's prefix
-where that fits, else it goes into a PAX header, as does a size of 8 GiB and more. The end marker is two zero blocks.
+Mode 0644, owner and group 0, no owner names, mtime 0. A name over 100 bytes is split at a slash to use ustar's prefix
+if that fits; otherwise it gets a PAX header, like a size of 8 GiB or more. The end marker is two zero blocks.
 """
 
 import re
@@ -13,26 +13,26 @@ MAX_KEY, MAX_SUFFIX = 200, 50
 
 _ZEROS = bytes(BLOCK)
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
-_TIME = b"\0" + b"0" * 11 + b"\0"  # the NUL that ends the size, and mtime
-_SPACES = b" " * 8  # counted for the checksum field
+_TIME = b"\0" + b"0" * 11 + b"\0"  # the NUL after the size, then mtime
+_SPACES = b" " * 8  # counted in place of the checksum
 _TAIL = {flag: flag + bytes(100) + b"ustar\x0000" + bytes(80) for flag in (b"0", b"x")}
 _FIXED = {flag: sum(_OWNER) + sum(_TIME) + sum(_SPACES) + sum(tail) for flag, tail in _TAIL.items()}
 _MAX_OCTAL = 8**11
 
-# Characters that some system's paths refuse or read as something else, and dots: readers split names at the first one.
+# Characters that are forbidden or special in paths on some system, and dots: readers split names at the first one.
 _UNSAFE = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\\\<>:"|?*.\u2028\u2029\ud800-\udfff\ufffe\uffff]|^/|/$|//| /| $|^ |/ ')
-_SPECIAL = re.compile(r"(?:^|/)__[^/]*__(?:/|$)")  # webdataset's own fields, and members that it skips
+_SPECIAL = re.compile(r"(?:^|/)__[^/]*__(?:/|$)")  # webdataset's own fields, and names that it skips
 _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:/|$)", re.IGNORECASE)
 
 
 def safe_key(key: str) -> bool:
-    """Return whether a key may be a name in a tar that we write, and a path on any system.
+    """Return whether a key is safe as a name in our tars and as a path on any system.
 
-    It is relative UTF-8 of 1 to 200 bytes, without empty parts, dots (so no `..`, no hidden files, and one way to split
-    off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or Windows' device names; and
-    all that still holds when a reader decodes its %XX.
+    It must be relative UTF-8 of 1 to 200 bytes, without empty parts, dots (so no `..`, no hidden files, and one way to
+    split off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or names of Windows
+    devices. All this must still be true after a reader decodes its %XX.
     """
-    if key.isdecimal() and key.isascii():  # as img2dataset's are
+    if key.isdecimal() and key.isascii():  # like img2dataset's keys
         return len(key) <= MAX_KEY
     if not key or _UNSAFE.search(key) or _SPECIAL.search(key) or _RESERVED.search(key) or len(key.encode()) > MAX_KEY:
         return False
@@ -43,17 +43,17 @@ def safe_key(key: str) -> bool:
 
 
 def safe_suffix(suffix: str) -> bool:
-    """Return whether `KEY.SUFFIX` is a name in a tar and a path on any system, for a safe key; dots within are fine.
+    """Return whether `KEY.SUFFIX`, for a safe key, is safe in a tar and as a path on any system; it may contain dots.
 
-    Suffixes are as untrusted as keys: those that fail hold what a key may not, an empty part, or over 50 characters.
+    Suffixes are as untrusted as keys: same characters as in keys, no empty parts, at most 50 characters.
     """
     return len(suffix) <= MAX_SUFFIX and "/" not in suffix and all(map(safe_key, suffix.split(".")))
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """Return the header of a regular member, 512 bytes, or 1,536 and more with a PAX header in front.
+    """Return the header of a regular member: 512 bytes, or at least 1,536 with a PAX header before it.
 
-    Raises ValueError where the name is empty, holds a NUL, or is not Unicode text.
+    Raises ValueError if the name is empty, contains a NUL, or is not valid Unicode.
     """
     raw = name.encode()
     if not raw or b"\0" in raw:
@@ -92,16 +92,16 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 class TarWriter:
-    """Writes an archive to an open file. Closing it writes the end marker; the file stays open.
+    """Writes an archive to an open file. `close` writes the end marker; the file stays open.
 
-    As a context manager it is closed only where no exception was raised: half an archive must not look complete.
+    As a context manager it closes only if no exception was raised: half an archive must not look complete.
     """
 
     def __init__(self, file: IO[bytes]):
         self._file, self.offset = file, 0  # bytes written so far
 
     def add(self, name: str, data: bytes | memoryview) -> int:
-        """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
+        """Add a member and return the offset of its data. Raises ValueError for an invalid name."""
         size, header = len(data), tar_header(name, len(data))
         for block in (header, data, _ZEROS[: -size % BLOCK]):
             self._file.write(block)
