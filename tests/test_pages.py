@@ -61,8 +61,11 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_readme_leads_to_all_pages():
-    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())
-    missing = {*PAGES} - {(ROOT / link).resolve() for link in links}
+    indexes = [ROOT / "README.md", ROOT / "pipelines/recipes/README.md", ROOT / "sql/README.md"]
+    links = {
+        (page.parent / link).resolve() for page in indexes for link in re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    }
+    missing = {*PAGES} - links
     assert missing == {ROOT / "README.md", ROOT / "curate/demo/clip/README.md"}  # the latter has the model's license
 
 
@@ -111,9 +114,10 @@ def test_the_signal_of_contributing_passes_its_test(tmp_path):
 
 
 def test_all_that_tables_and_answers_have_is_explained():
-    """Columns of tables and of what-if, diff and sweeps, facts, and keys of run.json: each heads a row of a page's table."""
+    """Columns of tables and of what-if, diff and sweeps, facts, and keys of run.json: each begins a row of a table or list."""
     pages = "\n".join(page.read_text() for page in PAGES)
     rows = re.findall(r"^\| ((?:`\w+`(?:, | of )?)+).*? \| [^|\n]*\w", pages, re.MULTILINE)
+    rows += re.findall(r"^- ((?:`\w+`(?:, )?)+)(?: \(`.*?`\))?: \w", pages, re.MULTILINE)
     explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     tables = [schema.SAMPLES, schema.DECISIONS, schema.ENTRIES, schema.CAPTIONS, schema.ANSWERS, schema.REGIONS]
     tables += [schema.FAILURES, schema.MEMBERS, FUNNEL, SOURCES, POINTS, CHANGES, SETTINGS]

@@ -84,9 +84,10 @@ class Match(Section):
 class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication
-      at its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops
-      `duplicate`.
+    - Paths may be local or fsspec URLs (`s3://…`, `gs://…`). Ranges such as `{00000..01242}`, globs, and lists name
+      several files.
+    - Rules may be [SQL expressions](rules.md#expressions), or keep the best rows by a column. A rule `NAME: dedup` runs
+      deduplication at that position; by default it runs after all rules. Rows it drops have the rule `duplicate`.
     - A recipe has at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.

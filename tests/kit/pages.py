@@ -37,9 +37,9 @@ from tests.kit import forked, llm_server
 from tests.kit.articles import ARTICLES, write_folders
 from tests.kit.crawls import draw_sites, info, pack, wat_records
 from tests.kit.web import Web, running
+from tests.recipe.reference import PAGES as REFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "pipelines/recipes/README.md"
 TEMPLATE = ROOT / "curate/publish/card.md"
 TOP = [ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md"]
 PAGES = sorted(TOP + [page for top in ("curate", "pipelines", "sql", "infra") for page in (ROOT / top).rglob("*.md")])
@@ -75,7 +75,7 @@ def read_blocks(page):
 
 def read_recipes():
     """The recipes of all pages but the reference of keys, which has tests of its own."""
-    blocks = [block for page in PAGES if page != REFERENCE for block in read_blocks(page)]
+    blocks = [block for page in PAGES if page not in REFERENCE for block in read_blocks(page)]
     recipes = [block.text for block in blocks if block.language == "yaml" and block.is_run]
     return [text for text in recipes if re.search("^input:", text, re.MULTILINE)]
 

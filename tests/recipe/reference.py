@@ -1,10 +1,10 @@
-"""The reference of all keys of a recipe, pipelines/recipes/README.md, made of the sections' models and recipes there.
+"""Generates the recipe reference, pipelines/recipes/*.md, from the models of a recipe's sections and the recipes there.
 
-For each section: the first line of its docstring, an example, its keys (`description`, `examples`), the columns that
-come of it (`Section.gives`), and the rest of its docstring, but `Attributes:`, which are for developers. Sections of
-other packages are left out.
+tests/recipe/pages/ has a template for each page. A template places the generated part for each section: the first line
+of its docstring, an example, its keys with type, default and description, the columns it adds (`Section.gives`), and
+the rest of its docstring up to `Attributes:`, which are for developers. Sections from other packages are left out.
 
-`python -m tests.recipe.reference` writes the page.
+`python -m tests.recipe.reference` writes the pages.
 """
 
 import inspect
@@ -13,10 +13,11 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import EntryPoints
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import jinja2
@@ -25,14 +26,29 @@ from pydantic.fields import FieldInfo
 
 from curate.base.errors import RecipeError
 from curate.base.schema import SAMPLES
-from curate.recipe.captions import Captions
+from curate.recipe.captions import Captions, CaptionSection
 from curate.recipe.files import shipped_folder
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.section import BuiltFrom, Column, OneKind, Section
 from curate.recipe.source import FORMATS, Source
 
-PAGE = shipped_folder("pipelines") / "recipes" / "README.md"
+FOLDER = shipped_folder("pipelines") / "recipes"
+_TEMPLATES = Path(__file__).parent / "pages"
+# The page of each section of a recipe; the other keys are in README.md.
+_PAGES = {
+    "input": "input.md",
+    "measure": "measure.md",
+    "relate": "measure.md",
+    "match": "match.md",
+    "rules": "rules.md",
+    "dedup": "rules.md",
+    "balance": "selections.md",
+    "sample": "selections.md",
+    "captions": "captions.md",
+    "output": "output.md",
+}
+PAGES = tuple(FOLDER / name for name in ("README.md", *dict.fromkeys(_PAGES.values())))
 _CLIP = {"clip": {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}}
 # What an example may need besides its section: the first one with which it is a recipe is shown with it.
 _NEEDS: tuple[dict[str, Any], ...] = (
@@ -53,7 +69,7 @@ Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A section of the page."""
+    """A section of a page."""
 
     title: str  # its dotted key, with NAME where the recipe names something
     section: type[Section]
@@ -61,14 +77,30 @@ class Entry:
     fragment: dict[str, Any]  # an example, as plain data of a recipe without `input`
 
     @property
+    def key(self) -> str:
+        """The top-level key that it belongs to."""
+        return self.title.partition(".")[0].partition(",")[0]
+
+    @property
+    def page(self) -> str:
+        """The name of its page."""
+        return _PAGES.get(self.key, "README.md")
+
+    @property
     def level(self) -> int:
-        """Of its heading, from 2."""
+        """The level of its heading, from 2."""
         return 3 if "," in self.title else min(4, 1 + sum(step != "NAME" for step in self.title.split(".")))
 
     @property
     def anchor(self) -> str:
         """Its anchor, as GitHub makes it."""
         return re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
+
+    @property
+    def link(self) -> str:
+        """A link to it from the index, without the top-level key."""
+        name = self.title if self.level == 2 else self.title[len(self.key) :].lstrip(",. ")
+        return f"[`{name}`]({self.page}#{self.anchor})"
 
     @property
     def text(self) -> tuple[str, str]:
@@ -88,41 +120,55 @@ class Entry:
         return () if is_format and self.section.gives is Source.gives else self.section.gives
 
 
-def entries() -> list[Entry]:
+@cache
+def entries() -> tuple[Entry, ...]:
     """Return the sections in the order of a recipe."""
-    return list(_walk(Recipe, "", dict, set()))
+    return tuple(_walk(Recipe, "", dict, set()))
 
 
-def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[list[str]]:
-    """Return the lines of an entry's table, each a key and its cells; `places` are the entries by names of classes."""
+def keys_of(entry: Entry) -> list[list[str]]:
+    """Return the rows of an entry's table: each a key and its other cells."""
     properties = entry.section.model_json_schema()["properties"]
-    return [_cells(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
+    return [_cells(name, field, properties[field.alias or name], entry.page) for name, field in entry.fields.items()]
 
 
 @patch("curate.base.registry._installed", EntryPoints)
-def reference_page() -> str:
-    """Return the page, in Markdown."""
-    listed = entries()
-    recipe = Entry("Keys", Recipe, Recipe.model_fields, {})
-    places = {entry.section.__name__: entry for entry in reversed(listed)}
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    page = environment.from_string(Path(__file__).with_suffix(".md").read_text("utf-8")).render(
-        recipe=recipe,
-        entries=listed,
-        keys_of=partial(keys_of, places=places),
-        recipes=list(_recipes()),
-        samples=SAMPLES.names[2:-3],
+def reference_pages() -> dict[str, str]:
+    """Return the pages in Markdown, by name."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return re.sub(r"\n{3,}", "\n\n", page)
+    environment.globals |= {
+        "recipe": Entry("", Recipe, Recipe.model_fields, {}),
+        "entries": entries(),
+        "keys_of": keys_of,
+        "recipes": list(_recipes()),
+        "samples": SAMPLES.names[2:-3],
+    }
+    texts = {page.name: environment.get_template(page.name).render() for page in PAGES}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
 
 
-def _recipes() -> Iterator[tuple[str, str, str]]:
-    """Yield name, purpose and source of each recipe of the package, by its first line, `# PURPOSE (SOURCE).`"""
-    for path in sorted((shipped_folder("pipelines") / "recipes").glob("*.yaml")):
-        first = path.read_text("utf-8").partition("\n")[0]
-        match = re.fullmatch(r"# (.*?)(?: \(([^()]*arXiv[^()]*)\))?\.", first)
-        assert match, f"{path.name}: its first line is {first!r}"
-        yield path.stem, match[1], match[2] or ""
+class ShippedRecipe(NamedTuple):
+    """A recipe of the package, as the comment at its head describes it: `# PURPOSE (SOURCE).` and `# Differs: …`."""
+
+    name: str
+    purpose: str
+    source: str
+    differs: str  # Markdown; empty where it does what was published
+
+
+def _recipes() -> Iterator[ShippedRecipe]:
+    for path in sorted(FOLDER.glob("*.yaml")):
+        lines = path.read_text("utf-8").splitlines()
+        match = re.fullmatch(r"# (.*?)(?: \(([^()]*arXiv[^()]*)\))?\.", lines[0])
+        assert match, f"{path.name}: its first line is {lines[0]!r}"
+        head = "\n".join(line[2:] for line in takewhile(lambda line: line.startswith("#"), lines))
+        differs = head.partition("Differs: ")[2].partition("\n\n")[0]
+        yield ShippedRecipe(path.stem, match[1], match[2] or "", differs)
 
 
 # ---- the walk
@@ -143,6 +189,11 @@ def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Sectio
                 ):  # of one format
                     path = f"{path}, format: {fill({})['input']['format']}"
                     fields = {name: field for name, field in fields.items() if name in inner.__annotations__}
+                if issubclass(inner, CaptionSection):
+                    if CaptionSection not in known:
+                        yield Entry(f"{title}, shared keys", CaptionSection, CaptionSection.model_fields, {})
+                    known.add(CaptionSection)
+                    fields = {name: field for name, field in fields.items() if name not in CaptionSection.model_fields}
                 known.add(inner)
                 yield Entry(path, inner, fields, _complete(fill({key: example})))
                 yield from _walk(inner, path, partial(_nest, fill, key, example, inner), known)
@@ -232,17 +283,17 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 # ---- the cells
 
 
-def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping[str, Entry]) -> list[str]:
-    """Return a key, its type, default, meaning and example, in Markdown."""
-    kind, example = _words(schema), _code((field.examples or [None])[0])
+def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], page: str) -> list[str]:
+    """Return a key, its type, default and meaning, in Markdown; `page` is the one that they are on."""
+    kind = _words(schema)
+    places = {entry.section.__name__: entry for entry in reversed(entries())}
     names = ("Source" if issubclass(form, Source) else form.__name__ for form, _ in _sections(field))
     if inner := next((places[name] for name in names if name in places), None):
-        is_section_alone = re.fullmatch(r"(mapping of names to )?sections?( or list of sections)?", kind)
-        example = f"[example](#{inner.anchor})" if is_section_alone else example
-        kind = re.sub(r"sections?", rf"[\g<0>](#{inner.anchor})", kind, count=1)
+        link = f"{inner.page if inner.page != page else ''}#{inner.anchor}"
+        kind = re.sub(r"sections?", rf"[\g<0>]({link})", kind, count=1)
     default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
     meaning = re.sub(r"\bnull:", "`null`:", schema["description"])
-    return [f"`{field.alias or name}`", kind, default, _cell(meaning), example]
+    return [f"`{field.alias or name}`", kind, default, _cell(meaning)]
 
 
 def _plain(value: Any) -> Any:
@@ -300,4 +351,5 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(reference_page(), "utf-8")
+    for name, text in reference_pages().items():
+        (FOLDER / name).write_text(text, "utf-8")
