@@ -79,9 +79,8 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
     with ExitStack() as held:
         try:
             folder_lock = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver, keeper))
-            if (
-                not folder_lock.holder.log
-            ):  # it is of the command before, whose error would be taken for that of this one
+            # it is of the command before, whose error would be taken for that of this one
+            if not folder_lock.holder.log:
                 store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
         except OSError as error:

@@ -79,9 +79,8 @@ class JoinTable:
         parts, rows_of_parts = [self.columns.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(numbers):
             bucket, in_bucket = self._buckets[number], numbers == number
-            highs, lows = (
-                whole(bucket[half]).to_numpy() for half in ("high", "low")
-            )  # mapped from the file, not copied
+            # mapped from the file, not copied
+            highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))
             at = _search(highs, lows, high[in_bucket], low[in_bucket])
             parts.append(bucket.select(self.columns.names).take(at[at >= 0]))
             rows_of_parts.append(rows[in_bucket][at >= 0])

@@ -132,9 +132,8 @@ class Pool:
     output: pa.Schema | None  # for a pool without images: all input columns except `uid`, for curated Parquet
     embeddings: dict[str, int] = field(default_factory=dict)  # dimensions of the supplied `measure.embeddings`
     files: int = 0  # input files; 0 in a run that is opened again
-    groups: Mapping[str, tuple[ScoreGroup, ...]] = field(
-        default_factory=dict
-    )  # by source; empty in a run that is opened again
+    # by source; empty in a run that is opened again
+    groups: Mapping[str, tuple[ScoreGroup, ...]] = field(default_factory=dict)
     listed: str = ""  # digest of all units before any retries; likewise
 
     def without_named(self, columns: Collection[str]) -> "Pool":

@@ -57,9 +57,8 @@ def plan_source(source: Source, embeddings: Embeddings, content: bool) -> Planne
     try:
         planned = kind.plan(source, embeddings, content)
     except RecipeError as error:
-        if source.paths and not isinstance(
-            error.__context__, OSError
-        ):  # not if a store failed, which would block again
+        # not if a store failed, which would block again
+        if source.paths and not isinstance(error.__context__, OSError):
             with suppress(RecipeError, OSError):
                 hint = suggest(source, FoundFiles.look(source.paths[0], source.storage))
         if hint:

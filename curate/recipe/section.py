@@ -145,9 +145,8 @@ class Section(pydantic.BaseModel):
 def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
     # Pydantic's `use_attribute_docstrings` would read them at every start: a tenth of a second.
     texts = []
-    with suppress(
-        OSError, TypeError, SyntaxError
-    ):  # for example, `create_model` made it, or its text is badly indented
+    # for example, `create_model` made it, or its text is badly indented
+    with suppress(OSError, TypeError, SyntaxError):
         [statement] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
         for field, text in pairwise(statement.body if isinstance(statement, ast.ClassDef) else ()):
             match field, text:
@@ -219,9 +218,8 @@ class BuiltFrom:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         section = self.make()
         schema = handler(TypeAdapter(section).core_schema)
-        if isinstance(section, type) and issubclass(
-            section, Section
-        ):  # pydantic calls the hook only on a field's own type
+        # pydantic calls the hook only on a field's own type
+        if isinstance(section, type) and issubclass(section, Section):
             section.describe(handler.resolve_ref_schema(schema))
         return schema
 

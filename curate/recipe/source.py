@@ -92,9 +92,8 @@ class Source(Section):
         is_path, absolute = info.field_name == "path", info.context or str
         if is_path and (not value or (isinstance(value, tuple) and "" in value)):
             raise ValueError("names no file; accepted: a path, or a list of paths")
-        if isinstance(value, Path) or (
-            is_path and isinstance(value, str)
-        ):  # sections from other packages have such types
+        # sections from other packages have such types
+        if isinstance(value, Path) or (is_path and isinstance(value, str)):
             return (str if is_path else Path)(absolute(str(value)))
         return value
 

@@ -78,9 +78,8 @@ class Checkpoints:
                 data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
                 path = f"{self._store.path(self._folder)}/{file}"
-                with reraised(
-                    RunError, f"{path}: cannot be written", OSError
-                ):  # otherwise it would count as an error of an input
+                # otherwise it would count as an error of an input
+                with reraised(RunError, f"{path}: cannot be written", OSError):
                     if not self._files:
                         begin_files(self._store, self._folder)
                     self._store.write_bytes(f"{self._folder}/{file}", data)

@@ -97,9 +97,8 @@ class BaseUrl:
 
     def join(self, url: str) -> str:
         """Return an absolute URL, or a too long one if the base is too long. Raises ValueError if there is none."""
-        if scheme := _ABSOLUTE.match(
-            url
-        ):  # HTTP:// becomes lower case, as `urljoin` does if the page has the same scheme
+        # HTTP:// becomes lower case, as `urljoin` does if the page has the same scheme
+        if scheme := _ABSOLUTE.match(url):
             return scheme[0].lower() + url[scheme.end() :]
         if self._origin and _SIMPLE_PATH.match(url):
             return self._origin + url

@@ -28,9 +28,8 @@ from curate.recipe.source import Source
 
 FILE_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image", "path")
 _TEXTS = ("caption", "uid", "url", "key", "language")
-_UNSAFE = re.compile(
-    r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL
-)  # beginnings of unsafe names
+# beginnings of unsafe names
+_UNSAFE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 _BATCH = 1 << 14
 
 _COUNTS = """

@@ -240,9 +240,8 @@ def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foot
 @contextmanager
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[Any, pq.FileMetaData]]:
     """Yield the part's file, and its footer, which is cached for the file's row groups."""
-    state = file_state(
-        part.path, source.storage
-    )  # before opening: a newer file's footer must not be cached for an older state
+    # before opening: a newer file's footer must not be cached for an older state
+    state = file_state(part.path, source.storage)
     is_local = os.path.isabs(part.path)
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         yield opened, _footers.get((part.path, state), lambda: read_footer(opened))

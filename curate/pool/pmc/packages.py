@@ -65,9 +65,8 @@ class Package:
         return next((self.names[name] for name in whole if name in self.names), None)
 
 
-_Files = tuple[
-    dict[str, int], Callable[[str], bytes]
-]  # sizes of an article's files by name, and a function that reads one
+# sizes of an article's files by name, and a function that reads one
+_Files = tuple[dict[str, int], Callable[[str], bytes]]
 
 
 def parse_name(path: str) -> tuple[str, int] | None:
