@@ -49,9 +49,8 @@ class Unit:
     reuse_index: int | None = None  # the index of the unit with the same key in the run to reuse, if it has one
     reuse_chunk: Chunk | None = None  # the chunk that contains it there
     chunk: Chunk | None = None  # the chunk that contains it in this run's folder, if it is published
-    last: int | None = (
-        None  # for a chunk in a finished run, which readers treat as one unit: the index of its last unit
-    )
+    # for a chunk in a finished run, which readers treat as one unit: the index of its last unit
+    last: int | None = None
     moved: tuple[str, str] | None = None  # the folder for its files, and their folder in the run to reuse
 
     @property

@@ -32,10 +32,8 @@ _TEXT, _BINARY = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null
 _FITTING: dict[str, tuple[Any, ...]] = {"image": _BINARY} | dict.fromkeys(("caption", "file"), _TEXT + _BINARY)
 _FITTING |= dict.fromkeys(("width", "height"), (pa.types.is_integer, pa.types.is_floating))
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
-_DECIDED = (
-    "probability",
-    "draw",
-)  # columns of another run of curate, which this run computes itself; not scores by default
+# columns of another run of curate, which this run computes itself; not scores by default
+_DECIDED = "probability", "draw"
 
 
 class Columns(Section):

@@ -215,9 +215,7 @@ class Balance(Section):
             raise ValueError("`counts` are for metadata entries, but `of` replaces entries by a column; leave one out")
         by_language = self.scheme == "per_language"
         if by_language and self.of is not None:
-            raise ValueError(
-                "`per_language` uses the languages of entries, but `of` replaces entries by a column; leave one out"
-            )
+            raise ValueError("`per_language` needs languages of entries, but `of` replaces entries; leave one out")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
             accepted = f"a number, or with scheme: per_language numbers, one of {self.language} (balance.language)"
             raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")

@@ -113,9 +113,8 @@ class Job:
             _log.warning("%s: the job has ended", self.engine)
             return
         reason = one_line(errors[0], 300) if errors else "no answer in time"
-        _log.error(
-            "%s: the job may still be running: %s%s", self.engine, reason, f"; see {self.logs}" if self.logs else ""
-        )
+        see = f"; see {self.logs}" if self.logs else ""
+        _log.error("%s: the job may still be running: %s%s", self.engine, reason, see)
 
 
 class Submission:

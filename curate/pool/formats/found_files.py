@@ -133,9 +133,8 @@ def name_columns(
     sizes = {name: sum(map(len, values)) for name, values in texts.items() if not any(map(is_url, values[:1]))}
     others = [name for name in sizes if name not in roles.values()]
     caption = usual["caption"] or max(others, key=sizes.__getitem__, default=None)
-    alike = {
-        name.lower() for name in texts if name != by_lower[name.lower()]
-    }  # names that differ only in case are ambiguous
+    # names that differ only in case are ambiguous
+    alike = {name.lower() for name in texts if name != by_lower[name.lower()]}
     named = {role: column for role, column in {"caption": caption, **roles}.items() if column}
     named = {role: column for role, column in named.items() if column != usual[role] or column.lower() in alike}
     return named if caption else None

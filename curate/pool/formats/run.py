@@ -245,10 +245,8 @@ def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource
 
 
 def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[interface.Batch]:
-    name, alone = (
-        sidecar(_name_of(part.path)),
-        replace(part, listing_fingerprint=""),
-    )  # all samples that it lists are in the tar
+    # all samples that it lists are in the tar
+    name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")
     try:
         stored = seen_names(run.store.schema(name).names, run.names)
         wanted = dict.fromkeys(stored[column] for column in ("key", "language", *scores.names) if column in stored)

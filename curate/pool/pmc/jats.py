@@ -22,9 +22,8 @@ MAX_XML = 1 << 26  # bytes
 _MAX_GRAPHICS = 4096  # in all figures of an article
 _MAX_CONTEXT, _MAX_PARAGRAPHS = 1 << 15, 256  # characters and number of the paragraphs that mention a figure
 _MAX_BOLD = 1000  # bold texts per caption
-_MAX_TEXT = (
-    10_000  # characters, for example in a title; captions may be twice as long, so that too long ones are noticed
-)
+# characters, for example in a title; captions may be twice as long, so that too long ones are noticed
+_MAX_TEXT = 10_000
 _MAX_WORD = 500  # in an id or a name
 _OWNERS = {
     "fig", "fig-group", "caption", "table-wrap", "disp-formula", "inline-formula", "chem-struct-wrap", "boxed-text",
@@ -34,13 +33,8 @@ _OWNERS = {
 _FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "supplementary-material", "tex-math"})
 _NOT_CAPTION = frozenset({"title", "label", "tex-math", "fig", "fig-group"})  # figures may be in each other's captions
 _BLOCKS = {"p", "title", "sec", "break", "list", "list-item", "label", "disp-formula", "disp-quote", "tr", "td", "th"}
-_PUBLISHED = {
-    "epub": 0,
-    "pub electronic": 0,
-    "collection": 2,
-    "pmc-release": 3,
-    "nihms-submitted": 3,
-}  # order of preference; others: 1
+# order of preference; others: 1
+_PUBLISHED = {"epub": 0, "pub electronic": 0, "collection": 2, "pmc-release": 3, "nihms-submitted": 3}
 _MONTHS = {name[:3].lower(): number for number, name in enumerate(month_name)}
 _CC = re.compile(r"creativecommons\.org/(?:licen[sc]es/(by(?:-nc)?(?:-(?:sa|nd))?)\b|publicdomain/(zero|mark))", re.I)
 _CC_WORDS = re.compile(
