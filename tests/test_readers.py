@@ -1,6 +1,5 @@
-"""What others read of a run: webdataset, open_clip's training loader, Hugging Face datasets, DataComp, img2dataset."""
+"""Other tools read a run: webdataset, open_clip's training loader, Hugging Face datasets, DataComp, img2dataset."""
 
-import io
 import json
 import math
 import shutil
@@ -17,7 +16,7 @@ from PIL import Image
 
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
-from tests.kit import add_member, recipe_of, run_local
+from tests.kit import add_member, encode, recipe_of, run_local
 
 pytestmark = pytest.mark.thorough
 
@@ -25,13 +24,11 @@ open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_t
 
 
 def image(number, form):
-    file = io.BytesIO()
-    Image.new("RGB", (24 + number % 5, 20), (number * 5 % 256, number % 256, 99)).save(file, form)
-    return file.getvalue()
+    return encode(Image.new("RGB", (24 + number % 5, 20), (number * 5 % 256, number % 256, 99)), form)
 
 
 def members_of(number, odd):
-    """The members of a sample: as img2dataset leaves them, or as one of several other tools does."""
+    """A sample's members as img2dataset writes them, or as several other tools do."""
     caption = f"picture nº {number}, “quoted” 写真\n second line"
     fields = {"url": f"http://x/{number}", "width": 20 + number, "tags": [str(number)]}
     text = caption.encode()
@@ -47,7 +44,7 @@ def members_of(number, odd):
 
 
 def write_pool(folder, odd):
-    """Three tars of 20 samples; all alike, or most of them odd from the second tar on."""
+    """Three tars of 20 samples; with `odd`, most samples from the second tar on are odd."""
     folder.mkdir()
     paths = []
     for shard in range(3):
@@ -64,7 +61,7 @@ Captions = dict[str, str]
 
 
 def curated(folder, odd):
-    """A run that drops a tenth of the pool, into shards of 16, and the captions that it holds, by name."""
+    """A run that drops a tenth of the pool, with shards of 16, and the kept captions by name."""
     recipe = recipe_of(
         write_pool(folder / "pool", odd), rules={"tenth": "key[-1] <> '4'"}, output={"rows_per_shard": 16}
     )
@@ -166,7 +163,7 @@ def test_open_clips_evaluation_loader_gives_every_sample(odd):
 
 # ---------------------------------------------------------------- Hugging Face
 def hugging_face(monkeypatch):
-    """The library, which is not to ask the Hub."""
+    """The library, without access to the Hub."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return datasets
@@ -193,7 +190,7 @@ def test_hugging_face_reads_every_sample(plain, streaming, tmp_path, monkeypatch
 
 
 def test_hugging_face_reads_every_caption_of_mixed_shards(odd, tmp_path, monkeypatch):
-    """Its columns are those of the first five samples: images with another suffix than theirs are not among them."""
+    """Its columns come from the first five samples: images with other suffixes are left out."""
     ran, captions = odd
     rows = list(load(ran, True, tmp_path, monkeypatch))
     assert {row["__key__"]: row["txt"] for row in rows} == captions
@@ -201,7 +198,7 @@ def test_hugging_face_reads_every_caption_of_mixed_shards(odd, tmp_path, monkeyp
 
 
 def test_hugging_face_reads_the_folder_by_its_card(odd, tmp_path, monkeypatch):
-    """The card says which files are samples, and all columns: no image is missed, and no table is taken for samples."""
+    """The card lists the sample files and all columns: no image is missing, and no table counts as samples."""
     datasets = hugging_face(monkeypatch)
     ran, captions = odd
     found = datasets.load_dataset(str(ran.folder), cache_dir=str(tmp_path))
@@ -213,7 +210,7 @@ def test_hugging_face_reads_the_folder_by_its_card(odd, tmp_path, monkeypatch):
 
 
 def test_hugging_face_reads_numbers_as_they_are(tmp_path, monkeypatch):
-    """Floats to their last bit, NaN, and large integers; the type `json` rounds to ten digits, and has null for NaN."""
+    """Floats to their last bit, NaN, and large integers; the type `json` rounds to ten digits, and turns NaN into null."""
     datasets = hugging_face(monkeypatch)
     floats = [0.1 + 0.2, 1e-7, math.nan, math.inf, 1 / 3, 5e-324, 1e300, None]
     large = [2**63 - 1, -(2**63), 2**53 + 1, 0, 7, 8, 9, 10]
@@ -243,7 +240,7 @@ def test_hugging_face_reads_numbers_as_they_are(tmp_path, monkeypatch):
 
 
 def test_hugging_face_reads_what_is_there_now(odd, tmp_path, monkeypatch):
-    """Its cache tells folders of one name, and a run before and after forgetting, apart by the card's version."""
+    """The card's version separates folders of one name in its cache, and a run before and after forgetting."""
     datasets = hugging_face(monkeypatch)
     ran, captions = odd
     folder = shutil.copytree(ran.folder, tmp_path / "run")
@@ -260,7 +257,7 @@ U16 = np.dtype("u8,u8")
 
 
 def copies(subset, uids):
-    """How often each uid is listed, found as DataComp's resharder does: between the two ends of a binary search."""
+    """How often each uid is listed, found as in DataComp's resharder: by binary search from both sides."""
     keys = [np.array([divmod(int(uid, 16), 2**64)], U16) for uid in uids]
     return [int((np.searchsorted(subset, k, "right") - np.searchsorted(subset, k, "left"))[0]) for k in keys]
 
@@ -277,7 +274,7 @@ def test_the_subset_file_is_datacomps(odd):
 
 # ---------------------------------------------------------------- img2dataset
 def test_sidecars_read_as_img2datasets(odd):
-    """As its users do: successes of all sidecars, keys of which name members of the tar beside it."""
+    """As its users do: the successes of all sidecars, whose keys name members of the tar."""
     ran, captions = odd
     frames = []
     for path in sorted(ran.folder.glob("shards/*.parquet")):
@@ -293,7 +290,7 @@ def test_sidecars_read_as_img2datasets(odd):
 
 
 def test_curated_parquet_is_a_url_list_for_img2dataset(tmp_path):
-    """As its reader of `--input_format parquet` does: the columns that are asked for, by file, in row order."""
+    """As its reader for `--input_format parquet` does: requested columns, by file, in row order."""
     table = pa.table(
         {
             "URL": [f"http://x/{i}.jpg" for i in range(40)],

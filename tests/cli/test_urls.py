@@ -1,4 +1,4 @@
-"""What commands say of lists of URLs: how many there are, what downloading them takes, and how it went."""
+"""Commands on lists of URLs: counts, estimates for the download, and progress."""
 
 import re
 import sys
@@ -34,7 +34,7 @@ def web():
 
 @pytest.fixture(scope="module")
 def recipe(web, tmp_path_factory):
-    """Of ten URLs one is gone, and another is none."""
+    """One in ten URLs is gone, and another gives no image."""
     folder = tmp_path_factory.mktemp("urls")
     kinds = {0: "gone/{}", 1: "text/{}"}
     urls = [web.url(kinds.get(i % 10, "image/{}").format(i), i % 4) for i in range(ROWS)]
@@ -90,7 +90,7 @@ def test_a_plan_a_run_and_a_plan_after_it(cli, recipe, web):
 
 
 def test_the_first_recipe_runs(cli, recipe, web, tmp_path):
-    """Over a list, as its comment says."""
+    """On a list, as its comment says."""
     out = tmp_path / "urls.yaml"
     assert cli("init", "urls", "--out", str(out)).status == 0
     text = out.read_text().replace("    from: text-run ", f"    path: {recipe.parent}/list.parquet #")
@@ -147,7 +147,7 @@ def test_rates_are_of_the_run_alone(tmp_path):
 
 
 def test_progress_of_downloads(tmp_path, capsys):
-    """In plain lines, and on a terminal."""
+    """Plain lines, without a terminal."""
     folder = RunStore(str(tmp_path))
     facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
     with show_progress(folder, 7, 40):
@@ -160,7 +160,7 @@ def test_progress_of_downloads(tmp_path, capsys):
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_the_last_line_has_all_downloads(tmp_path, finished, capsys, monkeypatch):
-    """Though they were looked at just before; a finished run says so in run.json alone."""
+    """Even right after a refresh; a finished run has them only in run.json."""
     monkeypatch.setattr("curate.cli.progress._BETWEEN", 1000.0)
     folder = RunStore(str(tmp_path))
     facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 4})
@@ -190,10 +190,3 @@ def test_progress_of_downloads_on_a_terminal(tmp_path, monkeypatch):
         and "60.0% downloaded" in terminal.getvalue()
         and "dns 40.0%" in terminal.getvalue()
     )
-
-
-def test_a_log_of_a_store(tmp_path):
-    folder = RunStore(f"memory://{tmp_path}/run")
-    facts = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 4})
-    log_download(folder, "000000000000001", facts)
-    assert read_downloads(folder)[0] == facts

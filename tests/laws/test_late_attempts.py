@@ -48,8 +48,8 @@ from tests import kit
 from tests.kit import llm_server as servers
 from tests.kit.llm_server import FaultServer
 from tests.kit.web import Web, running
-from tests.laws.test_urls import recipe as urls_recipe
-from tests.laws.test_urls import write_list
+from tests.pool.urls.lists import recipe as urls_recipe
+from tests.pool.urls.lists import write_list
 
 pytestmark = pytest.mark.thorough
 

@@ -1,4 +1,4 @@
-"""`--retry`: what may come on another attempt is tried again, what came before is left alone, and nothing is lost or doubled."""
+"""`--retry` retries URLs that may succeed, leaves earlier successes alone, and loses or doubles nothing."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from tests.kit import Ran, encode, forked, picture, run_beam, run_local, write_m
 from tests.kit.web import Web, running
 from tests.kit.written_runs import run_query
 from tests.laws.test_resume import states_of
-from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
+from tests.pool.urls.lists import HOSTS, NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 
@@ -49,7 +49,7 @@ def web():
 
 @pytest.fixture(scope="module", autouse=True)
 def short_memory():
-    """Hosts that did not answer are asked by the next run, as if it were a process of its own."""
+    """The next run asks failing hosts again, like a new process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
@@ -60,7 +60,7 @@ def urls_of(web):
 
 
 def wanted_on(day):
-    """The status of each URL that was tried on each day until this one."""
+    """The status of each URL after trying it on each day until this one."""
     days = [list(KINDS.values())[i % len(KINDS)] for i in range(URLS)]
     never = ["http_404" if "404" in list(KINDS)[i % len(KINDS)] else "http_500" for i in range(URLS)]
     return [
@@ -74,7 +74,7 @@ SECTIONS = {"max_failed": 1.0, "rules": {"wide": "width > 100", "words": "words 
 
 @dataclass
 class Days:
-    """A run that was finished, and tried again twice."""
+    """A finished run that was retried twice."""
 
     recipe: Any
     folder: Path
@@ -211,7 +211,7 @@ def test_models_see_what_is_new_alone(web, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- kills, damage and forgetting
 @pytest.fixture(scope="module")
 def small(web, tmp_path_factory):
-    """A recipe, its run on a day when half is not there yet, and the same tried again on the next."""
+    """A recipe, its run on a day when half the images are missing, and its retry on the next day."""
     folder = tmp_path_factory.mktemp("small")
     urls = [web.url(("image/{}" if i % 2 else "later/1/{}").format(i)) for i in range(12)]
     one = recipe(write_list(folder / "list.parquet", urls), {"number_sample_per_shard": 4})
@@ -223,7 +223,7 @@ def small(web, tmp_path_factory):
 
 
 def rows_of(ran):
-    """What is known of each row but when it came."""
+    """Everything about each row except the time."""
     return sorted(ran.table("samples").drop_columns(["error"]).to_pylist(), key=lambda row: (row["unit"], row["row"]))
 
 
@@ -245,7 +245,7 @@ def test_a_kill_before_each_kind_of_file_of_a_retry(small, tmp_path):
 
 
 def test_without_the_record_the_rows_are_those_of_the_first_round(small, web, tmp_path):
-    """And another --retry finds what came in the shards."""
+    """Another --retry then finds the images in the shards."""
     one, before, after = small
     shutil.copytree(after.folder, tmp_path / "run")
     (tmp_path / "run/retries.parquet").unlink()
@@ -257,7 +257,7 @@ def test_without_the_record_the_rows_are_those_of_the_first_round(small, web, tm
 
 
 def test_lost_shards_come_again_and_no_row_is_there_twice(small, web, tmp_path):
-    """Though what did not come at first comes with them now."""
+    """Even if they now contain images that were missing at first."""
     one, _, after = small
     shutil.copytree(after.folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/pool")
@@ -301,7 +301,7 @@ def test_forgetting_reaches_what_came_later(small, web, tmp_path):
 
 @pytest.mark.slow
 def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web, tmp_path):
-    """Units of several shards, so many that their tables lie in chunks; of some all rows are tried again."""
+    """Units of several shards, so many that their tables are in chunks; in some units all rows are retried."""
     urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(URLS)]
     urls += [f"{url}?{i}" for i, url in enumerate(web.url("status/404/1") for _ in range(200))]
     one = recipe(write_list(tmp_path / "list.parquet", urls), {"number_sample_per_shard": 2})

@@ -1,4 +1,4 @@
-"""Hostile pages: values of any type in a WAT, records damaged anywhere, and what costs more than its size says."""
+"""Hostile pages: values of any type in a WAT, damaged records, and pages that cost more than their size suggests."""
 
 import itertools
 import json
@@ -22,34 +22,10 @@ from tests.kit.crawls import Site, draw_sites, image, info, pack, warc_records, 
 
 KIND = CommonCrawlInput()
 ANY = [
-    *(
-        None,
-        True,
-        0,
-        -1,
-        1.5,
-        10**400,
-        "",
-        "x",
-        "7" * 400,
-        "٣",
-        "²",
-        "\ud800",
-        "\0",
-        "http://[",
-        "data:",
-        "noai",
-        [],
-        {},
-    ),
-    *([None], ["\0", 3, None, {}, "noai"], [[["path"]]], {"": None}, {"url": "u", "path": "IMG@/src", "alt": "q"}),
-    *(
-        [{"path": "IMG@/src", "url": "u", "alt": "q"}],
-        {"path": []},
-        "99999-01-01T00:00:00Z",
-        "9999-12-31T23:59:59-23:59",
-    ),
-]
+    None, True, 0, -1, 1.5, 10**400, "", "x", "7" * 400, "٣", "²", "\ud800", "\0", "http://[", "data:", "noai", [], {},
+    [None], ["\0", 3, None, {}, "noai"], [[["path"]]], {"": None}, {"url": "u", "path": "IMG@/src", "alt": "q"},
+    [{"path": "IMG@/src", "url": "u", "alt": "q"}], {"path": []}, "99999-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59",
+]  # fmt: skip
 HEAD = {
     "Base": "/b/",
     "Title": "T",
@@ -62,7 +38,7 @@ SITE = Site(
 
 
 def _read(path):
-    """Return captions of the rows of a file, each of which is read again, and what was lost."""
+    """Return the captions in a file, after reading each row again, and the reports of lost spans."""
     name = {"name": "cc", "format": "commoncrawl", "path": str(path), "texts": "alt+title"}
     source = CrawlSource.model_validate(name)
     captions, lost = [], []
@@ -105,7 +81,7 @@ def _about(document):
 
 @pytest.mark.thorough
 def test_any_value_may_be_of_any_type(tmp_path):
-    """Each value of a page and of its metadata, replaced by each of any type: all other pages have their rows."""
+    """Replace each value of a page and its metadata by a value of each type: all other pages keep their rows."""
     _, response, metadata = (json.loads(record.partition(b"\r\n\r\n")[2]) for record in wat_records(SITE, 2))
     records = [info("x")]
     for path in _paths(response):
@@ -128,7 +104,7 @@ def test_any_value_may_be_of_any_type(tmp_path):
 @pytest.mark.thorough
 @pytest.mark.parametrize("of", ["wat", "warc"])
 def test_bytes_may_be_damaged_anywhere(tmp_path, of):
-    """Of files that are changed, cut or repeated at any byte, rows before the damage are there, or it is told."""
+    """In files that are changed, cut, or repeated at any byte, rows before the damage remain, or the loss is reported."""
     site = Site(
         "http://h.example/", [image("a.jpg", "x")], html=b"<p><picture><source srcset=b><img src=a alt=x></picture>"
     )
@@ -161,7 +137,7 @@ def test_bytes_may_be_damaged_anywhere(tmp_path, of):
 
 @pytest.mark.parametrize("first", ["members", "whole"])
 def test_a_member_of_several_records_is_told(tmp_path, first):
-    """A file that is packed as a whole is refused, and where it lies behind one of members, it is lost."""
+    """A file compressed as a whole is refused; after members with one record each, it is lost."""
     records = [info("x"), *wat_records(Site("http://h.example/", [image("a.jpg", "x")]), 1)]
     for how in dict.fromkeys((first, "whole")):
         pack(tmp_path / how, records, how)
@@ -180,7 +156,7 @@ def test_a_member_of_several_records_is_told(tmp_path, first):
     "kinds", [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
 )
 def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
-    """A file may begin and end with records of any type, as those of wget, and texts of Common Crawl (WET)."""
+    """A file may begin and end with records of any type, such as wget's, and Common Crawl's texts (WET)."""
     (_, response, _), page = warc_records(Site("http://h.example/", html=b"<img src=a alt=x>"), 1), b"x: y\r\n"
     other = b"WARC/1.0\r\nWARC-Type: %b\r\nContent-Length: 6\r\n\r\n%b\r\n\r\n"
     records = [response if kind == "response" else other % (kind.encode(), page) for kind in kinds]
@@ -200,7 +176,7 @@ def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
     ],
 )
 def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path, damage):
-    """The type that a record states may be what is damaged."""
+    """The damage may be in the record's stated type."""
     request, response, metadata = wat_records(SITE, 2)
     damaged = _about(damage(response.partition(b"\r\n\r\n")[2][:-4]))
     last = wat_records(Site("http://last.example/", [image("c.jpg", "last")]), 3)
@@ -219,7 +195,7 @@ def test_candidates_take_time_by_their_length(text):
 
 
 def test_pages_of_many_images_and_long_values(tmp_path, monkeypatch):
-    """What a page states once is not as long for each of its links; and its links are of several batches."""
+    """Long texts about a page are cut for each of its links; its links fill several batches."""
     monkeypatch.setattr(crawl, "_BATCH_ROWS", 300)
     html = b"<title>" + b"t" * 1_000_000 + b"</title><base href='" + b"a/" * 500_000 + b"'>"
     html += b"".join(b"<img src=/%d alt=x><img src=%d alt=x>" % (n, n) for n in range(2000))
@@ -245,7 +221,7 @@ def test_pages_of_many_images_and_long_values(tmp_path, monkeypatch):
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["attributes", "forms"])
 def test_a_page_does_not_take_the_square_of_its_size(tmp_path, monkeypatch, kind):
-    """Twice the page takes hardly more than twice the CPU, of all processes; it is lost, and what follows is not."""
+    """A page twice as large takes at most about twice the CPU time; it is lost, but the next page is not."""
     monkeypatch.setattr(html, "MAX_SECONDS", 1)
 
     def seconds(size):
@@ -284,7 +260,7 @@ def test_charsets_are_those_of_html(tmp_path, charset):
 
 @pytest.mark.thorough
 def test_damage_at_the_border_of_a_span_is_told_once(tmp_path):
-    """Spans with borders around a damaged, cut or missing place tell together what the whole file tells."""
+    """Spans with borders around damage report together what the whole file reports."""
     records = [info("x"), *(record for n, site in enumerate(draw_sites(60)) for record in wat_records(site, n))]
     path, chance = tmp_path / "a.wat.gz", random.Random(2)
     offsets = pack(path, records)

@@ -1,4 +1,4 @@
-"""Runs over folders of images: as the same pool in tars has them, wherever captions come from; a verdict for each file."""
+"""Folders of images give the same results as tars with the same pool, with captions from anywhere."""
 
 import csv
 import hashlib
@@ -26,21 +26,7 @@ from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.kit import (
-    Sample,
-    conserved,
-    encode,
-    loads,
-    make_samples,
-    measure,
-    picture,
-    recipe_of,
-    run_beam,
-    run_local,
-    shuffled,
-    watch_measuring,
-    write_tar,
-)
+from tests import kit
 from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.store_proxy import store_proxy
 from tests.kit.written_runs import run_query
@@ -50,11 +36,13 @@ DEDUP = {"by": ["uid", "sha256"]}
 
 
 def recipe(path, form="files", **more):
-    return recipe_of(path if isinstance(path, list) else str(path), form, **{"output": {"rows_per_shard": 20}, **more})
+    return kit.recipe_of(
+        path if isinstance(path, list) else str(path), form, **{"output": {"rows_per_shard": 20}, **more}
+    )
 
 
 def in_folders(samples):
-    """Samples with an image and a caption, in two folders, without fields that only a json has, sorted."""
+    """Samples with image and caption, in two folders, sorted, without fields that only a json has."""
     whole = [s for s in samples if s.image is not None and s.caption is not None]
     moved = [replace(s, key=f"{'ab'[i % 2]}/{s.key}", url=None, uid=None) for i, s in enumerate(whole)]
     return sorted(moved, key=lambda s: f"{s.key}.{s.suffix}")  # of equal rows the first one stays
@@ -95,7 +83,7 @@ def outcomes(run):
 
 
 def samples_of(run):
-    """The members of each published sample by its uid, without the names that a table or a tar has for it."""
+    """Each published sample's members by uid, without names that only a table or a tar has."""
     found = {}
     for name, data in run.members:
         key, _, suffix = name.partition(".")
@@ -109,17 +97,17 @@ def samples_of(run):
 
 
 def as_tar(folder, samples, fields):
-    """The same pool in a tar."""
+    """A run over the same pool in a tar."""
     stripped = samples if fields else [replace(s, fields={}) for s in samples]
     folder.mkdir()
-    path = write_tar(folder / "pool.tar", stripped)
+    path = kit.write_tar(folder / "pool.tar", stripped)
     source = {"columns": {"number": "int"}} if fields else {}
     rules = RULES if fields else {"short": RULES["short"]}
-    return run_local(recipe(path, "webdataset", source=source, rules=rules, dedup=DEDUP), folder / "run")
+    return kit.run_local(recipe(path, "webdataset", source=source, rules=rules, dedup=DEDUP), folder / "run")
 
 
 def same(run, tars):
-    conserved(run)
+    kit.conserved(run)
     assert run.kept == tars.kept
     assert outcomes(run) == outcomes(tars)
     assert samples_of(run) == samples_of(tars)
@@ -132,7 +120,7 @@ def same(run, tars):
 )
 @pytest.mark.parametrize("place", ["beside", "metadata"])
 def test_captions_of_a_table(tmp_path, write, place):
-    samples = in_folders(make_samples(60))
+    samples = in_folders(kit.make_samples(60))
     pool, (put, suffix) = write_images(tmp_path / "pool", samples), write
     if place == "beside":
         source = {"table": str(put(tmp_path / f"captions.{suffix}", rows_of(samples, "pool/")))}
@@ -141,25 +129,33 @@ def test_captions_of_a_table(tmp_path, write, place):
         for folder in "ab":
             of_folder = [replace(s, key=s.key[2:]) for s in samples if s.key.startswith(folder)]
             put(pool / folder / f"metadata.{suffix}", rows_of(of_folder))
-    run = run_local(recipe(pool, source=source, rules=RULES, dedup=DEDUP), tmp_path / "run")
+    run = kit.run_local(recipe(pool, source=source, rules=RULES, dedup=DEDUP), tmp_path / "run")
     same(run, as_tar(tmp_path / "tars", samples, fields=True))
 
 
 def test_captions_beside_images(tmp_path):
-    samples = in_folders(make_samples(60))
+    samples = in_folders(kit.make_samples(60))
     pool = write_images(tmp_path / "pool", samples)
     for s in samples:
         (pool / f"{s.key}.txt").write_text(s.caption or "")
-    run = run_local(recipe(pool, rules={"short": RULES["short"]}, dedup=DEDUP), tmp_path / "run")
+    run = kit.run_local(recipe(pool, rules={"short": RULES["short"]}, dedup=DEDUP), tmp_path / "run")
     same(run, as_tar(tmp_path / "tars", samples, fields=False))
 
 
 def pictures(names, folder):
-    """A folder of images, of which no two are alike."""
+    """A folder of distinct images."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         number = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-        (folder / name).write_bytes(encode(picture(number), "PNG" if name.endswith("png") else "JPEG"))
+        (folder / name).write_bytes(kit.encode(kit.picture(number), "PNG" if name.endswith("png") else "JPEG"))
+    return folder
+
+
+def pair(folder):
+    """A folder of two images, a.jpg and b.jpg, with captions beside them."""
+    for name in "ab":
+        pictures([f"{name}.jpg"], folder)
+        (folder / f"{name}.txt").write_text(f"a picture, {name}")
     return folder
 
 
@@ -180,20 +176,20 @@ def test_names_of_a_table_reach_no_file_outside(tmp_path):
     rows = captioned(names)
     rows[2]["caption"] = "the same picture again"
     write_csv(pool / "captions.csv", rows)
-    run = run_local(recipe(pool, source={"table": str(pool / "captions.csv")}), tmp_path / "run")
-    conserved(run)
+    run = kit.run_local(recipe(pool, source={"table": str(pool / "captions.csv")}), tmp_path / "run")
+    kit.conserved(run)
     expected = {"lost": "no_image", "": "no_image", "alone": "no_caption"}
     assert run.counts == {"kept": 4, "failed": 12}
     assert {key: reason for key, (reason, _) in failures(run).items() if reason != "unsafe_path"} == expected
     assert [reason for reason, _ in failures(run).values()].count("unsafe_path") == len(unsafe)
     assert {row["shard"] for row in run.table("failures").to_pylist()} == {str(pool)}
-    assert {*loads(run)} == {"sub/b", "sub/plain", *run.table("samples")["uid"].to_pylist()} - {None} - {
+    assert {*kit.loads(run)} == {"sub/b", "sub/plain", *run.table("samples")["uid"].to_pylist()} - {None} - {
         uid for uid, key in zip(*run.table("samples", ["uid", "key"]).to_pydict().values(), strict=True) if key != "a"
     }  # fmt: skip
 
 
 def test_links_pipes_and_folders(tmp_path):
-    """Each that is named as an image has its verdict; links within the folder are images, whose folder may be one too."""
+    """Each name of an image has an outcome; links within the folder are images, also in linked folders."""
     pool = pictures(["a.jpg", "sub/b.jpg"], tmp_path / "pool")
     outside = pictures(["c.jpg", "more/d.jpg"], tmp_path / "outside")
     (pool / "inner.jpg").symlink_to("sub/b.jpg")
@@ -215,8 +211,8 @@ def test_links_pipes_and_folders(tmp_path):
     (pool / "notes.json").write_text("{}")
     (pool / "LICENSE").write_text("free")
     (tmp_path / "linked").symlink_to(pool)
-    run = run_local(recipe(tmp_path / "linked"), tmp_path / "run")
-    conserved(run)
+    run = kit.run_local(recipe(tmp_path / "linked"), tmp_path / "run")
+    kit.conserved(run)
     unreadable, unsafe = "unreadable_file", "unsafe_path"
     assert {key: reason for key, (reason, _) in failures(run).items()} == {
         "out": unsafe, "away/": unsafe, "g": unsafe, "\\udcff": unsafe, "x::y": unsafe, "h": "no_caption",
@@ -224,7 +220,7 @@ def test_links_pipes_and_folders(tmp_path):
     }  # fmt: skip
     text = next(row[4] for row in run_query(str(run.folder), "failures", {}).rows if row[1] == unsafe)
     assert "absolute, a URL, has `..` or `::`" in text
-    assert {*loads(run)} == {"a", "sub/b", "inner"} | {name for name in loads(run) if len(name) == 32}
+    assert {*kit.loads(run)} == {"a", "sub/b", "inner"} | {name for name in kit.loads(run) if len(name) == 32}
     assert run.counts == {"kept": 4, "failed": 10}
     links = {row[1]: row[2] for row in run_query(str(run.folder), "links", {}).rows}
     assert links == {"row": 14, ".json": 1, ".other": 1}
@@ -234,10 +230,10 @@ def test_one_name_with_two_suffixes_is_two_samples(tmp_path):
     pool = pictures(["a.jpg", "a.png", "b.2024.JPG"], tmp_path / "pool")
     (pool / "a.txt").write_bytes(b"\xef\xbb\xbfa picture\r\n")
     (pool / "b.2024.txt").write_text("another")
-    run = run_local(recipe(pool), tmp_path / "run")
-    conserved(run)
+    run = kit.run_local(recipe(pool), tmp_path / "run")
+    kit.conserved(run)
     uids = dict(zip(run.table("samples")["shard"].to_pylist(), run.table("samples")["uid"].to_pylist(), strict=True))
-    assert {key: {*members} for key, members in loads(run).items()} == {
+    assert {key: {*members} for key, members in kit.loads(run).items()} == {
         uids[str(pool / "a.jpg")]: {"jpg", "txt", "json"},
         uids[str(pool / "a.png")]: {"png", "txt", "json"},
         uids[str(pool / "b.2024.JPG")]: {"jpg", "txt", "json"},
@@ -259,31 +255,29 @@ def test_a_glob_names_images_alone(tmp_path):
     for name in names:
         (pool / name).with_suffix(".txt").write_text(f"a picture, {name}")
     found = {
-        path: sorted(outcomes(run_local(recipe(pool / path), tmp_path / str(n))))
+        path: sorted(outcomes(kit.run_local(recipe(pool / path), tmp_path / str(n))))
         for n, path in enumerate(["*/*.jpg", "**/*.jpg", "a/[12].*", "b [x]"])
     }
     assert found == {
-        "*/*.jpg": ["a/1", "b [x]/4"],
-        "**/*.jpg": ["a/1", "a/deep/3", "b [x]/4"],
-        "a/[12].*": ["1", "2"],
+        "*/*.jpg": ["a/1", "b [x]/4"], "**/*.jpg": ["a/1", "a/deep/3", "b [x]/4"], "a/[12].*": ["1", "2"],
         "b [x]": ["4"],
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.thorough
 def test_order_and_place_of_rows_change_nothing(tmp_path):
-    """Not the order of a table, in how many files it is, how folders are listed, or whether a table is beside them."""
-    samples = in_folders(make_samples(40))
+    """Neither the order of rows, the number of tables, the order of listings, nor a table in the folder matters."""
+    samples = in_folders(kit.make_samples(40))
     rows, found = rows_of(samples), []
-    for n, order in enumerate((rows, shuffled(rows, 1), shuffled(rows, 2))):
-        pool = write_images(tmp_path / str(n) / "pool", shuffled(samples, n))
+    for n, order in enumerate((rows, kit.shuffled(rows, 1), kit.shuffled(rows, 2))):
+        pool = write_images(tmp_path / str(n) / "pool", kit.shuffled(samples, n))
         if n < 2:
             table = str(write_csv((pool if n else tmp_path) / f"{n}.csv", order))
         else:
             write_jsonl(tmp_path / "1.jsonl", order[::2])
             write_parquet(tmp_path / "2.parquet", order[1::2])
             table = [str(tmp_path / "1.jsonl"), str(tmp_path / "2.parquet")]
-        run = run_local(recipe(pool, source={"table": table}, rules=RULES, dedup=DEDUP), tmp_path / str(n) / "run")
+        run = kit.run_local(recipe(pool, source={"table": table}, rules=RULES, dedup=DEDUP), tmp_path / str(n) / "run")
         found.append((run.kept, run.verdicts, sorted(run.members)))
     assert found[0] == found[1] == found[2]
 
@@ -291,7 +285,7 @@ def test_order_and_place_of_rows_change_nothing(tmp_path):
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["beside", "table"])
 def test_a_file_more_costs_the_units_near_it(tmp_path, monkeypatch, kind):
-    """Added at the end, in the middle, or changed: all other units are reused; all are where the folder has moved."""
+    """Added at the end, in the middle, or changed: other units are reused, also after the folder has moved."""
     names = [f"{n:04d}.jpg" for n in range(0, 300, 2)]
     pool = pictures(names, tmp_path / "pool")
     monkeypatch.setattr(parts, "PART_BYTES", (1 << 18, 1 << 18))
@@ -302,9 +296,9 @@ def test_a_file_more_costs_the_units_near_it(tmp_path, monkeypatch, kind):
             if not (text := (pool / row["file_name"]).with_suffix(".txt")).exists():
                 text.write_text(row["caption"])
         with monkeypatch.context() as patched:
-            seen = watch_measuring(patched)
-            ran = run_local(recipe(pool, source=source), tmp_path / out, reuse and tmp_path / reuse)
-        conserved(ran)
+            seen = kit.watch_measuring(patched)
+            ran = kit.run_local(recipe(pool, source=source), tmp_path / out, reuse and tmp_path / reuse)
+        kit.conserved(ran)
         assert ran.counts == {"kept": len(names)}
         assert {Path(shard).parent for shard in ran.table("samples")["shard"].to_pylist()} == {pool}
         return ran, seen
@@ -316,7 +310,7 @@ def test_a_file_more_costs_the_units_near_it(tmp_path, monkeypatch, kind):
         pictures([name], pool)
         _, seen = run(f"more {n}", "first" if not n else f"more {n - 1}")
         assert 1 <= len(seen) <= 3 < len(all_parts)
-    (pool / "0020.jpg").write_bytes(encode(picture(4)))
+    (pool / "0020.jpg").write_bytes(kit.encode(kit.picture(4)))
     changed, seen = run("changed", "more 1")
     assert 1 <= len(seen) <= 2 and changed.kept != first.kept
     pool = pool.rename(tmp_path / "moved")
@@ -348,7 +342,7 @@ def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path, monkeypa
     assert all(
         len(part.model_dump_json() if hasattr(part, "model_dump_json") else str(part)) < 400 for part in made.plan.files
     )
-    expected = run_local(recipe(pool), tmp_path / "expected")
+    expected = kit.run_local(recipe(pool), tmp_path / "expected")
 
     def elsewhere(prepared):
         claim_folder(prepared)
@@ -356,22 +350,20 @@ def test_plan_leaves_nothing_and_workers_read_the_runs_folder(tmp_path, monkeypa
         monkeypatch.setattr(parts, "process_folder", lambda: str(tmp_path / "other"))
 
     monkeypatch.setattr("tests.kit.runs.claim_folder", elsewhere)
-    run = run_beam(recipe(pool), tmp_path / "run")
-    conserved(run)
+    run = kit.run_beam(recipe(pool), tmp_path / "run")
+    kit.conserved(run)
     assert run.members == expected.members and run.kept == expected.kept
 
 
 @pytest.mark.parametrize("when", ["measured", "emitted"])
 @pytest.mark.parametrize("change", ["another", "gone", "text"])
 def test_a_file_that_changes_ends_the_run(tmp_path, monkeypatch, when, change):
-    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
-    for name in "ab":
-        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+    pool = pair(tmp_path / "pool")
 
     def changing(function):
         def changed(*arguments, **options):
             if change == "another":
-                (pool / "b.jpg").write_bytes(encode(picture(1)))
+                (pool / "b.jpg").write_bytes(kit.encode(kit.picture(1)))
             elif change == "text":
                 (pool / "b.txt").write_text("another text")
             else:
@@ -385,13 +377,11 @@ def test_a_file_that_changes_ends_the_run(tmp_path, monkeypatch, when, change):
     else:
         monkeypatch.setattr(webdataset, "_write_slice", changing(webdataset._write_slice))
     with pytest.raises(RunError, match=r"b\.(jpg|txt): the file changed during the run.*with --reuse"):
-        run_local(recipe(pool), tmp_path / "run")
+        kit.run_local(recipe(pool), tmp_path / "run")
 
 
 def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path, monkeypatch):
-    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
-    for name in "ab":
-        (pool / f"{name}.txt").write_text(f"a picture, {name}")
+    pool = pair(tmp_path / "pool")
     monkeypatch.setattr(parts, "PART_BYTES", (1 << 20, 1 << 20))  # both are of one part
     write = webdataset._write_slice
 
@@ -403,15 +393,13 @@ def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path, monkeypat
 
     monkeypatch.setattr(webdataset, "_write_slice", changing)
     with pytest.raises(RunError, match=r"b\.jpg: the image of sample 'b' has other bytes than when it was measured"):
-        run_local(recipe(pool), tmp_path / "run")
+        kit.run_local(recipe(pool), tmp_path / "run")
 
 
 def test_fingerprints_of_contents(tmp_path):
-    """With them a file that is written again, alike, is the same."""
-    pool = pictures(["a.jpg", "b.jpg"], tmp_path / "pool")
-    for name in "ab":
-        (pool / f"{name}.txt").write_text(f"a picture, {name}")
-    run = run_local(recipe(pool), tmp_path / "run", content=True)
+    """A file that is rewritten with equal content counts as the same."""
+    pool = pair(tmp_path / "pool")
+    run = kit.run_local(recipe(pool), tmp_path / "run", content=True)
     os.utime(pool / "a.jpg", (1, 1))
     os.utime(pool / "b.txt", (1, 1))
     assert prepare(recipe(pool), str(tmp_path / "run"), content=True).finished
@@ -423,44 +411,32 @@ def test_forget_and_a_second_stage(tmp_path):
     pool = pictures(names, tmp_path / "pool")
     write_csv(tmp_path / "captions.csv", captioned(names, likes=3))
     source = {"table": str(tmp_path / "captions.csv")}
-    first = run_local(recipe(pool, source=source, rules={"liked": "likes > 2"}), tmp_path / "first")
+    first = kit.run_local(recipe(pool, source=source, rules={"liked": "likes > 2"}), tmp_path / "first")
     with connected(str(first.folder)) as opened:
         rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row)")
         images = read_originals(opened, rows)
     assert len(images) == 20 and None not in images.values()
-    second = run_local(recipe(first.folder, "run", rules={"known": "likes = 3"}), tmp_path / "second")
-    conserved(second)
-    assert second.kept == first.kept and {*loads(second)} == {name[:-4] for name in names}
+    second = kit.run_local(recipe(first.folder, "run", rules={"known": "likes = 3"}), tmp_path / "second")
+    kit.conserved(second)
+    assert second.kept == first.kept and {*kit.loads(second)} == {name[:-4] for name in names}
     sha256 = hashlib.sha256((pool / "7.jpg").read_bytes()).digest()
     found = forget(str(first.folder), Items.of({"sha256": [sha256]}))
     assert found.rows.kept == 1
-    conserved(first)
-    assert "7" not in loads(first) and len(loads(first)) == 19
+    kit.conserved(first)
+    assert "7" not in kit.loads(first) and len(kit.loads(first)) == 19
 
 
 def test_columns_of_a_table(tmp_path):
-    """They have the types that lists of URLs have, are in the json, and rules, joins and table `scores` see them."""
+    """They have the same types as in URL lists, are in the json, and rules, joins, and table `scores` have them."""
     pool = pictures(["001", "002.jpg", "x/003.jpg"], tmp_path / "pool")
+    names = ("Photo", "title", "uid", "likes", "day", "note", "seen")
     rows = [
-        {
-            "Photo": "001",
-            "title": "one",
-            "uid": "0" * 32,
-            "likes": 1,
-            "day": "2024-01-02",
-            "note": None,
-            "seen": "true",
-        },
-        {
-            "Photo": "002.jpg",
-            "title": "two",
-            "uid": None,
-            "likes": 2.5,
-            "day": "2024-01-03",
-            "note": "n",
-            "seen": "false",
-        },
-        {"Photo": "x/003.jpg", "title": None, "uid": None, "likes": None, "day": None, "note": "n", "seen": None},
+        dict(zip(names, row, strict=True))
+        for row in (
+            ("001", "one", "0" * 32, 1, "2024-01-02", None, "true"),
+            ("002.jpg", "two", None, 2.5, "2024-01-03", "n", "false"),
+            ("x/003.jpg", None, None, None, None, "n", None),
+        )
     ]
     write_csv(tmp_path / "c.csv", rows)
     join = write_parquet(tmp_path / "join.parquet", [{"key": "002", "mine": 5.0}])
@@ -470,12 +446,12 @@ def test_columns_of_a_table(tmp_path):
         "join": {"path": str(join), "on": "key", "columns": {"mine": "mine"}},
     }
     rules = {"day": "day > DATE '2024-01-01'", "seen": "seen IS NOT NULL"}
-    run = run_local(recipe(pool, source=source, rules=rules), tmp_path / "run")
-    conserved(run)
+    run = kit.run_local(recipe(pool, source=source, rules=rules), tmp_path / "run")
+    kit.conserved(run)
     assert outcomes(run) == {"001": "kept", "002": "kept", "x/003": "empty_caption"}
     scores = run.table("scores", ["likes", "day", "mine"]).to_pydict()
     assert scores["likes"] == [1.0, 2.5, None] and scores["mine"] == [None, 5.0, None]
-    fields = [json.loads(members["json"]) for _, members in sorted(loads(run).items())]
+    fields = [json.loads(members["json"]) for _, members in sorted(kit.loads(run).items())]
     assert [(f["likes"], f["day"], f["seen"], f["title"]) for f in fields] == [
         (1.0, "2024-01-02", True, "one"), (2.5, "2024-01-03", False, "two"),
     ]  # fmt: skip
@@ -488,19 +464,19 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path):
         tmp_path / "captions.csv", [{"file": "a.jpg", "caption": "caf\xe9"}, {"file": "b.jpg", "caption": "b"}]
     )
     table.write_bytes(table.read_text().encode("latin-1"))
-    run = run_local(recipe(pool, source={"table": str(table)}), tmp_path / "run")
+    run = kit.run_local(recipe(pool, source={"table": str(table)}), tmp_path / "run")
     assert outcomes(run) == {"a": "caption_not_utf8", "b": "kept", "c": "no_caption"}
     (tmp_path / "names.csv").write_bytes(b"file,caption\na.jpg,a\n\xe9.jpg,b\nb.jpg,c\n")
-    run = run_local(recipe(pool, source={"table": str(tmp_path / "names.csv")}), tmp_path / "names")
+    run = kit.run_local(recipe(pool, source={"table": str(tmp_path / "names.csv")}), tmp_path / "names")
     assert outcomes(run) == {"a": "kept", "b": "kept", "c": "no_caption", "\ufffd": "no_image"}
     file = pa.array(["a.jpg", "b.jpg"]).dictionary_encode()
     pq.write_table(pa.table({"file": file, "caption": ["a", "b"]}), tmp_path / "coded.parquet")
-    run = run_local(recipe(pool, source={"table": str(tmp_path / "coded.parquet")}), tmp_path / "coded")
+    run = kit.run_local(recipe(pool, source={"table": str(tmp_path / "coded.parquet")}), tmp_path / "coded")
     assert outcomes(run) == {"a": "kept", "b": "kept", "c": "no_caption"}
     captions = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"b"]).buffers())
     pq.write_table(pa.table({"file": ["a.jpg", "b.jpg"], "caption": captions}), tmp_path / "c.parquet")
-    run = run_local(recipe(pool, source={"table": str(tmp_path / "c.parquet")}), tmp_path / "second")
-    conserved(run)
+    run = kit.run_local(recipe(pool, source={"table": str(tmp_path / "c.parquet")}), tmp_path / "second")
+    kit.conserved(run)
     assert outcomes(run) == {"a": "no_caption", "b": "kept", "c": "no_caption"}
 
 
@@ -514,33 +490,21 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path):
         ({}, r"none of 2 images has a caption; accepted: a \.txt of its name beside each, a metadata\.csv"),
         ({"table": "lost.csv"}, r"lost\.csv: no such file"),
         ({"table": "c.md"}, r"no table, by its name; accepted: \.parquet, \.csv"),
-        (
-            {"table": "other.csv"},
-            r"none of the names in .*other\.csv is one of its files, such as 'z\.jpg'; accepted: names that count",
-        ),
-        (
-            {"table": "nameless.csv"},
-            r"no column of file names; columns: a, caption; name it with columns: \{file: NAME\}",
-        ),
+        ({"table": "other.csv"}, r"none of the names in .*other\.csv is one of its files, such as 'z\.jpg'; accepted: names that count"),
+        ({"table": "nameless.csv"}, r"no column of file names; columns: a, caption; name it with columns: \{file: NAME\}"),
         ({"table": "other.csv", "columns": {"file": "b"}}, r"no column 'b'; columns: file_name, caption"),
         ({"table": "other.csv", "columns": {"caption": "b"}}, r"no column 'b'"),
         ({"table": "semicolons.csv"}, r"cannot be read as a table: CSV parse error"),
         ({"table": ["other.csv", "typed.parquet"]}, r"typed\.parquet: cannot be read as a table: .*likes"),
         ({"table": "header.csv"}, r"header\.csv has no rows"),
         ({"table": "numbers.jsonl"}, r"file column 'file' is int64, not text"),
-        (
-            {"table": "cases.csv"},
-            r"'Caption' and 'caption' differ in case alone; name one with columns: \{caption: Cap",
-        ),
+        ({"table": "cases.csv"}, r"'Caption' and 'caption' differ in case alone; name one with columns: \{caption: Cap"),
         ({"table": "files.csv"}, r"'File' and 'file' differ in case alone; name one with columns: \{file: File\}"),
-        (
-            {"table": ["other.csv", "texts.csv"]},
-            r"texts\.csv: captions are in 'text' here, and in 'caption' in .*other\.csv; accepted: one name in all",
-        ),
+        ({"table": ["other.csv", "texts.csv"]}, r"texts\.csv: captions are in 'text' here, and in 'caption' in .*other\.csv; accepted: one name in all"),
         ({"table": "plain.csv.gz"}, r"plain\.csv\.gz: cannot be read as a table: it is not packed"),
         ({"columns": {"image": "a"}}, r"image"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_said(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     pictures(["a.jpg", "b.jpg"], Path("pool"))
@@ -557,23 +521,20 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch, change, message):
     Path("plain.csv.gz").write_text("file,caption\na.jpg,c\n")
     write_parquet(Path("typed.parquet"), [{"file_name": "a.jpg", "caption": "b", "likes": {"de": 1}}])
     source = {"path": "pool", **change}
-    for name in ("path", "table"):
-        if name in source:
-            paths = [
-                str(tmp_path / path) for path in ([source[name]] if isinstance(source[name], str) else source[name])
-            ]
-            source[name] = paths if paths[1:] else paths[0]
+    for name in source.keys() & {"path", "table"}:
+        paths = source[name]
+        source[name] = str(tmp_path / paths) if isinstance(paths, str) else [str(tmp_path / path) for path in paths]
     with pytest.raises(RecipeError, match=message):
         prepare(recipe(source.pop("path"), source=source), str(tmp_path / "run"))
 
 
 @pytest.mark.thorough
 def test_a_folder_of_a_store(tmp_path):
-    """As on a disk. Planning opens no image; one that changes in between ends the run."""
+    """As on disk. Planning opens no image; an image that changes before the run ends it."""
     names = [f"{n % 3}/{n}.jpg" for n in range(12)]
     pool = pictures(names, tmp_path / "pool")
     write_csv(pool / "metadata.csv", captioned([*names, "lost.jpg"]))
-    local = run_local(recipe(pool), tmp_path / "local")
+    local = kit.run_local(recipe(pool), tmp_path / "local")
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
         fs = fsspec.filesystem("s3")
         fs.put(f"{pool}/", f"{bucket}/pool/", recursive=True)
@@ -581,23 +542,23 @@ def test_a_folder_of_a_store(tmp_path):
         prepare(recipe(f"{bucket}/pool"), str(tmp_path / "planned"))
         assert not [request for request in proxy.requests if request.name.endswith(".jpg")]
         for n, path in enumerate(("pool", "pool/**/*.jpg")):
-            run = run_local(recipe(f"{bucket}/{path}"), tmp_path / f"stored {n}")
-            conserved(run)
+            run = kit.run_local(recipe(f"{bucket}/{path}"), tmp_path / f"stored {n}")
+            kit.conserved(run)
             assert outcomes(run) == outcomes(local) and run.kept == local.kept and run.members == local.members
         assert f"{bucket}/pool/0/0.jpg" in run.table("samples")["shard"].to_pylist()
         prepared = prepare(recipe(f"{bucket}/pool"), str(tmp_path / "changed"))
-        fs.pipe_file(f"{bucket}/pool/0/0.jpg".removeprefix("s3://"), encode(picture(1)))
+        fs.pipe_file(f"{bucket}/pool/0/0.jpg".removeprefix("s3://"), kit.encode(kit.picture(1)))
         claim_folder(prepared)
         with pytest.raises(RunError, match=r"0\.jpg: the file changed during the run"):
-            measure(prepared.context, prepared.plan.units[0])
+            kit.measure(prepared.context, prepared.plan.units[0])
 
 
 def test_bombs_and_damage_are_refused_as_in_tars(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.files.format._MAPPED", 1000)  # bytes: larger files are mapped
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
-    images = {"bomb": bomb.getvalue(), "half": encode(picture(1))[:800], "html": b"<html>", "empty": b""}
-    samples = [Sample(name, data, f"a picture, {name}") for name, data in images.items()]
+    images = {"bomb": bomb.getvalue(), "half": kit.encode(kit.picture(1))[:800], "html": b"<html>", "empty": b""}
+    samples = [kit.Sample(name, data, f"a picture, {name}") for name, data in images.items()]
     pool = write_images(tmp_path / "pool", samples)
     for s in samples:
         (pool / f"{s.key}.txt").write_text(s.caption or "")
@@ -605,8 +566,8 @@ def test_bombs_and_damage_are_refused_as_in_tars(tmp_path, monkeypatch):
     for name, text in texts.items():
         pictures([f"{name}.jpg"], pool)
         (pool / f"{name}.txt").write_bytes(text)
-    run = run_local(recipe(pool), tmp_path / "run")
-    conserved(run)
+    run = kit.run_local(recipe(pool), tmp_path / "run")
+    kit.conserved(run)
     assert outcomes(run) == {
         "bomb": "too_many_pixels", "half": "truncated_image", "html": "not_an_image", "empty": "empty_image",
         "long": "caption_too_long", "nul": "caption_nul", "latin": "caption_not_utf8", "blank": "empty_caption",

@@ -1,7 +1,6 @@
-"""Units of Parquet: tables that conform to the schemas, row by row what the file holds, whatever the types."""
+"""Parquet sources: tables match the schemas, and each row matches the file, whatever the types."""
 
 import gzip
-import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +32,7 @@ UID = "0123456789abcdef" * 2
 
 
 def measure(folder, *tables, group=None, columns=None, **recipe):
-    """Writes the tables as one file each, and measures all units."""
+    """Write each table as a file, and measure all units."""
     for i, table in enumerate(tables):
         pq.write_table(table, folder / f"{i:02d}.parquet", row_group_size=group)
     source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet", "columns": columns or {}}
@@ -47,7 +46,7 @@ def measure(folder, *tables, group=None, columns=None, **recipe):
 
 
 def samples(context, plan):
-    """All samples, after checking that every unit's tables conform and are aligned."""
+    """All samples, after checking that each unit's tables match the schemas and each other."""
     tables = []
     for unit in plan.units:
         table = context.unit_tables(unit).read("samples")
@@ -79,9 +78,7 @@ def score(context, plan, name):
 
 
 def jpeg(colour=0, size=(40, 30), format="JPEG"):
-    out = io.BytesIO()
-    Image.new("RGB", size, (colour, 100, 200)).save(out, format)
-    return out.getvalue()
+    return kit.encode(Image.new("RGB", size, (colour, 100, 200)), format)
 
 
 # ---- rows
@@ -294,13 +291,8 @@ def test_scores(tmp_path):
         rules={"all": "double > 0 or single > 0 or half > 0 or count > 0 or safe or nsfw = 'NSFW'"},
     )  # fmt: skip
     assert DecideSettings.of(context).segments[0].rules[0].columns == (
-        "double",
-        "single",
-        "half",
-        "count",
-        "safe",
-        "NSFW",
-    )
+        "double", "single", "half", "count", "safe", "NSFW",
+    )  # fmt: skip
     assert score(context, plan, "double") == [0.1, None, None, 0.4]
     assert score(context, plan, "single") == [np.float32(0.1), None, None, float("inf")]
     assert score(context, plan, "half") == [0.5, None, None, 1]
@@ -366,7 +358,7 @@ def test_a_struct_with_null_bytes_is_no_image(tmp_path):
 
 
 def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path):
-    """Its columns `status` and `error_message`, of rows without an image; what is no answer of its stays no_image."""
+    """From `status` and `error_message` for rows without an image; unknown statuses remain no_image."""
     rows = [
         (jpeg(1), "success", None),
         (None, "failed_to_download", "HTTP Error 404: Not Found"),

@@ -1,7 +1,6 @@
-"""Units of tars: one row per sample, captions and uids from where they are to come, members where they lie."""
+"""Tars: one row per sample, captions and uids from the right source, and members at their offsets."""
 
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -29,19 +28,14 @@ UID = "0123456789abcdef" * 2
 
 
 def jpeg(colour=0, size=(40, 30), format="JPEG"):
-    out = io.BytesIO()
-    Image.new("RGB", size, (colour, 100, 200)).save(out, format)
-    return out.getvalue()
+    return kit.encode(Image.new("RGB", size, (colour, 100, 200)), format)
 
 
 def write_tar(path, members):
     with tarfile.open(path, "w") as tar:
         for name, content in members.items():
             text = json.dumps(content) if isinstance(content, dict) else content
-            data = text.encode() if isinstance(text, str) else text
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+            kit.add_member(tar, name, text.encode() if isinstance(text, str) else text)
     return path
 
 
@@ -58,7 +52,7 @@ def measure(path, caption_key="caption", **recipe):
 
 
 def samples(context, plan):
-    """All samples, after checking that the units' tables conform and are aligned."""
+    """All samples, after checking that the units' tables match the schemas and each other."""
     tables = []
     for unit in plan.units:
         table, members = context.unit_tables(unit).read("samples"), context.unit_tables(unit).read("members")
@@ -152,11 +146,8 @@ def test_captions_come_from_txt_else_from_the_configured_key(tmp_path):
     }  # fmt: skip
     found = measured(path, caption_key="alt")
     assert [found[key]["caption"] for key in ("both", "json", "other", "number")] == [
-        "of txt",
-        "of alt",
-        "of alt",
-        None,
-    ]
+        "of txt", "of alt", "of alt", None,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -255,7 +246,7 @@ def test_images(tmp_path):
 
 
 def resized(path, members):
-    """What is said of the sizes of a tar with these members, which is its source's first."""
+    """The message about resized images, for a source with this tar."""
     with tempfile.NamedTemporaryFile() as file, fsspec.open(str(path), "wb") as out:
         out.write(write_tar(Path(file.name), members).read_bytes())
     source = WebdatasetSource(name="pool", format="webdataset", path=str(path))
@@ -270,7 +261,7 @@ def sizes(width, height, original_width, original_height):
 
 @pytest.mark.parametrize("place", ["{tmp}/a.tar", "memory://{tmp}/a.tar"])
 def test_images_that_were_resized_are_noticed(tmp_path, place):
-    """By the first hundred samples, as far as they are in the first megabytes: the rest of the tar is not read."""
+    """From the first hundred samples, if they are in the first megabytes: the rest of the tar is not read."""
     path = place.format(tmp=tmp_path)
     members = {"0.jpg": b"x" * 1000, "0.json": sizes(256, 256, 256, 256)}
     for i in range(1, 300):
@@ -366,7 +357,7 @@ def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path):
 
 
 def test_photos(shared, tmp_path):
-    """Every sample of a real shard, against tarfile."""
+    """Each sample of a real shard, compared with tarfile."""
     recipe = parse_recipe({"input": {"name": "p", "format": "webdataset", "path": str(shared / "photos.tar")}})
     plan = make_plan(recipe)
     context = RunContext(recipe, plan.pool, RunStore(str(tmp_path)))
@@ -435,7 +426,7 @@ def test_fields_are_columns_by_their_declared_types(tmp_path):
 
 
 def test_captions_and_fields_of_too_many_bytes(tmp_path, monkeypatch):
-    """Those of a tar are in memory together; a caption is cut where it is too long anyway, also one of a json."""
+    """A tar's captions are in memory together, so too long ones are cut, also in json."""
     long = {"caption": "é" * 100_000, "note": "n" * 50_000}
     write_tar(tmp_path / "a.tar", {"a.jpg": jpeg(), "a.json": long, "b.jpg": jpeg(1), "b.json": {"caption": "b c d"}})
     table = samples(*measure(tmp_path / "a.tar"))

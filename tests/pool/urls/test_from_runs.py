@@ -1,4 +1,4 @@
-"""Decide before you fetch: a run over a list of URLs as text, and one that downloads what it kept, with its columns and weights."""
+"""Decide first, then download: a run over a list as text, and a second run that downloads the kept rows."""
 
 import json
 import re
@@ -16,42 +16,31 @@ from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.kit import (
-    METADATA,
-    Ran,
-    encode,
-    forked,
-    make_samples,
-    picture,
-    recipe_of,
-    run_beam,
-    run_local,
-    write_metadata,
-    write_tars,
-)
+from tests import kit
+from tests.kit import forked
 from tests.kit.web import Web, running
 
 pytestmark = pytest.mark.thorough
 
 pytest.importorskip("img2dataset")
 
-PAGE = Path(__file__).parents[2] / "curate/pool/urls/README.md"
+PAGE = Path(__file__).parents[3] / "curate/pool/urls/README.md"
 ROWS = 120
 
 
 @pytest.fixture(scope="module")
 def web():
-    with running(Web({str(i): encode(picture(i, 240)) for i in range(ROWS)}, 4)) as servers:
+    with running(Web({str(i): kit.encode(kit.picture(i, 240)) for i in range(ROWS)}, 4)) as servers:
         yield servers
 
 
 def write_urls(web, path):
-    """A list; every seventh URL is gone, and the caption is in a column of another name."""
+    """A list in which every seventh URL is gone, and captions are in a column with another name."""
     rows = range(ROWS)
     table = pa.table(
         {
             "URL": [web.url(f"{'image' if i % 7 else 'gone'}/{i}", i % 4) for i in rows],
-            "ALT": [f"a {METADATA[i % 9]} in the garden number {i}" if i % 11 else "no" for i in rows],
+            "ALT": [f"a {kit.METADATA[i % 9]} in the garden number {i}" if i % 11 else "no" for i in rows],
             "TEXT": ["not the caption" for _ in rows],
             "similarity": pa.array([i / ROWS for i in rows], pa.float32()),
             "NSFW": ["UNLIKELY" for _ in rows],
@@ -62,44 +51,44 @@ def write_urls(web, path):
 
 
 def second(first, source=None, **sections):
-    """A recipe that downloads what a run kept."""
+    """A recipe that downloads the kept rows of a run."""
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "pause": 0.01}
     own = {"name": "web", "format": "urls", "from": str(first), "network": network, "number_sample_per_shard": 25}
     return parse_recipe({"input": own | (source or {}), "max_failed": 1.0, **sections})
 
 
 class Stages(NamedTuple):
-    """A run over a list, and one that downloads what it kept."""
+    """A run over a list, and one that downloads its kept rows."""
 
-    first: Ran
-    second: Ran
+    first: kit.Ran
+    second: kit.Ran
     list: Path
 
 
 @pytest.fixture(scope="module")
 def stages(web, tmp_path_factory):
-    """Both balance."""
+    """Both runs balance."""
     folder = tmp_path_factory.mktemp("stages")
     path = write_urls(web, folder / "list.parquet")
-    match = {"metadata": write_metadata(folder)}
+    match = {"metadata": kit.write_metadata(folder)}
     own = {"columns": {"caption": "ALT"}}
-    first = run_local(
-        recipe_of(str(path), "parquet", source=own, rules={"words": "words > 2"}, match=match, balance={"t": 60},
+    first = kit.run_local(
+        kit.recipe_of(str(path), "parquet", source=own, rules={"words": "words > 2"}, match=match, balance={"t": 60},
                   measure={"language": {}}, output={"rows_per_shard": 40}),
         folder / "first",
     )  # fmt: skip
     recipe = second(first.folder, match=match, balance={"t": 30}, rules={"wide": "min_side >= 100"}, seed=3)
-    return Stages(first, run_beam(recipe, folder / "second"), path)
+    return Stages(first, kit.run_beam(recipe, folder / "second"), path)
 
 
 def column(ran, name):
-    """A column of the shards, by uid."""
+    """A column in the shards, by uid."""
     table = pa.concat_tables([pq.read_table(path) for path in sorted(ran.folder.glob("shards/*.parquet"))])
     return dict(zip(table["uid"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
 def decided(ran, name="probability"):
-    """A column of decisions, of the kept rows, by uid."""
+    """A column of decisions for kept rows, by uid."""
     table = ran.table("decisions").filter(ran.table("decisions")["kept"])
     return dict(zip(table["uid"].to_pylist(), table[name].to_pylist(), strict=True))
 
@@ -128,17 +117,17 @@ def test_weights_multiply(stages):
 
 
 def test_a_third_stage(stages, tmp_path):
-    """Over the images, where the run over the list is not there any more."""
+    """Over the images, after the run over the list has moved away."""
     first, second, _ = stages
     away = first.folder.rename(tmp_path / "away")
-    third = run_local(recipe_of(str(second.folder), "run", sample={"rows": 12}), tmp_path / "third")
+    third = kit.run_local(kit.recipe_of(str(second.folder), "run", sample={"rows": 12}), tmp_path / "third")
     away.rename(first.folder)
     weights = column(second, "probability")
     assert column(third, "input_probability") == {uid: weights[uid] for uid in column(third, "uid")}
 
 
 def test_samples_say_what_the_list_says(stages):
-    """What the first run decided is in columns alone, so that no file of images depends on it but by which rows there are."""
+    """The first run's decisions are only in columns, so the image files depend on nothing but the set of rows."""
     names = {name: data for name, data in stages.second.members if name.endswith(".json")}
     for data in names.values():
         fields = json.loads(data)
@@ -171,21 +160,12 @@ def test_the_run_is_named(stages):
     assert str(first.folder) in (second.folder / "report.html").read_text()
 
 
-def test_nothing_is_downloaded_twice(stages, web, tmp_path):
-    first, second_run, _ = stages
-    asked = len(web.log)
-    match = second_run.run["recipe"]["match"]
-    again = second(first.folder, match=match, balance={"t": 10}, rules={"wide": "min_side >= 100"}, seed=3)
-    run = run_local(again, tmp_path / "again", reuse=second_run.folder)
-    assert len(web.log) == asked and run.counts["kept"] < second_run.counts["kept"]
-
-
 def test_a_copy_of_the_first_run_is_the_same_list(stages, web, tmp_path):
-    """Elsewhere, and with other times: what was downloaded is found."""
+    """In another place and with other times: its downloads are found."""
     first, second_run, _ = stages
     shutil.copytree(first.folder, tmp_path / "copy", copy_function=shutil.copyfile)
     asked = len(web.log)
-    run = run_local(second(tmp_path / "copy"), tmp_path / "again", reuse=second_run.folder)
+    run = kit.run_local(second(tmp_path / "copy"), tmp_path / "again", reuse=second_run.folder)
     assert len(web.log) == asked and run.counts["kept"] + run.counts["failed"] == first.counts["kept"]
 
 
@@ -209,14 +189,16 @@ def test_runs_that_are_no_list(stages, tmp_path):
     (tmp_path / "unfinished/_SUCCESS").unlink()
     with pytest.raises(RecipeError, match="this run is not finished"):
         prepare(second(tmp_path / "unfinished"), str(tmp_path / "run"))
-    images = run_local(recipe_of(write_tars(tmp_path / "pool", make_samples(12), 1)), tmp_path / "images")
+    images = kit.run_local(
+        kit.recipe_of(kit.write_tars(tmp_path / "pool", kit.make_samples(12), 1)), tmp_path / "images"
+    )
     with pytest.raises(RecipeError, match="the run has images; accepted: a run over a list of URLs as text"):
         prepare(second(images.folder), str(tmp_path / "run"))
 
 
 @pytest.mark.slow
 def test_the_readmes_lines_run(web, tmp_path):
-    """But that this list's hosts are on this machine."""
+    """Except that this list's hosts are on this machine."""
     section = PAGE.read_text().partition("## MetaCLIP from URLs, in two stages")[2].partition("\n## ")[0]
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)(.*?)```", section, re.DOTALL):
         (tmp_path / name).write_text(f"#{text}")
@@ -225,7 +207,7 @@ def test_the_readmes_lines_run(web, tmp_path):
         pq.read_table(write_urls(web, tmp_path / "a.parquet")).drop_columns(["TEXT"]).rename_columns({"ALT": "TEXT"})
     )
     pq.write_table(table, tmp_path / "list/0.parquet")
-    write_metadata(tmp_path)
+    kit.write_metadata(tmp_path)
     [lines] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     for line in lines.splitlines():
         curate, *words = line.partition("#")[0].split()
@@ -234,5 +216,5 @@ def test_the_readmes_lines_run(web, tmp_path):
             words += ["--set", "input.0.network.allow_networks=[127.0.0.0/8]", "--set", "max_failed=1"]
         done = forked.run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    first, run = Ran(tmp_path / "text-run"), Ran(tmp_path / "images-run")
+    first, run = kit.Ran(tmp_path / "text-run"), kit.Ran(tmp_path / "images-run")
     assert first.counts["kept"] == sum(run.counts.values()) and run.counts["failed"] > 3 < run.counts["kept"]

@@ -1,4 +1,4 @@
-"""Lists of URLs give what img2dataset itself gives, of the same list, from the same servers, by the same options."""
+"""Downloads equal img2dataset's own for the same list, servers, and options."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from curate.download.shard_names import OUTCOMES
 from curate.pool.urls.format import UrlsInput
 from tests.kit import encode, picture
 from tests.kit.web import Web, running
-from tests.laws.test_urls import NETWORK, recipe
+from tests.pool.urls.lists import NETWORK, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -36,16 +36,13 @@ OPTIONS = {
         **{"image_size": SIZE, "resize_mode": "keep_ratio_largest", "resize_only_if_bigger": True},
         **{"skip_reencode": True, "downscale_interpolation": "linear", "compute_hash": "md5"},
     },
-    "png": {
-        **{"image_size": SIZE, "resize_mode": "center_crop", "encode_format": "png", "encode_quality": 3},
-        **{"extract_exif": False, "compute_hash": None},
-    },
+    "png": {**{"image_size": SIZE, "resize_mode": "center_crop", "encode_format": "png", "encode_quality": 3}, **{"extract_exif": False, "compute_hash": None}},
     "webp": {
         **{"image_size": SIZE, "resize_mode": "keep_ratio", "encode_format": "webp", "encode_quality": 80},
         **{"upscale_interpolation": "cubic", "compute_hash": "sha512", "verify_hash": ["hash", "sha512"]},
     },
     "no_resizing": {"image_size": SIZE, "resize_mode": "no", "disallowed_header_directives": ["nofollow"]},
-}
+}  # fmt: skip
 # Its own command, without the processes of its logger and distributor
 THEIRS = """
 import importlib, json, sys
@@ -56,14 +53,8 @@ for options in json.load(sys.stdin):
     main.download(**options)
 """
 CAPTIONS = [
-    "a plain one",
-    "two\nlines\r\nand a tab\t",
-    "ünïcödé 日本 🐕",
-    "",
-    None,
-    'quo"te \\ back',
-    "  <b>&amp;</b> ",
-]
+    "a plain one", "two\nlines\r\nand a tab\t", "ünïcödé 日本 🐕", "", None, 'quo"te \\ back', "  <b>&amp;</b> ",
+]  # fmt: skip
 REFUSED = {  # by ours alone, whatever the options
     "header/TDM-Reservation=1",
     "header/Content-Usage=train-ai=n",
@@ -71,12 +62,9 @@ REFUSED = {  # by ours alone, whatever the options
     "image/ppm",  # OpenCV knows more formats than Pillow's that are decoded here
 }
 AGREED = [
-    "text",
-    "status/404",
-    "header/X-Robots-Tag=nofollow,%20NoAI",
-    "header/X-Robots-Tag=other:%20noai",
+    "text", "status/404", "header/X-Robots-Tag=nofollow,%20NoAI", "header/X-Robots-Tag=other:%20noai",
     "to//image/png",
-]
+]  # fmt: skip
 
 
 def images():
@@ -95,7 +83,7 @@ def images():
 
 @dataclass(frozen=True)
 class Shard:
-    """What one shard is, by URL without host: members by suffix, rows of its Parquet file, its schema, and its statistics."""
+    """A shard by URL without host: members by suffix, rows of its Parquet file, its schema, and its statistics."""
 
     members: dict[str, dict[str, bytes]]
     rows: dict[str, dict[str, Any]]
@@ -171,7 +159,7 @@ def shards(tmp_path_factory):
 
 
 def without_sizes(shard):
-    """A shard as img2dataset leaves it where it encodes nothing: images are named .jpg, and have no sizes."""
+    """A shard as img2dataset leaves it without encoding: images are named .jpg, and have no sizes."""
     members, rows = {}, {path: row | dict.fromkeys(SIZES) for path, row in shard.rows.items()}
     for path, files in shard.members.items():
         fields = json.loads(files["json"]) | dict.fromkeys(SIZES)
@@ -181,7 +169,7 @@ def without_sizes(shard):
 
 
 def test_images_that_stay_as_they_came_have_sizes_and_names(shards):
-    """By their header, turned as EXIF says, and by their format: each a file of img2dataset's too, byte by byte."""
+    """From their header, after EXIF rotation, and from their format; their bytes equal img2dataset's."""
     ours, theirs = shards["as_it_came"]
     for path, files in ours.members.items():
         [suffix] = files.keys() - {"json", "txt"}
@@ -197,7 +185,7 @@ def test_images_that_stay_as_they_came_have_sizes_and_names(shards):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_shards_are_those_of_img2dataset(shards, name):
-    """Members of samples byte by byte, but for keys; rows and types of the Parquet file, but for messages of what never came."""
+    """Samples' members are equal except for keys; rows and types in the Parquet file are equal except for error messages."""
     ours, theirs = shards[name]
     if name == "as_it_came":
         ours = without_sizes(ours)
@@ -223,7 +211,7 @@ def test_shards_are_those_of_img2dataset(shards, name):
 
 
 def test_what_img2dataset_refuses_is_refused(tmp_path):
-    """Where it would lose every row, or raise an error in each worker."""
+    """img2dataset would lose every row, or fail in each worker."""
     for own, message in (
         ({"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),
         ({"verify_hash": ["md5", "md5"], "compute_hash": None}, "md5 is verified, but compute_hash is None"),

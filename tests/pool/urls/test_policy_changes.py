@@ -1,4 +1,4 @@
-"""What a policy refused is asked again once another policy would let it pass: in the run's folder, by --reuse, and from a shared store."""
+"""URLs that one policy refused are retried if a new policy allows them: in the run's folder, by --reuse, or from a store."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from curate.download.source import NetworkPolicy
 from pipelines.prepare import prepare
 from tests.kit import encode, picture, run_local
 from tests.kit.web import Web, running
-from tests.laws.test_urls import NETWORK, recipe, write_list
+from tests.pool.urls.lists import NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 
@@ -59,11 +59,9 @@ def test_what_a_policy_refused_is_asked_again(web, tmp_path, way):
     own = {"store": str(tmp_path / "store")} if way == "store" else {}
     first = run_local(of(path, STRICT, **own), tmp_path / "first")
     assert reasons(first) == {
-        ("refused_address", False): 3,
-        ("too_large", False): 1,
-        ("too_many_redirects", False): 1,
+        ("refused_address", False): 3, ("too_large", False): 1, ("too_many_redirects", False): 1,
         ("http_404", False): 1,
-    }
+    }  # fmt: skip
     assert prepare(of(path, STRICT, **own), str(first.folder), retry=True).finished
     free, folder = of(path, FREE, **own), first.folder
     web.log.clear()

@@ -1,8 +1,5 @@
-"""Lists of URLs, downloaded by img2dataset itself: their formats, rows and columns, and what later runs do with the shards."""
+"""Runs that download lists of URLs: formats, rows, columns, and reuse of the shards."""
 
-import gzip
-import io
-import json
 import re
 import struct
 import subprocess
@@ -11,7 +8,6 @@ import time
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,21 +16,13 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.kit import encode, picture, recipe_of, run_local
+from tests.kit import encode, picture, run_local
 from tests.kit.web import Web, bomb, running
+from tests.pool.urls.lists import HOSTS, NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 
 pytest.importorskip("img2dataset")
-
-NETWORK = {
-    "contact": "me@example.org",
-    "allow_networks": ["127.0.0.0/8"],
-    "pause": 0.01,
-    "max_seconds": 20,
-    "attempts": 3,
-}
-HOSTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +34,8 @@ def web():
         yield servers
 
 
-def write_list(path, urls, **columns):
-    """Write a list as its name says."""
-    table = pa.table({"URL": urls, "TEXT": [f"a picture of number {i}" for i in range(len(urls))], **columns})
-    name = path.name.removesuffix(".gz")
-    sink = io.BytesIO()
-    if name.endswith(".parquet"):
-        pq.write_table(table, sink, row_group_size=7)
-    elif name.endswith(".jsonl"):
-        sink.write("".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
-    else:
-        options = pyarrow.csv.WriteOptions(delimiter="\t" if name.endswith(".tsv") else ",")
-        pyarrow.csv.write_csv(table, sink, options)
-    path.write_bytes(gzip.compress(sink.getvalue()) if path.name.endswith(".gz") else sink.getvalue())
-    return path
-
-
-def recipe(path, source=None, **sections):
-    own = {"network": NETWORK, "number_sample_per_shard": 50, "thread_count": 16, **(source or {})}
-    return recipe_of(str(path), "urls", source=own, **sections)
-
-
 def test_nothing_is_downloaded_twice(web, tmp_path):
-    """By another recipe over the same list into another folder, with the shards in a store of their own."""
+    """Not by another recipe over the same list in another folder, if the shards have a store of their own."""
     path = write_list(tmp_path / "list.csv", [web.url(f"image/{i}") for i in range(30)])
     own = {"store": str(tmp_path / "store")}
     first = run_local(recipe(path, own), tmp_path / "first")
@@ -91,7 +58,7 @@ def test_a_run_that_is_reused_gives_its_shards(web, tmp_path):
 
 @pytest.mark.parametrize("content", [True, False])
 def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(content, web, tmp_path):
-    """Keys of samples hold the numbers of shards, which depend on what the list is."""
+    """Sample keys contain shard numbers, which depend on the list's identity."""
     path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
     first = run_local(recipe(path), tmp_path / "first", content=content)
     asked = len(web.log)
@@ -113,7 +80,7 @@ def test_lists(web, tmp_path, name):
 
 
 def test_a_list_without_a_header(web, tmp_path):
-    """It is made Parquet once: by this process, which puts it where workers of their own are to read it."""
+    """This process converts it to Parquet once, and shares it in the run's folder if there are other workers."""
     path = tmp_path / "cc12m.tsv"
     path.write_text("".join(f"{web.url(f'image/{i}')}\ta picture of {i}\n" for i in range(30)))
     own = recipe(path, {"column_names": ["url", "caption"], "number_sample_per_shard": 9})
@@ -126,7 +93,7 @@ def test_a_list_without_a_header(web, tmp_path):
 
 
 def test_images_are_resized_by_img2dataset(web, tmp_path):
-    """Rules see the sizes before."""
+    """Rules use the original sizes."""
     web.images["large"] = encode(picture(70, 200))
     images = [*(f"image/{i}" for i in range(10)), "image/large"]
     path = write_list(tmp_path / "list.parquet", [web.url(name) for name in (*images, "status/404")])
@@ -142,7 +109,7 @@ def test_images_are_resized_by_img2dataset(web, tmp_path):
 
 
 def test_no_image_takes_memory_or_time(web, tmp_path):
-    """A picture of 900 million pixels that would be resized, and EXIF whose directories name each other again and again."""
+    """An image with 900 million pixels to resize, and EXIF whose directories refer to each other endlessly."""
     entries = b"".join(struct.pack("<HHII", (0x8769, 0x8825, 0xA005)[i % 3], 4, 1, 8) for i in range(5000))
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 5000) + entries + bytes(4)
     plain = encode(picture(1, 120))
@@ -187,11 +154,10 @@ def test_a_blocklist_reaches_the_shards(web, tmp_path):
 
 
 def test_a_url_twice_has_two_verdicts(web, tmp_path):
-    """Of its rows one comes too early, and two come."""
+    """The server refuses the first of its three requests."""
     path = write_list(tmp_path / "list.parquet", [web.url("busy/1?twice")] * 3)
     ran = run_local(recipe(path, {"network": NETWORK | {"attempts": 1}}), tmp_path / "run")
     sidecar = pq.read_table(next((tmp_path / "run/pool").glob("*.parquet"))).to_pylist()
-    assert Counter(row["reason"] for row in sidecar) == {"http_429": 1, None: 2}
     assert Counter((row["reason"], row["attempts"], row["may_pass"]) for row in sidecar) == {
         ("http_429", 1, True): 1,
         (None, 1, False): 2,
@@ -200,7 +166,7 @@ def test_a_url_twice_has_two_verdicts(web, tmp_path):
 
 
 def test_odd_rows(web, tmp_path):
-    """URLs as people write them, captions as they are found, and columns that JSON has no word for."""
+    """URLs as people write them, captions as they occur, and columns with values that JSON lacks."""
     image, other = web.url("image/1"), web.url("status/404")
     odd = {
         f" {image} ": ("spaces", "ok"),
@@ -242,7 +208,7 @@ def test_max_missing(web, tmp_path):
 
 
 def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
-    """As the servers sent them, whole by their length; whether or not they are resized, which is left to img2dataset."""
+    """The servers sent them in full; resizing is left to img2dataset."""
     png = encode(picture(4, 120), "PNG")
     web.images |= {"half": web.images["1"][:1500], "png": png[:-20] + b"\0" * 20, "cut": png[:20]}
     names = ("half", "png", "cut", "2")
@@ -262,7 +228,7 @@ def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
 
 
 def test_captions_that_are_not_utf8(web, tmp_path):
-    """Of CSV, and of Parquet that has them as bytes: each has its verdict, and the others are kept."""
+    """In CSV, and in Parquet as bytes: such rows fail, and the others are kept."""
     captions = ["a red dog", "un caf\xe9 noir", "a blue bird"]
     urls = [web.url(f"image/{i}") for i in range(3)]
     table = tmp_path / "a.csv"
@@ -277,77 +243,33 @@ def test_captions_that_are_not_utf8(web, tmp_path):
         assert (failed["status"], failed["url"]) == ("caption_not_utf8", urls[1])
 
 
-BAD = {
-    "no_contact": (lambda folder: write_list(folder / "a.csv", ["x"]), {"network": {}}, "network.contact"),
-    "no_url": (
-        lambda folder: (folder / "a.csv").write_text("caption,x\na,b\n") and folder / "a.csv",
-        {},
-        "no column of URLs; columns: caption, x",
-    ),
-    "no_caption": (
-        lambda folder: (folder / "a.csv").write_text("url,x\na,b\n") and folder / "a.csv",
-        {},
-        "no caption column; columns: url, x; name it with columns: {caption: NAME}",
-    ),
-    "no_list": (
-        lambda folder: (folder / "a.xlsx").write_text("x") and folder / "a.xlsx",
-        {},
-        "accepted: .parquet, .csv, .tsv, .jsonl",
-    ),
-    "no_header": (
-        lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",
-        {},
-        "its first line is a row, not a header ('http://a/1'); name its 2 columns in their order, such as column_names: [url, caption]",
-    ),
-    "no_header_of_captions_first": (
-        lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
-        {},
-        "such as column_names: [caption, url]",
-    ),
-    "another_order": (
-        lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
-        {"column_names": ["url", "caption"]},
+HEADLESS = "http://a/1\ta dog\n"
+REFUSED = {  # name: (file, its content, keys of the source, part of the message)
+    "no contact": ("a.csv", "url,caption\nx,y\n", {"network": {}}, "network.contact"),
+    "no URL": ("a.csv", "caption,x\na,b\n", {}, "no column of URLs; columns: caption, x"),
+    "no caption": ("a.csv", "url,x\na,b\n", {}, "no caption column; columns: url, x; name it with columns: {caption: NAME}"),
+    "no list": ("a.xlsx", "x", {}, "accepted: .parquet, .csv, .tsv, .jsonl"),
+    "no header": ("a.tsv", HEADLESS, {}, "its first line is a row, not a header ('http://a/1')"),
+    "names for no header": ("a.tsv", HEADLESS, {}, "such as column_names: [url, caption]"),
+    "captions first": ("a.tsv", "a dog\thttp://a/1\n", {}, "such as column_names: [caption, url]"),
+    "another order": (
+        "a.tsv", "a dog\thttp://a/1\n", {"column_names": ["url", "caption"]},
         "column 'url' has 'a dog', and no URL in the first 1 row; accepted: the names in the order of the columns, such as "
         "column_names: [caption, url]",
     ),
-    "an_array": (
-        lambda folder: (
-            (folder / "a.json").write_text('[{"url": "http://a/1", "caption": "a dog"}]') and folder / "a.json"
-        ),
-        {},
-        "it is a JSON array; accepted: JSON lines, one object per line",
-    ),
-    "other_columns": (
-        lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",
-        {"column_names": ["url", "caption", "score"]},
-        "Expected 3 columns, got 2",
-    ),
-    "named_twice": (lambda folder: folder / "a.tsv", {"column_names": ["url", "url"]}, "two columns are named 'url'"),
-    "names_of_its_own": (
-        lambda folder: write_list(folder / "a.jsonl", ["x"]),
-        {"column_names": ["url", "caption"]},
-        "JSON lines has column names of its own",
-    ),
-    "urls_alone": (
-        lambda folder: (folder / "a.txt").write_text("http://a/1\n") and folder / "a.txt",
-        {},
-        "a list of URLs alone has no captions",
-    ),
-    "damaged": (
-        lambda folder: (folder / "a.parquet").write_text("x" * 100) and folder / "a.parquet",
-        {},
-        "none of 1 lists can be read",
-    ),
-    "network": (
-        lambda folder: write_list(folder / "a.csv", ["x"]),
-        {"network": {"contact": "a@b.c", "allow_networks": ["127.0.0.1/8"]}},
-        "accepted: a network such as",
-    ),
-}
+    "an array": ("a.json", '[{"url": "http://a/1", "caption": "a dog"}]', {}, "it is a JSON array; accepted: JSON lines"),
+    "fewer columns": ("a.tsv", HEADLESS, {"column_names": ["url", "caption", "score"]}, "Expected 3 columns, got 2"),
+    "named twice": ("a.tsv", HEADLESS, {"column_names": ["url", "url"]}, "two columns are named 'url'"),
+    "names in JSON": ("a.jsonl", '{"url": "x", "caption": "y"}', {"column_names": ["url", "caption"]}, "JSON lines has column names"),
+    "URLs alone": ("a.txt", "http://a/1\n", {}, "a list of URLs alone has no captions"),
+    "damaged": ("a.parquet", "x" * 100, {}, "none of 1 lists can be read"),
+    "no network": ("a.csv", "url,caption\nx,y\n", {"network": {"contact": "a@b.c", "allow_networks": ["127.0.0.1/8"]}}, "accepted: a network such as"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(tmp_path, name):
-    make, source, message = BAD[name]
+    file, content, source, message = REFUSED[name]
+    (tmp_path / file).write_text(content)
     with pytest.raises(RecipeError, match=re.escape(message)):
-        run_local(recipe(make(tmp_path), source), tmp_path / "run")
+        run_local(recipe(tmp_path / file, source), tmp_path / "run")
