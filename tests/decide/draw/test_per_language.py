@@ -136,7 +136,7 @@ def balance(**section):
         ({"t": {"en": 3}}, r"balance.t: found numbers of en; accepted: a number, or with scheme: per_language"),
         ({"t": {"en": 0}, "scheme": "per_language"}, r"balance.t.en: .*greater than or equal to 1"),
         ({"t": 3, "language": "de"}, r"balance.language: is of scheme: per_language"),
-        ({"t": 3, "of": "cluster", "scheme": "per_language"}, "`per_language` uses the languages of entries"),
+        ({"t": 3, "of": "cluster", "scheme": "per_language"}, "`per_language` needs languages of entries"),
         ({"scheme": "per_language"}, r"give either t, rows or tail_share"),
     ],
 )
