@@ -86,7 +86,7 @@ def test_faults(web, path, reason, attempts):
 
 
 @pytest.mark.parametrize("path", ["slow", "slow_header", "silent"])
-def test_what_does_not_end_is_ended(web, path):
+def test_endless_responses_time_out(web, path):
     assert fault(web.url(path), timeout=0.5, max_seconds=0.7, attempts=2) == ("timeout", 2)
 
 
@@ -97,7 +97,7 @@ def test_what_does_not_end_is_ended(web, path):
         "http://a b/", "", "http://a:99999/", "nothing", "http://\x00/",
     ],
 )  # fmt: skip
-def test_no_urls(url):
+def test_malformed_urls(url):
     assert fault(url) == ("bad_url", 1)
 
 
@@ -115,7 +115,7 @@ def test_private_addresses(web, host):
     assert len(web.log) == before
 
 
-def test_names_that_are_none():
+def test_unknown_host_names():
     assert fault("http://nothing.invalid/a") == ("dns", 3)
     assert fault(f"http://{'a' * 70}.example/", attempts=1)[0] == "dns"
 
@@ -329,7 +329,7 @@ def test_no_url_adds_to_a_request(web):
     assert "x-injected" not in web.log[-1][2] and web.log[-1][1].startswith("/none%20HTTP/1.1")
 
 
-def test_max_seconds_are_of_all_redirects(web):
+def test_max_seconds_includes_redirects(web):
     assert fault(web.url("late/"), timeout=0.4, max_seconds=0.6, attempts=1, max_redirects=20) == ("timeout", 1)
 
 
@@ -395,7 +395,7 @@ def test_a_host_that_never_answers_is_left_alone(web):
     assert get(one, web.url("image/a", 2)) == IMAGE
 
 
-def test_a_host_that_answers_is_not(web):
+def test_a_host_that_answers_is_not_left_alone(web):
     one = fetcher(robots="ignore", attempts=1, per_host=4)
     for _ in range(3):
         for _ in range(8):
@@ -404,7 +404,7 @@ def test_a_host_that_answers_is_not(web):
         assert get(one, web.url("image/a", 3)) == IMAGE
 
 
-def test_any_transport_will_do():
+def test_a_transport_without_a_network():
     """With a fake transport: redirects, robots.txt, opt-outs, limits, and attempts are the fetcher's work."""
     transport = FakeTransport(
         {

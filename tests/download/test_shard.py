@@ -101,7 +101,7 @@ def test_images_are_named_by_their_format(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["{}", "memory://{}"])
-def test_the_first_complete_one_stays(tmp_path, url):
+def test_the_first_complete_shard_is_kept(tmp_path, url):
     """And returns its facts; its writer knows its digests."""
     web, store = source().placed_in(url.format(tmp_path)), RunStore(url.format(tmp_path))
     first, digests = download_shard(ROWS, 7, web, fetcher(FakeTransport(WEB), robots="ignore"), Resized)
@@ -115,7 +115,7 @@ def test_the_first_complete_one_stays(tmp_path, url):
     assert (again, nothing) == (first, {}) and {name: store.read_bytes(name) for name in store.files("pool")} == files
 
 
-def test_what_images_are_refused_for(tmp_path):
+def test_reasons_for_refused_images(tmp_path):
     """For the hash in the list, by the resizer, and for an unexpected error."""
     rows = pa.table(
         {

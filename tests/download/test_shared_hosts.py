@@ -98,7 +98,7 @@ def test_many_hosts_take_few_files(store):
 
 
 @pytest.mark.thorough
-def test_who_cannot_write_stops_and_the_others_go_on_later(store, monkeypatch):
+def test_a_process_that_cannot_write_loses_its_slots_later(store, monkeypatch):
     monkeypatch.setattr(shared_hosts, "LASTS", 0.5)
     monkeypatch.setattr(shared_hosts, "_SPARE", 0.1)
     first, second, taken = shared(store), shared(store), threading.Event()
@@ -152,7 +152,7 @@ def test_slots_of_a_killed_process_come_free(store):
             assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 60
 
 
-def test_a_store_that_refuses_is_not_asked_all_the_time(store, monkeypatch):
+def test_a_failing_store_is_not_asked_constantly(store, monkeypatch):
     hosts, asked = shared(store), []
 
     def refuse():

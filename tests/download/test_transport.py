@@ -86,7 +86,7 @@ def tls(tmp_path, monkeypatch):
     transport._context.cache_clear()
 
 
-def test_a_connection_is_asked_again(web):
+def test_a_connection_is_reused(web):
     own = fetcher()
     for path in ("image/a", "to//image/a", "header/Age=1", "busy/a", "image/a"):
         for _ in range(3):
@@ -100,7 +100,7 @@ def test_a_connection_is_asked_again(web):
     assert web.connected[web.hosts[1]] <= 8
 
 
-def test_a_host_has_no_more_than_it_may(web):
+def test_connections_per_host_are_limited(web):
     """Over all sites: a host has several, by port and scheme."""
     with running(Web({"a": b"some bytes"}, 1)) as other:
         other.keeps = lambda _: True
@@ -111,7 +111,7 @@ def test_a_host_has_no_more_than_it_may(web):
         assert (web.connected["127.0.0.1"], other.connected["127.0.0.1"]) == (3, 3)
 
 
-def test_no_more_are_kept_than_files_allow(web, monkeypatch):
+def test_idle_connections_are_limited(web, monkeypatch):
     monkeypatch.setattr(transport, "_KEPT", 3)
     own = fetcher()
     for host in [*range(8), 0, 7]:
@@ -121,7 +121,7 @@ def test_no_more_are_kept_than_files_allow(web, monkeypatch):
     assert [web.connected[host] for host in web.hosts] == [2, 1, 1, 1, 1, 1, 1, 1]
 
 
-def test_none_is_left_in_the_end(web):
+def test_all_connections_are_closed_at_the_end(web):
     own = fetcher()
     fetch(own, web.url("image/a"))
     with own.expecting([]):
@@ -130,13 +130,13 @@ def test_none_is_left_in_the_end(web):
     assert fetch(own, web.url("image/a")) == b"some bytes" and web.connected[web.hosts[0]] == 2
 
 
-def test_an_old_one_is_not_asked(web, monkeypatch):
+def test_an_old_connection_is_not_reused(web, monkeypatch):
     monkeypatch.setattr(transport, "_KEPT_SECONDS", 0.0)
     own = fetcher()
     assert {fetch(own, web.url("image/a")) for _ in range(3)} == {b"some bytes"} and web.connected[web.hosts[0]] == 3
 
 
-def test_one_that_was_closed_meanwhile():
+def test_a_connection_that_the_server_closed_is_replaced():
     """Before the request, or instead of a response: neither is an error of the URL."""
     asked = []
 
@@ -156,7 +156,7 @@ def test_one_that_was_closed_meanwhile():
 
 
 @pytest.mark.parametrize("rest", [b"", b"more", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"])
-def test_what_comes_unasked_is_no_answer(rest):
+def test_unrequested_bytes_are_no_response(rest):
     """Together with a response, or after it."""
     came = threading.Event()
 
@@ -178,7 +178,7 @@ def test_what_comes_unasked_is_no_answer(rest):
             assert fetch(own, url) == b"abc"
 
 
-def test_a_wait_is_as_long_as_on_a_new_one():
+def test_timeouts_apply_to_reused_connections():
     asked = []
 
     async def serve(number, reader, writer):
@@ -196,7 +196,7 @@ def test_a_wait_is_as_long_as_on_a_new_one():
     assert asked == [0]  # once
 
 
-def test_limits_are_those_of_one_answer():
+def test_limits_apply_to_each_response():
     """Bytes besides bodies, and seconds, count from zero again."""
     hint = b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 60_000 + b"\r\n\r\n"
 
@@ -241,7 +241,7 @@ def test_tls(tls):
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_ends_one_is_no_answer(second):
+def test_a_response_that_ends_the_connection_is_retried(second):
     """Truncated headers, and statuses about the connection instead of the URL."""
     asked = []
 
@@ -264,7 +264,7 @@ def test_what_ends_one_is_no_answer(second):
         "Content-Length: 4", "Transfer-Encoding: identity",
     ],
 )  # fmt: skip
-def test_one_in_doubt_is_not_asked(header):
+def test_an_ambiguous_connection_is_not_reused(header):
     numbers = []
 
     async def serve(number, reader, writer):
@@ -278,7 +278,7 @@ def test_one_in_doubt_is_not_asked(header):
     assert numbers == [0, 1]
 
 
-def test_a_host_whose_connections_go_silent_has_new_ones():
+def test_silent_connections_are_replaced():
     """So that no URL spends all its attempts on silent connections."""
 
     async def serve(number, reader, writer):
@@ -317,7 +317,7 @@ def test_a_body_that_only_a_close_ends(length):
                 assert fetch(own, url, 0.5) == b"abc"
 
 
-def test_http_client_is_as_it_is_used():
+def test_http_client_behaves_as_the_transport_assumes():
     """Relies on undocumented details of http.client: if a release changes them, read `transport.py` again."""
     here, there = socket.socketpair()
     client = http.client.HTTPConnection("a")

@@ -7,7 +7,7 @@ from curate.pool import exemplars
 from curate.pool.exemplars import picture_files, read_pictures
 
 
-def test_so_many_bytes_are_read_as_a_file_has_but_not_any_number(tmp_path, monkeypatch):
+def test_reads_at_most_the_stated_size_and_the_limit(tmp_path, monkeypatch):
     """An empty file may be the kernel's messages, which block; a file that lies about its size may be endless."""
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").write_bytes(bytes(20))

@@ -193,7 +193,7 @@ def test_urls(tmp_path):
 # ---- files that cannot be used
 
 
-def test_bad_files_stand_apart(tmp_path):
+def test_bad_files_are_parts_with_a_fault(tmp_path):
     good = write(tmp_path / "a.parquet", captions(3))
     (tmp_path / "b.parquet").write_bytes(b"")
     (tmp_path / "c.parquet").write_bytes(b"no Parquet at all")
@@ -254,7 +254,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path):
     assert "'a' has images and source 'a' has files without" in refusal(source([text, image]))
 
 
-def test_which_columns_are_brought(tmp_path):
+def test_supplied_columns(tmp_path):
     path = write(tmp_path / "x.parquet", captions(1, URL=["u"], WIDTH=[1], HEIGHT=[2], similarity=[0.5], n=[3]))
     pool = plan(source(path)).pool
     assert pool.supplied == {"url", "width", "height"}

@@ -107,7 +107,7 @@ def test_defaults():
 
 
 @pytest.mark.parametrize("section", ["measure", "match", "rules", "dedup", "balance", "output"])
-def test_an_empty_section_is_as_none(section):
+def test_an_empty_section_equals_a_missing_one(section):
     assert recipe(**{section: None}) == recipe()
 
 
@@ -250,7 +250,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(sections, key, parts):
     assert not [part for part in parts if part not in "\n".join(lines)]
 
 
-def test_all_faults_are_told_at_once():
+def test_all_errors_are_reported_at_once():
     lines = refusal({"seed": -1, "nmae": "x", "output": {"rows_per_shard": 0}}).splitlines()
     assert sorted(line.split(": ")[1] for line in lines) == ["nmae", "output.rows_per_shard", "seed"]
 
@@ -319,7 +319,7 @@ def test_an_empty_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "words > 2", "5"])
-def test_what_is_no_mapping(tmp_path, text):
+def test_yaml_without_a_mapping(tmp_path, text):
     message = load_refusal(tmp_path, text=text)
     assert "accepted: a YAML mapping with key input, as `curate init` writes it" in message
 
@@ -488,7 +488,7 @@ def test_set_applies_in_order(tmp_path):
         ("rules.size=null", None),
     ],
 )  # fmt: skip
-def test_set_notes_what_may_not_be_meant(tmp_path, caplog, override, note):
+def test_set_warns_of_likely_mistakes(tmp_path, caplog, override, note):
     rules = "rules: {once: dedup, size: min_side >= 200}\n"
     loaded = load(tmp_path, text="input: {name: a, format: parquet, path: x.parquet}\n" + rules)
     assert not caplog.messages

@@ -71,7 +71,7 @@ def test_a_password_in_a_url_is_refused():
         ("metadata", "build", "--wiki", "dewiki-20240101-pages-articles.xml.bz2", "--out", "{}/metadata.parquet"),
     ],
 )
-def test_nor_on_a_command_line(words, tmp_path, monkeypatch):
+def test_a_password_on_a_command_line_is_refused(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text("input: {name: photos, format: webdataset, path: a.tar}")
     Path("dewiki-20240101-pages-articles.xml.bz2").write_bytes(bz2.compress(b"<mediawiki></mediawiki>"))

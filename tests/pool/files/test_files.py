@@ -284,7 +284,7 @@ def test_order_and_place_of_rows_change_nothing(tmp_path):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["beside", "table"])
-def test_a_file_more_costs_the_units_near_it(tmp_path, monkeypatch, kind):
+def test_another_file_changes_only_nearby_units(tmp_path, monkeypatch, kind):
     """Added at the end, in the middle, or changed: other units are reused, also after the folder has moved."""
     names = [f"{n:04d}.jpg" for n in range(0, 300, 2)]
     pool = pictures(names, tmp_path / "pool")
@@ -505,7 +505,7 @@ def test_text_that_is_not_utf8_costs_its_row_alone(tmp_path):
         ({"columns": {"image": "a"}}, r"image"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(tmp_path, monkeypatch, change, message):
+def test_refused_sources(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     pictures(["a.jpg", "b.jpg"], Path("pool"))
     Path("empty").mkdir()

@@ -50,7 +50,7 @@ def test_the_root_has_one_slash():
     assert FoundFiles("/", ("/a/b.tar",), is_folder=True).pattern(".tar") == "/**/*.tar"
 
 
-def test_nothing_is_there(tmp_path):
+def test_a_missing_path(tmp_path):
     for path in (f"{tmp_path}/none", f"{tmp_path}/*.tar", "none://a/b"):
         with pytest.raises(RecipeError, match=path.replace("*", r"\*")):
             FoundFiles.look(path, {})

@@ -444,7 +444,7 @@ def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path):
     assert column(context, plan, "caption") == ["a"]
 
 
-def test_what_stands_is_not_measured_again(tmp_path):
+def test_measured_units_are_not_measured_again(tmp_path):
     context, plan = measure(tmp_path, pa.table({"caption": ["a"], "s": [0.5]}))
     before = {name: context.store.read_bytes(name) for name in context.store.files("tables")}
     assert sorted(before) == ["tables/samples/00000.parquet", "tables/scores/00000.parquet"]

@@ -343,7 +343,7 @@ def test_remote_tars(tmp_path):
     assert remote["shard"].to_pylist() == ["memory:///measure/a.tar"] * 5
 
 
-def test_what_stands_is_taken_from_the_run_to_reuse(tmp_path):
+def test_measured_units_come_from_the_run_to_reuse(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"s.jpg": jpeg(), "s.txt": "c"})
     context, plan = measure(path)
     again = RunContext(context.recipe, context.pool, RunStore(str(tmp_path / "new")), reuse=context.store)

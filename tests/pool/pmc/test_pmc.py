@@ -251,7 +251,7 @@ def test_what_is_damaged_is_a_row(tmp_path):
     }
 
 
-def test_what_is_no_row_is_counted(tmp_path):
+def test_graphics_that_are_no_rows_are_counted(tmp_path):
     counts = sum((batch.links for batch in batches(source_of(write_folders(tmp_path, ARTICLES)))), Counter())
     assert counts == {"pages": 10, "images": 27, "rows": 24, "no_figure": 3, "no_graphic": 1}
 
@@ -326,7 +326,7 @@ def test_a_part_changes_with_any_of_its_files(tmp_path):
     ]
 
 
-def test_what_a_source_may_name(tmp_path, monkeypatch):
+def test_refused_sources_of_articles(tmp_path, monkeypatch):
     folder = write_folders(tmp_path / "a", ARTICLES[:1])
     listed = write_inventory(tmp_path / "i.csv.gz", ARTICLES)
     with pytest.raises(RecipeError, match="a list with no `prefix`"):
