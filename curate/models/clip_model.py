@@ -1,4 +1,4 @@
-"""A recipe's CLIP model, by what runs it: open_clip, or ONNX Runtime where it is a folder of graphs (`onnx:DIR`)."""
+"""Identify and load a recipe's CLIP model, by open_clip, or ONNX Runtime if it is a folder of graphs (`onnx:DIR`)."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -13,10 +13,10 @@ from curate.models.identity import OpenClip
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
-    """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
+    """Return a model's identity from its files, without loading it; download them if they are named by a tag or a hub.
 
-    Where `is_local`, it will run on this machine. Raises RecipeError where a library, the model, its weights or the
-    device is not there.
+    With `is_local`, it will run on this machine. Raises RecipeError if a library, the model, its weights, or the device
+    is missing.
     """
     library = _library(options)
     device = library.resolve_device(options) if is_local or options.device == "auto" else options.device
@@ -26,8 +26,8 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> Encoder:
     """Return the model, loaded once per process, and shared by threads; `identity` is from `identify`.
 
-    Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`). Raises
-    RecipeError or RunError where it cannot be loaded, or its weights are not those that were identified.
+    Each of several GPUs gets the model when there is work for it, unless the recipe names one (`cuda:0`). Raises
+    RecipeError or RunError if it cannot be loaded, or its weights are not those that were identified.
     """
     library = _library(options)
     device = library.resolve_device(options)
@@ -41,7 +41,7 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
             encoder: Encoder = library.open_encoder(options, device)
         except CurateError:
             raise
-        except Exception as error:  # of many kinds: of torch, open_clip, onnxruntime, tokenizers
+        except Exception as error:  # of many types, from torch, open_clip, onnxruntime, tokenizers
             raise RunError(f"{options.where}: {options.model} cannot be loaded: {one_line(error, 400)}") from None
         return encoder
 
@@ -49,7 +49,7 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
 
 
 def _library(options: OpenClip) -> ModuleType:
-    """Return the module of what runs a model; both have the same public functions."""
+    """Return the module that runs a model; both modules have the same public functions."""
     if options.is_onnx:
         from curate.models import onnx_encoder
 

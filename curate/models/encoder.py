@@ -1,7 +1,7 @@
-"""The interface of a CLIP model that is loaded, whatever runs it: images and texts to L2-normalised embeddings.
+"""The interface of a loaded CLIP model: it turns images and texts into L2-normalized embeddings.
 
-Texts are sorted by length and cut to the longest of their batch, which a causal text tower that pools at the end token
-cannot notice. Batches and devices change embeddings by rounding only.
+Texts are sorted by length and padded only to the longest of their batch, which does not affect a causal text tower that
+pools at the end token. Batches and devices change embeddings only by rounding.
 """
 
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ from curate.base.numeric.arrays import F32, I64
 from curate.models.hugging_face import free_memory, is_memory
 from curate.models.misalignment import WordScores
 
-_TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
+_TOKENS_AT_ONCE = 1024  # texts per call of the tokenizer
 
 Side = Literal["images", "texts"]
-Encoded = Callable[[], F32]  # waits for embeddings [n, dimension], which a GPU may still be at work on
+Encoded = Callable[[], F32]  # waits for embeddings [n, dimension], which a GPU may still be computing
 
 
 class Texts(NamedTuple):
@@ -32,14 +32,14 @@ class Texts(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Texts as a model reads them."""
+    """Tokenized texts."""
 
-    ids: I64  # [n, context]: cut, and padded
-    counts: I64  # [n]: how many they are before they are cut, those of the begin and the end included
+    ids: I64  # [n, context]: truncated and padded
+    counts: I64  # [n]: number of tokens before truncation, including begin and end
 
 
 def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
-    """Return lists of token ids cut to `context`, their last id kept as the end, and padded with zeros."""
+    """Return lists of token ids truncated to `context`, with their last id at the end, and padded with zeros."""
     ids = np.zeros((len(lists), context), np.int64)
     for row, tokens in zip(ids, lists, strict=True):
         kept = tokens if len(tokens) <= context else [*tokens[: context - 1], tokens[-1]]
@@ -50,14 +50,14 @@ def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
 
 @dataclass
 class Encoder(ABC):
-    """A model, loaded on a device, and on further ones of its kind while it is in use there; shared by threads."""
+    """A model, loaded on a device, and on others of its kind while it is in use there; shared by threads."""
 
     dimension: int  # of the embeddings
-    # From a PIL image, of any mode, to what `encode_images` takes: uint8 [height, width, 3], or float32
-    # [3, height, width] where the model's own transform has steps that pixels cannot wait for.
+    # From a PIL image of any mode to the input of `encode_images`: uint8 [height, width, 3], or float32
+    # [3, height, width] if the model's own transform cannot be postponed to the device.
     view: Callable[[Image.Image], npt.NDArray[Any]]
-    batch: int  # images or texts a forward pass; halved where memory runs out
-    _is_cut: bool  # texts may be of any length, up to the context
+    batch: int  # images or texts per forward pass; halved if memory runs out
+    _is_cut: bool  # the model accepts texts of any length up to the context
 
     @abstractmethod
     def _tokenize(self, texts: list[str]) -> Tokens: ...
@@ -67,7 +67,7 @@ class Encoder(ABC):
         """Encode views, or token ids [n, length], at most a batch, on a free device."""
 
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
-        """Encode views on a free device, and return what waits for their embeddings."""
+        """Start to encode views on a free device, and return a function that waits for their embeddings."""
         return self._start("images", views)
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
@@ -92,11 +92,11 @@ class Encoder(ABC):
         return Texts(embeddings, counts, truncated)
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
-        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
+        """Return how well each word of each caption fits its image, given the images' embeddings [n, dimension]."""
         raise NotImplementedError("of models of open_clip, as their sections check")
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
-        """Return what is made of the items, at once; where memory runs out in halves, and half a batch from then on."""
+        """Process the items in one batch; if memory runs out, process halves, and halve all later batches."""
         try:
             return [encode(items)]
         except Exception as error:  # torch's or onnxruntime's

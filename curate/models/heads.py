@@ -1,19 +1,19 @@
 """Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any linear layers to one number.
 
 In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch, and
-embeddings float32[n, d], rows of norm 1. Out: float32[n]. A head is known by its file's sha256. LAION's load unchanged:
+embeddings float32[n, d], rows of norm 1. Out: float32[n]. A head's identity is its file's sha256. LAION's files work:
 
     aesthetic v1 (2022)   weight [1, d], bias [1]                              activation none   output none
     aesthetic v2          layers.0, 2, 4, 6, 7: d → 1024 → 128 → 64 → 16 → 1   activation none   output none
     safety, H14           layers.0, 3, 6, 9, 12, 15, 16: 1024 → … → 1          activation relu   output none
 
 The layers are the 2-D weights, in the numeric order of their names, with their biases; dropout has none. A file does
-not tell the activation, so it is an argument; nothing follows the last layer but `output`. Positions in a `Sequential`
-tell where an activation cannot be: between neighbours (15 and 16 above) there is none, if others lie apart. Where all
-are neighbours, or names do not end in a plain number, it comes between all layers.
+not contain the activation, so it is an argument; only `output` follows the last layer. Positions in a `Sequential` show
+where there is no activation: between neighbors (15 and 16 above), if other layers have gaps. If all are neighbors, or
+names do not end in a plain number, an activation is between all layers.
 
-Layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs one product
-with a vector, and differs from torch's forward by rounding, some 1e-6 of the score.
+Layers with nothing between them are multiplied into one when loaded (in float64). So v2, which is linear, costs one
+product with a vector, and differs from torch's forward pass only by rounding, about 1e-6 of the score.
 
 Sources: LAION-AI/aesthetic-predictor and CLIP-based-NSFW-Detector, christophschuhmann/improved-aesthetic-predictor.
 """
@@ -37,8 +37,8 @@ from curate.models.weights import read_file
 Activation = Literal["none", "relu", "gelu", "silu"]  # between layers: the exact gelu (erf), and x · sigmoid(x)
 Output = Literal["none", "sigmoid"]  # after the last layer
 
-MAX_BYTES = 256 << 20  # a larger file is no head, but a model
-ROWS = 4096  # at a time, so that hidden layers stay small
+MAX_BYTES = 256 << 20  # a larger file is not a head, but a model
+ROWS = 4096  # rows per step, so that hidden layers stay small
 
 _ACCEPTED = "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights "
 _ACCEPTED += "[out, in], biases [out]) that follow one another by the numbers in their names, and end in one output"
@@ -59,7 +59,7 @@ class Head:
 
     digest: str  # its sha256, hex
     dimension: int  # d, of the embedding
-    layers: tuple[Layer, ...]  # what is applied, in order
+    layers: tuple[Layer, ...]  # in order
     activation: Activation  # between any two layers
     output: Output  # after the last one
 
@@ -77,9 +77,9 @@ class Head:
 def load_head(path: str, activation: Activation, output: Output) -> Head:
     """Read a head from a file: `.safetensors`, `.pth` or `.pt`; a local path or any fsspec URL.
 
-    A state dict may lie under `state_dict`, `model_state_dict` or `model`, and its names may have any prefix.
+    The state dict may be under `state_dict`, `model_state_dict`, or `model`, and its names may have any prefix.
 
-    Raises RecipeError where the file cannot be read, holds code, is too large, or is no chain of linear layers that
+    Raises RecipeError if the file cannot be read, contains code, is too large, or is not a chain of linear layers that
     ends in one output.
     """
     if not path.lower().endswith((".safetensors", ".pth", ".pt")):
@@ -141,7 +141,7 @@ def _joints(names: tuple[str, ...]) -> list[bool]:
 
 
 def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
-    """Yield the layers, with those multiplied into one (in float64) that have nothing between them."""
+    """Yield the layers; multiply those with nothing between them into one (in float64)."""
     weight, bias = (part.astype(np.float64) for part in layers[0])
     for layer, joint in zip(layers[1:], joints, strict=True):
         if joint:
@@ -159,7 +159,7 @@ def _activate(activation: Activation, x: F32) -> F32:
         return np.maximum(x, np.float32(0))
     if activation == "silu":
         return x * _sigmoid(x)
-    from scipy.special import erf  # here: it takes a while to load
+    from scipy.special import erf  # imported here, because it is slow
 
     return np.asarray(0.5 * x * (1 + erf(x.astype(np.float64) / math.sqrt(2))), np.float32)
 

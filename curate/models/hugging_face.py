@@ -1,6 +1,6 @@
-"""What engines and detectors of Hugging Face's transformers share: names, devices, loading, images, halved batches.
+"""Helpers for models of Hugging Face's transformers: names, devices, loading, images, halved batches.
 
-A model is a local folder, as `save_pretrained` writes one, or a name on the hub. Code that comes with it is never run.
+A model is a local folder from `save_pretrained`, or a name on the hub. Code in it never runs.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def model_name(model: str) -> str:
-    """Return what names a model in tables: of a folder, wherever it is, its kind and a digest of its files."""
+    """Return a model's name in tables; for a folder, its kind and a digest of its files, whatever its path."""
     path = Path(model)
     if not path.is_dir():
         return model
@@ -42,7 +42,7 @@ def model_name(model: str) -> str:
 
 
 def find_devices(where: str, device: Device) -> list[str]:
-    """Return the devices that there are. Raises RecipeError without torch, or where CUDA is requested and missing."""
+    """Return the available devices. Raises RecipeError without torch, or if CUDA is requested and missing."""
     with needing(f"{where}: transformers with PyTorch is needed", "'.[guided]' in a checkout of curate"):
         import torch
         import transformers  # noqa: F401
@@ -54,7 +54,7 @@ def find_devices(where: str, device: Device) -> list[str]:
 
 
 def each_device(device: str) -> list[str]:
-    """Return the devices that are meant: `cuda` is every GPU that the process sees, any other is itself."""
+    """Return the devices that a name stands for: `cuda` is every visible GPU, any other name is one device."""
     import torch
 
     count = torch.cuda.device_count() if device == "cuda" else 1
@@ -62,10 +62,10 @@ def each_device(device: str) -> list[str]:
 
 
 def load(where: str, loading: Callable[[], T]) -> T:
-    """Return what `loading` returns. Raises RecipeError: no such folder or model, no network, wrong files."""
+    """Return the result of `loading`. Raises RecipeError without folder, model, or network, or for invalid files."""
     try:
         return loading()
-    except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
+    except Exception as error:  # of many types, from the hub, the network, JSON, safetensors
         reason = one_line(error, 300).rstrip(".") or type(error).__name__
         accepted = "a folder with the model's files, or a name on the Hugging Face hub"
         offline = "without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
@@ -73,19 +73,19 @@ def load(where: str, loading: Callable[[], T]) -> T:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Return the image after EXIF rotation and in RGB, as it is measured. Raises what Pillow raises."""
+    """Return the image after EXIF rotation and in RGB, like `measure` does. Raises Pillow's errors."""
     return as_rgb(rotate_by_exif(Image.open(io.BytesIO(data)))).convert("RGB")
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:
-    """Return what `work` returns for each item; where it raises, try each half: an item that fails costs no other."""
+    """Return the results of `work` for the items. If it raises, try each half, so that only bad items fail."""
     if not items:
         return []
     failed: Exception
     try:
         return list(work(items))
-    except Exception as error:  # of many kinds: of memory, of an item, of the model
-        failed = error.with_traceback(None)  # whose frames would hold what the batch took
+    except Exception as error:  # of many types: out of memory, or from an item or the model
+        failed = error.with_traceback(None)  # its frames would keep the batch in memory
     if len(items) == 1:
         return [failed]
     if is_memory(failed):
@@ -95,20 +95,20 @@ def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) ->
 
 
 def is_memory(error: Exception) -> bool:
-    """Return whether it was memory that did not suffice, of the GPU's or the machine's."""
+    """Return whether the GPU or the machine ran out of memory."""
     message = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 def to_dtype(precision: str) -> Any:
-    """Return torch's type of weights of a `Precision`."""
+    """Return torch's dtype for a `Precision`."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
 def free_memory() -> None:
-    """Give what torch, where it is in use, keeps of a GPU's memory back."""
+    """Release the GPU memory that torch caches, if torch is in use."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

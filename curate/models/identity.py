@@ -1,7 +1,6 @@
-"""What an open_clip model is: found by its name, hashed from its files, never loaded here.
+"""Find an open_clip model by its name and hash its files, without loading it.
 
-Its identity is shown by run.json, and is part of keys of tables. Weights that are named by a tag or a hub are
-downloaded, as open_clip does.
+Its identity is in run.json and in the keys of tables. Weights named by a tag or a hub are downloaded by open_clip.
 """
 
 import difflib
@@ -28,13 +27,13 @@ _CONFIG = "open_clip_config.json"
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
 
-# Where a model's name is a folder's path, and where weights are a file's, and no tag.
+# Where the path begins in a model's name, if it is a folder, and in `pretrained`, if it is a file instead of a tag.
 _FOLDER = path_at(lambda model: next((len(kind) for kind in ("local-dir:", ONNX) if model.startswith(kind)), None))
 _FILE = path_at(lambda name: 0 if "/" in name or name.endswith((".pt", ".pth", ".bin", ".safetensors")) else None)
 
 
 class OpenClip(Embedder):
-    """A model of open_clip or ONNX Runtime, and how it is run."""
+    """A model of open_clip or ONNX Runtime, and how to run it."""
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
@@ -58,11 +57,11 @@ class OpenClip(Embedder):
 
     @property
     def where(self) -> str:
-        """Where the recipe has it, for messages."""
+        """Its position in the recipe, for messages."""
         return f"measure.clip {self.name!r}"
 
     def resolve_precision(self, device: str) -> str:
-        """Return the precision that `auto` is: fp32 on a CPU and of graphs, fp16 on a GPU."""
+        """Return the precision; `auto` is fp32 on a CPU and for ONNX graphs, and fp16 on a GPU."""
         return ("fp32" if self.is_onnx or device == "cpu" else "fp16") if self.precision == "auto" else self.precision
 
     @model_validator(mode="after")
@@ -82,11 +81,11 @@ class OpenClip(Embedder):
 
 
 def identify(options: OpenClip, device: str) -> dict[str, Any]:
-    """Return what a model is that will run on a device; see `curate.models.clip_model.identify`."""
+    """Return the identity of a model on a device; see `curate.models.clip_model.identify`."""
     config, preprocess, weights = _find_files(options)
     context = config.get("text_cfg", {}).get("context_length", 77)
     size = config.get("vision_cfg", {}).get("image_size")
-    preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
+    preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own size, like in open_clip
     if options.context_length and options.context_length <= context:
         length = options.context_length
         raise RecipeError(f"{options.where}: context_length {length} is not above the model's own {context}")
@@ -105,13 +104,13 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
 
 
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
-    """Raise RunError where this machine's weights are not those that were identified, RecipeError for none."""
+    """Raise RunError if this machine's weights differ from those identified, RecipeError if they are missing."""
     *_, path = _find_files(options)
     check_digests(options.where, {path: find_digest(path)}, {path: identity["weights"]["sha256"]})
 
 
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raise RunError, which begins with `where`, where files have other digests than they should, both by name."""
+    """Raise RunError, which begins with `where`, if files have other digests than expected; both are by name."""
     for name in sorted({*digests, *expected}):
         digest, other = str(digests.get(name)), str(expected.get(name))
         if digest != other:
@@ -120,7 +119,7 @@ def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str,
 
 
 def resolve_device(options: OpenClip) -> str:
-    """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
+    """Return the device; `auto` depends on this machine. Raises RecipeError if the requested one is missing."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -129,9 +128,9 @@ def resolve_device(options: OpenClip) -> str:
 
 
 def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, accepted: str) -> str:
-    """Return the first kind of device of which a library finds some for `auto`, else the device that is requested.
+    """Return the first kind of device that a library finds for `auto`; otherwise the requested device.
 
-    Raises RecipeError where that is not there.
+    Raises RecipeError if that is missing.
     """
     if options.device == "auto":
         return next(kind for kind, count in counts.items() if count)
@@ -147,7 +146,7 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
     try:
         with naming(options.where), alone_with(f"{options.model} {options.pretrained}"):
             return _find(options)
-    except (OSError, ValueError, RuntimeError, LookupError) as error:  # of the hub, of the network, of JSON
+    except (OSError, ValueError, RuntimeError, LookupError) as error:  # from the hub, the network, JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         problem = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}"
         remedy = "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "

@@ -1,9 +1,9 @@
 """Find the words of a caption that do not fit its image, from the text transformer's attention (CLIP4DM).
 
-The definition asks how the cosine changes with the last three layers' attention maps, but uses the row of the end of
-the text (EOS) only. As attention is causal, only the EOS depends on that row: so all other tokens run through the
-model's own blocks without gradients, in its precision, and the EOS alone is followed, with its row of attention
-materialised, in float32. The model is only read; several threads may use it at the same time.
+The method measures how the cosine changes with the last three layers' attention maps, but only uses the row of the end
+token (EOS). Because attention is causal, only the EOS depends on that row. So all other tokens run through the model's
+own blocks without gradients, in its precision, and only the EOS runs here, with its attention row materialized, in
+float32. The model is never changed; several threads can use it at the same time.
 
 Source: Nam et al., Extract Free Dense Misalignment from CLIP (CLIP4DM), 2025.
 """
@@ -23,28 +23,28 @@ from curate.base.numeric.arrays import F32
 from curate.models.positions import Module, Tensor, TextTower, project, text_tower
 
 TEMPLATE = "A photo depicts "
-LAYERS = 3  # used, from the last; a smaller transformer has fewer, and the mean is over those
-THRESHOLD = -5e-5  # words with a score below it are misaligned
+LAYERS = 3  # last layers that are used; a smaller transformer uses all of its layers
+THRESHOLD = -5e-5  # words with a lower score are misaligned
 
 _SYMBOLS = frozenset(string.punctuation)  # also $+<=>^`|~, which Unicode calls symbols
 
 
 @dataclass(frozen=True, eq=False)
 class WordScores:
-    """A caption's words as the tokenizer reads them (OpenAI's: lower case, digits one by one), in their order."""
+    """A caption's words as the tokenizer splits them (OpenAI's: lower case, single digits), in order."""
 
-    words: tuple[str, ...]  # without the template's, punctuation, and those that the context cuts off
-    scores: F32  # of each word, the mean of its tokens'
+    words: tuple[str, ...]  # without the template's words, punctuation, and words beyond the context
+    scores: F32  # of each word: the mean of its tokens' scores
     cosine: float  # of the image and the text with the template, -1 to 1
 
     @property
     def misaligned_words(self) -> list[str]:
-        """The words with a score below -5e-5, in the caption's order; one that occurs twice may be named twice."""
+        """The words with a score below -5e-5, in the caption's order, with repetitions."""
         return [word for word, low in zip(self.words, self.scores < THRESHOLD, strict=True) if low]
 
     @property
     def f_clipscore(self) -> float:
-        """(sum of the misaligned words' scores) · (1 - CLIPScore / 2.5): at most 0, and nearer to 0 is better."""
+        """(sum of the misaligned words' scores) · (1 - CLIPScore / 2.5): at most 0; closer to 0 is better."""
         clipscore = 2.5 * min(max(self.cosine, 0.0), 1.0)
         return float(self.scores[self.scores < THRESHOLD].sum(dtype=np.float64)) * (1 - clipscore / 2.5)
 
@@ -54,10 +54,10 @@ def word_scores(
 ) -> list[WordScores]:
     """Return the scores of each word of each caption against the caption's image, in the captions' order.
 
-    A caption longer than the model's context is cut as the tokenizer cuts it: the words beyond get no score, nor does
-    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine.
-    `images` are the model's embeddings, floating [n, d], on any device; `batch` is captions at a time. Raises
-    RecipeError where the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell words.
+    The tokenizer truncates a caption that is longer than the model's context: words beyond it, even partly, get no
+    score. A caption without words (empty, punctuation) only gets the cosine. `images` are the model's embeddings,
+    floating [n, d], on any device; `batch` is the number of captions per step. Raises RecipeError if the text tower is
+    not causal or has unusual blocks, or if the tokenizer cannot separate words.
     """
     import torch
     from open_clip.transformer import ResidualAttentionBlock
@@ -73,7 +73,7 @@ def word_scores(
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
     ends = tower.ends(ids)
     modules = *holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection
-    with torch.inference_mode(False):  # callers may be in it; copies in float32 that record no gradients
+    with torch.inference_mode(False):  # callers may be in it; float32 copies that record no gradients
         tail = [m if m is None else copy.deepcopy(m).requires_grad_(False).float() for m in modules]
     scored: dict[int, WordScores] = {}
     for rows in torch.split(torch.argsort(ends, stable=True), batch):
@@ -93,7 +93,7 @@ def _relevance(text: TextTower, tail: list[Module], images: Tensor, ids: Tensor,
     holder = text.holder
     *layers, norm, projection = tail
     device, longest = holder.positional_embedding.device, int(ends.max()) + 1
-    # Callers may be in inference mode or autocast: there would be no gradient, or not in float32.
+    # In a caller's inference mode or autocast, there would be no gradient, or not in float32.
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), torch.no_grad():
         images = F.normalize(images.to(device, torch.float32), dim=-1)
         ids, ends = ids[:, :longest].to(device), ends.to(device)
@@ -118,9 +118,9 @@ def _relevance(text: TextTower, tail: list[Module], images: Tensor, ids: Tensor,
 
 
 def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Run one block for the EOS alone; return its stream [n, width] behind it, and its attention [n, heads, length].
+    """Run one block for the EOS alone; return its output [n, width], and its attention [n, heads, length].
 
-    x [n, length, width] are the tokens before the block, as constants; at the EOS's own place `end` replaces them.
+    x [n, length, width] are the block's input tokens, as constants; `end` replaces the EOS.
     """
     import torch
     from torch.nn import functional as F
@@ -136,7 +136,7 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
     at_end, behind = (positions == ends[:, None])[:, None], (positions > ends[:, None])[:, None]
     logits = torch.where(at_end, (q * end_k).sum(-1, keepdim=True), (k @ q[..., None]).squeeze(-1))
     attention = (logits * attn.head_dim**-0.5).masked_fill(behind, -torch.inf).softmax(-1)
-    if not attention.requires_grad:  # the first of the layers: what comes before it is constant
+    if not attention.requires_grad:  # the first of the layers: its input is constant
         attention.requires_grad_()
     mixed = (attention.masked_fill(at_end, 0)[:, :, None] @ v).squeeze(2)
     mixed = mixed + attention.masked_fill(~at_end, 0).sum(-1, keepdim=True) * end_v
@@ -144,11 +144,11 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
     return end + block.ls_2(block.mlp(block.ln_2(end))), attention
 
 
-Words = list[tuple[str, slice]]  # of a text, each with the positions of its tokens
+Words = list[tuple[str, slice]]  # of one text, with the positions of their tokens
 
 
 def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
-    """Return token ids int64 [n, context], and the words of each text that are the caption's and no punctuation."""
+    """Return token ids int64 [n, context], and the words of each caption, without the template's and punctuation."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     is_simple = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
@@ -167,12 +167,12 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
 
 
 def _simple_words(tokenizer: Any, row: list[int]) -> Words:
-    """Return a text's words by the vocabulary: a word's last token ends in `</w>`; one that is cut is left out."""
+    """Return a text's words by the vocabulary: a word's last token ends in `</w>`; truncated words are left out."""
     words: Words = []
     start = 1 + len(tokenizer.encode(TEMPLATE))
     for index in range(start, len(row)):
         token = row[index]
-        if token in tokenizer.all_special_ids:  # also those that a caption spells out
+        if token in tokenizer.all_special_ids:  # even if the caption contains them as text
             start = index + 1
         elif tokenizer.decoder[token].endswith("</w>"):
             words.append((tokenizer.decode(row[start : index + 1]).strip(), slice(start, index + 1)))
@@ -181,7 +181,7 @@ def _simple_words(tokenizer: Any, row: list[int]) -> Words:
 
 
 def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
-    """Return the words of texts by a fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
+    """Return the words of texts by a fast tokenizer's own word boundaries, after open_clip's cleaning."""
     template, *texts = (tokenizer.clean_fn(text) for text in (TEMPLATE, *texts))
     length = tokenizer.context_length
     encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)

@@ -1,7 +1,7 @@
-"""Encodes images and texts by ONNX Runtime, with a folder of CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
+"""Encode images and texts by ONNX Runtime, from a folder with CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
 
-On a CPU a batch is divided among threads, one per core; of GPUs each has a session. One graph of both sides
-(model.onnx) computes one text with every batch of images, and one image with every batch of texts: two are faster.
+On a CPU, threads (one per core) share a batch; each GPU has its own session. Two graphs are faster than one
+(model.onnx), which computes a text with every batch of images, and an image with every batch of texts.
 """
 
 import ctypes
@@ -26,13 +26,13 @@ from curate.models.weights import open_session
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "cuda": 256}
-_PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
+_PIECE = 4  # least images or texts per thread: with fewer, matrix products are slow
 _CUDA = "CUDAExecutionProvider"
 _KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
 
 def resolve_device(options: OpenClip) -> str:
-    """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
+    """Return the device; `auto` depends on this machine. Raises RecipeError if the requested one is missing."""
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()
@@ -52,33 +52,33 @@ def _count_gpus() -> int:
 
 
 class _Graph(NamedTuple):
-    """A session, and what it takes beside what a call gives."""
+    """A session, and its inputs that calls do not provide."""
 
-    where: str  # it is from, for messages
+    where: str  # its origin, for messages
     session: Any
     output: str
     dimension: int  # of the output's vectors
-    fillers: dict[str, npt.NDArray[Any]]  # of inputs that the output does not depend on
+    fillers: dict[str, npt.NDArray[Any]]  # for inputs that do not affect the output
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> F32:
-        """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes. Raises RunError."""
+        """Return unit vectors, float32 [n, dimension]; `feeds` may have more inputs than the graph. Raises RunError."""
         feeds = self.fillers | feeds
         kinds = {node.name: _KINDS[node.type.removeprefix("tensor(").rstrip(")")] for node in self.session.get_inputs()}
         inputs = {name: feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
         features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
-        rows = max(map(len, inputs.values()))  # what is filled in has one
+        rows = max(map(len, inputs.values()))  # fillers have one row
         if features.shape != (rows, self.dimension):
             accepted = f"{[rows, self.dimension]}, by the batch and config.json's projection_dim"
             raise RunError(f"{self.where}: {self.output} has the shape {list(features.shape)}; accepted: {accepted}")
         length = np.linalg.norm(features, axis=1, keepdims=True)
-        unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
+        unit: F32 = features / np.maximum(length, np.float32(1e-12))  # like torch's `normalize`
         return unit
 
 
 class _Graphs(NamedTuple):
     images: _Graph
     texts: _Graph
-    is_cut: bool  # texts may be of any length, up to the context
+    is_cut: bool  # the graph accepts texts of any length up to the context
 
 
 @dataclass
@@ -109,7 +109,7 @@ class OnnxEncoder(Encoder):
 
 
 def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
-    """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
+    """Return the model, loaded on a device. Raises RecipeError or RunError if it cannot be loaded."""
     folder = OnnxFolder.of(options)
     tokenizer = Tokenizer(folder.tokenizer)
     load = partial(_load, folder, tokenizer)
@@ -149,6 +149,6 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
     fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
     sides = (sessions[0], "image_embeds"), (sessions[-1], "text_embeds")
     images, texts = (_Graph(folder.where, *side, folder.dimension, fillers) for side in sides)
-    for graph in (images, texts):  # so a model that cannot run fails when it is loaded
+    for graph in (images, texts):  # a model that cannot run should fail when it is loaded
         graph.run({})
     return _Graphs(images, texts, is_cut)

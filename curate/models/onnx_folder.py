@@ -1,10 +1,9 @@
-"""What a folder of CLIP as ONNX graphs holds: `onnx:DIR`, in the layout of optimum and transformers.js.
+"""Read a folder with CLIP as ONNX graphs: `onnx:DIR`, in the layout of optimum and transformers.js.
 
 In: `config.json`, `preprocessor_config.json`, `tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one
-`model.onnx`, in DIR/onnx or in DIR. Out: the model's identity; `Pixels`, an image as the model sees it; `Tokenizer`,
-texts as it reads them. Both are as in open_clip: the image is resized in its own mode, cropped as torchvision does, and
-then RGB; texts are cleaned by ftfy, of HTML and white space. A caption that holds the name of a special token is plain
-text.
+`model.onnx`, in DIR/onnx or in DIR. Out: the model's identity; `Pixels`, which preprocesses images; `Tokenizer`. Both
+work like open_clip: an image is resized in its own mode, cropped like in torchvision, and then converted to RGB; texts
+are cleaned by ftfy, and of HTML and white space. The name of a special token in a caption is plain text.
 """
 
 import hashlib
@@ -34,34 +33,34 @@ _ACCEPTED += "vision_model.onnx and text_model.onnx, or one model.onnx, beside t
 _GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
-_NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer: what open_clip's cleaning has done before it
-# Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and how long the name is
+_NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer; open_clip's cleaning already does the same
+# Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and the name's length
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\xff])")
 
 
 class _TextConfig(BaseModel):
-    max_position_embeddings: int = Field(77, ge=2, strict=True)  # transformers leaves out what is as usual
+    max_position_embeddings: int = Field(77, ge=2, strict=True)  # transformers omits defaults
 
 
 class _Config(BaseModel):
-    """config.json, as transformers writes it."""
+    """The config.json of transformers."""
 
-    model_type: Literal["clip"]  # whose texts are read causally
+    model_type: Literal["clip"]  # its text tower is causal
     projection_dim: int = Field(512, ge=2, strict=True)
     text_config: _TextConfig = _TextConfig()
 
 
 @dataclass(frozen=True)
 class OnnxFolder:
-    """A folder, as far as it is read: what is wrong in it raises RecipeError."""
+    """The content of a folder. Invalid files raise RecipeError."""
 
-    where: str  # begins messages
+    where: str  # prefix of messages
     graphs: tuple[Path, ...]  # of images and of texts, or one of both
     config: dict[str, Any]
     pixels: "Pixels"
     tokenizer: bytes  # tokenizer.json
     dimension: int  # of the embeddings
-    context_length: int  # how many tokens fit, begin and end included
+    context_length: int  # number of tokens, including begin and end
 
     @classmethod
     def of(cls, options: OpenClip) -> "OnnxFolder":
@@ -84,7 +83,7 @@ class OnnxFolder:
         return cls(where, tuple(graphs), config, pixels, tokenizer, settings.projection_dim, context_length)
 
     def digests(self) -> dict[str, str]:
-        """Return the sha256 of each graph, and of each file of weights that it names, by name. Raises RecipeError."""
+        """Return the sha256 of each graph and of each file of weights that it names, by name. Raises RecipeError."""
         digests = {}
         try:
             for graph in self.graphs:
@@ -95,13 +94,13 @@ class OnnxFolder:
                         where = f"{self.where}: {graph.name}"
                         raise RecipeError(f"{where} names weights in {name[:100]!r}; accepted: a file beside it")
                     digests[name] = find_digest(str(graph.parent / name))
-        except (OSError, ValueError) as error:  # the latter of an empty file
+        except (OSError, ValueError) as error:  # ValueError for an empty file
             raise RecipeError(f"{self.where}: {graph}: {one_line(error)}") from None
         return digests
 
 
 def identify(options: OpenClip, device: str) -> dict[str, Any]:
-    """Return what a model is that will run on a device; see `curate.models.clip_model.identify`."""
+    """Return the identity of a model on a device; see `curate.models.clip_model.identify`."""
     import onnxruntime
 
     folder = OnnxFolder.of(options)
@@ -142,12 +141,12 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pixels:
-    """How an image becomes numbers, as preprocessor_config.json says it."""
+    """The preprocessing of images by preprocessor_config.json."""
 
     size: int | tuple[int, int]  # the shortest side, or height and width, pixels
     crop: tuple[int, int] | None  # height and width
     resample: Image.Resampling
-    factor: float | None  # that pixels are multiplied by; None: divided by 255
+    factor: float | None  # multiplies pixels; None divides them by 255
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -193,7 +192,7 @@ class Pixels:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def normalise(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """Return views as the model takes them, float32 [n, 3, height, width]; the floats of ToTensor and Normalize."""
+        """Return the model's input, float32 [n, 3, height, width], with the floats of ToTensor and Normalize."""
         pixels = np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2), np.float32)
         if self.factor is None:
             pixels /= np.float32(255)
@@ -216,10 +215,10 @@ def _size(value: Any) -> int | tuple[int, int]:
 
 
 class Tokenizer:
-    """Texts as a model reads them: open_clip's cleaning, then `tokenizer.json`."""
+    """Tokenizes texts: open_clip's cleaning, then `tokenizer.json`."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises ValueError where it is none of CLIP's."""
+        """Raises ValueError if it is not a tokenizer of CLIP."""
         from tokenizers import Tokenizer, normalizers, processors
 
         self._tokenizer = Tokenizer.from_buffer(content)
@@ -237,7 +236,7 @@ class Tokenizer:
         self._begin, self.end = ends  # the ids around a text
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, not cut, begin and end included."""
+        """Return the token ids of a text, including begin and end, without truncation."""
         import ftfy
 
         text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())

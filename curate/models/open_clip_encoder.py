@@ -1,6 +1,6 @@
-"""Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
+"""Load an open_clip model and encode images and texts with it, like open_clip's own loop, but faster.
 
-Images stay uint8 until they are on the device, and a GPU works on while its embeddings are waited for.
+Images stay uint8 until they are on the device, and a GPU continues while threads wait for its embeddings.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,18 +29,18 @@ _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 
 class _Net(NamedTuple):
     net: Any
-    tower: TextTower | None  # where sequences may be cut
+    tower: TextTower | None  # None if sequences cannot be cut
     device: str
     dtype: Any
     dimension: int
     tokenizer: Any
     view: Callable[[Image.Image], npt.NDArray[Any]]
-    normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
+    normalize: tuple[Any, Any] | None  # mean and std, if views are uint8
 
     def encode_images(self, views: Sequence[npt.NDArray[Any]]) -> Any:
         import torch
 
-        # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
+        # Pinned memory lets a GPU copy while it computes; the allocator keeps it until the copy is done.
         pinned = self.device.startswith("cuda")
         kind = torch.float32 if self.normalize is None else torch.uint8
         staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
@@ -93,15 +93,15 @@ class OpenClipEncoder(Encoder):
         ids = self._tokenizer(texts).numpy()
         context = ids.shape[1]
         longer = self._tokenizer(texts, context_length=8 * context).numpy()
-        kept = longer != longer[:, -1:]  # what is not padding, which the last column holds
+        kept = longer != longer[:, -1:]  # not padding, which is in the last column
         counts = np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
         return Tokens(ids, counts)
 
 
 def encode_cut(tower: TextTower, ids: Any) -> Any:
-    """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut too.
+    """Return the text tower's embeddings for sequences shorter than its context, with positions and mask cut to fit.
 
-    Exact for a causal mask and pooling at the end token: what follows it is never read.
+    Exact for a causal mask and pooling at the end token, since nothing after it is read.
     """
     import torch
 
@@ -111,7 +111,7 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
 
 
 def open_encoder(options: OpenClip, device: str) -> OpenClipEncoder:
-    """Return the model, loaded on a device. Raises RecipeError where its context cannot be stretched."""
+    """Return the model, loaded on a device. Raises RecipeError if its context cannot be stretched."""
     nets = ModelPool(partial(_load, options, options.resolve_precision(device)), partial(each_device, device))
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     with nets.use() as net:
@@ -130,15 +130,15 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
     tower = None
-    with suppress(RecipeError):  # `encode_cut` does not hold for it
+    with suppress(RecipeError):  # `encode_cut` would be wrong for it
         tower = text_tower(net)
-    with torch.inference_mode():  # a word is encoded: so a model that cannot run fails when it is loaded
+    with torch.inference_mode():  # encode a word: a model that cannot run should fail when it is loaded
         dimension = int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
     return _Net(net, tower, device, to_dtype(precision), dimension, tokenizer, view, normalize)
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
-    """Return the model's transform up to uint8 pixels, and mean and std that follow; all of it where there are none."""
+    """Return the model's transform up to uint8 pixels, and its mean and std; the whole transform if it has none."""
     import torch
 
     steps = list(getattr(transform, "transforms", []))

@@ -1,8 +1,8 @@
 """Find the causal text tower of an open_clip model, and stretch its positions for longer captions (Long-CLIP).
 
-Stretched, a caption beyond the model's context (77 tokens, mostly) is read to its end. But the model never saw the
-positions between the learnt ones: without weights tuned for them, what is said late counts for less. Captions of up to
-20 tokens keep their embeddings; those of longer ones change.
+A stretched model reads captions beyond its context (usually 77 tokens). But it never saw the positions between the
+learned ones: without weights tuned for them, the end of a caption counts less. Captions of up to 20 tokens keep their
+embeddings; those of longer ones change.
 
 Source: Zhang et al., Long-CLIP: Unlocking the Long-Text Capability of CLIP, 2024 (knowledge-preserved stretching).
 """
@@ -16,7 +16,7 @@ from curate.base.errors import RecipeError
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any
 
-KEPT = 20  # positions that stay: by Long-CLIP's measure the ones that CLIP trained well
+KEPT = 20  # positions that stay: according to Long-CLIP, those that CLIP trained well
 
 ACCEPTED = "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the "
 ACCEPTED += "text's embedding at its end (pool_type argmax or eos)"
@@ -24,7 +24,7 @@ ACCEPTED += "text's embedding at its end (pool_type argmax or eos)"
 
 @dataclass(frozen=True)
 class TextTower:
-    """A causal text transformer, as `text_tower` finds it."""
+    """A causal text transformer, from `text_tower`."""
 
     # The model itself (CLIP) or its `.text` (CustomTextCLIP): has token_embedding, positional_embedding
     # [context, width], attn_mask [context, context], transformer, ln_final, text_projection (or None).
@@ -37,12 +37,12 @@ class TextTower:
         return int(self.holder.positional_embedding.shape[0])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return what the blocks take: ids int64 [n, length] to [n, length, width]; positions are cut like texts."""
+        """Return the blocks' input for ids int64 [n, length]: [n, length, width]."""
         kind = self.holder.transformer.get_cast_dtype()
         return self.holder.token_embedding(ids).to(kind) + self.holder.positional_embedding[: ids.shape[1]].to(kind)
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Return where each text ends and its embedding is taken: ids int64 [n, length] → int64 [n]."""
+        """Return the position of each text's end, which gives its embedding: ids int64 [n, length] → int64 [n]."""
         if self.pool_type == "argmax":  # the end of text is the highest id of OpenAI's vocabulary
             return ids.argmax(dim=-1)
         return (ids == self.eos_id).int().argmax(dim=-1)
@@ -58,7 +58,7 @@ def project(projection: Module, x: Tensor) -> Tensor:
 def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
-    In such a tower alone nothing depends on what follows a text's end. Raises RecipeError where it is of another kind.
+    Only in such a tower does nothing depend on tokens after a text's end. Raises RecipeError for other kinds.
     """
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer
@@ -70,7 +70,7 @@ def text_tower(model: Module) -> TextTower:
         tower = TextTower(text, text.pool_type, text.eos_id)
     else:
         raise _other(type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text else ""))
-    if tower.holder.attn_mask is None or getattr(text, "cls_emb", None) is not None:  # as SigLIP and CoCa
+    if tower.holder.attn_mask is None or getattr(text, "cls_emb", None) is not None:  # like SigLIP and CoCa
         raise _other("a text tower that is not causal, or has a class token behind the text")
     if tower.pool_type not in ("argmax", "eos"):
         raise _other(f"a text tower with pool_type {tower.pool_type}")
@@ -85,10 +85,11 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     """Make a model read captions of up to `context_length` tokens, in place; return a tokenizer that does.
 
     With c positions before and C after, f = (C - 20) / (c - 20): rows 0 to 19 stay as they are, and row 20 + m becomes
-    (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask
-    for, continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
+    (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The last few need an
+    old row c, which extrapolates the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own
+    interpolation.
 
-    Raises RecipeError where the text tower is of another kind, or too short.
+    Raises RecipeError if the text tower is of another kind, or too short.
     """
     import torch
 

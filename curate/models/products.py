@@ -1,8 +1,8 @@
-"""Products of embeddings with many others, of which one number a row is left: on a GPU where there is one.
+"""Products of embeddings with many others, reduced to one number per row; on a GPU if there is one.
 
-Both forms agree to 1e-5. On a processor rows are integers of float64, whose products of rows of length 1 are exact: the
-order in which a library sums a product may depend on the row's position, as with OpenBLAS on AMD's processors, but its
-value does not. Trades twice the time of float32.
+Both forms agree to 1e-5. On a CPU, rows are integers in float64, so that products of rows of length 1 are exact: the
+order of a library's sums may depend on a row's position (like OpenBLAS on AMD), but the value does not. This takes
+twice the time of float32.
 """
 
 from functools import cache
@@ -13,9 +13,9 @@ import numpy as np
 
 from curate.base.numeric.arrays import F32, F64, I64
 
-SOME = 8192  # others at a time, for the largest of a row
-_ONE = 2.0**26  # the integer that stands for 1: sums of products stay below 2⁵³
-_TOGETHER = 64  # rows whose logits stay in the cache from one step to the next
+SOME = 8192  # others per step, for a row's maximum
+_ONE = 2.0**26  # the integer for 1: sums of products stay below 2⁵³
+_TOGETHER = 64  # rows per step, so that their logits stay in the CPU cache
 
 
 class Products:
@@ -27,7 +27,7 @@ class Products:
         self._out: F64 | None = None
 
     def log_sums(self, rows: F32, its_logit: F64, column: I64) -> F64:
-        """Return log Σ exp of each row's products and of `its_logit`, in a column's place, or beside them at −1."""
+        """Return log Σ exp of each row's products, with `its_logit` in place of a column, or added if that is −1."""
         products = self._out = np.matmul(_integers(rows), self._others, out=self._out)
         products *= self._scale
         members = np.flatnonzero(column >= 0)
@@ -55,7 +55,7 @@ def _integers(rows: F32) -> F64:
 
 
 class TorchProducts(Products):
-    """The same by torch, on a device, where the others stay."""
+    """The same by torch, with the others on a device."""
 
     def __init__(self, others: F32, scale: float, device: str) -> None:
         import torch
@@ -80,7 +80,7 @@ class TorchProducts(Products):
 
 
 def products_with(others: F32, scale: float = 1.0) -> Products:
-    """Return products with others, float32[dimension, n], times `scale`, on a GPU where there is one."""
+    """Return products with others, float32[dimension, n], times `scale`, on a GPU if there is one."""
     device = find_gpu()
     return TorchProducts(others, scale, device) if device else Products(others, scale)
 
@@ -88,7 +88,7 @@ def products_with(others: F32, scale: float = 1.0) -> Products:
 @cache
 def find_gpu() -> str | None:
     """Return the device of a GPU; None without one, or without torch."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):  # else torch is not imported, which takes seconds
+    if not any(Path("/dev").glob("nvidia[0-9]*")):  # without one, do not import torch, which takes seconds
         return None
     try:
         import torch

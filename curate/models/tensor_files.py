@@ -1,9 +1,8 @@
 """Read the arrays of a file that numpy, `torch.save` or safetensors wrote, without torch, and without code.
 
-In: a .npy file, a .pt file, which holds a pickle of arrays alone, or a .safetensors file. Out: what was saved, with
-numpy arrays for tensors and arrays, in dicts, lists and tuples; bfloat16 becomes float32. Names that a pickle asks for
-are looked up in a list of a few, as torch's `weights_only` does: it refuses pickles of protocol 4, which DataComp's
-centroids are.
+In: a .npy file, a .pt file whose pickle has only arrays, or a .safetensors file. Out: the saved object, with numpy
+arrays for tensors and arrays, in dicts, lists, and tuples; bfloat16 becomes float32. A pickle can only use a short list
+of names. torch's `weights_only` does the same, but refuses pickles of protocol 4, such as DataComp's centroids.
 
 Source: torch/serialization.py, from torch 1.6 on: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage,
 ROOT/data/KEY.
@@ -34,7 +33,7 @@ _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _KINDS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BF16": "bfloat16"}
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
-_MAX_UNPACKED = 1 << 30  # of a file that is packed, as torch writes none
+_MAX_UNPACKED = 1 << 30  # of a compressed file, which torch never writes
 ACCEPTED_ARRAY = "accepted: a .npy or .pt file"
 _DAMAGED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
@@ -43,9 +42,9 @@ _DAMAGED = (
 
 
 def read_rows(where: str, path: str, shape: str, dimension: int | None = None) -> F32:
-    """Return the rows of a .npy or .pt file (float32[n, dimension]), `shape` in words.
+    """Return the rows of a .npy or .pt file (float32[n, dimension]); `shape` is for messages.
 
-    Raises RecipeError, which begins with `where`, where they are of another shape.
+    Raises RecipeError, which begins with `where`, if they have another shape.
     """
     array = read_array(where, path)
     if array.ndim != 2 or array.dtype.kind != "f" or not array.size or dimension not in (None, array.shape[1]):
@@ -64,7 +63,7 @@ def read_array(where: str, path: str) -> Array:
         kind = ".pt file of an array" if is_torch else ".npy file"
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
         raise RecipeError(f"{where}: {path} is no {kind}: {reason}; {ACCEPTED_ARRAY}") from None
-    if isinstance(array, dict):  # as DataComp's embeddings of ImageNet are
+    if isinstance(array, dict):  # like DataComp's embeddings of ImageNet
         arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
         array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
     if not isinstance(array, np.ndarray):
@@ -76,17 +75,17 @@ def read_array(where: str, path: str) -> Array:
 
 
 def describe_array(path: str, array: Array) -> str:
-    """Return what a file's array is, for messages."""
+    """Return a description of a file's array, for messages."""
     return f"{path} is {array.dtype} {list(array.shape)}"
 
 
 def array_digest(array: Array) -> str:
-    """Return what names an array."""
+    """Return the identity of an array."""
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def read_safetensors(content: bytes) -> dict[str, Array]:
-    """Return the arrays by name. Raises ValueError where the file is none of safetensors, or damaged."""
+    """Return the arrays by name. Raises ValueError if the file is not safetensors, or is damaged."""
     import safetensors
 
     with reraised(ValueError, "no safetensors of numbers, or damaged ones", safetensors.SafetensorError, KeyError):
@@ -95,7 +94,7 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
 
 
 def read_torch_file(content: bytes, limit: int) -> Any:
-    """Return what was saved. Raises ValueError where it is something else, or unpacks to more than `limit` bytes."""
+    """Return the saved object. Raises ValueError for other files, or if it expands to more than `limit` bytes."""
     try:
         with open_zip(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.infolist()) > limit:
@@ -116,7 +115,7 @@ def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
 
 
 class _Dtype:
-    """The type of an array's numbers: with numpy's own, a pickle may place fields anywhere in memory."""
+    """The type of an array's numbers. With numpy's own class, a pickle could place fields anywhere in memory."""
 
     def __init__(self, name: str, *_: Any) -> None:
         self._name, self._order = name, ""
@@ -126,14 +125,14 @@ class _Dtype:
 
     @property
     def kind(self) -> Any:
-        """Return numpy's type. Raises ValueError if it is none of plain numbers."""
+        """Return numpy's type. Raises ValueError if it is not a plain number."""
         if not re.fullmatch("[fiu][1248]", self._name):
             raise ValueError(f"an array of {self._name[:80]}; accepted: of numbers")
         return np.dtype(f"{self._order}{self._name}")
 
 
 class _Array(np.ndarray):
-    """An array whose numbers are bytes of the pickle."""
+    """An array whose numbers are in the pickle itself."""
 
     def __setstate__(self, state: Any) -> None:
         number, shape, kind, is_fortran, raw = state
@@ -143,16 +142,16 @@ class _Array(np.ndarray):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives what a pickle holds that names nothing but arrays and tensors.
+    """Loads a pickle that only names arrays and tensors.
 
-    What a name stands for makes none of numpy's own objects from what a pickle says alone, and allocates nothing.
+    Its stand-ins for these names allocate nothing, and never create numpy objects from the pickle's claims alone.
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root = archive, root
         self._storages: dict[str, Array] = {}
-        # By the last part of the module, which numpy renamed, and the name.
+        # By the last part of the module (numpy renamed the others) and the name.
         self._names: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_utils", "_rebuild_tensor_v2"): self._tensor,
@@ -161,13 +160,13 @@ class _Unpickler(pickle.Unpickler):
             ("numeric", "_frombuffer"): self._frombuffer,
             ("numpy", "ndarray"): "ndarray",  # which cannot be called
             ("numpy", "dtype"): _Dtype,
-            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # of bytes, in pickles before protocol 3
+            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # for bytes, in pickles before protocol 3
             ("__builtin__", "bytes"): lambda: b"",
             **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name. Raises ValueError where it is none of arrays."""
+        """Return the stand-in for a name. Raises ValueError if it does not belong to arrays."""
         try:
             return self._names[module.rpartition(".")[2], name]
         except KeyError:
@@ -181,7 +180,7 @@ class _Unpickler(pickle.Unpickler):
         return self._storages[key]
 
     def _tensor(self, storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
-        """Return a tensor of its storage. Raises ValueError where it reaches beyond it."""
+        """Return a tensor from its storage. Raises ValueError if it exceeds the storage."""
         if math.prod(size) > storage.size:
             raise ValueError("a tensor that its storage does not hold")
         steps = tuple(step * storage.itemsize for step in stride)

@@ -1,7 +1,7 @@
 """Find and read the lines of text in an image, by PP-OCRv4's networks, which the package rapidocr ships.
 
-Only the weights of the package are used: OpenCV is never loaded. Chinese, English and digits are recognised. Other
-scripts count as area, and their words are lost or misread.
+It uses only the package's weights, and never loads OpenCV. It recognizes Chinese, English, and digits. Other scripts
+count as area, and their words are missed or misread.
 
 Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020; Du et al., PP-OCR: A
 Practical Ultra Lightweight OCR System, 2020.
@@ -18,12 +18,12 @@ from PIL import Image
 from curate.base.process import process_cache
 from curate.models.weights import identify_models, open_session, shipped_files
 
-_PACKAGE = "rapidocr"  # below 3.9: the detector of PP-OCRv6, which later ones ship, sees text in half of all photos
+_PACKAGE = "rapidocr"  # below 3.9: later versions ship PP-OCRv6's detector, which sees text in half of all photos
 _MODELS = ("models/ch_PP-OCRv4_det_mobile.onnx", "models/ch_PP-OCRv4_rec_mobile.onnx")
 _STRIDE = 32  # of the networks, pixels
-_THINNEST = 3  # pixels: what is thinner is no line
-_GREY = (127, 127, 127)  # the networks' zero, which lies beyond the image
-_LINE_HEIGHT, _LINE_WIDTH = 48, 1920  # of the recogniser, pixels: a line's height, and the most of its width
+_THINNEST = 3  # pixels: a thinner region is not a line
+_GREY = (127, 127, 127)  # the networks' zero, used outside of the image
+_LINE_HEIGHT, _LINE_WIDTH = 48, 1920  # of the recognizer, pixels: a line's height and its maximum width
 # The package's own: from when on a pixel is text, a rectangle is a line (and its margin, as a multiple of area over
 # perimeter), and what is recognised is sure.
 _PIXEL, _LINE, _MARGIN, _MIN_ODDS = 0.3, 0.5, 1.6, 0.5
@@ -32,11 +32,11 @@ _PIXEL, _LINE, _MARGIN, _MIN_ODDS = 0.3, 0.5, 1.6, 0.5
 class _Networks(NamedTuple):
     detector: Any
     recogniser: Any
-    characters: list[str]  # of each class of the recogniser; the first is CTC's blank
+    characters: list[str]  # of each class of the recognizer; the first is CTC's blank
 
 
 class Line(NamedTuple):
-    """A line of text, a rectangle: its centre, and the ways from there to the middle of its end and of its bottom."""
+    """A line of text, as a rectangle: its center, and the vectors to the middle of its end and of its bottom."""
 
     centre: np.ndarray
     along: np.ndarray
@@ -44,13 +44,13 @@ class Line(NamedTuple):
 
 
 def identify() -> str:
-    """Return package, version and digests of its weights: what results depend on. Raises RecipeError without it."""
+    """Return package, version, and digests of its weights, which determine results. Raises RecipeError without it."""
     return identify_models(_PACKAGE, *_model_paths())
 
 
 def find_lines(raster: Image.Image) -> list[Line]:
-    """Return the lines of text in an RGB image, in its pixels; a rectangle's margin may reach beyond the image."""
-    from scipy import ndimage  # here: it takes half a second to load
+    """Return the lines of text in an RGB image, in pixels; a rectangle's margin may extend beyond the image."""
+    from scipy import ndimage  # imported here: it takes half a second
 
     text = _text_map(raster)
     mask = text > _PIXEL
@@ -73,7 +73,7 @@ def find_lines(raster: Image.Image) -> list[Line]:
 
 
 def read_line(picture: Image.Image, line: Line) -> str:
-    """Return what is recognised in a line of an RGB image, in its pixels; empty where that is not sure."""
+    """Return the text that is recognized in a line of an RGB image; empty if the confidence is too low."""
     networks = _load()
     width, height = (max(1, round(2 * side)) for side in _sides(line))
     corner = line.centre - line.along - line.across
@@ -84,7 +84,7 @@ def read_line(picture: Image.Image, line: Line) -> str:
     batch = np.zeros((1, 3, _LINE_HEIGHT, _up(width)), np.float32)
     batch[0, :, :, :width] = _scaled(pixels)
     odds = networks.recogniser.run(None, {networks.recogniser.get_inputs()[0].name: batch})[0][0]
-    # CTC: of each run of equal classes one, without blanks.
+    # CTC: one of each run of equal classes, without blanks.
     classes = odds.argmax(1)
     kept = np.flatnonzero((classes != 0) & np.diff(classes, prepend=0).astype(np.bool_))
     if len(kept) == 0 or odds[kept, classes[kept]].mean() < _MIN_ODDS:
@@ -93,7 +93,7 @@ def read_line(picture: Image.Image, line: Line) -> str:
 
 
 def _text_map(raster: Image.Image) -> np.ndarray:
-    """Return how sure each pixel is text: float32 of shape (height, width), 0 to 1."""
+    """Return the probability that each pixel is text: float32 of shape (height, width), 0 to 1."""
     detector = _load().detector
     width, height = raster.size
     pixels = np.pad(np.asarray(raster), ((0, _up(height) - height), (0, _up(width) - width), (0, 0)), mode="edge")
@@ -102,7 +102,7 @@ def _text_map(raster: Image.Image) -> np.ndarray:
 
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 of shape (height, width, 3) as the networks take it: channels first, blue first, from -1 to 1."""
+    """Return the networks' input for uint8 of shape (height, width, 3): channels first, blue first, from -1 to 1."""
     return np.ascontiguousarray(pixels[:, :, ::-1].transpose(2, 0, 1), np.float32) / np.float32(127.5) - np.float32(1)
 
 
@@ -111,8 +111,8 @@ def _up(length: int) -> int:
 
 
 def _smallest_rectangle(points: np.ndarray) -> Line:
-    """Return the rectangle of the least area around points: one side lies on an edge of their hull."""
-    import shapely  # as scipy above
+    """Return the rectangle with the smallest area around points; one side is on an edge of their hull."""
+    import shapely  # imported here, like scipy above
 
     hull = shapely.get_coordinates(shapely.MultiPoint(points).convex_hull)
     edges = np.roll(hull, -1, 0) - hull
@@ -127,9 +127,9 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
 
 
 def _widened(line: Line) -> Line:
-    """Return the line with the margin that the detector was trained to take away, turned as it is read.
+    """Return the line with the margin that the detector was trained to remove, in reading direction.
 
-    That is to the right, or downwards where it is half as high again as it is wide.
+    That is to the right, or down if it is at least 1.5 times as high as wide.
     """
     long, short = _sides(line)
     margin = _MARGIN * long * short / (long + short)
@@ -152,7 +152,7 @@ def area(line: Line) -> float:
 
 
 def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Return a window of an image of that width and height, and which pixels in it have their centres in the line."""
+    """Return a window of an image of that width and height, and which of its pixels have centers in the line."""
     reach = np.abs(line.along) + np.abs(line.across) + 1
     (x0, y0), (x1, y1) = (np.clip(np.floor(line.centre + way * reach), 0, size).astype(int) for way in (-1, 1))
     x = np.arange(x0, x1)[None, :] + 0.5 - line.centre[0]
@@ -162,7 +162,7 @@ def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.
 
 
 def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
-    """Return the share of an image's pixels whose centres lie in a line."""
+    """Return the share of an image's pixels whose centers are in a line."""
     covered = np.zeros(size[::-1], np.bool_)
     for line in lines:
         where, inside = _pixels(line, size)
@@ -180,4 +180,4 @@ def _load() -> _Networks:
         characters = recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
         return _Networks(detector, recogniser, ["", *characters, " "])
 
-    return process_cache(_PACKAGE, load)  # an installed package stays as it is
+    return process_cache(_PACKAGE, load)  # an installed package does not change

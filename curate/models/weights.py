@@ -1,7 +1,7 @@
-"""Files of models on one machine, hashed, found or downloaded by one process at a time; sessions of onnxruntime.
+"""Hash, find, or download model files in one process at a time on each machine, and open sessions of onnxruntime.
 
-On a cluster each core may have a process of its own, and all begin together. What is known of a large file is noted in
-one of this user's temporary files, which is the lock too.
+On a cluster each core may have its own process, and all start together. One of the user's temporary files caches the
+digest of a large file, and is also its lock.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ from curate.recipe.files import read_whole
 
 @contextmanager
 def alone_with(subject: str) -> Iterator[IO[str]]:
-    """Yield a file for what is known of a subject, which no other process or thread of this user has meanwhile.
+    """Lock a subject against other processes and threads of this user; yield a file for notes about it.
 
-    Raises OSError where the file cannot be opened, or is another user's.
+    Raises OSError if the file cannot be opened or belongs to another user.
     """
     name = f"curate-{os.getuid()}-{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
     path = os.path.join(tempfile.gettempdir(), name)
@@ -36,7 +36,7 @@ def alone_with(subject: str) -> Iterator[IO[str]]:
 
 
 def find_digest(path: str) -> str:
-    """Return the sha256 of a file, hex; read once a machine, until its size, times or place change. Raises OSError."""
+    """Return the sha256 of a file, hex; read once per machine, until size, times, or inode change. Raises OSError."""
     with alone_with(os.path.realpath(path)) as note:
         now = os.stat(path)
         if not stat.S_ISREG(now.st_mode):
@@ -59,7 +59,7 @@ def read_file(subject: str, path: str, limit: int, accepted: str) -> bytes:
 
 
 def package_folder(package: str) -> Path:
-    """Return the folder of an installed package, without an import. Raises ModuleNotFoundError where there is none."""
+    """Return the folder of an installed package, without an import. Raises ModuleNotFoundError if it is missing."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"No module named {package!r}")
@@ -67,9 +67,9 @@ def package_folder(package: str) -> Path:
 
 
 def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *needed: str) -> list[Path]:
-    """Return files that an installed package ships, and for which others are needed.
+    """Return files that an installed package ships; to use them, the packages `needed` must be installed too.
 
-    Raises RecipeError, which begins with `where`, where a package or a file is missing; `extra` installs them.
+    Raises RecipeError, which begins with `where`, if a package or a file is missing; `extra` installs them.
     """
     install = f"'.[{extra}]' in a checkout of curate"
     with needing(f"{where} needs the package {package}", install):
@@ -80,21 +80,21 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
 
 
 def identify_files(package: str, *paths: Path) -> str:
-    """Return the package, its version and the digests of some of its files: what results depend on."""
+    """Return the package, its version, and the digests of some of its files, which determine results."""
     digests = [f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
     return " ".join([package, version(package), *digests])
 
 
 def identify_models(package: str, *paths: Path) -> str:
-    """Return what `identify_files` does, and the version of onnxruntime, on which the last digits depend."""
+    """Return the result of `identify_files`, and the version of onnxruntime, which affects the last digits."""
     return f"{identify_files(package, *paths)} onnxruntime {version('onnxruntime')}"
 
 
 def open_session(path: Path, device: str = "cpu") -> Any:
     """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`).
 
-    It has one thread: parallelism comes from the caller's threads, which may share it. Raises OSError where the GPU
-    cannot be used, else what onnxruntime raises.
+    It has one thread: parallelism comes from the caller's threads, which may share it. Raises OSError if the GPU cannot
+    be used, and onnxruntime's errors.
     """
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""How near an image is to good exemplars, not to bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
+"""Closeness of an image to good exemplars, not bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Axis(on_embeddings.EmbeddingSection):
-    """How near an image is to good exemplars rather than to bad ones (RAVE), by name.
+    """Closeness of an image to good exemplars rather than bad ones (RAVE), by name.
 
     Exemplars are image files, or folders or tars of them.
     """

@@ -1,4 +1,4 @@
-"""A classifier of images, fitted to a few labelled ones, without training: see `embedding_scores`."""
+"""Image classifiers that are fitted to a few labeled images without training: see `embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,9 +19,9 @@ _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
 
 class Classes(on_embeddings.EmbeddingSection):
-    """Classifiers fitted to a few labelled images, without training (GDA), by name.
+    """Classifiers fitted to a few labeled images, without training (GDA), by name.
 
-    Each image gets the likeliest class. Exemplars are image files, or folders or tars of them.
+    Each image gets the most likely class. Exemplars are image files, or folders or tars of them.
     """
 
     example: ClassVar[Any] = {"kind": {"examples": _EXAMPLES}}

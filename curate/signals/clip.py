@@ -1,6 +1,6 @@
-"""CLIP scores: how well each caption fits its image, by an open_clip model, and the embeddings.
+"""CLIP scores (how well each caption fits its image) and embeddings, by an open_clip model.
 
-Images are encoded batch by batch while the threads decode the next ones, texts of a part at its end, sorted by length.
+It encodes images batch by batch while threads decode the next ones, and a part's texts at its end, sorted by length.
 Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
 """
 
@@ -29,30 +29,30 @@ from curate.signals.signal import BuildContext, ImageSignal, ModelSignal, Signal
 _VECTOR = "fixed_size_list<float16>"
 _KEPT = "with `embeddings: true`. Zeros where unreadable."
 
-# From an image, as it was decoded, to what the model is to see in its place.
+# From a decoded image to the image that the model receives instead.
 Look = Callable[[Image.Image], Image.Image]
 
 
 class Clip(OpenClip):
     """CLIP scores by an open_clip model, and its embeddings for other signals.
 
-    Several models need names. Columns of one named `X` are `X_score`, `X_tokens`, `X_truncated`, and `X_image` and
+    Several models need names. A model named `X` adds columns `X_score`, `X_tokens`, `X_truncated`, and `X_image` and
     `X_text` in table `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine,
     0), is column `clipscore` of SQL's view `measured`.
 
-    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER`,
-      `onnx:FOLDER` or a file of weights. The hub's client tries for some 30 s; with `HF_HUB_OFFLINE=1` in the
-      environment it only looks into its cache.
-    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. ONNX Runtime
-      computes them, without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length`
-      are for open_clip only.
+    - **Models**: names and tags are those of open_clip. It downloads weights from the hub; offline, use
+      `local-dir:FOLDER`, `onnx:FOLDER`, or a file of weights. The hub's client retries for about 30 s; with
+      `HF_HUB_OFFLINE=1` in the environment it only reads its cache.
+    - **ONNX**: `onnx:FOLDER` is a folder with a CLIP model as ONNX graphs, exported by optimum or transformers.js. ONNX
+      Runtime runs them without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words`, and
+      `context_length` work only with open_clip.
     - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx`
       with `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
     - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an
       error.
     - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007:
       their correlation is 0.99998, and 98.3 % of the top 30 % is the same.
-    - **Further signals**: with `embeddings: true`, a further head, context or axis does not run the model again.
+    - **More signals**: with `embeddings: true`, another head, context, or axis does not run the model again.
     - **Words**: `words: true` finds the words of a caption that do not match its image (CLIP4DM).
     """
 
@@ -74,7 +74,7 @@ class Clip(OpenClip):
 
 
 def _key(identity: dict[str, Any]) -> str:
-    """Return the key of a model's scores: neither the device is in it, nor the name of a user's file of weights."""
+    """Return the cache key of a model's scores. It omits the device and the name of a user's file of weights."""
     fields = {field: value for field, value in identity.items() if field != "device"}
     if identity["pretrained"] == "file":
         fields["weights"] = {"sha256": identity["weights"]["sha256"]}
@@ -83,7 +83,7 @@ def _key(identity: dict[str, Any]) -> str:
 
 def _build(name: str, options: Clip, built: BuildContext) -> Iterator[Signal]:
     identity = built.identities[name]
-    # The device and the precision that `auto` stands for, the same on every worker.
+    # Replace `auto` by the device and precision that were chosen at the start, so that all workers use the same.
     resolved = options.model_copy(update={field: identity[field] for field in ("device", "precision")})
 
     def encoder(is_anywhere: bool = False) -> Encoder:
@@ -101,8 +101,8 @@ def _build(name: str, options: Clip, built: BuildContext) -> Iterator[Signal]:
 def _words_signal(options: Clip, score: ModelSignal) -> signals.EmbeddingSignal:
     """Return the signal that finds the words of a caption that do not fit its image, and its F-CLIPScore.
 
-    It takes the image embeddings that `score` made. The same model encodes the captions again here: words are scored by
-    how the model's attention to them moves the cosine (`curate.models.misalignment`).
+    It reuses the image embeddings from `score`, and encodes the captions again with the same model: a word's score is
+    how much the model's attention to it changes the cosine (`curate.models.misalignment`).
     """
 
     def compute(embeddings: signals.Embeddings) -> Sequence[pa.Array]:
@@ -165,7 +165,7 @@ class _LookScorer(ClipScorer):
 
 
 def look_kind(key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any]) -> SignalKind:
-    """Return the kind of signals that score images by a look at them; `identify` says what the look depends on."""
+    """Return the kind of signals that score changed images; `identify` returns all that the change depends on."""
 
     def build(name: str, options: OnEmbeddings, built: BuildContext) -> Iterator[Signal]:
         encoder = partial(encoder_of, options, built)

@@ -1,8 +1,8 @@
-"""Clusters of images by given centroids, and which of them are selected: DataComp's image-based baseline.
+"""Assign images to given centroids, and mark selected clusters: DataComp's image-based baseline.
 
-In: a file of centroids, float [k, dimension], and perhaps files of selected ones: numbers of centroids, or embeddings
-[n, dimension] whose nearest centroids they are; .npy, or torch's .pt, as DataComp publishes them (tensors and arrays
-are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in_selected_NAME` bool.
+In: a file of centroids, float [k, dimension], and optionally files that select some: indexes of centroids, or
+embeddings [n, dimension] whose nearest centroids are selected. Files are .npy, or torch's .pt like DataComp's (only
+tensors and arrays are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in_selected_NAME` bool.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Clusters(EmbeddingSection):
-    """The nearest of given centroids, and whether it is a selected one (DataComp's image-based filter), by name.
+    """The nearest of given centroids, and whether it is selected (DataComp's image-based filter), by name.
 
-    Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors;
-    code in them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
+    Centroids have unit length; the nearest has the largest dot product. Files are .npy, or .pt with arrays and tensors;
+    code in them never runs. If a .pt file has several arrays, `image_features` is used.
     """
 
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
@@ -72,7 +72,7 @@ class Clusters(EmbeddingSection):
 
 
 class LoadedClusters(NamedTuple):
-    """Centroids, float32 [k, dimension]; whether each is selected, bool [k], where `selected` is given."""
+    """Centroids, float32 [k, dimension]; whether each is selected, bool [k], if `selected` is given."""
 
     centroids: F32
     selected: npt.NDArray[np.bool_] | None
@@ -84,7 +84,7 @@ class LoadedClusters(NamedTuple):
 
 
 def load_clusters(name: str, options: Clusters) -> LoadedClusters:
-    """Read the files of the clusters `name`. Raises RecipeError where they are not what they are taken for."""
+    """Read the files of the clusters `name`. Raises RecipeError if their content is invalid."""
     where = f"measure.clusters.{name}"
     centroids = read_rows(f"{where}.centroids", options.centroids, "k, dimension")
     if options.selected is None:

@@ -19,7 +19,7 @@ _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdo
 class Context(EmbeddingSection):
     """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP; no training), by name.
 
-    Each image gets the likeliest tag. With `classes`, the probability of a tag is summed over the classes.
+    Each image gets the most likely tag. With `classes`, a tag's probability is its sum over the classes.
     """
 
     example: ClassVar[Any] = {"setting": {"values": _PROMPTS}}
@@ -49,7 +49,7 @@ class Context(EmbeddingSection):
         return super().settings | {"values": list(self.values.items())}
 
     def load(self, name: str, built: BuildContext) -> F32:
-        """Return the embeddings of the prompts of each class, or of one that is none: [y, z, d]."""
+        """Return the embeddings of the prompts, by class (or one without a class): [y, z, d]."""
         texts = [p.replace("{}", word) for word in self.classes or ("",) for p in self.values.values()]
         encoded = encoder_of(self, built).encode_texts(texts).embeddings
         return encoded.reshape(-1, len(self.values), encoded.shape[1])

@@ -20,10 +20,10 @@ from curate.store.store import RunStore
 
 
 class Fooling(EmbeddingSection):
-    """Images that fit any text (CLIPMasterPrints): the least cosine over unrelated prompts.
+    """Images that fit any text (CLIPMasterPrints): the smallest cosine with unrelated prompts.
 
-    With `shift`, images and prompts are first drawn together by a quarter of the difference of the run's mean
-    embeddings. That takes such images most of their fit.
+    With `shift`, images and prompts first move toward each other by a quarter of the difference of the run's mean
+    embeddings. This lowers the score of such images most.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
@@ -37,7 +37,7 @@ class Fooling(EmbeddingSection):
     """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
     def identify(self, name: str, context: IdentifyContext) -> Any:
-        """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none."""
+        """Return the identity of the embeddings of run `shift`, if any. Raises RecipeError if it has none."""
         if self.shift is None:
             return None
         model, store = context.identities[self.of], RunStore(self.shift)

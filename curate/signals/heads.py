@@ -19,8 +19,8 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 class Head(EmbeddingSection):
     """Linear or MLP heads over embeddings, such as LAION's aesthetic predictors, by name.
 
-    A file holds `weight` [out, in] and `bias` of each layer, in order: `0.weight`, `0.bias`, `2.weight` … It is read as
-    arrays, and no code of it is run.
+    A file has `weight` [out, in] and `bias` of each layer, in order: `0.weight`, `0.bias`, `2.weight` … Only its arrays
+    are read; code in it never runs.
     """
 
     example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}

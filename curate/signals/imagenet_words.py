@@ -1,12 +1,12 @@
-"""Find words of ImageNet-21k in captions: what DataComp's text-based baseline keeps English captions for.
+"""Find words of ImageNet-21k in captions: DataComp's text-based baseline keeps English captions that have one.
 
-A word passes where its first WordNet synset (nouns, then verbs, adjectives, adverbs) has an offset that is in
-ImageNet-21k. Offsets are compared without their part of speech, as in the published code, so that some forty lemmas
-such as `visual` pass by coincidence.
+A word passes if the offset of its first WordNet synset (nouns, then verbs, adjectives, adverbs) is in ImageNet-21k.
+Like the published code, it compares offsets without the part of speech, so about forty lemmas such as `visual` pass by
+coincidence.
 
-The lookup is that of nltk 3.8.1, which DataComp pins, written out here: it is a few lines, and later versions of nltk
-strip one ending only (they do not know `womens`) and open no folder outside of nltk's own. Every copy of WordNet 3.0
-has the same nouns, but Debian's wordnet-base moved verbs and adjectives by some bytes, and so has other coincidences.
+The lookup is written out from nltk 3.8.1, which DataComp pins: later versions of nltk strip only one ending (they do
+not find `womens`) and open no folder outside of nltk's own. All copies of WordNet 3.0 have the same nouns, but Debian's
+wordnet-base moved verbs and adjectives by some bytes, and so has other coincidences.
 
 Sources: Gadre et al., DataComp, 2023, text-based filtering; WordNet 3.0's manual pages wndb(5WN) and morphy(7WN).
 """
@@ -30,7 +30,7 @@ from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import unchanged
 from curate.signals.signal import BuildContext, IdentifyContext, SignalKind, TextSignal
 
-IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids of DataComp's own file, byte for byte
+IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids, byte for byte equal to DataComp's file
 
 _KNOWN_WORDS = 1 << 17
 _KNOWN_LENGTH = 64
@@ -55,10 +55,10 @@ class _Part(NamedTuple):
 
 
 class Vocabulary:
-    """The words that pass: `word in vocabulary`. Threads may share it."""
+    """The words that pass: `word in vocabulary`. Thread-safe."""
 
     def __init__(self, digest: str, parts: Sequence[_Part]) -> None:
-        # Hex, of the WordNet files that are read and the set of ids: what determines results
+        # Hex digest of everything that determines results: the WordNet files and the set of ids
         self.digest, self._parts = digest, parts
         self._known = lru_cache(_KNOWN_WORDS)(self._look_up)
 
@@ -71,7 +71,7 @@ class Vocabulary:
 
 
 def _find_lemma(form: str, part: _Part) -> str | None:
-    """Return the first of: the form itself; its exceptions, if it has any; else it without its endings, one by one."""
+    """Return the first lemma among: the form; its exceptions, if it has any; else the form with endings stripped."""
     if form in part.lemmas:
         return form
     if form in part.exceptions:
@@ -87,8 +87,8 @@ def _find_lemma(form: str, part: _Part) -> str | None:
 class ImagenetWords(Section):
     """The caption's first word that WordNet knows as a class of ImageNet-21k (DataComp's text-based filter).
 
-    Words are split at white space, and punctuation stays on them: `dog,` does not count. Of each word, the first synset
-    decides.
+    Words are split at white space and keep their punctuation: `dog,` does not count. Only the first synset of a word
+    counts.
     """
 
     example: ClassVar[Any] = {"wordnet": "wordnet"}
@@ -116,11 +116,11 @@ def _build(name: str, options: ImagenetWords, built: BuildContext) -> Iterator[T
 
 
 def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
-    """Read WordNet and the list of ids, in half a second; some 40 MB stay in memory. Nothing is downloaded.
+    """Read WordNet and the list of ids, in half a second and 40 MB of memory. Downloads nothing.
 
-    `wordnet` is a local folder of WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj and adv;
-    `synsets` a text file of one ImageNet id a line, whatever follows it after white space; None: timm's 21,843 ids.
-    Raises RecipeError where a file or timm is missing, or a file is something else.
+    `wordnet` is a local folder with WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj, and
+    adv. `synsets` is a text file with an ImageNet id at the start of each line; None means timm's 21,843 ids. Raises
+    RecipeError if a file or timm is missing, or a file has another format.
     """
     folder = Path(wordnet)
     names = [name for part, _ in _PARTS for name in (f"index.{part}", f"{part}.exc")]
@@ -139,7 +139,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 
 
 def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
-    """Return each caption's first word of ImageNet-21k, as written there, or null."""
+    """Return each caption's first word of ImageNet-21k, as the caption spells it, or null."""
     texts = captions.to_pylist()
     words = [None if text is None else next(filter(vocabulary.__contains__, text.split()), None) for text in texts]
     return pa.array(words, pa.string())
@@ -156,7 +156,7 @@ def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:
         raise RecipeError(f"{path}: no license of WordNet 3.0 at its top; {_ACCEPTED}")
     index = {}
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.startswith(" "):  # as the license does
+        if not line.startswith(" "):  # lines of the license do
             try:
                 lemma, _, _, pointers, *rest = line.split()
                 index[lemma] = int(rest[int(pointers) + 2]) in offsets
@@ -168,7 +168,7 @@ def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:
 def _shipped_ids() -> Path:
     remedy = f"timm, or give a file as synsets; {_ACCEPTED_IDS}"
     with needing("timm, which ships the ids of ImageNet-21k, is not installed", remedy):
-        return package_folder("timm") / "data" / "_info" / IDS  # found, not imported: it would import torch
+        return package_folder("timm") / "data" / "_info" / IDS  # not imported, since timm would import torch
 
 
 def _parse_ids(path: Path | str, text: str) -> set[int]:

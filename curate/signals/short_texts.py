@@ -1,14 +1,14 @@
-"""Name the language of a short text by its words, and by what fastText makes of it.
+"""Detect the language of a short text from the frequencies of its words and fastText's answers.
 
-fastText sees parts of words: "A brown hen." is German to it, by 0.61. Here each language that may be the text's gets
-the sum of three logarithms (base 10): how often each word occurs in a billion of its words (wordfreq's Zipf values), a
-half of fastText's probability, and 1 for English, whose words other languages borrow. The highest sum wins. Languages
-are the 27 with Latin letters that wordfreq has a list of, and fastText's first answer, whose words count 3.5 each where
-it has no list.
+fastText uses parts of words: for it, "A brown hen." is German, with 0.61. Here each candidate language gets the sum of
+three logarithms (base 10): how often each word occurs in a billion of its words (wordfreq's Zipf values), half of that
+of fastText's probability, and 1 for English, because other languages borrow its words. The highest sum wins. Candidates
+are the 27 languages with Latin letters in wordfreq, and fastText's first answer; if that has no list, each word counts
+3.5.
 
-English has its large list, with words down to Zipf 1, and the others their small ones, down to 3: 0.5 s to load,
-and 160 MB, where all large ones take 3 s and 600 MB. Languages without a list, such as Afrikaans, lose captions to the
-nearest one that has a list.
+English uses its large list (Zipf 1 and above), and other languages their small ones (Zipf 3 and above): loading takes
+0.5 s and 160 MB, where all large ones take 3 s and 600 MB. Captions in languages without a list, such as Afrikaans, are
+sometimes assigned to the nearest language that has one.
 
 Source of the frequencies: Robyn Speer, wordfreq 3.1 (2023). Its data is under CC BY-SA 4.0.
 """
@@ -26,32 +26,32 @@ from curate.base.process import process_cache
 from curate.models.weights import identify_files, package_folder
 
 MAX_WORDS, MAX_CHARACTERS = 12, 160  # of a short text
-ANSWERS = 5  # of fastText that count
-# Codes of wordfreq's lists with Latin letters. The first wins where all else is equal.
+ANSWERS = 5  # of fastText that are used
+# Codes of wordfreq's lists with Latin letters. On a tie, the first wins.
 _LISTS = (
     *("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "nb", "da", "fi", "cs", "ro"),
     *("hu", "tr", "id", "vi", "ca", "sk", "sh", "sl", "lt", "lv", "ms", "is", "fil"),
 )
-# Codes of fastText, and the list of their words, where that has another code
+# fastText's codes that differ from those of wordfreq's lists
 _LIST_OF = {"no": "nb", "nn": "nb", "hr": "sh", "sr": "sh", "bs": "sh", "tl": "fil"}
 _CODES = [{"nb": "no", "fil": "tl"}.get(code, code) for code in _LISTS]
 _POSITIONS = {code: position for position, code in enumerate(_LISTS)}
 _FILES = [package_folder("wordfreq") / f"data/{'large' if c == 'en' else 'small'}_{c}.msgpack.gz" for c in _LISTS]
-_UNKNOWN = np.asarray([0.0 if code == "en" else 1.0 for code in _LISTS])  # Zipf of a word that a list does not have
+_UNKNOWN = np.asarray([0.0 if code == "en" else 1.0 for code in _LISTS])  # Zipf of a word that is not in a list
 _UNLISTED = 3.5  # of each word of a language without a list
 _PRIOR = np.asarray([1.0 if code == "en" else 0.0 for code in _LISTS])
-_FLOOR = 0.003  # is added to fastText's probabilities: that of a language that it does not answer
+_FLOOR = 0.003  # added to fastText's probabilities; the value for languages not among its answers
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
 def identity() -> str:
-    """Return what the values depend on besides fastText: the rule, and the version and files of wordfreq."""
+    """Return everything that determines values besides fastText: the rule, and the version and files of wordfreq."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).hexdigest()
     return f"short 1 {identify_files('wordfreq')} sha256:{digest}"
 
 
 def short_words(text: str) -> list[str]:
-    """Return the words of a text in lower case; none where it is not a short one."""
+    """Return the words of a text in lower case; none if it is not short."""
     if len(text) > MAX_CHARACTERS:
         return []
     words = [word.casefold().replace("’", "'") for word in _WORD.findall(text)]
@@ -59,9 +59,9 @@ def short_words(text: str) -> list[str]:
 
 
 def name_language(words: Sequence[str], answers: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    """Return the language and score of a text, by its words and fastText's answers, the first one first.
+    """Return the language and score of a text, from its words and fastText's answers, best first.
 
-    The first answer stays where no list has any of the words.
+    If no list has any of the words, fastText's first answer stays.
     """
     rows = [_find(word) for word in words]
     if all(row is None for row in rows):
@@ -103,5 +103,5 @@ def load() -> list[dict[str, int]]:
 def _read(path: Path) -> dict[str, int]:
     from wordfreq import read_cBpack
 
-    buckets = read_cBpack(str(path))  # words that are equally frequent, to a hundredth; the first would have Zipf 9
+    buckets = read_cBpack(str(path))  # words grouped by frequency, to a hundredth; the first group would have Zipf 9
     return {word: 900 - index for index, words in enumerate(buckets) for word in words}

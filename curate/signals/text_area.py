@@ -1,13 +1,13 @@
-"""Find the text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
+"""Find text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
 
-- `text_area`: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle.
-- `text_overlap`: the share of the recognised words that are in the caption. A word is a run of letters and digits, case
-  and accents folded, each Chinese character one of its own; it is in the caption where it equals one of the caption's
-  words, or several in a row written together, since spaces between words are often not recognised.
+- `text_area`: the share of the image's pixels whose centers are in a detected line, a rotated rectangle.
+- `text_overlap`: the share of the recognized words that are in the caption. A word is a run of letters and digits, with
+  case and accents folded; each Chinese character is a word. A word is in the caption if it equals one of its words, or
+  several consecutive ones joined, because recognition often misses spaces.
 
-T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting.
-Lines are searched in the image reduced to at most 640 pixels a side, and read at 2000. Text that climbs steeply or is
-upside down is found, and misread.
+T-MARS drops pairs that no longer match once the text is painted over; these columns find such pairs without painting.
+It detects lines in the image at most 640 pixels per side, and reads them at 2000. It finds steep or upside-down text,
+but misreads it.
 
 Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing Text Feature Learning, ICLR 2024.
 """
@@ -29,21 +29,21 @@ from curate.recipe.section import Column, Section
 from curate.signals.signal import observer_kind
 
 DETECTED, _READ = 640, 2000  # the longest sides, pixels
-MAX_LINES = 32  # at most this many of an image are read, the largest
-MAX_CHARACTERS = 10_000  # what lies beyond in a caption is not compared
+MAX_LINES = 32  # largest lines of an image, which are read
+MAX_CHARACTERS = 10_000  # the rest of a caption is not compared
 
 _OVERLAP = "Share of recognised words that the caption has; null without words or caption."
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
-Seen = tuple[float, tuple[str, ...]]  # of an image, its text_area and its recognised words
+Seen = tuple[float, tuple[str, ...]]  # an image's text_area and recognized words
 
 
 class TextArea(Section):
     """Text in images, and its overlap with the caption (T-MARS).
 
-    It has no keys. Needs `pip install '.[ocr]'`. A pair in which both values are large can be matched by reading alone.
-    At most 32 lines of an image are read, the largest; type below some 10 pixels at 640 pixels a side is lost or
-    misread.
+    It has no keys. Needs `pip install '.[ocr]'`. If both values of a pair are large, it can be matched by reading
+    alone. It reads the 32 largest lines of an image, and misses or misreads letters below about 10 pixels at 640 pixels
+    per side.
     """
 
     example: ClassVar[Any] = {}
@@ -59,9 +59,9 @@ class TextObserver:
     columns: pa.Schema = pa.schema([pa.field("text_area", pa.float32()), pa.field("text_overlap", pa.float32())])
 
     def observe(self, image: Image.Image) -> Seen:
-        """Return text_area, and the recognised words, folded, those of the largest line first.
+        """Return text_area and the recognized words, folded, starting with the largest line.
 
-        The image may be of any mode and size, and is turned as its EXIF says.
+        The image may have any mode and size, and is rotated by its EXIF orientation.
         """
         picture = fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
         raster = fitted(picture, DETECTED)
@@ -79,13 +79,13 @@ class TextObserver:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text, with compatible forms, accents and case made one; a Chinese character is a word."""
+    """Return the words of a text, with compatible forms, accents, and case folded; a Chinese character is a word."""
     letters = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")
     return _WORD.findall("".join(letters).casefold())
 
 
 def overlap(words: Sequence[str], caption: str) -> float | None:
-    """Return the share of words that are in the caption, see the module; None where there are no words."""
+    """Return the share of words that are in the caption (see the module); None without words."""
     if not words:
         return None
     caption_words = words_of(caption[:MAX_CHARACTERS])
@@ -102,7 +102,7 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
 
 
 def fitted(image: Image.Image, longest: int) -> Image.Image:
-    """Return the image, reduced so that its longer side has at most `longest` pixels."""
+    """Return the image, shrunk so that its longer side has at most `longest` pixels."""
     if max(image.size) <= longest:
         return image
     size = [max(1, round(side * longest / max(image.size))) for side in image.size]

@@ -2,7 +2,7 @@
 
 Source: Maini et al., "T-MARS: Improving Visual Representations by Circumventing Text Feature Learning" (ICLR 2024,
 arXiv 2307.03132), which keeps the better half by this score. Its code only finds the boxes of text; the painting is
-ours: each line gets the mean colour of a ring around it, half as wide as the line is high, without text of other lines.
+ours: each line gets the mean color of a ring around it, half as wide as the line is high, without text of other lines.
 """
 
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ _RING = 0.5  # the width of the ring around a line, as a multiple of the line's 
 class TextMasked(OnEmbeddings):
     """CLIP scores of images whose text is painted over, by name (T-MARS, arXiv 2307.03132).
 
-    Each line of text gets the mean colour around it, so that the rest must fit the caption. An image without text has
+    Each line of text gets the mean color around it, so that the rest must fit the caption. An image without text has
     its `clip_score`. Needs `pip install '.[ocr]'`. Each image is encoded once more.
     """
 
@@ -33,7 +33,7 @@ class TextMasked(OnEmbeddings):
 
 
 def paint_over_text(image: Image.Image) -> Image.Image:
-    """Return the image with its lines of text painted over; itself where no line is found."""
+    """Return the image with its lines of text painted over, or the same image if it has none."""
     raster = fitted(as_rgb(image), DETECTED).convert("RGB")
     picture, lines = image.convert("RGB"), find_lines(raster)
     if not lines:
