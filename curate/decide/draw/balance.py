@@ -1,7 +1,7 @@
-"""`balance`: a limit of rows for each entry, from one number t of the recipe or solved, and the draw (MetaCLIP).
+"""`balance`: limits of rows per entry, from a number t that is given or solved for, and the draw (MetaCLIP).
 
-With `of`, the values of a column (clusters, tags) are the entries: each row has just one, and π is its p. Rows without
-a value are never drawn.
+With `of`, the values of a column (clusters, tags) are the entries: each row has exactly one, and π is its p. Rows
+without a value are never drawn.
 
 Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
 2507.22062). The arithmetic is `inclusion`'s, the search for a size `bracket`'s; limits follow from t by `schemes`.
@@ -35,25 +35,25 @@ from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 
-_SHOWN = 4  # languages in a line
+_SHOWN = 4  # languages shown in a line
 
 
 @dataclass(frozen=True)
 class LimitsChoice(selection.Choice):
-    """Limits of entries."""
+    """Limits per entry."""
 
     solution: Solution
-    counts: I64  # [entries], by which rows are drawn: the survivors', or those of another run
-    limits: I64  # [entries] or [1], the rows that each entry may have
-    languages: tuple[LanguageLimit, ...] = ()  # where limits differ by language
-    groups: ColumnGroups | None = None  # whose values are the entries; None where these are the metadata's
+    counts: I64  # [entries], counts for the draws: of the remaining rows, or from another run
+    limits: I64  # [entries] or [1], maximum rows of each entry
+    languages: tuple[LanguageLimit, ...] = ()  # if limits differ by language
+    groups: ColumnGroups | None = None  # the groups that are the entries; None: metadata entries
 
     @cached_property
     def p(self) -> F64:
         return inclusion.probabilities(self.counts, self.limits)
 
     def inclusion(self, rows: selection.RowsLeft) -> F64:
-        """Return π = 1 − ∏(1 − p); with `one_per` by the number of texts of its image, each as likely to be the one."""
+        """Return π = 1 − ∏(1 − p); with `one_per` divided by the number of texts of the image, all equally likely."""
         pi = inclusion.inclusion_probability(rows.with_values(self.groups).matches, self.p)
         return pi if rows.texts is None else np.asarray(pi / rows.texts)
 
@@ -90,7 +90,7 @@ class LimitsChoice(selection.Choice):
         return f"{self.label}; {above}" if above else self.label
 
     def shortfall(self, section: Balance) -> str:
-        """Return a share of the tail that no t comes near by 5 %, and those next to it; or languages of few matches."""
+        """Return a warning if no t comes within 5 % of the share of the tail, or if languages have few matches."""
         if self.languages:
             return _say_uncertain(self.languages[0], [limit for limit in self.languages if limit.is_uncertain])
         ts, shares = inclusion.tail_shares(self.counts)
@@ -103,11 +103,11 @@ class LimitsChoice(selection.Choice):
 
     @property
     def tail_share(self) -> float | None:
-        """The share of the counts that entries below their limit have; None without any."""
+        """The share of matches in entries below their limit; None without matches."""
         return _share(self.counts, self.counts < self.limits)
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
-        """Return the shares of matches of entries below their limit, and of entries of which all rows stay; and ts."""
+        """Return the shares of matches in entries below their limit, and of entries that keep all rows; and each t."""
         below = inclusion.tail_shares(self.counts)[1]
         smallest = float(below[1]) if len(below) > 1 and not self.languages else None
         shares = {"tail_share": self.tail_share, "smallest_tail_share": smallest}
@@ -155,7 +155,7 @@ class BalanceSelection(selection.Selection):
         if (rows := section.rows) is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)
         search = units.get("Balance: begin", _begin, counts, rows, scheme, run)
-        for n in range(ROUNDS):  # a k-ary search: units sum π at some t, and the bracket narrows
+        for n in range(ROUNDS):  # a k-ary search: units sum π at several t, and the bracket narrows
             sums = units.ask(f"Balance: sums {n}", _expect, counts, search, scheme, run, combine=Fold[Any]())
             search = units.get(f"Balance: narrow {n}", _narrow, search, sums, counts, scheme, run)
         return units.get("Balance: t", _solved, search, counts, scheme, run)
@@ -179,13 +179,13 @@ class BalanceSelection(selection.Selection):
         return ids.digest(read_counts(section.counts, metadata_key).tolist()) if section.counts else ""
 
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
-        """Return the limits of its t; None where counts are not the entries' of this run: they are not read again."""
+        """Return the limits for its t; None if the counts came from elsewhere, because they are not read again."""
         if section.counts is not None or section.of or facts.t is None:
             return None
         return _choice(Solution(facts.t), counts, _scheme(section), run)
 
     def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[selection.RowsLeft]) -> list[tuple[float, float]]:
-        """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
+        """Return the sizes for several limits, which must not decrease, in one pass over the rows."""
         if any(part.texts is not None for part in rows):
             each = ((choice, list(in_threads(choice.inclusion, rows))) for choice in choices)  # one in memory at a time
             return [(choice.expected(pi)[0], selection.texts_error(rows, pi)) for choice, pi in each]
@@ -240,7 +240,7 @@ class ValuesBalance(BalanceSelection):
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
         groups = find_groups(units, "Balance", run, selection.required(section.of))
-        # In a part of the pool, counts are those that the whole would have.
+        # For a part of the pool, counts are scaled to the whole.
         counts = units.get("Balance: counts", lambda groups: np.rint(groups.rows / run.fraction).astype("i8"), groups)
         valued = units.get("Balance: run", lambda groups: replace(run, groups=groups), groups)
         return self.search(units, section, valued, counts)
@@ -278,7 +278,7 @@ def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> 
 
 
 class SizeSearch(NamedTuple):
-    """A search for a target size, and the limits of its points, at which units sum π (int64[k, groups])."""
+    """A search for a target size, and the limits at its points, where units sum π (int64[k, groups])."""
 
     bracket: Bracket
     limits: I64
@@ -307,7 +307,7 @@ def _expect(
         counts, groups = counts[occurring], groups[occurring]
     stacks = stack_limits(search.limits, groups)
     sums = [inclusion.expected_rows(matches, counts, limits, texts=rows.texts) for limits in stacks]
-    # Python integers: a sum over units may pass 2⁶⁴.
+    # Python integers: a sum over units may exceed 2⁶⁴.
     yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
 
 
@@ -352,7 +352,7 @@ def _explain_all_kept(outcome: selection.Outcome) -> str:
 
 
 def read_counts(url: str, metadata_key: str) -> I64:
-    """Return the survivors of each entry (int64[entries]). Raises RecipeError unless a finished run has these."""
+    """Return the remaining rows of each entry (int64[entries]). Raises RecipeError unless a finished run has them."""
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
         raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")
@@ -361,6 +361,6 @@ def read_counts(url: str, metadata_key: str) -> I64:
         raise RecipeError(f"balance.counts: {url} has {'different' if facts.metadata else 'no'} entries; {accepted}")
     table = store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors"])
     entry_ids = table["entry_id"].to_numpy()
-    counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of entries that were dropped are no entry's
+    counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of dropped entries stay 0
     counts[entry_ids] = table["survivors"].to_numpy()
     return counts

@@ -1,7 +1,7 @@
-"""Sums over the rows that match each metadata entry: exact ones, of integers, which add up over units.
+"""Exact integer sums over the rows that match each metadata entry, which add up over units.
 
-In: `matches`, a list of entry ids a row (list<int32>; null and empty lists are rows without a match), and integer
-weights of rows. Out: sums by entry, of some rows only for those entries that occur.
+In: `matches`, a list of entry ids per row (list<int32>; null and empty lists have no match), and integer weights of
+rows. Out: sums by entry; for some rows only of the entries that occur.
 """
 
 from collections.abc import Sequence
@@ -15,38 +15,38 @@ from numba import njit
 
 from curate.base.numeric.arrays import I32, I64
 
-_SPARSE = 16  # where entries are fewer than 1 in so many, they are sorted, and there is no vector of all
+_SPARSE = 16  # if fewer than 1 in this many entries occur, they are sorted instead of counted in a full vector
 
 
 def list_entries(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
-    """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
+    """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row counts as empty."""
     if isinstance(matches, pa.ChunkedArray):
         matches = matches.combine_chunks()
     if matches.null_count:
         matches = pc.if_else(matches.is_valid(), matches, pa.scalar([], matches.type))
-    offsets = matches.offsets.to_numpy().astype(np.int64)  # of a slice, its own
+    offsets = matches.offsets.to_numpy().astype(np.int64)  # of the slice
     values = matches.values.slice(offsets[0], offsets[-1] - offsets[0])
     entries = (values if values.type == pa.int32() else values.cast(pa.int32())).to_numpy()
     offsets -= offsets[0]
-    # The kernels index by these ids without a check.
+    # The kernels use these ids as indices without a check.
     if len(entries) and (entries.min() < 0 or entries.max() >= n):
         raise ValueError(f"entry ids are in [{entries.min()}, {entries.max()}], but there are {n} entries")
     return offsets, entries
 
 
 def own_entries(matches: pa.ListArray, n: int) -> tuple[pa.ListArray, I32]:
-    """Return rows' matches as places among the entries, of n, that occur in them, and these (int32, ascending)."""
+    """Return matches as indices into the entries (of n) that occur, and these entries (int32, ascending)."""
     offsets, entries = list_entries(matches, n)
     occurring, numbers = np.unique(entries, return_inverse=True)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers, pa.int32())), occurring
 
 
 class SparseSums(NamedTuple):
-    """Sums over some rows by entry: those entries alone that one of the rows matches."""
+    """Sums over some rows by entry, only for entries that one of the rows matches."""
 
     entries: I32  # [k], ascending
     values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
-    size: int  # how many entries there are
+    size: int  # the number of entries
 
     def dense(self, n: int) -> npt.NDArray:
         out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
@@ -55,7 +55,7 @@ class SparseSums(NamedTuple):
 
 
 class EntryVector(np.ndarray[Any, np.dtype[Any]]):
-    """Numbers of all entries that travel as those other than 0, where these are few: wherever they are sent on to."""
+    """Numbers for all entries, pickled without zeros if few are nonzero."""
 
     @classmethod
     def of(cls, numbers: npt.NDArray) -> Self:
@@ -78,7 +78,7 @@ def _from_sparse(shape: tuple[int, ...], kind: np.dtype, nonzero: I64, values: n
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
     """Sum rows' integer weights (all int64 or all uint64[rows]) over the entries, of n, that they match."""
     offsets, entries = list_entries(matches, n)
-    summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
+    summands = np.stack(weights, axis=1).view(np.int64)  # wraps around like uint64
     if len(entries) * _SPARSE > n:
         matched, sums = _entry_sums(offsets, entries, summands, n)
     else:

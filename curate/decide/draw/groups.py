@@ -1,8 +1,8 @@
-"""The groups of rows by the values of a column (clusters, sources, tags), and a draw of so many rows of each group.
+"""Groups of rows by the values of a column (clusters, sources, tags), and draws of given sizes from each group.
 
-In: a column of integers, texts or booleans; its values are told apart as texts. A row without a value is never drawn.
-A `Choice` takes given numbers of rows of each group: those with the smallest hash(seed, uid), so that larger draws hold
-the smaller ones, or those with the largest or smallest numbers of another column, ties by that hash.
+In: a column of integers, texts or booleans, compared as texts. Rows without a value are never drawn. A `Choice` takes a
+given number of rows from each group: those with the smallest hash(seed, uid), so that larger draws contain smaller
+ones, or those with the largest or smallest numbers in another column, with ties broken by that hash.
 """
 
 from abc import abstractmethod
@@ -27,8 +27,8 @@ from curate.store.tables import OpenTables
 
 MAX_GROUPS = 1 << 20
 Keep = Literal["random", "farthest", "nearest"]
-_SCALE = float(1 << 28)  # sums are of integers, in so many parts of 1
-_LARGEST = 2.0**63 / _SCALE  # a sum from which on these have no room
+_SCALE = float(1 << 28)  # sums are integers in units of 1 / _SCALE
+_LARGEST = 2.0**63 / _SCALE  # the smallest sum that overflows
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class ColumnGroups:
     column: str
     names: pa.Array  # string, ascending
     rows: I64  # of each
-    sums: I64  # of each that of another column in 2⁻²⁸; 0 without one
-    measure: str | None = None  # that column; rows without a value of it are in no group
+    sums: I64  # sum of another column in each group, in units of 2⁻²⁸; 0 without one
+    measure: str | None = None  # that column; rows without a value in it are in no group
     largest: float = 0.0  # its largest value
 
     def __len__(self) -> int:
         return len(self.names)
 
     def numbers(self, rows: RowsLeft) -> I64:
-        """Return the group of each row, −1 where it has no value or one that is not among these (int64[n])."""
+        """Return the group of each row (int64[n]); −1 without a value, or with an unknown one."""
         index = pc.index_in(read_names(rows, self.column), self.names, skip_nulls=True)
         numbers = np.asarray(index.fill_null(-1).to_numpy(), np.int64)
         return numbers if self.measure is None else np.where(np.isfinite(read_numbers(rows, self.measure)), numbers, -1)
@@ -58,7 +58,7 @@ class ColumnGroups:
         return Entries(pa.table({"entry": self.names, "source": none, "language": none}))
 
     def matches(self, rows: RowsLeft) -> pa.ListArray:
-        """Return the group of each row as its one entry, none where it is in none (list<int32>)."""
+        """Return the group of each row as its only entry, or no entry (list<int32>)."""
         numbers = self.numbers(rows)
         ends = pa.array(np.concatenate([[0], np.cumsum(numbers >= 0)]), pa.int32())
         matches: pa.ListArray = pa.ListArray.from_arrays(ends, pa.array(numbers[numbers >= 0], pa.int32()))
@@ -75,12 +75,12 @@ def read_names(rows: RowsLeft, column: str) -> pa.Array:
 
 
 def read_numbers(rows: RowsLeft, column: str) -> F64:
-    """Return a column's numbers, NaN without one; a negative one, which rounding gives, is 0 (float64[n])."""
+    """Return a column's numbers, NaN without one; negative ones, from rounding, become 0 (float64[n])."""
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
 
 def find_groups(units: Units, name: str, run: SelectionRun, column: str, measure: str | None = None) -> Answer:
-    """Ask all units for the groups of the rows that have a value, and of column `measure` one too. Raises RunError."""
+    """Ask all units for the groups of the rows with a value, and with one in column `measure`. Raises RunError."""
 
     def count(tables: OpenTables, state: Any) -> list[pa.Table]:
         rows = run.rows_left(tables, state)
@@ -120,16 +120,16 @@ def _add(left: pa.Table, right: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class CutChoice(Choice):
-    """Which rows are taken, by the keys that order them."""
+    """Takes rows in the order of their keys."""
 
     cut: Cut
 
     @abstractmethod
     def keys(self, rows: RowsLeft) -> Keys:
-        """Return what rows are ordered by."""
+        """Return the keys that order rows."""
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return each row's key over that of the first row of its group that is not taken, below 1 iff it is taken."""
+        """Return each row's key divided by that of its group's first row that is not taken: below 1 if it is taken."""
         keys = self.keys(rows)
         ends = np.where(self.cut.is_cut, np.maximum(1.0, self.cut.last[:, 0].astype(np.float64)), 2.0**64)
         return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
@@ -139,20 +139,20 @@ class CutChoice(Choice):
 
 
 def random_keys(uids: pa.Array, seed: int, groups: I64) -> Keys:
-    """Return what rows are ordered by: a hash of the uid (32 hex digits) and seed, and the uid's halves."""
+    """Return keys that order rows by a hash of the uid (32 hex digits) and seed, and by the uid's halves."""
     return Keys(np.stack([ids.hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1), groups)
 
 
 @dataclass(frozen=True)
 class GroupsChoice(CutChoice):
-    """Which rows are taken of each group."""
+    """Takes rows of each group."""
 
     groups: ColumnGroups
     keep: Keep = "random"
 
     def keys(self, rows: RowsLeft) -> Keys:
-        """Return a hash of uid and seed of each row, or the groups' other column and then that hash."""
-        numbers = self.groups.numbers(rows)  # which opens a table, whose uids are the same
+        """Return a hash of uid and seed for each row, or the groups' other column followed by that hash."""
+        numbers = self.groups.numbers(rows)  # opens a table that also has the uids
         keys = random_keys(rows.uids, rows.seed, numbers)
         if self.groups.measure is None or self.keep == "random":
             return keys
@@ -167,14 +167,14 @@ class GroupsChoice(CutChoice):
         return self.keep == "random"
 
     def inclusion(self, rows: RowsLeft) -> F64:
-        """Return the part of its group that is taken; or whether a row is, where that is not by chance."""
+        """Return the fraction of the group that is taken; or 1 or 0 for each row if the order is not random."""
         if not self.is_random:
             return (self.draws(rows) < 1).astype(np.float64)
         return self.cut.of_rows(self.cut.shares, self.groups.numbers(rows))
 
 
 def check_groups(key: str, name: str, columns: pa.Schema) -> None:
-    """Check that a column may be one of groups. Raises RecipeError, which names the recipe's `key`."""
+    """Check that a column can define groups. Raises RecipeError, which names the recipe's `key`."""
     kind = find_field(key, name, columns).type
     is_name = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
     if not (is_name or pa.types.is_integer(kind)):
@@ -182,7 +182,7 @@ def check_groups(key: str, name: str, columns: pa.Schema) -> None:
 
 
 def check_numbers(key: str, name: str, columns: pa.Schema) -> None:
-    """Check that a column is one of numbers. Raises RecipeError, which names the recipe's `key`."""
+    """Check that a column is numeric. Raises RecipeError, which names the recipe's `key`."""
     kind = find_field(key, name, columns).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise RecipeError(f"{key}: column {name!r} is {kind}; accepted: numbers")

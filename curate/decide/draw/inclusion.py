@@ -1,13 +1,13 @@
-"""The probability that balancing keeps a row, by a limit of rows for each entry, and the draw (MetaCLIP).
+"""The probability that balancing keeps a row, from the limits of its entries, and the draw (MetaCLIP).
 
-In: `matches`, a list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
-the rows that match each entry, and `limits`, at least 1, the rows that each entry may have: int64[n], or int64[1] where
-all entries have the same. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3: p[e] = limit[e] /
-max(count[e], limit[e]); a row stays if any entry's independent draw succeeds: π = 1 − ∏(1 − p[e]).
+In: `matches`, a list of ascending entry ids per row (null and empty lists have no match), `counts` (int64[n]), the rows
+that match each entry, and `limits`, the maximum rows of each entry, at least 1: int64[n], or int64[1] if all entries
+have the same. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3: p[e] = limit[e] / max(count[e],
+limit[e]); a row stays if any entry's independent draw succeeds: π = 1 − ∏(1 − p[e]).
 
-Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
-nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
-rounded to 2⁻³².
+Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and a larger limit
+keeps a superset. All decisions use integers: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, and a size is a
+sum of π rounded to 2⁻³².
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
 
 def probabilities(counts: I64, limits: I64) -> F64:
-    """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, of entries up to their limit."""
+    """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, for entries up to their limit."""
     return np.asarray(limits / np.maximum(counts, limits).astype(np.float64), np.float64)
 
 
 def tail_shares(counts: I64) -> tuple[I64, F64]:
-    """Return the distinct counts, ascending and without 0, and of each the share of smaller ones in the sum of all."""
+    """Return the distinct counts, ascending and without 0, and for each the share of smaller ones in the sum of all."""
     distinct, entries = np.unique(counts[counts > 0], return_counts=True)
     sums = distinct * entries
     return distinct, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
 
 
 def tail_share_t(counts: I64, share: float) -> int:
-    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts."""
+    """Return the count whose share in `tail_shares` is nearest to `share`, the first of ties; 1 without counts."""
     # It inverts MetaCLIP 2's t_to_p ("Meta CLIP 2", arXiv 2507.22062), zero counts left out. Its own inverse, p_to_t,
     # counts entries with t rows too, and gave another t in 512 of 927 cases.
     distinct, shares = tail_shares(counts)
@@ -52,13 +52,13 @@ def draw(
 ) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 
-    Return float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers,
-    whatever rounding says; +inf without a match.
+    Return float64[rows]: below 1 if and only if some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in
+    exact integers, regardless of rounding; +inf without a match.
 
-    `uids` are string[rows] of 32 hex digits, of which the low 64 bits take part; `keys` uint64[n], `entry_keys` of the
-    entries; `seed` any integer, taken modulo 2⁶⁴. `earlier` (float64[rows]) is the probability with which a row came
-    into the pool, NaN or 1 where it was not drawn, None where none was. It is part of the hash: else u would be known
-    to be small.
+    `uids` are string[rows] of 32 hex digits, whose low 64 bits are used; `keys` (uint64[n]) are the `entry_keys` of the
+    entries; `seed` is any integer, taken modulo 2⁶⁴. `earlier` (float64[rows]) is the probability with which an earlier
+    stage kept a row, NaN or 1 if it was not drawn, None if no row was. It is part of the hash, because otherwise u
+    would be known to be small.
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = list_entries(matches, len(counts))
@@ -73,19 +73,19 @@ def draw(
 def entry_draws(
     uid: str, entries: Sequence[str], p: F64, counts: I64 | None, ts: I64, seed: int, earlier: float | None
 ) -> list[float]:
-    """Return u/p of each entry of a row alone, as `draw`; `counts` None: another run's, by p = t / max(count, t)."""
+    """Return u/p for each entry of a single row, as in `draw`; if `counts` is None, from p = t / max(count, t)."""
     if counts is None:
         counts = np.rint(ts / p).astype(np.int64)
     numbers = pa.array(range(len(entries) + 1), pa.int32())
     alone = pa.ListArray.from_arrays(numbers, numbers[:-1])
     keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())
     before = None if earlier is None else np.full(len(entries), earlier, np.float64)
-    limits = np.maximum(1, np.rint(p * counts)).astype(np.int64)  # which give these p and the same draws
+    limits = np.maximum(1, np.rint(p * counts)).astype(np.int64)  # these give the same p and draws
     return [float(u) for u in draw(uids, alone, counts, limits, keys, seed, before)]
 
 
 def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
-    """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
+    """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 if some p is 1, 0 without a match."""
     return np.asarray(_inclusion(*list_entries(matches, len(p)), np.asarray(p, np.float64)))
 
 
@@ -97,15 +97,15 @@ def fixed_point(pi: F64) -> U64:
 def expected_rows(
     matches: pa.ListArray, counts: I64, limits: I64, variances: F64 | None = None, texts: F64 | None = None
 ) -> U64:
-    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
+    """Return Σ fixed_point(π) over a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
 
-    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
-    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds. To `variances` (float64[k]),
-    those of the rows drawn, Σπ(1−π) is added. π is divided by `texts` (float64[rows]), where they are given.
+    `limits` are int64[k, n] or [k, 1], ascending for each entry; `counts` are of the whole pool. Results of parts add
+    up; use Python ints if a pool may have more than 2³² − 1 rows, the limit of a sum. Σπ(1−π) is added to `variances`
+    (float64[k]), those of the number of drawn rows. If `texts` (float64[rows]) is given, π is divided by it.
     """
     offsets, entries = list_entries(matches, len(counts))
     counts, limits = np.asarray(counts, np.int64), np.asarray(limits, np.int64)
-    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)  # [k] where entries share them
+    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)  # [k] if entries share them
     floats = by_entry.astype(np.float64)
     return np.asarray(_expected(offsets, entries, counts, by_entry, floats, variances, texts))
 
@@ -158,12 +158,12 @@ def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
     return out
 
 
-# Numba compiles these for limits of either shape, [k] (of all entries) or [n, k], without the branches of the other.
+# Numba compiles these for each shape of limits, [k] (for all entries) or [n, k], without the other's branches.
 
 
 @njit(nogil=True, cache=True)
 def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64) -> int:
-    """Return the first choice in which one of a row's entries may have all its rows: from there on π is 1."""
+    """Return the first choice in which one of a row's entries keeps all its rows; from there on π is 1."""
     if limits.ndim == 1:
         rarest = counts[entries[begin]]
         for i in range(begin + 1, end):
@@ -179,10 +179,10 @@ def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64)
 def _expected(
     offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64, variances: F64 | None, texts: F64 | None
 ) -> U64:
-    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
+    """Return Σ fixed_point(π) per choice (ascending), bit for bit as by `_inclusion` and `fixed_point`."""
     k = limits.shape[-1]
     sums = np.zeros(k, np.uint64)
-    certain = np.zeros(k + 1, np.uint64)  # the sums of rows that are certain, by their first such choice
+    certain = np.zeros(k + 1, np.uint64)  # sums over rows that are certain, by their first such choice
     miss = np.empty(k)
     bits = miss.view(np.uint64)
     for row in range(len(offsets) - 1):
@@ -198,10 +198,10 @@ def _expected(
             limit = floats if floats.ndim == 1 else floats[entries[i]]
             for j in range(first):
                 miss[j] *= 1.0 - limit[j] / count
-        if variances is not None:  # to which a row adds nothing where π is 1
+        if variances is not None:  # rows with π = 1 add nothing
             for j in range(first):
                 variances[j] += miss[j] * (1.0 - miss[j])
-        # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
+        # Adding 2^52 rounds to an integer, half to even, in the low bits: a rint that can be vectorized.
         for j in range(first):
             miss[j] = (1.0 - miss[j]) / one_of * 2.0**32 + 2.0**52
         for j in range(first):
