@@ -1,4 +1,4 @@
-"""What the signals on embeddings share: how they become signals, and the files and images that they are given."""
+"""Shared base of signals on embeddings: from sections to signals, with their files and exemplar images."""
 
 import hashlib
 from abc import abstractmethod
@@ -33,14 +33,14 @@ Loaded = TypeVar("Loaded", bound=Any)
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How a signal's columns come of embeddings."""
+    """How a signal computes its columns from embeddings."""
 
-    columns: tuple[pa.Field, ...] | None = None  # what it adds to `scores`; None: all that its section `gives`
-    settings: dict[str, Any]  # what the recipe says of it, as plain data, but the paths of its files
-    load: Callable[[], Any]  # what all units share: a head, encoded prompts or exemplars; once per process
-    # From embeddings, and what was loaded, to the columns' values; null where a row lacks the `side`.
+    columns: tuple[pa.Field, ...] | None = None  # its columns in `scores`; None: all that its section `gives`
+    settings: dict[str, Any]  # its section of the recipe, as plain data, without the paths of its files
+    load: Callable[[], Any]  # loads what all units share (a head, encoded prompts, or exemplars), once per process
+    # From embeddings and the loaded object to the columns' values; null if a row lacks the `side`.
     compute: Callable[[signals.Embeddings, Any], Sequence[pa.Array]]
-    side: Literal["image", "text"] = "image"  # which of the embeddings it needs
+    side: Literal["image", "text"] = "image"  # the embeddings that it needs
 
 
 def embedding_signal(name: str, options: OnEmbeddings, built: BuildContext, method: Method) -> EmbeddingSignal:
@@ -60,17 +60,17 @@ def embedding_signal(name: str, options: OnEmbeddings, built: BuildContext, meth
 
 
 class EmbeddingSection(OnEmbeddings):
-    """Base of sections that are the `Method` of their signal: see there what is loaded and computed."""
+    """Base of sections that are also the `Method` of their signal."""
 
-    files: ClassVar[tuple[str, ...]] = ()  # the fields that name files: `identify` returns what these hold
+    files: ClassVar[tuple[str, ...]] = ()  # the fields that name files; `identify` returns the digests of these
 
     def identify(self, name: str, context: signals.IdentifyContext) -> Any:
-        """Return what the values depend on beyond the recipe; see `SignalKind`."""
+        """Return everything that determines the values besides the recipe; see `SignalKind`."""
         return None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the recipe says, as plain data, but the files and the model."""
+        """The section of the recipe as plain data, without the files and the model."""
         return self.model_dump(exclude={"of", *self.files})
 
     @abstractmethod
@@ -84,7 +84,7 @@ class EmbeddingSection(OnEmbeddings):
 
 
 def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "named") -> signals.SignalKind:
-    """Return the kind of the signals that have such a section."""
+    """Return the kind of the signals with this section."""
 
     def build(name: str, options: EmbeddingSection, built: BuildContext) -> list[signals.Signal]:
         return [embedding_signal(name, options, built, options.method(name, built))]
@@ -93,26 +93,26 @@ def embedding_kind(key: str, section: type[EmbeddingSection], form: Form = "name
 
 
 def encoder_of(options: OnEmbeddings, built: BuildContext) -> Encoder:
-    """Return the model that prompts and exemplars are encoded with."""
+    """Return the model that encodes prompts and exemplars."""
     model = built.signals[options.of]
     assert isinstance(model, signals.ModelSignal), "the recipe was checked"
     return model.encoder(False)
 
 
 def check_unchanged(name: str, now: Any, identity: Any) -> None:
-    """Raise RunError where a signal's files are not those that it was identified by."""
+    """Raise RunError if a signal's files changed since it was identified."""
     if now != identity:
         raise RunError(f"measure: a file of {name!r} changed during the run; run again")
 
 
 def unchanged(name: str, loaded: Loaded, built: BuildContext) -> Loaded:
-    """Return what was loaded, which has a `digest`; see `check_unchanged`."""
+    """Return the loaded object, which has a `digest`, after `check_unchanged`."""
     check_unchanged(name, loaded.digest, built.identities[name])
     return loaded
 
 
 def tag_values(tags: Tags, names: Sequence[str]) -> Sequence[pa.Array]:
-    """Return the columns of a signal that gives each image one of several tags, and its probability."""
+    """Return the columns of a signal that assigns one of several tags to each image, with its probability."""
     return [pa.array(names, pa.string()).take(tags.best), pa.array(tags.probability)]
 
 
@@ -124,7 +124,7 @@ def exemplar_digests(where: str, paths: UserPaths) -> list[str]:
 def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F32, list[str]]:
     """Return embeddings of images (files, or tars of them), float32 [n, dimension], and their sha256, in order.
 
-    Raises RecipeError, which begins with `where`, where one cannot be read as an image, or there is none.
+    Raises RecipeError, which begins with `where`, if one cannot be read as an image, or there is none.
     """
     views, digests = [], []
     for name, data in read_pictures(picture_files(where, paths)):
@@ -153,7 +153,7 @@ class WithTargets(EmbeddingSection):
         return all(path.lower().endswith((".npy", ".pt", ".pth")) for path in paths)
 
     def identify(self, name: str, context: signals.IdentifyContext) -> Any:
-        """Return what names the targets. Raises RecipeError where they are no embeddings and no images."""
+        """Return the identity of the targets. Raises RecipeError if they are neither embeddings nor images."""
         model, where = context.identities[self.of], f"measure.{self.kind}.{name}.targets"
         if self.are_arrays:
             return [array_digest(array) for array in self._read_arrays(where, model["dimension"])]

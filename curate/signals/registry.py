@@ -1,4 +1,4 @@
-"""The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here."""
+"""The kinds of signals in a recipe's section `measure`, in the order of their columns. A new kind is one line here."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
 
 
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
-    """Return what each signal's values depend on beyond the recipe, by name; files are hashed, and models downloaded.
+    """Return everything that determines each signal's values besides the recipe, by name.
 
-    `supplied` and `is_local` are as of `Known`. Raises RecipeError where a model, file, library or device is missing.
+    It hashes files and downloads models. For `supplied` and `is_local` see `Known`. Raises RecipeError if a model, file, library, or device is missing.
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
@@ -51,7 +51,7 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
 
 
 def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = False) -> Encoder:
-    """Return the model of that name, loaded: on the run's device, or, where `is_anywhere`, on the best one here."""
+    """Return the model of that name, loaded on the run's device, or with `is_anywhere` on the best one here."""
     [signal] = [signal for signal in signals if signal.name == model]
     assert isinstance(signal, ModelSignal), "the recipe was checked"
     return signal.encoder(is_anywhere)

@@ -1,6 +1,6 @@
-"""The interface that every kind of signal implements: its section of a recipe, its identity, and how it is measured.
+"""The interface of every kind of signal: its section of a recipe, its identity, and its measurement.
 
-A signal adds columns to `scores`. Its class says what it takes its values from:
+A signal adds columns to `scores`. Its class determines its input:
 
     Signal                name, columns, key, load
     ├── ImageSignal       images, while a part of the input is read: each is observed once, right after it was decoded,
@@ -36,10 +36,10 @@ Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them."""
+    """Embeddings of consecutive rows of a unit by one model, from table `embeddings`."""
 
-    rows: npt.NDArray[np.int64]  # [n], which of these rows, from 0, have some: those that could be read
-    images: F32  # [n, dimension], of unit length up to the rounding of float16; zero where a row has none
+    rows: npt.NDArray[np.int64]  # [n], indexes of the rows that have embeddings: those that could be read
+    images: F32  # [n, dimension], of unit length up to the rounding of float16; zero if a row has none
     texts: F32  # [n, dimension], likewise
     captions: pa.Array  # string [n]
 
@@ -49,35 +49,35 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class SignalOutput:
-    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too."""
+    """The result of an image signal for one part: its columns, one value per row; and embeddings, if it is a model."""
 
     columns: tuple[pa.Array, ...]
     embeddings: tuple[pa.Array, pa.Array] | None = None
 
 
 class Collector(Protocol):
-    """An image signal at work on one part."""
+    """Collects an image signal's values for one part."""
 
     def observe(self, image: Image.Image) -> Any:
-        """Return what is needed of an image, as it was decoded; called in several threads at once.
+        """Return an observation of a decoded image; called in several threads at once.
 
-        Raises ValueError, TypeError, OSError or MemoryError where the image cannot be used; its row is null.
+        Raises ValueError, TypeError, OSError, or MemoryError if the image cannot be used; its row is null.
         """
 
     def add(self, row: int, observation: Any) -> None:
-        """Take a row's observation; rows come in ascending order, those that could not be read do not come."""
+        """Add a row's observation; called in ascending order, without the rows that could not be read."""
 
     def finish(self) -> SignalOutput:
-        """Return the columns, null in rows that did not come."""
+        """Return the columns; rows that were not added are null."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What all signals have."""
+    """Base of all signals."""
 
     name: str  # unique among the recipe's signals
     columns: tuple[pa.Field, ...]  # what it adds to `scores`
-    key: str  # digest of all that its values depend on but the samples
+    key: str  # digest of everything that determines its values except the samples
     # Loads what all parts share, once per process, so that what is wrong with it is reported before the run
     load: Callable[[], Any] | None = field(default=None, kw_only=True)
     # That it comes from, with its version, filled in by the registry; None: curate's own
@@ -88,9 +88,9 @@ class Signal:
         return f"signal {self.name!r}" + (f" of package {self.package}" if self.package else "")
 
     def by_name(self, columns: Sequence[Column], rows: int, fields: Iterable[pa.Field] = ()) -> dict[str, Column]:
-        """Return what the signal gave, of the types of `fields`, by default its columns, by their names.
+        """Return the signal's values by name, cast to `fields` (by default its columns).
 
-        Raises RunError, which names it, where they are another number of columns or rows.
+        Raises RunError, which names the signal, if the number of columns or rows is wrong.
         """
         schema = pa.schema(fields or self.columns)
         if [len(column) for column in columns] != [rows] * len(schema):
@@ -104,13 +104,13 @@ class Signal:
 class ImageSignal(Signal):
     """A signal of images."""
 
-    # From a part's captions (string, null where the row could not be read) to what observes its images
+    # From a part's captions (string, null if the row could not be read) to a collector of its images
     start: Callable[[pa.Array], Collector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSignal(ImageSignal):
-    """A signal of images by a model, which gives embeddings too."""
+    """A signal of images by a model, which also returns embeddings."""
 
     dimension: int  # of the embeddings
     # Returns the model, loaded once per process: on the run's device, or, where its argument is true, on the best one
@@ -121,9 +121,11 @@ class ModelSignal(ImageSignal):
 class TextSignal(Signal):
     """A signal of captions."""
 
-    # From captions (string, null where the row could not be read) to the columns' values
+    # From captions (string, null if the row could not be read) to the columns' values
     compute: Callable[[pa.Array], Sequence[pa.Array]]
-    sample_columns: tuple[str, ...] = ()  # of table `samples` that it fills; `compute` gives their values first
+    sample_columns: tuple[
+        str, ...
+    ] = ()  # columns of table `samples` that it fills; `compute` returns their values first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ class EmbeddingSignal(Signal):
     """A signal of embeddings."""
 
     compute: Callable[[Embeddings], Sequence[pa.Array]]  # to the columns' values in the order of their rows
-    of: str  # whose embeddings these are, by name
+    of: str  # name of the signal that made these embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def filled_columns(signals: Iterable[Signal]) -> list[str]:
 
 @dataclass(frozen=True)
 class IdentifyContext:
-    """What identifying a signal may go by."""
+    """The information for identifying a signal."""
 
     identities: Mapping[str, Any]  # of the signals before, by name
     supplied: Mapping[str, int]  # the dimensions of the embeddings that the pool supplies, by name
@@ -162,7 +164,7 @@ class IdentifyContext:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What building a signal may go by: the identities of all signals, and the signals before, both by name."""
+    """The information for building a signal: the identities of all signals, and the signals before it, both by name."""
 
     identities: Mapping[str, Any]
     signals: Mapping[str, Signal]
@@ -172,8 +174,8 @@ class BuildContext:
 class SignalKind:
     """One kind of signal."""
 
-    key: str  # in a recipe's section `measure`, unique among kinds
-    section: type[Section]  # what a recipe says of one signal of this kind
+    key: str  # its key in a recipe's section `measure`, unique among kinds
+    section: type[Section]  # a recipe's section for one signal of this kind
     # From a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
     # files), as plain JSON data; None: nothing. Called once, where the run is started. Raises RecipeError
     identify: Callable[[str, Any, IdentifyContext], Any]
@@ -183,27 +185,27 @@ class SignalKind:
 
 
 class ImageObserver(Protocol):
-    """What observes each image once, for `image_signal`; without state that threads could not share."""
+    """Observes each image once, for `image_signal`. Threads share it, so it must be thread-safe."""
 
     columns: pa.Schema
 
     def observe(self, image: Any) -> Any:
-        """Return what the image tells; see `Collector.observe`."""
+        """Return an observation of the image; see `Collector.observe`."""
 
     def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
-        """Return a part's columns, of what `observe` gave for each row, None where it could not be read or used."""
+        """Return a part's columns from the results of `observe`, with None for rows that could not be read or used."""
 
 
 def image_signal(
     name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
 ) -> ImageSignal:
-    """Return the signal of an observer, by its name as `build` gets it; `identity` is what its values depend on."""
+    """Return the signal of an observer; `name` is from `build`, and `identity` is all that determines its values."""
     key = ids.digest([name, 1, identity])
     return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
 
 
 def observer_kind(key: str, section: type[Section], observer: ImageObserver, identify: Callable[[], Any]) -> SignalKind:
-    """Return the kind of the one signal of an observer; `identify` returns what its values depend on."""
+    """Return the kind of the one signal of an observer; `identify` returns everything that determines its values."""
 
     def build(name: str, options: Section, built: BuildContext) -> list[ImageSignal]:
         return [image_signal(name, observer, built.identities[name])]
