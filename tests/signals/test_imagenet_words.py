@@ -29,23 +29,13 @@ LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 # nouns, verbs, adjectives and adverbs have one offset.
 SYNSETS = {
     "noun": [
-        "dog domestic_dog",
-        "goose",
-        "woman",
-        "bark",
-        "bark tree_bark",
-        "hot_dog",
-        "a_b",
-        "ax",
-        "run",
-        "discus",
-        "o'clock",
-        "x",
+        "dog domestic_dog", "goose", "woman", "bark", "bark tree_bark", "hot_dog", "a_b", "ax", "run", "discus",
+        "o'clock", "x",
     ],
     "verb": ["sprint bark", "run", "discuss", "ax goose"],
     "adj": ["tall dog", "great", "late"],
     "adv": ["quickly", "late"],
-}
+}  # fmt: skip
 EXCEPTIONS = {
     "noun": "geese goose\naxes axis\nwomen woman\nkine cow bark dog\n",
     "verb": "ran run\n",

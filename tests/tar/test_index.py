@@ -188,21 +188,11 @@ def test_pax_size():
 @pytest.mark.parametrize(
     "body",
     [
-        b"999999 path=a\n",
-        b"0 path=a\n",
-        b"-5 path=a\n",
-        b"path=a\n",
-        b"10 path=a",
-        b"12 path=abcd\n",
-        b"99999999999999999999 path=a\n",
-        b"11 size=-1\n\n",
-        b"30 size=99999999999999999999\n\n\n",
-        b"1",
-        b"5",
-        b" ",
+        b"999999 path=a\n", b"0 path=a\n", b"-5 path=a\n", b"path=a\n", b"10 path=a", b"12 path=abcd\n",
+        b"99999999999999999999 path=a\n", b"11 size=-1\n\n", b"30 size=99999999999999999999\n\n\n", b"1", b"5", b" ",
         b"0000000000000012 path=a\n",
     ],
-)
+)  # fmt: skip
 def test_bad_pax_records(body):
     found = index(header(b"good.jpg", b"0") + pax(body) + header(b"a.jpg", b"0"))
     assert found.names == ["good.jpg"]

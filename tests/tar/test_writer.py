@@ -205,14 +205,3 @@ def test_bad_keys(shared):
     source = open_source(shared / "bad" / "tars" / "hostile_paths.tar")
     keys = group_members(index_tar(source)).keys
     assert [key for key in keys if safe_key(key)] == ["s000", "s004"]
-
-
-@given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
-def test_many_at_once_are_written_as_one_by_one(members):
-    files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
-    out = io.BytesIO()
-    with TarWriter(out) as tar:
-        for name, data in files:
-            tar.add(name, data)
-    assert tar.offset == len(out.getvalue())
-    assert out.getvalue() == write(files)[0]
