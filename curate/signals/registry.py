@@ -33,7 +33,8 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
     """Return everything that determines each signal's values besides the recipe, by name.
 
-    It hashes files and downloads models. For `supplied` and `is_local` see `Known`. Raises RecipeError if a model, file, library, or device is missing.
+    It hashes files and downloads models. For `supplied` and `is_local` see `Known`. Raises RecipeError if a model,
+    file, library, or device is missing.
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
