@@ -1,9 +1,9 @@
-"""`sample: {quotas: …}`: so many rows of each cluster that their numbers are nearest to wished shares, within bounds.
+"""`sample: {quotas: …}`: numbers of rows per cluster that are as close as possible to target shares, within bounds.
 
 Source: "Effective pruning of web-scale datasets based on complexity of concept clusters" (density-based pruning, arXiv
-2401.04578), with these differences: min ‖x − P·N‖², Σx = N, least ≤ x ≤ size is solved exactly, by water-filling in
-integers, and rounded by largest remainders; shares of clusters without rows are not counted. P is equal, by the
-clusters' sizes, or softmax(C / τ) of a cluster's complexity C = d_inter · d_intra, with τ = 0.5 as the code has it.
+2401.04578), with these differences: min ‖x − P·N‖², Σx = N, least ≤ x ≤ size is solved exactly by water-filling in
+integers, and rounded by largest remainders; clusters without rows have no share. P is equal, by the clusters' sizes, or
+softmax(C / τ) of a cluster's complexity C = d_inter · d_intra, with τ = 0.5 as in the published code.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ from curate.store.facts import SelectionWords
 from curate.store.layout import MODELS
 from curate.store.validity import valid_digest
 
-_BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
+_BITS = 16  # target numbers of rows are multiples of 2⁻¹⁶
 _ROUNDS = 4
-_BLOCK = 256  # centroids that are compared with all at a time
+_BLOCK = 256  # centroids compared with all others at a time
 
 
 class Quotas(Section):
@@ -67,16 +67,16 @@ class Quotas(Section):
 
     @property
     def distance_column(self) -> str | None:
-        """The column of distances, where one is needed."""
+        """The column of distances, if one is needed."""
         needs_it = self.by == "complexity" or self.keep != "random"
         return (self.distance or f"{self.of}_distance") if needs_it else None
 
 
 def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
-    """Return the mean of 1 − cos of each centroid to its nearest others (float64[k]); 0 where it is alone.
+    """Return the mean of 1 − cos between each centroid and its nearest others (float64[k]); 0 if it is the only one.
 
-    Which are nearest is told by products of rounded directions, which are exact, and of equal ones the first: the same
-    on every machine.
+    The nearest are found by exact products of rounded directions, the first of ties, so they are the same on every
+    machine.
     """
     rows, few = np.ascontiguousarray(centroids, np.float32), min(nearest, len(centroids) - 1)
     if not few:
@@ -84,7 +84,7 @@ def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
     directions, others = rounded(rows), np.empty((len(rows), few), np.int32)
     for first in range(0, len(rows), _BLOCK):
         products = directions[first : first + _BLOCK] @ directions.T  # integers below 2²⁴, exactly
-        order = products.astype(np.int64) * -len(rows) + np.arange(len(rows))  # the first of equals
+        order = products.astype(np.int64) * -len(rows) + np.arange(len(rows))  # the first of ties
         order[np.arange(len(order)), first + np.arange(len(order))] = np.iinfo(np.int64).max  # not itself
         others[first : first + _BLOCK] = np.sort(np.argpartition(order, few - 1, axis=1)[:, :few], axis=1)
     distances = [cosine_distances(rows, rows, cells) for cells in np.ascontiguousarray(others.T)]
@@ -92,10 +92,10 @@ def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
 
 
 def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I64:
-    """Return whole numbers x with Σx = rows that are nearest to shares · rows, with least ≤ x ≤ most (int64[k]).
+    """Return integers x with Σx = rows that are closest to shares · rows, with least ≤ x ≤ most (int64[k]).
 
-    The real ones are least ≤ clip(shares · rows + λ) ≤ most; they are rounded by largest remainders, the first of
-    equals. All of `most` where that is fewer rows. Raises ValueError where `least` is more.
+    The real solution is least ≤ clip(shares · rows + λ) ≤ most; it is rounded by largest remainders, the first of ties.
+    If `most` sums to fewer rows, it is the result. Raises ValueError if `least` sums to more.
     """
     most = np.minimum(most, sizes)
     least = np.minimum(least, most)
@@ -104,14 +104,14 @@ def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I
     if least.sum() > rows:
         raise ValueError(f"{least.sum():,} rows at least")
     wished = np.rint(shares * (rows * float(1 << _BITS))).astype(np.int64)
-    low, high = (least << _BITS) - wished, (most << _BITS) - wished  # λ between which a number moves with it
+    low, high = (least << _BITS) - wished, (most << _BITS) - wished  # the range of λ in which a number changes
     ends = np.concatenate([low, high])
     order = np.argsort(ends, kind="stable")
     slopes = np.cumsum(np.where(order < len(low), 1, -1))
     totals = np.cumsum(np.concatenate([[least.sum() << _BITS], slopes[:-1] * np.diff(ends[order])]))
     at = int(np.searchsorted(totals, rows << _BITS, side="right")) - 1
     level, rest, slope = int(ends[order][at]), (rows << _BITS) - int(totals[at]), int(slopes[at])
-    level += rest // slope if slope else 0  # and less than one more, which is the same for all that move
+    level += rest // slope if slope else 0  # plus less than one, equal for all numbers that change
     moves = (low <= level) & (high > level)
     real = np.where(moves, wished + level, np.where(high <= level, most << _BITS, least << _BITS))
     whole = real >> _BITS
@@ -138,7 +138,7 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
 
 
 def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64:
-    """Return how many rows are kept of each group (int64[groups]). Raises RunError where `least` is too large."""
+    """Return the number of rows to keep of each group (int64[groups]). Raises RunError if `least` is too large."""
     sizes, k, none = groups.rows, max(1, len(groups)), np.full(len(groups), 1 << 62)
     minimum = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
     if section.least is None:
@@ -153,7 +153,7 @@ def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64
 
 @dataclass(frozen=True)
 class QuotasChoice(GroupsChoice):
-    """Which rows are taken of each cluster."""
+    """Takes rows of each cluster."""
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""The selections, and the forms of `sample`: a new one is a file of this folder, and a line here."""
+"""The selections, and the forms of `sample`: to add one, add a file to this folder, and a line here."""
 
 from curate.decide.draw.balance import BalanceSelection
 from curate.decide.draw.quotas import Quotas, QuotasSample

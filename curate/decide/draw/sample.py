@@ -1,12 +1,12 @@
-"""`sample`: exactly N rows, those with the smallest hash(seed, uid), whatever the sharding; and its other forms.
+"""`sample`: exactly N rows, those with the smallest hash(seed, uid), for any sharding; and its other forms.
 
-`weights` draws N rows without replacement, likelier by weight: those with the smallest E/w. E is an exponential number
-from hash(seed, uid). Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006). With τ the
-first key that is not taken, π = 1 − e^(−wτ) (Cohen and Kaplan, "Summarizing data using bottom-k sketches", 2007). A
-weight that is null, NaN, infinite or not positive is never drawn.
+`weights` draws N rows without replacement, in proportion to weights: those with the smallest E/w, where E is an
+exponential number from hash(seed, uid). Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir"
+(2006). If τ is the first key that is not taken, π = 1 − e^(−wτ) (Cohen and Kaplan, "Summarizing data using bottom-k
+sketches", 2007). Rows whose weight is null, NaN, infinite or not positive are never drawn.
 
-`mixture` gives each value of a column a share of N rows. A group with too few rows gives all that it has, and no other
-one gives more for it.
+`mixture` gives each value of a column a share of N rows. A group with too few rows is kept whole, and other groups do
+not make up for it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,27 +32,27 @@ from curate.recipe.section import AnyColumn, Section
 from curate.run.units import Answer, Units
 from curate.store.facts import SelectionWords
 
-_SHOWN = 20  # groups of a text
+_SHOWN = 20  # groups named in a text
 
 
 def read_weights(rows: RowsLeft, weight: CheckedExpression) -> F64:
-    """Return the weight of each row, 0 where it is never drawn (float64[n])."""
+    """Return the weight of each row, 0 if it is never drawn (float64[n])."""
     values = np.asarray(compute(weight.sql, pa.float64(), rows.read(list(weight.columns) or ["row"])).to_numpy())
     return np.where(np.isfinite(values) & (values > 0), values, 0.0)
 
 
 def weighted_keys(uids: pa.Array, weights: F64, seed: int) -> Keys:
-    """Return what rows are ordered by: the bits of E/w, which ascend with it, the hash that gives E, and half a uid."""
+    """Return keys that order rows: the bits of E/w, which increase with it, the hash behind E, and half of the uid."""
     hashes = ids.hash_uids(uids, seed)
     with np.errstate(divide="ignore", over="ignore"):
         order = (exponentials(hashes) / weights).view(np.uint64)
-    # A hash and the low half of a uid give its high half: no two rows are equal.
+    # The hash and the low half of a uid determine its high half, so no two uids are equal.
     return Keys(np.stack([order, hashes, ids.uid_halves(uids)[1]], axis=1), np.where(weights > 0, 0, -1))
 
 
 @dataclass(frozen=True)
 class WeightedChoice(CutChoice):
-    """Which rows are taken, by E/w."""
+    """Takes rows by E/w."""
 
     weight: CheckedExpression
 
@@ -61,7 +61,7 @@ class WeightedChoice(CutChoice):
 
     @property
     def threshold(self) -> float:
-        """The first key that is not taken, τ; infinite where all are."""
+        """The first key that is not taken, τ; infinite if all are taken."""
         return float(self.cut.last[0, :1].view(np.float64)[0]) if self.cut.is_cut[0] else np.inf
 
     def inclusion(self, rows: RowsLeft) -> F64:
@@ -141,7 +141,7 @@ class Mixture(Section):
 
 
 def split_rows(rows: int, shares: Sequence[float]) -> I64:
-    """Return how many rows each share has of the whole, exactly, by largest remainders, the first of equals (int64)."""
+    """Return the number of rows for each share, exactly, by largest remainders, the first of ties (int64)."""
     parts = [Fraction(share) for share in shares]
     exact = [rows * part / sum(parts) for part in parts]
     floors = [int(part) for part in exact]
@@ -152,7 +152,7 @@ def split_rows(rows: int, shares: Sequence[float]) -> I64:
 
 @dataclass(frozen=True)
 class MixtureChoice(GroupsChoice):
-    """Which rows are taken of each value that has a share."""
+    """Takes rows of each value with a share."""
 
     @property
     def lines(self) -> list[str]:
@@ -213,7 +213,7 @@ class MixtureSample(Selection):
 
 @dataclass(frozen=True)
 class SampleChoice(CutChoice):
-    """Which rows are taken, of one group."""
+    """Takes rows of a single group."""
 
     is_uniform = True
 
@@ -228,7 +228,7 @@ class SampleChoice(CutChoice):
 
 
 def format_shortage(wanted: int, left: int) -> str:
-    """Return that fewer rows are left than a sample is to have; empty where there are as many."""
+    """Return a warning if fewer rows are left than the sample needs; otherwise empty."""
     return f"sample: {wanted:,} wanted, {left:,} left" if left < wanted else ""
 
 

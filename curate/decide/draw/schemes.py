@@ -1,7 +1,7 @@
-"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`.
+"""Balancing schemes: how the limits of entries follow from a number t. See `inclusion`.
 
-A scheme puts entries into groups (all in one, or one a language), whose entries have one limit. So what follows from
-the counts of all entries is a few numbers, and a unit looks at its own entries alone.
+A scheme puts entries into groups (one for all, or one per language); entries of a group have the same limit. So only a
+few numbers depend on the counts of all entries, and a unit looks only at its own entries.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,37 +20,37 @@ STACK = 1 << 22  # limits at a time: 32 MB
 
 
 class LanguageLimit(NamedTuple):
-    """What a scheme chose for the entries of a language."""
+    """A scheme's choice for the entries of a language."""
 
     language: str
-    t: int  # rows that each of its entries may have
-    matches: int  # of rows that are left with its entries
-    is_uncertain: bool  # whether t follows from a few matches
+    t: int  # maximum rows of each of its entries
+    matches: int  # of remaining rows with its entries
+    is_uncertain: bool  # whether t is based on few matches
 
 
 class Scheme:
-    """One scheme; here every entry may have t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3).
+    """A scheme; this one limits every entry to t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3).
 
-    Limits are at least 1 and never fall as t grows: searches for t rely on it.
+    Limits are at least 1 and must not decrease as t grows, because searches for t rely on it.
     """
 
     key: ClassVar[str] = "metaclip"  # its name in `balance.scheme`
 
     def of(self, section: Any) -> "Scheme":
-        """Return the scheme as a section has it, where it has keys of its own."""
+        """Return the scheme with its keys from a section, if it has any."""
         return self
 
     def check(self, entries: Entries) -> None:
-        """Check what the section says of the metadata's entries. Raises RecipeError."""
+        """Check the section against the metadata's entries. Raises RecipeError."""
 
     def groups(self, entries: Entries) -> I32 | None:
-        """Return the group of each entry (int32[entries], from 0 on); None where all are in one."""
+        """Return the group of each entry (int32[entries], from 0); None if all are in one."""
         return None
 
     def limits(self, ts: Sequence[int] | I64, counts: I64, entries: Entries) -> I64:
-        """Return the rows that each entry of a group may have, for each t ≥ 1, by the survivors' counts by entry.
+        """Return the limit of each group, for each t ≥ 1, from the remaining rows of each entry.
 
-        Returns int64[k, groups]. Raises RunError where counts have nothing that limits could follow from.
+        Returns int64[k, groups]. Raises RunError if the counts do not determine limits.
         """
         return np.asarray(ts, np.int64)[:, np.newaxis]
 
@@ -59,35 +59,35 @@ class Scheme:
         return tail_share_t(counts, share)
 
     def highest(self, counts: I64, entries: Entries) -> int:
-        """Return a t from which on every entry may have all of its rows; here the largest count."""
+        """Return a t from which on every entry keeps all of its rows; here the largest count."""
         return int(np.max(counts, initial=0))
 
     def languages(self, limits: I64, counts: I64, entries: Entries) -> tuple[LanguageLimit, ...]:
-        """Return what limits (int64[groups]) are by language, where they differ by it."""
+        """Return the limits (int64[groups]) by language, if they differ by language."""
         return ()
 
 
-FEW = 100  # matches of a language's tail, below which its t is uncertain
+FEW = 100  # minimum matches in a language's tail for a certain t
 _LISTED = 10  # languages in a message
 
 
 @dataclass(frozen=True)
 class PerLanguage(Scheme):
-    """An entry may have the t of its language, by which languages have tails of one share (MetaCLIP 2, section 3.2).
+    """Limits entries to the t of their language, so that all tails have the same share (MetaCLIP 2, section 3.2).
 
     p = Σ(count of entries below t) / Σ(count) in the reference language. In another language, t is the count at which
-    the cumulative share of its ascending counts is nearest to p, the first of equals ("Meta CLIP 2: A Worldwide Scaling
-    Recipe", arXiv 2507.22062). The numbers are those of its published `t_to_p` and `p_to_t`, which are no inverses, but
-    zero counts are left out, so that t is at least 1, and a reference language without a match is an error.
+    the cumulative share of its ascending counts is nearest to p, the first of ties ("Meta CLIP 2: A Worldwide Scaling
+    Recipe", arXiv 2507.22062). The results are those of the published `t_to_p` and `p_to_t`, which are not inverses,
+    except that zero counts are left out, so that t is at least 1, and a reference language without matches is an error.
 
-    As t grows, p does not fall, and neither does any language's t.
+    As t grows, p does not decrease, nor does any language's t.
     """
 
     key = "per_language"
 
     language: str = "en"  # the reference language
-    by_hand: Mapping[str, int] = field(default_factory=dict)  # t of other languages that the recipe gives
-    share: float | None = None  # p, where the recipe gives it
+    by_hand: Mapping[str, int] = field(default_factory=dict)  # t of other languages, from the recipe
+    share: float | None = None  # p, if the recipe gives it
 
     def of(self, section: Any) -> Self:
         by_language = section.t if isinstance(section.t, dict) else {}
@@ -134,7 +134,7 @@ class PerLanguage(Scheme):
         return tail_share_t(counts[entries.languages.codes == entries.languages.names.index(self.language)], share)
 
     def highest(self, counts: I64, entries: Entries) -> int:
-        """Return one more than the largest count of the reference language, from where on p is 1."""
+        """Return the largest count of the reference language plus one, from which on p is 1."""
         ascending = _ascending(counts, entries)[entries.languages.names.index(self.language)]
         return int(ascending.max(initial=0)) + 1
 
@@ -156,7 +156,7 @@ class PerLanguage(Scheme):
 
 
 def nearest_counts(ascending: I64, shares: F64) -> I64:
-    """Return the counts, of ascending ones above 0, whose cumulative shares are nearest to these; 1 without counts."""
+    """Return the ascending positive counts whose cumulative shares are nearest to these; 1 without counts."""
     if not len(ascending):
         return np.ones(len(shares), np.int64)
     reached = np.cumsum(ascending) / int(ascending.sum())
@@ -177,7 +177,7 @@ KINDS: tuple[Scheme, ...] = (Scheme(), PerLanguage())
 
 
 def stack_limits(limits: I64, groups: I32 | None) -> Iterator[I64]:
-    """Yield limits of groups (int64[k, groups]) as those of entries in these, int64[k, n] or [k, 1], in parts."""
+    """Yield limits of groups (int64[k, groups]) expanded to their entries, int64[k, n] or [k, 1], in parts."""
     if groups is None:
         yield limits
         return

@@ -1,8 +1,8 @@
-"""The interface that every selection implements: the last choice among the rows left by rules and deduplication.
+"""The interface of selections: the last choice among the rows that remain after rules and deduplication.
 
-A selection asks all units what it needs (`choose`), and returns a `Choice`, which goes to every unit: the probability
-of each row left, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or
-retries. What explain, card, report, summaries and what-if say of it are its `words`; nobody else states a formula.
+A selection asks all units what it needs (`choose`), and returns a `Choice` for every unit: the probability of each
+remaining row, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or
+retries. Explain, card, report, summaries and what-if use its `words`, so formulas are only stated here.
 """
 
 from abc import ABC, abstractmethod
@@ -34,23 +34,23 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class RowsLeft:
-    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each."""
+    """The eligible rows of a unit, with the columns that a choice may read."""
 
-    tables: UnitTables  # the unit's, with all its rows
-    source: str  # the name of the source that the unit is of
+    tables: UnitTables  # the unit's tables, with all its rows
+    source: str  # the name of the unit's source
     seed: int  # of draws
-    eligible: Mask  # bool[rows], which rows of the unit these are
-    entries: Entries | None  # the metadata's; None without `match`
-    columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
+    eligible: Mask  # bool[rows], the eligible rows of the unit
+    entries: Entries | None  # of the metadata; None without `match`
+    columns: Callable[[list[str]], pa.Table]  # names of columns that rules see → table of all rows
     one_caption_per: str | None = None  # the column of images (`balance.one_per`)
-    texts: F64 | None = None  # how many rows left have each row's image (float64[rows]): one of them may be drawn
-    find_matches: Callable[["RowsLeft"], pa.ListArray] | None = None  # where entries are other than the metadata's
+    texts: F64 | None = None  # number of remaining rows with each row's image (float64[rows]); one of them may be drawn
+    find_matches: Callable[["RowsLeft"], pa.ListArray] | None = None  # if entries are not the metadata's
 
     def __len__(self) -> int:
         return int(self.eligible.sum())
 
     def with_values(self, groups: Any) -> Self:
-        """Return these rows with the values of ColumnGroups as their entries; as they are where there are none."""
+        """Return these rows with the values of ColumnGroups as entries, or unchanged without groups."""
         return self if groups is None else replace(self, entries=groups.entries, find_matches=groups.matches)
 
     def _left(self, values: Any) -> Any:
@@ -75,7 +75,7 @@ class RowsLeft:
 
     @cached_property
     def shared_images(self) -> tuple[Mask, U64]:
-        """Which rows have their image in common with others, and of these a hash of it (uint64)."""
+        """The rows that share their image with others, and hashes of these images (uint64)."""
         assert self.one_caption_per is not None and self.texts is not None
         is_shared = self.texts > 1
         column = self._left(self.tables.read("samples", [self.one_caption_per])[self.one_caption_per])
@@ -83,7 +83,7 @@ class RowsLeft:
 
     @cached_property
     def earlier(self) -> F64 | None:
-        """The probability with which each row came into the pool (float64, NaN without one); None: none has one."""
+        """The probability with which an earlier stage kept each row (float64, NaN without one); None: none has one."""
         name = schema.INPUT_PROBABILITY
         if not self.tables.exists("scores") or name not in self.tables.column_names("scores"):
             return None
@@ -92,7 +92,7 @@ class RowsLeft:
 
 
 def texts_error(rows: Sequence[RowsLeft], inclusion: Sequence[F64]) -> float:
-    """Return the standard error of the number of rows drawn, where one text of each image may be, by all their π."""
+    """Return the standard error of the number of drawn rows, if at most one text per image is drawn, from their π."""
     shared = [part.shared_images for part in rows]
     alone = [pi[~is_shared] for pi, (is_shared, _) in zip(inclusion, shared, strict=True)]
     images = np.concatenate([np.zeros(0, np.uint64), *(images for _, images in shared)])
@@ -107,16 +107,16 @@ FindRows = Callable[[UnitTables, Any], RowsLeft]
 
 @dataclass(frozen=True)
 class SelectionRun:
-    """What a selection may use of a run."""
+    """The parts of a run that a selection may use."""
 
     seed: int  # of draws
-    matching: MatchSettings | None  # where the metadata's entries are; None without `match`
-    place: str  # the run's folder, for messages; empty where none is on its way
+    matching: MatchSettings | None  # for the metadata's entries; None without `match`
+    place: str  # the run folder, for messages; empty in what-if
     rows_left: FindRows
-    columns: pa.Schema  # those that rules see
-    store: RunStore  # the run's folder
-    fraction: float = 1.0  # of the pool's rows, that units hold: less where a part of it is asked, for an estimate
-    groups: Any = None  # the ColumnGroups whose values are the entries; None where these are the metadata's
+    columns: pa.Schema  # the columns that rules see
+    store: RunStore  # the run folder
+    fraction: float = 1.0  # of the pool's rows in these units: less than 1 for an estimate from a part
+    groups: Any = None  # the ColumnGroups that are the entries; None: metadata entries
 
     @property
     def metadata_key(self) -> str:
@@ -129,14 +129,14 @@ class SelectionRun:
 
 
 class Choice(ABC):
-    """What was chosen for the whole pool. It travels to each unit, so it is small, or as long as the entries."""
+    """The choice for the whole pool. It is sent to each unit, so it must be small, at most as long as the entries."""
 
     is_uniform: ClassVar[bool] = False
     """Whether each row left has the same probability, and the number of rows is exact."""
 
     @property
     def is_random(self) -> bool:
-        """Whether rows are kept by chance. Else `inclusion` is 1 or 0, as rows are kept or not, and no probability."""
+        """Whether it is random. Otherwise `inclusion` is 1 for kept and 0 for other rows, and not a probability."""
         return True
 
     @abstractmethod
@@ -144,52 +144,52 @@ class Choice(ABC):
         """Return the probability π that each row is kept (float64[n])."""
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return the draw of each row (float64[n]), below 1 iff it is kept; by default u/π, u a hash in [0, 1)."""
+        """Return the draw of each row (float64[n]), below 1 if it is kept; by default u/π, with u a hash in [0, 1)."""
         pi = self.inclusion(rows)
         units = (hash_uids(rows.uids, rows.seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(np.divide(units, pi, out=np.full(len(pi), np.inf), where=pi > 0), np.float64)
 
     def repeats(self, draws: F64) -> I32 | None:
-        """Return how often rows with these draws are in the curated set (int32[n]); None: once if they are kept."""
+        """Return how often rows with these draws are in the curated set (int32[n]); None: once if kept."""
         return None
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        """Return the expected number of rows, by the π of all units, and the standard error of the drawn number."""
+        """Return the expected number of rows from the π of all units, and the standard error of the drawn number."""
         rows = sum(int(fixed_point(pi).sum()) for pi in inclusion) / ONE
         return rows, float(np.sqrt(sum(float((pi * (1 - pi)).sum()) for pi in inclusion)))
 
     def entry_probabilities(self) -> F64 | None:
-        """Return the probability of each entry's draws of its rows (float64[entries]); None where entries draw none."""
+        """Return the probability with which each entry draws its rows (float64[entries]); None if they do not draw."""
         return None
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Numbers that run.json keeps of it, by name: `t`, `expected` and `expected_above` of balance."""
+        """Numbers for run.json, by name, such as `t`, `expected` and `expected_above` of balance."""
         return {}
 
     @property
     def label(self) -> str:
-        """What names it in a line, such as t = 20,000; empty where there is nothing to say."""
+        """A short label, such as t = 20,000; may be empty."""
         return ""
 
     def say(self, section: Any, fraction: float) -> str:
-        """Return the label with what people would ask of it, where it was chosen in a part (`fraction`) of the pool."""
+        """Return the label for a choice that was made on a part (`fraction`) of the pool."""
         return self.label
 
     def shortfall(self, section: Any) -> str:
-        """Return what the section asks for and the choice does not come near, with what is reachable; else nothing."""
+        """Return a warning if the choice misses what the section asks for, with what is reachable; otherwise empty."""
         return ""
 
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
-        """Return numbers that `whatif` shows, by name, from the rows left and kept that match each entry."""
+        """Return numbers for `whatif`, by name, from the remaining and kept rows that match each entry."""
         return {}
 
 
 class Outcome(NamedTuple):
-    """What a finished run did by a choice."""
+    """The outcome of a choice in a finished run."""
 
-    section: Any  # of the recipe
-    choice: Any  # of all units
+    section: Any  # its section in the recipe
+    choice: Any  # the choice for all units
     seed: int  # of draws
     kept: int  # rows
     dropped: int  # rows
@@ -197,44 +197,44 @@ class Outcome(NamedTuple):
 
 
 class Selection(ABC):
-    """One selection; it has no state."""
+    """A selection; it has no state."""
 
-    key: ClassVar[str]  # its section in a recipe, and in `decisions.rule` the name of the rows that it drops
-    section: ClassVar[type[Section]]  # the class of that section; its docstring and fields are the reference's
-    meaning: ClassVar[str]  # why a row is dropped, of all such rows
-    needs_match: ClassVar[bool] = False  # whether entries are what it goes by
-    # The section's keys, dotted, that are numbers of rows, the size first: `plan` scales them, `whatif` sweeps them.
+    key: ClassVar[str]  # its section in a recipe, and the rule of rows that it drops in `decisions.rule`
+    section: ClassVar[type[Section]]  # its class; the reference is made from its docstring and fields
+    meaning: ClassVar[str]  # why rows are dropped
+    needs_match: ClassVar[bool] = False  # whether it needs entries
+    # The section's dotted keys with numbers of rows, the size first: `plan` scales them, `whatif` sweeps them.
     sizes_of: ClassVar[tuple[str, ...]] = ()
     has_repeats: ClassVar[bool] = False  # whether a row may be in the curated set several times
 
     @property
     def forms(self) -> Mapping[str, "Selection"]:
-        """Other forms, by the section's keys that ask for them."""
+        """Other forms, by the section's key that selects them."""
         return {}
 
     @abstractmethod
     def words(self, outcome: Outcome) -> SelectionWords:
-        """Return what people are told of it: see `SelectionWords`."""
+        """Return its texts for readers, see `SelectionWords`."""
 
     @abstractmethod
     def choose(self, units: Units, section: Any, run: SelectionRun, counts: Answer[I64] | None) -> Answer[Any]:
-        """Ask all units what the choice goes by, and return it: a Choice.
+        """Ask all units for what is needed, and return a Choice.
 
-        `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a
-        step, where the recipe asks for what cannot be.
+        `counts` (int64[entries]) are the remaining rows that match each entry; None without `match`. A step raises
+        RunError if the recipe asks for something impossible.
         """
 
     def form(self, section: Any) -> "Selection":
-        """Return the selection that a section asks for, where it has one of several forms."""
+        """Return the selection for a section, if it has several forms."""
         return self
 
     def sizes_in(self, section: Any) -> dict[str, int]:
-        """Return the numbers of rows that a section of this form has, by their keys."""
+        """Return the numbers of rows in a section of this form, by key."""
         sizes = {name: attrgetter(name)(section) for name in self.sizes_of}
         return {name: rows for name, rows in sizes.items() if rows is not None}
 
     def columns(self, section: Any) -> Sequence[str]:
-        """Return the columns that the section names, beside those of its SQL: a pool is read with them."""
+        """Return the columns that the section names besides those in its SQL, so that the pool is read with them."""
         return ()
 
     def check(self, section: Any, columns: pa.Schema, recipe: Any) -> None:
@@ -246,20 +246,20 @@ class Selection(ABC):
         return None
 
     def files_key(self, section: Any, metadata_key: str) -> str:
-        """Return the digest of what it reads of files that the section names; empty without. Raises RecipeError."""
+        """Return a digest of the files that the section names; empty without files. Raises RecipeError."""
         return ""
 
     def recorded(self, section: Any, facts: RunFacts, run: SelectionRun, counts: I64) -> Choice | None:
-        """Return what a finished run chose, by its survivors' `counts`, for `Choice.shares`; None without."""
+        """Return the choice of a finished run, from its remaining `counts`, for `Choice.shares`; None if not needed."""
         return None
 
     def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
-        """Return `Choice.expected` of several choices among the same rows; one pass for all of them is faster."""
+        """Return `Choice.expected` for several choices among the same rows; override it with a single pass."""
         return [choice.expected(list(in_threads(choice.inclusion, rows))) for choice in choices]
 
 
 class SampleForm(NamedTuple):
-    """A form of section `sample`: `key` asks for it, with a section in which the selection finds what it needs."""
+    """A form of section `sample`: its `key` selects it, and has the form's own section."""
 
     key: str
     section: type[Section]
@@ -267,14 +267,14 @@ class SampleForm(NamedTuple):
 
 
 def required(value: V | None) -> V:
-    """Return what a section of this form has."""
+    """Return the form's own section."""
     assert value is not None
     return value
 
 
 class OutOfReach(RunError):
-    """What a selection aims at cannot be reached, not even by `choice`, the one that comes nearest."""
+    """A selection cannot reach its target; `choice` comes nearest."""
 
     def __init__(self, message: str, choice: Choice, nearest: str) -> None:
         super().__init__(message)
-        self.choice, self.nearest = choice, nearest  # in words: t = 1, the smallest
+        self.choice, self.nearest = choice, nearest  # as text: t = 1, the smallest
