@@ -72,7 +72,10 @@ def write_apart(graphs, location="weights"):
     onnx.save(onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=1)
 
 
-def test_images_and_texts_are_encoded(graphs):
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_images_and_texts_are_encoded(graphs, is_apart):
+    if is_apart:
+        write_apart(graphs)
     encoder = load_encoder(clip(graphs))
     views = [encoder.view(Image.new("RGB", (9, 12), color)) for color in ((255, 0, 0), (0, 0, 255))]
     images, texts = encoder.encode_images(views), encoder.encode_texts(["a dog", "", "a " * 100])
@@ -109,6 +112,7 @@ def test_identity(graphs, tmp_path):
 def test_other_files_than_identified_are_not_loaded(graphs, name):
     """A worker may have another copy of the folder than the machine that started the run."""
     write_apart(graphs)
+    (graphs / "onnx/other_weights").write_bytes(b"of another graph")
     known = identify(clip(graphs, batch=9))
     assert set(known["weights"]["files"]) == {"vision_model.onnx", "text_model.onnx", "weights"}
     (graphs / name).write_bytes((graphs / name).read_bytes() + b" ")
