@@ -1,14 +1,11 @@
-"""URLs → curate → img2dataset → curate: with img2dataset itself, which downloads from a server of this machine."""
+"""URLs → curate → img2dataset → curate, with img2dataset's own command and a local server."""
 
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +15,7 @@ from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.kit import encode, picture, recipe_of, run_local
+from tests.kit.web import Web, running
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,29 +27,18 @@ MISSING = {3, 9, 17, 23, 31, 38, 41, 56}  # pictures that the server does not ha
 BROKEN = {12}  # that are none
 
 
-class _Pictures(BaseHTTPRequestHandler):
-    def do_GET(self):
-        number = int(self.path.strip("/").removesuffix(".jpg"))
-        data = b"<html>" if number in BROKEN else encode(picture(number, 300))
-        self.send_response(404 if number in MISSING else 200)
-        self.end_headers()
-        if number not in MISSING:
-            self.wfile.write(data)
-
-    def log_message(self, *args): ...
-
-
 @pytest.fixture(scope="module")
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Pictures) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-        http.shutdown()
+    images = {
+        f"{i}.jpg": b"<html>" if i in BROKEN else encode(picture(i, 300)) for i in range(ROWS) if i not in MISSING
+    }
+    with running(Web(images)) as web:
+        yield web.url("image")
 
 
 @pytest.fixture(scope="module")
 def stages(server, tmp_path_factory):
-    """A run over URLs, what img2dataset made of its shards, and a run over that."""
+    """A run over URLs, img2dataset's output for its shards, and a run over that."""
     folder = tmp_path_factory.mktemp("img2dataset")
     numbers = range(ROWS)
     table = pa.table(
@@ -70,34 +57,13 @@ def stages(server, tmp_path_factory):
         recipe_of(pool, "parquet", rules={"words": "words > 1"}, sample={"rows": 40}, output={"rows_per_shard": 25}),
         folder / "urls",
     )
-    command = [
-        sys.executable,
-        "-m",
-        "img2dataset.main",
-        "--url_list",
-        f"{urls.folder}/shards",
-        "--input_format",
-        "parquet",
-    ]
-    command += [
-        "--url_col",
-        "URL",
-        "--caption_col",
-        "TEXT",
-        "--save_additional_columns",
-        '["uid","similarity","NSFW","punsafe"]',
-    ]
-    command += [
-        "--output_format",
-        "webdataset",
-        "--output_folder",
-        f"{folder}/images",
-        "--number_sample_per_shard",
-        "20",
-    ]
-    command += ["--thread_count", "4", "--image_size", "256"]
-    environment = os.environ
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=600)
+    command = (
+        f"{sys.executable} -m img2dataset.main --url_list {urls.folder}/shards --input_format parquet --url_col URL"
+    )
+    command += f" --caption_col TEXT --output_format webdataset --output_folder {folder}/images --thread_count 4"
+    command += " --number_sample_per_shard 20 --image_size 256 --save_additional_columns"
+    columns = '["uid","similarity","NSFW","punsafe"]'
+    subprocess.run([*command.split(), columns], check=True, capture_output=True, timeout=600)
     join = {"path": f"{urls.folder}/shards/*.parquet", "on": "uid", "columns": {"input_probability": "probability"}}
     source = {"join": join, "columns": {"similarity": "float"}}
     recipe = recipe_of(
@@ -147,7 +113,7 @@ def test_weights_multiply_by_a_join(stages):
 
 
 def test_its_columns_stay_and_digests_are_of_what_is_stored(stages):
-    """img2dataset's sha256 is of the picture as it came, before it resized it."""
+    """img2dataset's sha256 is of the original image, before resizing."""
     _, images, curated = stages
     theirs = pa.concat_tables([pq.read_table(path) for path in sorted(images.glob("*.parquet"))]).to_pylist()
     of = {row["uid"]: row for row in theirs}
