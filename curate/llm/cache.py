@@ -1,4 +1,4 @@
-"""Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
+"""Caches a model's answers: those of this run, of the run to reuse, and of a unit in progress.
 
 An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
 `answers` and its parts in `parts/`; then in those of the run to reuse, whose other units are in an index of digests, 24
@@ -31,7 +31,7 @@ from curate.store.validity import valid_digest
 
 
 class AnswerCache:
-    """The answers of a unit: those that are there, and those that come.
+    """The cached and the new answers of a unit.
 
     `reuse` is the run whose answers are looked up too, `is_new` says that the unit has no such table, and `parts` are
     the files in the folder of its parts. `on_part` is called once answers are in a part.
@@ -79,7 +79,7 @@ class AnswerCache:
             self.flush()
 
     def flush(self) -> None:
-        """Put what waits into place, beside the parts of other attempts."""
+        """Write the waiting answers as a part, beside the parts of other attempts."""
         if self._waiting:
             if not self._files:
                 begin_files(self._store, self._folder)
@@ -96,7 +96,7 @@ class AnswerCache:
         self._sent.clear()
 
     def delete_parts(self) -> None:
-        """Delete the unit's parts, and what waits to become one, once its table is there."""
+        """Delete the unit's parts and waiting answers, once its table exists."""
         self._record()
         self._waiting = []
         if self._files:
@@ -109,7 +109,7 @@ class AnswerCache:
 
 
 def delete_parts(tables: UnitTables) -> None:
-    """Delete the parts of a unit whose table is there, which a killed process left."""
+    """Delete parts that a killed process left, of a unit whose table exists."""
     folder = unit_parts("answers", tables.unit)
     if parts := begun_files(tables.store, folder):
         delete_files(tables.store, folder, {name.rpartition("/")[2] for name in parts})

@@ -1,4 +1,4 @@
-"""What an HTTP endpoint is held to: its key, how much of a reply is read, and when it is given up."""
+"""An HTTP endpoint's key, the limit on the size of replies, and the circuit breaker."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from typing import Any
 from curate.base.errors import RecipeError
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply
 
-MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
+MAX_NO_REPLIES = 8  # requests in a row without any reply after which the breaker trips
 MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
 FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer after which it is said, first and again
 
@@ -62,7 +62,7 @@ class CircuitBreaker:
             self._batches -= 1
 
     def note(self, reply: Reply) -> bool:
-        """Note what came of an attempt. Return whether to probe: too many replies say nothing of their request."""
+        """Record the result of an attempt. Return whether to probe: too many replies say nothing of their request."""
         if reply.status:
             self._no_replies = 0
         if reply.is_transient:
@@ -75,7 +75,7 @@ class CircuitBreaker:
         return False
 
     def note_probe(self, reply: Reply) -> None:
-        """Note what came of a harmless request."""
+        """Record the result of a probe."""
         if reply.is_no_answer:
             self._trip(f"{reply.code}: stopped, since it answers no request: {reply.detail}")
             self._refusals = MAX_REFUSALS - 1
@@ -83,7 +83,7 @@ class CircuitBreaker:
             self.note(reply)
 
     def note_no_reply(self) -> None:
-        """Note a request that got no reply at any attempt."""
+        """Record a request that got no reply at any attempt."""
         self._no_replies += 1
         if self._no_replies >= MAX_NO_REPLIES:
             self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")

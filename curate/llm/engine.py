@@ -1,4 +1,4 @@
-"""The interface of an engine: the options that open it, the requests that it is asked, and its answers.
+"""The interface of an engine: its options, requests, and answers.
 
 Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached.
 """
@@ -16,7 +16,7 @@ from curate.recipe.section import Section
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 takes the likeliest; `seed` makes draws differ, and repeatable."""
+    """How tokens are sampled. `temperature` 0 takes the likeliest token; `seed` makes sampling repeatable."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -88,7 +88,7 @@ ERRORS = schema.ANSWER_REASONS
 
 
 class Engine(Protocol):
-    """What answers requests. One per process, shared by threads."""
+    """Answers requests. There is one per process, shared by threads."""
 
     @property
     def model(self) -> str:
