@@ -1,4 +1,4 @@
-"""A unit that killed its workers, captioned by subprocesses: what ends one is found, and all else goes on.
+"""Captions a unit that killed its workers in subprocesses, to isolate the input that crashes them.
 
 Models that work in the worker's process may end it: engines of that kind, and the detector of regions. Their requests
 go to subprocesses, in batches; one that ends its process is halved, down to the one request or image that does: it

@@ -1,4 +1,4 @@
-"""Which text of a sample is its `.txt`, and what its `.json` says of the others.
+"""Picks the text for a sample's `.txt`, and lists the other texts in its `.json`.
 
 The original stays for most samples, as training needs it: a share of them gets a text of another kind, chosen by a hash
 of uid and seed. Only texts that passed all gates come out.
@@ -25,7 +25,7 @@ Texts = Mapping[str, Sequence[Text]]
 
 
 class EmittedTexts(NamedTuple):
-    """What the shards say of a sample."""
+    """A sample's texts in the shards."""
 
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
     fields: dict[str, Any]  # `captions` of the json; empty without captions

@@ -1,4 +1,4 @@
-"""Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
+"""Locate a caption's phrases in its image: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
 In: a unit's kept rows, and at most `queries` phrases of each (see `curate.captions.phrases`). Out: table
 `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with
@@ -41,7 +41,7 @@ NOT_ENGLISH = "language: the caption is not English"
 
 
 class Box(NamedTuple):
-    """A thing in an image."""
+    """An object in an image."""
 
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1
     query: int  # which of the image's queries it is, the likeliest
@@ -152,7 +152,7 @@ class _Loaded(NamedTuple):
     dtype: Any
 
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
-        """Return boxes [pictures, boxes, 4] (centre, width, height) and scores [pictures, boxes, queries], 0 to 1."""
+        """Return boxes [pictures, boxes, 4] (center, width, height) and scores [pictures, boxes, queries], 0 to 1."""
         texts = [list(phrases) for phrases in queries]  # the processor pads them with blank ones
         config = self.model.config  # how many tokens a query may have, or all queries together
         if self.family == "grounding-dino":  # its queries are one text, which full stops part

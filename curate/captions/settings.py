@@ -1,4 +1,4 @@
-"""What captioning needs to know of a run, and the key of the tables that it writes."""
+"""Captioning's settings for a run, and the key of the tables it writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from curate.store.store import RunStore
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """What captioning reads."""
+    """Captioning's settings."""
 
     captions: Captions
     seed: int

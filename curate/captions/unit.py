@@ -1,4 +1,4 @@
-"""Tables `answers` and `captions` of a unit: what is written for its kept rows, and what the gates say of it.
+"""Tables `answers` and `captions` of a unit: new texts for its kept rows, and the gates' verdicts on them.
 
 In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, likewise:
 see `Captions.gives`; `gate` is null without an answer. Sections follow each other, since a text may be made of an

@@ -1,4 +1,4 @@
-"""What captions took, of a unit and of a run: requests, tokens, seconds and money by kind and engine; and failures."""
+"""The cost of captions, for a unit and a run: requests, tokens, seconds and money by kind and engine; and failures."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _COUNTED = ("requests", "failed", "passed", "replaced", "tokens_in", "tokens_out
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of a unit's requests."""
+    """The results and cost of a unit's requests."""
 
     unit: Unit
     work: dict[tuple[str, str], Counter[str]]  # _COUNTED by kind and engine; of regions the engine is empty
@@ -32,7 +32,7 @@ class Captioned:
 
 
 def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Captioned:
-    """Return what became of the requests of a unit whose tables are there."""
+    """Return the results and cost of the requests of a unit whose tables exist."""
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
@@ -65,7 +65,7 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
 def summarise(
     captions: Captions, engine_ids: dict[str, str], captioned: Sequence[Captioned], sent: dict[tuple[str, str], Sent]
 ) -> list[CaptionWork]:
-    """Return what the captions of the whole run took, by kind and engine; `sent` is of `sum_sent`."""
+    """Return the cost of captions in the whole run, by kind and engine; `sent` is of `sum_sent`."""
     rows = []
     for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.requested):
         total = Counter[str]()
