@@ -1,4 +1,4 @@
-"""The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
+"""Opens a recipe's engines once per process, shared by threads, and checks them before the pool is read."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Find the noun phrases of English captions: the queries of an open-vocabulary detector.
+"""Find noun phrases in English captions: the queries for an open-vocabulary detector.
 
 A phrase is a run of nouns, with the adjectives and participles before them: cut at prepositions, conjunctions, verbs
 and punctuation; without articles, possessives and counts, since a box holds one thing:
@@ -80,7 +80,7 @@ def _words(text: str) -> list[_Word]:
 
 
 def _is_short(text: str) -> bool:
-    """Return whether a full stop after a word is its own: St. Louis, J. Smith, U.S. Route."""
+    """Return whether a period after a word belongs to an abbreviation: St. Louis, J. Smith, U.S. Route."""
     return text in _WORDS["abbreviations"] or (text.isupper() and (len(text) == 1 or "." in text))
 
 

@@ -1,4 +1,4 @@
-"""A unit's kept rows, and the requests that a section of captions makes of them."""
+"""A unit's kept rows, and a caption section's requests for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

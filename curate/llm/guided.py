@@ -111,7 +111,7 @@ class GuidedEngine(Engine):
 
 
 def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
-    """Return the guided logits, the same for both streams, of c of each row and then u of each row.
+    """Return the guided logits, the same for both streams, from c for each row and then u for each row.
 
     Both are float32 (2 · batch, vocabulary). A forbidden token, −∞ in both, stays so. With a `gamma` it is a
     logits processor, which transformers' decoding calls at each step.
@@ -122,7 +122,7 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Family:
-    """How a model of a family is used."""
+    """How to run a model of a family."""
 
     limit: int  # positions that the decoder has for text
     first: int  # the token that a caption begins with
