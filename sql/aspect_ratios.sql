@@ -1,10 +1,10 @@
 -- How wide or tall the images are, in the pool and in the kept set.
 -- theme: Images
--- column: shape  width over height: the bounds of the bucket
--- column: pool   samples
--- column: kept   samples kept
--- column: rate   kept, as a share of pool
--- column: median_pixels  width times height, the median of the pool
+-- column: shape          bounds of width / height
+-- column: pool           samples
+-- column: kept           kept samples
+-- column: rate           kept / pool
+-- column: median_pixels  median of width × height in the pool
 SELECT
     CASE
         WHEN width * 3 < height THEN 'below 1:3'

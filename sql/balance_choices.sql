@@ -1,13 +1,13 @@
 -- Head and tail entries for other values of t, and the tail's share of matches.
--- This is how MetaCLIP chose t. Matches are those of samples left when balancing began; a sample may have several.
--- `curate whatif DIR --sweep 'balance.t={A..B}'` also computes how many samples each t keeps; its `tail_share` is the one below.
--- Where each language has a t of its own, entries are those of the language by which the others' follow.
+-- This is how MetaCLIP chose t. Matches are those of the samples left when balancing began; a sample may have several.
+-- `curate whatif DIR --sweep 'balance.t={A..B}'` also estimates how many samples each t keeps. If each language has its
+-- own t, the entries are those of `balance.language`.
 -- theme: Entries and balancing
--- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
+-- param: at = null [numbers]  values of t, such as '1000 20000'; null: this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
--- column: thinned     head entries: with more than t matches, downsampled by balancing
--- column: tail        tail entries: with fewer than t matches, as in MetaCLIP; those with exactly t keep all samples too
--- column: tail_share  their share of all matches before balancing, as in `balance.tail_share`
+-- column: thinned     head entries: more than t matches, downsampled by balancing
+-- column: tail        tail entries: fewer than t matches, as in MetaCLIP; entries with exactly t also keep all samples
+-- column: tail_share  the tail's share of all matches before balancing, as in `balance.tail_share`
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]::BIGINT[]

@@ -1,12 +1,12 @@
 -- Samples near a threshold: the lowest values among the kept, the highest among the dropped.
 -- theme: Samples to look at
--- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the rule that dropped; null is the rules that name the number, or any where none does
--- param: limit = 10                      how many on each side
+-- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
+-- param: rule = null [rule]              the rule that dropped; null: rules that name the number, or any if none does
+-- param: limit = 10                      maximum number on each side
 -- column: side     kept or dropped
--- column: measure  the name of the number
+-- column: measure  name of the number
 -- column: value    the number
--- column: rule     the rule that dropped it; null where kept
+-- column: rule     rule that dropped it; null if kept
 -- column: uid      the sample
 -- column: caption  its caption
 -- column: url      its URL

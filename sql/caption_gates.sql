@@ -1,10 +1,10 @@
 -- Results of the quality filters (gates) for synthetic captions, by kind and style.
 -- theme: Captions
--- column: kind    recaption, fused, rewrite, translation
--- column: style   the style, or the language
--- column: gate    passed, a gate that failed (a caption may fail several), or why there is no caption
--- column: texts   synthetic captions
--- column: share   of the captions of this kind and style
+-- column: kind   recaption, fused, rewrite, translation
+-- column: style  style or language
+-- column: gate   passed, a gate that failed (a caption may fail several), or the reason for a missing caption
+-- column: texts  synthetic captions
+-- column: share  share of the captions of this kind and style
 WITH judged AS (
     SELECT kind, style, CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
     FROM captions

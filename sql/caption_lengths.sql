@@ -1,12 +1,12 @@
 -- Words per caption, in the pool and in the kept set.
 -- theme: Captions
--- param: step = 5 [positive] words per bucket
+-- param: step = 5 [positive]  words per bucket
 -- column: words_from   lowest number of words in the bucket
 -- column: words_below  upper end of the bucket, excluded
 -- column: pool         samples
--- column: kept         samples kept
--- column: rate         kept, as a share of the bucket
--- column: example      the caption with the smallest uid
+-- column: kept         kept samples
+-- column: rate         kept / pool
+-- column: example      caption of the sample with the smallest uid
 SELECT
     (words // $step) * $step AS words_from,
     words_from + $step AS words_below,

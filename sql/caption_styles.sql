@@ -1,16 +1,16 @@
 -- Quality of synthetic captions by style: share that passed, length, and CLIP score.
 -- theme: Captions
--- column: kind         recaption, fused, rewrite, translation
--- column: style        the style, or the language
--- column: texts        captions requested
--- column: passed       of those, passed all gates
--- column: pass_rate    passed, as a share of texts
--- column: words        words of a caption that passed; the median
--- column: against      words of a caption that passed, divided by those of its original; the median
--- column: tokens       tokens of an answer; the mean
--- column: distinct_share  distinct captions, as a share of texts: low where a model repeats itself
--- column: clip_score   mean over captions that passed; null if not measured
--- column: clip_gain    clip_score minus that of the original; the mean
+-- column: kind            recaption, fused, rewrite, translation
+-- column: style           style or language
+-- column: texts           captions requested
+-- column: passed          captions that passed all gates
+-- column: pass_rate       passed / texts
+-- column: words           median words of a passed caption
+-- column: against         median ratio of words, passed caption / original
+-- column: tokens          mean tokens of an answer
+-- column: distinct_share  distinct captions / texts; low if a model repeats itself
+-- column: clip_score      mean CLIP score of passed captions; null if not measured
+-- column: clip_gain       mean of clip_score minus the original's
 WITH texts AS (
     SELECT c.*, c.status = 'ok' AND c.gate = 'passed' AS good, len(string_split_regex(trim(c.text), '\s+')) AS n FROM captions c
 ), originals AS (

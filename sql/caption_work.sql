@@ -1,17 +1,17 @@
 -- Requests, tokens, time and cost of synthetic captions, by kind and engine.
 -- theme: Captions
--- column: kind        recaption, fused, rewrite, translation
--- column: engine      its name in the recipe
--- column: model       the model of the engine
--- column: requests    captions requested
--- column: sent        sent by all commands of this run, again where they had failed; the others were cached
--- column: failed      of those, without an answer
--- column: passed      captions that passed all gates
--- column: replaced    of those, written to .txt instead of the original
--- column: tokens_in   tokens of all prompts, as reported by the engine
--- column: tokens_out  tokens of all answers
--- column: tokens_sent tokens of prompts and answers of what was sent
--- column: seconds     time of the engine, summed over units, which may run in parallel
--- column: cost        of what was sent, by the price in the recipe; null without one
--- column: cost_passed cost per caption that passed
+-- column: kind         recaption, fused, rewrite, translation
+-- column: engine       engine name in the recipe
+-- column: model        the engine's model
+-- column: requests     captions requested
+-- column: sent         requests sent by all commands of this run, retries included; the rest were cached
+-- column: failed       sent requests without an answer
+-- column: passed       captions that passed all gates
+-- column: replaced     passed captions written to .txt instead of the original
+-- column: tokens_in    prompt tokens, as the engine reports them
+-- column: tokens_out   answer tokens
+-- column: tokens_sent  prompt and answer tokens of sent requests
+-- column: seconds      engine time, summed over units, which may run in parallel
+-- column: cost         cost of sent requests, by the price in the recipe; null without a price
+-- column: cost_passed  cost / passed
 SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind, engine;

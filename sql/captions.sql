@@ -1,12 +1,12 @@
 -- Synthetic captions and their originals, with the results of the gates.
 -- theme: Captions
--- param: kind = null   recaption, fused, rewrite or translation; null is all
--- param: gate = null   passed, or a gate; null is all
--- param: limit = 20    how many rows
+-- param: kind = null  recaption, fused, rewrite or translation; null: all
+-- param: gate = null  passed, or a gate; null: all
+-- param: limit = 20   maximum number of rows
 -- column: uid       the sample
 -- column: original  its caption
 -- column: kind      recaption, fused, rewrite or translation
--- column: style     its style, or language
+-- column: style     style or language
 -- column: text      the synthetic caption
 -- column: gate      passed, or the first gate that failed
 -- column: failed    all gates that failed

@@ -1,9 +1,9 @@
--- Share of all matches held by the most frequent entries: how strongly a few dominate.
+-- How strongly a few entries dominate: the share of matches of the most frequent ones.
 -- theme: Entries and balancing
 -- column: entries          number of most frequent entries; the last row has all that occur
 -- column: pool_share       their share of all matches in the pool
--- column: survivors_share  share of all matches when balancing began, of the most frequent entries then
--- column: kept_share       share of all matches in the kept set, of the most frequent entries there
+-- column: survivors_share  share of the matches when balancing began, of the most frequent entries then
+-- column: kept_share       share of the matches in the kept set, of the most frequent entries there
 WITH ranked AS (
     SELECT
         pool, survivors, kept,

@@ -1,19 +1,20 @@
 -- How often each class occurs in each context: common and rare combinations.
--- Both are columns of `measured` that hold names, such as a classifier's class and a context tag; rows that lack one are left out.
+-- Both are columns of `measured` with names, such as a classifier's class and a context tag. Rows that lack either are
+-- left out.
 -- theme: Sources, languages and hosts
--- param: class [column of measured]    the column with the class, such as source or a classifier's
--- param: context [column of measured]  the column with the context, such as language or a tag's
--- param: counter_share = 0.1 contexts with at most this share of their class are marked `counter`
--- param: min_class = 20      minimum number of samples of a class
--- param: limit = null        how many rows
+-- param: class [column of measured]    column with the class, such as source or a classifier's output
+-- param: context [column of measured]  column with the context, such as language or a tag
+-- param: counter_share = 0.1           contexts with at most this share of their class are marked `counter`
+-- param: min_class = 20                minimum number of samples in a class
+-- param: limit = null                  maximum number of rows
 -- column: class       the class
 -- column: context     the context
--- column: pool        samples of the pool of this class in this context
--- column: kept        of those, kept
+-- column: pool        pool samples of this class in this context
+-- column: kept        kept samples among them
 -- column: share       pool, as a share of the class
 -- column: kept_share  kept, as a share of the kept samples of the class
--- column: lift        share divided by the context's share of all samples: above 1 they occur together more often than by chance
--- column: group       common: the most frequent context of the class; counter: a rare one; else null
+-- column: lift        share / the context's share of all samples; above 1, they occur together more often than by chance
+-- column: group       `common` for the most frequent context of the class, `counter` for a rare one, else null
 WITH pairs AS (
     SELECT struct_extract("measured row", $class) AS class, struct_extract("measured row", $context) AS context, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)

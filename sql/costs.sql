@@ -1,24 +1,26 @@
--- What a run, its steps and its captions used and cost, in all and for each kept sample.
--- A run that reused tables of an older one counts only its own time and requests; prices are those of the recipe. `curate plan --measure N` says the same
--- before a run. Steps: `start`, with the compiling of kernels; `drift`, of at most 4,096 embeddings of each source; `audit` and `publish`, up to where run.json is written; `engine`, what no step did.
--- What is written after it, such as stats.duckdb, is not counted: 0.6 s of CPU with 400,000 entries. What an engine's own processes use, such as Spark's Java, is not counted.
+-- What a run, its steps and its captions used and cost, in total and per kept sample.
+-- A run that reused tables counts only its own time and requests. Prices come from the recipe. `curate plan --measure
+-- N` estimates the same before a run. Steps that are not in the recipe: `start` includes compiling kernels; `drift`
+-- covers at most 4,096 embeddings per source; `audit` and `publish` end when run.json is written; `engine` is the time
+-- outside of steps. Files written after run.json, such as stats.duckdb, and other processes of an engine, such as
+-- Spark's Java, are not counted.
 -- theme: Overview
--- column: what            run, a step, or a kind of synthetic captions
--- column: seconds         wall time of the run; of steps and engines summed over units, which may run in parallel
+-- column: what            the run, a step, or a kind of synthetic captions
+-- column: seconds         wall time of the run; for steps and captions, summed over units, which may run in parallel
 -- column: requests        requests sent in this run
--- column: tokens          of their prompts and answers
--- column: cost            by the price in the recipe; null without one
--- column: kept            samples kept; of captions, those that passed all gates
+-- column: tokens          tokens in prompts and answers
+-- column: cost            by the price in the recipe; null without a price
+-- column: kept            kept samples; for captions, those that passed all gates
 -- column: seconds_each    seconds per kept sample
 -- column: tokens_each     tokens per kept sample
 -- column: cost_each       cost per kept sample
--- column: core_hours      CPU time of all processes in Python
--- column: gpu_hours       time that models kept a GPU to themselves
--- column: memory_hours    GB of these processes times hours
--- column: shuffled_bytes  bytes that were brought together by key, about
--- column: reads           requests to the store of the run folder: GET and HEAD; 0 for a local one
--- column: writes          requests likewise: PUT and LIST
--- column: stored_bytes    bytes of what the step published
+-- column: core_hours      CPU time of all Python processes
+-- column: gpu_hours       time that models held a GPU
+-- column: memory_hours    GB of memory of these processes × hours
+-- column: shuffled_bytes  approximate bytes grouped by key
+-- column: reads           GET and HEAD requests to the object store of the run folder; 0 for a local folder
+-- column: writes          PUT and LIST requests to it
+-- column: stored_bytes    bytes that the step published
 WITH work AS (
     SELECT
         0 AS position, 'run' AS what, (SELECT value::DOUBLE FROM run WHERE key = 'seconds') AS seconds,

@@ -1,11 +1,11 @@
 -- Downloads by source: how many URLs were downloaded, and why the others were not.
 -- theme: Files and failures
--- column: source    the source's name in the recipe: sources of URLs, and tars of img2dataset with missing samples
--- column: outcome   `came` (downloaded, if perhaps not to be decoded), or the reason why not, as in samples.status
+-- column: source    name of a source with URLs, or with img2dataset tars that miss samples
+-- column: outcome   `came` (downloaded, but perhaps not decodable), or the reason code
 -- column: count     URLs
--- column: share     of the source's URLs
--- column: may_pass  how many of them may succeed on another attempt: `curate run … --retry`
--- column: attempts  most attempts at one URL, over all rounds; null if unknown
+-- column: share     share of the source's URLs
+-- column: may_pass  URLs that may succeed on another attempt: `curate run … --retry`
+-- column: attempts  most attempts at one URL over all rounds; null if unknown
 -- column: last      time of the last attempt, in UTC
 WITH outcomes AS (
     SELECT source, coalesce(reason, 'came') AS outcome, count(*) AS count

@@ -1,10 +1,10 @@
 -- What duplicates have in common with their representative.
--- Each is counted once, by the first match: same pair, same image, same URL, else near-duplicate.
+-- Each duplicate counts once, for the first that applies: pair, image, url, near.
 -- theme: Duplicates
--- column: match_type  pair (the same uid), image (the same bytes), url, or near (an image or embedding that is close)
+-- column: match_type  pair (same uid), image (same bytes), url, or near (a similar image or embedding)
 -- column: dropped     duplicates
 -- column: groups      their representatives
--- column: share       dropped, as a share of all duplicates
+-- column: share       share of all duplicates
 SELECT
     CASE
         WHEN d.uid = d.duplicate_of THEN 'pair'

@@ -1,16 +1,16 @@
 -- Each duplicate with the sample that represents it, those that differ most first.
 -- theme: Duplicates
--- param: match_type = null [text]  only this kind of match: pair, image, url or near
--- param: limit = 20                how many pairs
--- column: uid                     the duplicate that was dropped
--- column: representative          the uid of its representative; equal to `uid` where URL (or image) and caption are equal
--- column: match_type              pair (the same uid), image (the same bytes), url, or near (an image or embedding that is close)
--- column: distance                number of bits in which their perceptual hashes differ; null without hashes
--- column: cosine                  largest cosine to a row that it was compared with; null where no pass by embedding found it
+-- param: match_type = null [text]  only this kind: pair, image, url or near
+-- param: limit = 20                maximum number of pairs
+-- column: uid                     the duplicate
+-- column: representative          uid of its representative; equal to `uid` if URL (or image) and caption are equal
+-- column: match_type              pair (same uid), image (same bytes), url, or near (a similar image or embedding)
+-- column: distance                bits in which their perceptual hashes differ; null without hashes
+-- column: cosine                  largest cosine to a compared row; null if no embedding pass found it
 -- column: kept                    whether the representative was kept
--- column: rule                    else the step that dropped the representative, such as balance
--- column: caption                 the caption of the duplicate
--- column: representative_caption  the caption of the representative
+-- column: rule                    the step that dropped the representative, such as balance
+-- column: caption                 the duplicate's caption
+-- column: representative_caption  the representative's caption
 WITH dropped AS (
     SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false
 ), pairs AS (

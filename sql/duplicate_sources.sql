@@ -1,7 +1,7 @@
 -- Duplicates by their source and the source of their representative.
 -- theme: Duplicates
--- column: source                 of the duplicate
--- column: representative_source  the source of its representative
+-- column: source                 source of the duplicate
+-- column: representative_source  source of its representative
 -- column: dropped                duplicates
 -- column: share                  dropped, as a share of the source's samples
 SELECT s.source, r.source AS representative_source, count(*) AS dropped, count(*) / any_value(p.pool) AS share

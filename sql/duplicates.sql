@@ -1,13 +1,13 @@
 -- Groups of duplicates: the representative, and the duplicates dropped for it.
 -- theme: Duplicates
 -- param: uid = null [text]  only the group of this sample
--- param: limit = 20         how many groups, the largest first
--- column: uid      the representative of the group
--- column: kept     whether it was kept after balancing
+-- param: limit = 20         maximum number of groups, largest first
+-- column: uid      the representative
+-- column: kept     whether it was kept in the end
 -- column: dropped  duplicates dropped
--- column: members  their uids; equal to its own where URL (or image) and caption are equal
--- column: places   where they are in the pool: shard and key
--- column: caption  the caption of the representative
+-- column: members  their uids; equal to `uid` if URL (or image) and caption are equal
+-- column: places   their shard and key in the pool
+-- column: caption  the representative's caption
 -- column: url      its URL
 WITH wanted AS (
     SELECT unnest([uid, duplicate_of]) FROM decisions WHERE uid = lower($uid)

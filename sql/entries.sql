@@ -1,17 +1,16 @@
 -- How often each metadata entry occurs: in the pool, before balancing, and kept.
--- In the order of the metadata, by entry_id.
--- Samples that could not be read or downloaded match nothing.
+-- In the order of the metadata. Samples that could not be read match nothing.
 -- theme: Entries and balancing
--- param: like = '%'   SQL pattern of entries (% any text, _ any character; case-sensitive)
--- param: min_pool = 1 minimum number of matching rows in the pool
--- param: limit = null how many
--- column: entry_id     its position in the metadata
--- column: entry        its text
+-- param: like = '%'    SQL pattern for entries (% any text, _ any character; case-sensitive)
+-- param: min_pool = 1  minimum number of matching rows in the pool
+-- param: limit = null  maximum number of rows
+-- column: entry_id     position in the metadata
+-- column: entry        the entry
 -- column: source       its source in the metadata
 -- column: language     its language
--- column: pool         rows of the pool that match it
--- column: survivors    of those, the rows that were left when balancing began
--- column: probability  of the draw for one row and this entry: t / max(survivors, t)
+-- column: pool         pool rows that match it
+-- column: survivors    matching rows left when balancing began
+-- column: probability  chance of one draw for one row and this entry: t / max(survivors, t)
 -- column: expected     matching rows expected to be kept
 -- column: kept         matching rows kept
 SELECT entry_id, entry, source, language, pool, survivors, probability, expected, kept

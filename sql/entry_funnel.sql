@@ -1,10 +1,10 @@
 -- What each rule dropped among the samples that match one entry.
 -- theme: Entries and balancing
--- param: entry            the entry, as it is written in the metadata
--- param: language = null  its language; null: an entry of any
--- column: rule     the step, as in `funnel`, from the pool to kept
--- column: rows     samples that match the entry: found, dropped by the rule, kept
--- column: share    of those found
+-- param: entry            the entry, as written in the metadata
+-- param: language = null  its language; null: any
+-- column: rule     the step, as in `funnel`
+-- column: rows     samples matching the entry that were found, dropped by the step, or kept
+-- column: share    share of those found
 -- column: overall  the same share in the whole pool
 WITH found AS (
     SELECT d.rule, count(*) AS rows

@@ -1,13 +1,13 @@
 -- Samples that match an entry of the metadata, kept ones first.
 -- theme: Samples to look at
--- param: entry       the entry, as it is written in the metadata
--- param: language = null  its language; null: an entry of any
--- param: limit = 20  how many
+-- param: entry            the entry, as written in the metadata
+-- param: language = null  its language; null: any
+-- param: limit = 20       maximum number of rows
 -- column: uid          the sample
 -- column: kept         whether it is kept
--- column: rule         the rule that dropped it
--- column: probability  of being kept, when balancing began
--- column: entries      how many entries it matches
+-- column: rule         rule that dropped it
+-- column: probability  probability of being kept when balancing began
+-- column: entries      number of entries it matches
 -- column: caption      its caption
 -- column: url          its URL
 WITH found AS MATERIALIZED (

@@ -1,15 +1,15 @@
 -- Rows before balancing, estimated from the kept set alone and compared with the true count.
--- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws: it is too large where one text of each image may be drawn.
--- Null where rows are kept without a probability, not by chance.
--- Forgotten rows may be missing on one side only: the estimate may then be off.
+-- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws, so it is
+-- too large with `balance.one_per`. Null if rows are kept without a probability. After `curate forget`, the estimate
+-- may be off.
 -- theme: Entries and balancing
 -- column: kept            rows kept
 -- column: estimate        sum(1/probability) over the kept rows
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept rows
 -- column: low             estimate - 1.96 standard errors
 -- column: high            estimate + 1.96 standard errors
--- column: survivors       rows left before balancing, counted
--- column: deviation       (estimate - survivors) / standard_error; null where nothing was drawn
+-- column: survivors       rows counted when balancing began
+-- column: deviation       (estimate - survivors) / standard_error; null if nothing was drawn
 SELECT
     count(*) FILTER (kept) AS kept,
     CASE WHEN bool_or(kept AND probability IS NULL) THEN NULL

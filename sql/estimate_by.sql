@@ -1,17 +1,15 @@
 -- Samples before balancing by group, estimated from the kept ones, with standard errors.
--- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
--- Null where rows are kept without a probability, not by chance.
--- Forgotten rows may be missing on one side only: the estimate may then be off.
+-- As `estimate`, grouped by any column, such as source, language or format.
 -- theme: Entries and balancing
 -- param: by = source [column of measured]  the groups
 -- column: group           the group
--- column: kept            samples kept
+-- column: kept            kept samples
 -- column: estimate        sum(1/probability) over the kept samples
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept samples
 -- column: low             estimate - 1.96 standard errors
 -- column: high            estimate + 1.96 standard errors
--- column: survivors       samples left before balancing, counted
--- column: effective       Kish's effective sample size of the kept ones, weighted by 1/probability
+-- column: survivors       samples counted when balancing began
+-- column: effective       Kish's effective sample size of the kept samples, weighted by 1/probability
 WITH seen AS (
     SELECT struct_extract("measured row", $by)::VARCHAR AS "group", d.kept, d.probability
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)

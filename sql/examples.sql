@@ -1,11 +1,11 @@
 -- A few kept samples of each group, chosen by a hash of the uid and so always the same.
 -- theme: Samples to look at
 -- param: by = source [column of measured]  groups, such as source, language or format
--- param: each = 3 [positive]               how many of each group
+-- param: each = 3 [positive]               samples per group
 -- column: group    the group
--- column: kept     samples kept of the group
+-- column: kept     kept samples of the group
 -- column: uid      the sample
--- column: source   its source
+-- column: source   source name
 -- column: caption  its caption
 -- column: url      its URL
 WITH drawn AS (

@@ -1,7 +1,7 @@
--- All columns of a sample, by its uid; one row for each of its places in the pool.
+-- All columns of a sample, by its uid; one row for each of its occurrences in the pool.
 -- theme: Samples to look at
 -- param: uid  the sample's uid (32 hex digits)
--- column: entries  the metadata entries that it matches
+-- column: entries  metadata entries that it matches
 -- column: *        every column of samples, decisions and scores
 WITH wanted AS (SELECT unit, row FROM samples WHERE uid = lower($uid))
 SELECT

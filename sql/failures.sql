@@ -1,13 +1,13 @@
 -- Samples and files that could not be read, by reason.
 -- theme: Files and failures
--- column: kind     sample, file (its samples are unknown) or part of a file (the samples before the damage are used)
--- column: reason   the code, as in samples.status
--- column: count    how many
--- column: share    samples: as a share of the pool
--- column: meaning  the reason in words
--- column: example  the first shard by name, and key; unit and row where the input has no keys
--- column: detail   the error message of the example
--- column: may_pass  how many URLs may succeed on another attempt (`--retry`); repaired files need another `--out`, with `--reuse`
+-- column: kind      sample, file (its samples are unknown), or part of a file (the samples before the damage are used)
+-- column: reason    reason code
+-- column: count     samples or files
+-- column: share     samples, as a share of the pool
+-- column: meaning   meaning of the reason
+-- column: example   first shard by name, and key; unit and row if the input has no keys
+-- column: detail    error message of the example
+-- column: may_pass  URLs that may succeed on another attempt (`--retry`); repaired files need another `--out` with `--reuse`
 SELECT
     kind,
     reason,

@@ -1,13 +1,13 @@
 -- Hosts of samples that could not be read, by reason.
 -- theme: Files and failures
--- param: limit = 20  how many rows
--- column: host     of the URL, without port; null where there is no URL
--- column: reason   the code, as in samples.status
--- column: count    samples
--- column: never_came  of these, those that were never downloaded: link rot
--- column: share    of the host's samples in the pool
--- column: example  the alphabetically first URL
--- column: may_pass  how many of the samples may succeed on another attempt: `curate run … --retry`
+-- param: limit = 20  maximum number of rows
+-- column: host        host of the URL, without port; null without a URL
+-- column: reason      reason code
+-- column: count       samples
+-- column: never_came  samples that were never downloaded (link rot)
+-- column: share       share of the host's samples in the pool
+-- column: example     alphabetically first URL
+-- column: may_pass    samples that may succeed on another attempt: `curate run … --retry`
 WITH named AS (
     SELECT host, status, url, may_pass, reason
     FROM samples s LEFT JOIN (SELECT unit, row, may_pass FROM failures WHERE may_pass) f ON f.unit = s.unit AND f.row = s.row

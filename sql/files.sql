@@ -1,10 +1,10 @@
 -- Size of the run by kind of file.
 -- theme: Files and failures
--- column: kind   shards by suffix, a table by name, or the file
--- column: files  how many
--- column: rows   in all of them; null where files have no rows
+-- column: kind   shards by suffix, a table, or a file
+-- column: files  number of files
+-- column: rows   their rows; null for files without rows
 -- column: bytes  total size
--- column: share  of all bytes of the run
+-- column: share  share of all bytes of the run
 SELECT
     CASE
         WHEN path LIKE 'tables/%' THEN regexp_extract(path, '^tables/[^/]+')

@@ -1,9 +1,9 @@
 -- Image formats and file sizes, in the pool and in the kept set.
 -- theme: Images
--- column: format        detected from the bytes, of truncated images too; null without an image, and of rows that failed by their caption
+-- column: format        format by content, also of truncated images; null without an image, or if the caption failed
 -- column: pool          samples
--- column: kept          samples kept
--- column: median_bytes  median size of an image of the pool
+-- column: kept          kept samples
+-- column: median_bytes  median image size in the pool
 -- column: kept_bytes    total size of all kept images
 SELECT
     format,

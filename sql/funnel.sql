@@ -1,13 +1,13 @@
 -- What each rule dropped, from the pool to the kept set.
--- Every sample is counted once, by the first rule that it fails: the pool is the sum of `dropped` and the last `kept`.
--- The column `rule` of `verdicts` and `dropped` holds these names, of rules and of other steps.
+-- Each sample is counted once, at the first rule that it fails. The pool is the sum of `dropped` plus the last `kept`.
+-- The column `rule` in `verdicts` and `dropped` has the same names.
 -- theme: Overview
 -- column: rule           the step: pool, failed (could not be read), the recipe's rules in order, unmatched, contaminated, duplicate, other_text, balance, kept
--- column: rows_in        samples that reached it
+-- column: rows_in        samples that reached the step
 -- column: dropped        samples that it dropped
 -- column: kept           samples left after it
--- column: share_dropped  dropped, as a share of the pool
--- column: share_kept     samples left, as a share of the pool
+-- column: share_dropped  dropped / pool
+-- column: share_kept     kept / pool
 SELECT
     rule,
     (CASE WHEN kind = 'drop' THEN pool - before ELSE rows END)::BIGINT AS rows_in,

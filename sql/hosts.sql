@@ -1,15 +1,15 @@
 -- Samples kept by host of their URL, lowest share first.
 -- theme: Sources, languages and hosts
 -- param: min_pool = 1  minimum number of samples of a host
--- param: limit = 20    how many
--- column: host      of the URL, without port
--- column: pool      samples
--- column: failed    of those, unreadable
--- column: never_came  of the failed ones, those that were never downloaded: link rot
--- column: kept      of those, kept
--- column: rate      kept, as a share of pool
--- column: top_rule  the rule that dropped most of them; null where nothing was dropped
--- column: top_rows  how many it dropped
+-- param: limit = 20    maximum number of rows
+-- column: host        host of the URL, without port
+-- column: pool        samples
+-- column: failed      samples that could not be read
+-- column: never_came  failed samples that were never downloaded (link rot)
+-- column: kept        kept samples
+-- column: rate        kept / pool
+-- column: top_rule    rule that dropped most of them; null if none was dropped
+-- column: top_rows    samples that it dropped
 WITH counts AS (
     SELECT host, d.rule, count(*) AS rows, count(reason) AS never_came
     FROM samples JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL

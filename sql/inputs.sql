@@ -1,13 +1,13 @@
 -- Samples kept by input file, largest share of unreadable samples first.
 -- theme: Files and failures
--- param: limit = 20  how many
--- column: source        the source's name in the recipe
+-- param: limit = 20  maximum number of rows
+-- column: source        source name
 -- column: shard         the input file
 -- column: pool          samples found in it
--- column: failed        of those, unreadable
--- column: kept          of those, kept
--- column: failed_share  failed, as a share of pool
--- column: rate          kept, as a share of pool
+-- column: failed        unreadable samples
+-- column: kept          kept samples
+-- column: failed_share  failed / pool
+-- column: rate          kept / pool
 SELECT
     s.source, s.shard,
     count(*) AS pool,

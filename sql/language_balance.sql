@@ -1,19 +1,19 @@
 -- Balancing by language of the metadata's entries: rows, head and tail, and t.
--- With `scheme: per_language` each language has a t of its own; else t is that of all. A sample that matches entries of several
--- languages is counted in each. A language of samples that has no entries is here too: nothing matches it. `in_pool`, head and tail are of entries that occur; all else about them is in `entries`.
+-- With `scheme: per_language` each language has its own t; otherwise all share one. A sample that matches entries in
+-- several languages counts in each. Languages without entries are listed too: nothing matches them.
 -- theme: Entries and balancing
--- column: language    of entries or samples
--- column: samples     samples of the pool in this language: by `language_key` where there is one, else by code; null: none known
--- column: matched     samples of the pool that match an entry of the language
--- column: survivors   of those, left when balancing began
--- column: kept        of those, kept
+-- column: language    language of entries or samples
+-- column: samples     pool samples in this language, by `language_key` if there is one, else by `language`; null: unknown
+-- column: matched     pool samples that match an entry of the language
+-- column: survivors   matched samples left when balancing began
+-- column: kept        kept samples among them
 -- column: entries     entries of the language
--- column: in_pool     of those, entries that occur in the pool
+-- column: in_pool     entries that occur in the pool
 -- column: t           rows that an entry may have; null without balancing
--- column: head        entries with more matches than t, downsampled
--- column: tail        entries with fewer matches than t
--- column: matches     matches of samples left when balancing began; a sample may have several
--- column: tail_share  the tail's share of those
+-- column: head        occurring entries with more than t matches, which balancing downsamples
+-- column: tail        occurring entries with fewer than t matches
+-- column: matches     matches of the samples left when balancing began; a sample may have several
+-- column: tail_share  the tail's share of these matches
 -- column: kept_share  the language's share of all kept samples
 WITH limits AS (
     SELECT key AS language, value::BIGINT AS own FROM json_each((SELECT value FROM run WHERE key = 't_by_language'))

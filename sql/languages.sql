@@ -1,9 +1,9 @@
 -- Languages of the captions, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
--- column: language    the code; null where none was measured
+-- column: language    language code; null if not measured
 -- column: pool        samples
--- column: kept        samples kept
--- column: rate        kept, as a share of the language's samples
+-- column: kept        kept samples
+-- column: rate        kept / pool
 -- column: pool_share  share of the pool
 -- column: kept_share  share of the kept set
 SELECT

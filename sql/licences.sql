@@ -1,14 +1,14 @@
--- Licenses that sources state of their samples, in the pool and in the kept set.
+-- Licenses that sources state for their samples, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
--- param: limit = 50  how many
--- column: stated      the column that says it: license_group, license or licence_url
--- column: licence     what it says; null where it says nothing
+-- param: limit = 50  maximum number of rows
+-- column: stated      column with the license: license_group, license or licence_url
+-- column: licence     its value; null if none is stated
 -- column: pool        samples
--- column: kept        samples kept
--- column: rate        kept, as a share of pool
+-- column: kept        kept samples
+-- column: rate        kept / pool
 -- column: kept_share  share of the kept set
--- empty: no column that states licenses is in the run's tables.
--- empty: Where the pool has one, a rule that names it brings it there, or `derive: {stated: licence_url}`; with --reuse nothing is measured again
+-- empty: the run's tables have no column with licenses. If the pool has one, name it in a rule, or use `derive:
+-- empty: {stated: licence_url}`; with --reuse nothing is measured again
 WITH stating AS (
     SELECT COLUMNS('(?i)^(kept|license_group|license|licence_url)$')::VARCHAR, NULL::VARCHAR AS nothing FROM verdicts
 ), stated AS (

@@ -1,10 +1,10 @@
 -- Links to images, graphics of articles, files of folders: which are rows, why others not.
 -- theme: Files and failures
--- column: source   the source's name in the recipe
--- column: outcome  `row` (an image may have two), or why a link is no row; of a file its suffix
--- column: links    links to images, graphics, or files; of `row`, rows
--- column: share    of the links of the source, its rows too
--- column: pages    pages of HTML, or articles, in the source
+-- column: source   source name
+-- column: outcome  `row` (an image may have two), the reason why a link is no row, or a file's suffix
+-- column: links    links to images, graphics, or files; for `row`, rows
+-- column: share    share of the source's links and rows
+-- column: pages    HTML pages or articles in the source
 WITH by_source AS (
     SELECT unnest(map_entries(value::JSON::MAP(VARCHAR, MAP(VARCHAR, BIGINT)))) AS of FROM run WHERE key = 'links'
 ), counted AS (

@@ -1,14 +1,15 @@
 -- Entries of the pool that the kept set lost, and the rule that dropped most samples.
--- Samples that could not be read or downloaded match nothing: their entries are not here. After two stages, `curate diff FIRST SECOND --by entry` has them.
+-- Samples that could not be read match nothing, so their entries are not listed. For two stages, use `curate diff FIRST
+-- SECOND --by entry`.
 -- theme: Entries and balancing
 -- param: min_pool = 1  minimum number of matching rows in the pool
--- param: limit = 20    how many, the most frequent first
+-- param: limit = 20    maximum number of entries, most frequent first
 -- column: entry      the entry
--- column: pool       rows of the pool that match it
--- column: survivors  of those, the rows that were left when balancing began
--- column: rule       the rule that dropped most of them
--- column: rule_rows  how many it dropped
--- column: example    the caption of the sample with the smallest uid
+-- column: pool       pool rows that match it
+-- column: survivors  matching rows left when balancing began
+-- column: rule       rule that dropped most of them
+-- column: rule_rows  rows that it dropped
+-- column: example    caption of the sample with the smallest uid
 WITH lost AS (
     SELECT entry_id, entry, pool, survivors
     FROM entries

@@ -1,9 +1,9 @@
 -- Entries per caption: in the pool, before balancing and in the kept set.
 -- theme: Entries and balancing
--- column: entries    entries that the caption matches
--- column: pool       captions of the pool that could be read
--- column: survivors  of those, left when balancing began
--- column: kept       of those, kept
+-- column: entries    number of entries that a caption matches
+-- column: pool       readable captions in the pool
+-- column: survivors  captions left when balancing began
+-- column: kept       kept captions
 SELECT
     coalesce(len(m.entry_ids), 0) AS entries,
     count(*) AS pool,

@@ -1,14 +1,14 @@
 -- Clusters of near-duplicates: samples close to a representative, but not exact copies.
 -- theme: Duplicates
--- param: limit = 20  how many clusters, the largest first
--- column: uid       the representative of the cluster
--- column: dropped   near-duplicates dropped; exact copies are not counted
--- column: cosine    smallest of the members' cosines; null where no pass by embedding found them
+-- param: limit = 20  maximum number of clusters, largest first
+-- column: uid       the representative
+-- column: dropped   near-duplicates dropped, without exact copies
+-- column: cosine    smallest of the members' cosines; null if no embedding pass found them
 -- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
 -- column: members   their uids
--- column: cosines   of each member: the largest cosine to a row that it was compared with; 1 from 0.9999 on
--- column: captions  their captions, the first three
--- column: caption   the caption of the representative
+-- column: cosines   for each member, the largest cosine to a compared row; 1 from 0.9999 on
+-- column: captions  the first three captions
+-- column: caption   the representative's caption
 -- column: url       its URL
 WITH dropped AS (
     SELECT d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine AS cosine, s.sha256, s.url, s.phash

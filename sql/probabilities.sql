@@ -1,11 +1,11 @@
 -- Samples by their probability of being kept: expected and kept.
 -- theme: Entries and balancing
--- column: from        lower end of the probability; null where samples have none, as they are not kept by chance
--- column: below       upper end, excluded; null for samples that are kept with certainty
--- column: survivors   samples left when balancing began
--- column: expected    the sum of their probabilities
--- column: kept        how many were kept
--- column: deviation   (kept - expected) / sqrt(sum(p(1 - p))), assuming independent draws; beyond 4 is suspicious
+-- column: from       lower end of the probability; null if samples are not kept by chance
+-- column: below      upper end, excluded; null for samples that are certainly kept
+-- column: survivors  samples left when balancing began
+-- column: expected   sum of their probabilities
+-- column: kept       kept samples
+-- column: deviation  (kept - expected) / sqrt(sum(p(1 - p))), for independent draws; beyond 4 is suspicious
 SELECT
     CASE WHEN probability >= 1 THEN 1.0::DOUBLE ELSE floor(probability * 10) / 10 END AS "from",
     CASE WHEN probability >= 1 THEN NULL ELSE floor(probability * 10) / 10 + 0.1 END AS below,

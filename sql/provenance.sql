@@ -1,7 +1,7 @@
 -- Provenance of this run: versions, models, metadata, start and duration.
 -- theme: Overview
--- column: fact   the key in run.json, with the keys in it: packages.duckdb
--- column: value  as text; times are in UTC
+-- column: fact   key in run.json, such as packages.duckdb
+-- column: value  its value as text; times are in UTC
 WITH RECURSIVE facts AS (
     SELECT key AS fact, CASE WHEN json_valid(value) THEN value::JSON ELSE to_json(value) END AS value
     FROM run

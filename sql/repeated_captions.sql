@@ -1,10 +1,10 @@
 -- Captions that many samples share, in the pool and in the kept set.
 -- theme: Captions
--- param: limit = 20  how many, the most frequent of the pool first
+-- param: limit = 20  maximum number of captions, most frequent in the pool first
 -- column: caption  the caption
 -- column: pool     samples that have it
--- column: kept     of those, kept
--- column: images   distinct images of these samples in the pool; null without images
+-- column: kept     kept samples among them
+-- column: images   distinct images of these samples; null without images
 WITH repeated AS (
     SELECT hash(caption) AS h, count(*) AS pool
     FROM samples

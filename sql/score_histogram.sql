@@ -1,15 +1,15 @@
 -- Histogram of a score, or any number: in the pool, before balancing, kept and dropped.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
+-- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
 -- param: buckets = 20 [positive]         number of buckets of equal width, from the lowest to the highest value
--- column: measure    the name of the number
+-- column: measure    name of the number
 -- column: from       lower end of the bucket
 -- column: below      upper end of the bucket, excluded except in the last
 -- column: pool       samples
--- column: survivors  of those, left when balancing began
--- column: kept       of those, kept
--- column: dropped    the others of pool
--- column: rate       kept, as a share of pool
+-- column: survivors  samples left when balancing began
+-- column: kept       kept samples
+-- column: dropped    all other samples
+-- column: rate       kept / pool
 WITH seen AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample', 'other_text') AS survived
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)

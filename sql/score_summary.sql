@@ -1,12 +1,12 @@
--- Quantiles of a score, or any number, in each group, before and after.
--- Quantiles are values that occur: DuckDB's quantile_disc. A truncated image has a width and a height, but no score.
+-- Quantiles of a score, or any number, by group, in the pool and in the kept set.
+-- Quantiles are values that occur (DuckDB's quantile_disc). A truncated image has a width and a height but no score.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
+-- param: of = null [number of measured]    the number; null: the score in the rules, else clip_score
 -- param: by = source [column of verdicts]  groups, such as source, language, rule or kept
--- column: measure      the name of the number
+-- column: measure      name of the number
 -- column: group        the group
--- column: pool         samples of the group that have the number
--- column: kept         of those, kept
+-- column: pool         samples of the group with the number
+-- column: kept         kept samples among them
 -- column: mean         mean of the group, kept or not
 -- column: kept_mean    mean of the kept samples
 -- column: p05          5th percentile of the group

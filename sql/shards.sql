@@ -1,6 +1,6 @@
 -- The curated shards.
 -- theme: Files and failures
--- column: path    the file, relative to the run folder
+-- column: path    file, relative to the run folder
 -- column: rows    samples in it
 -- column: bytes   its size
 -- column: sha256  its digest

@@ -1,10 +1,10 @@
 -- Images that several kept samples share, with different captions.
 -- theme: Images
--- param: limit = 20  how many, the most frequent first
--- column: sha256    of the image's bytes
+-- param: limit = 20  maximum number of images, most frequent first
+-- column: sha256    digest of the image's bytes
 -- column: kept      kept samples that have it
--- column: captions  their captions, the first five by uid
--- column: url       of the sample with the smallest uid
+-- column: captions  the first five captions by uid
+-- column: url       URL of the sample with the smallest uid
 WITH shared AS (
     SELECT s.sha256, count(*) AS kept
     FROM samples s JOIN decisions d USING (unit, row)

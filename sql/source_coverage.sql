@@ -1,12 +1,12 @@
 -- Entries that each source covers, before and after, and those that no other source has.
 -- theme: Entries and balancing
--- column: source         the source's name in the recipe
--- column: entries_pool   entries that its samples match
--- column: entries_kept   entries that its kept samples match
--- column: only_pool      of entries_pool, those that no other source matches
--- column: only_kept      of entries_kept, those that no other source's kept samples match
--- column: matches_pool   matches of its samples: a sample counts once for each entry
--- column: matches_kept   matches of its kept samples
+-- column: source        source name
+-- column: entries_pool  entries that its samples match
+-- column: entries_kept  entries that its kept samples match
+-- column: only_pool     entries in entries_pool that no other source matches
+-- column: only_kept     entries in entries_kept that no other source's kept samples match
+-- column: matches_pool  matches of its samples; a sample counts once per entry
+-- column: matches_kept  matches of its kept samples
 WITH counts AS (
     SELECT u.source, m.entry_id, count(*) AS pool, count(*) FILTER (d.kept) AS kept
     FROM matched m

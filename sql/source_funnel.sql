@@ -1,8 +1,8 @@
 -- What each rule dropped from each source.
 -- theme: Sources, languages and hosts
--- column: source   the source's name in the recipe
+-- column: source   source name
 -- column: rule     the step, as in `funnel`
--- column: dropped  samples of this source that it dropped
+-- column: dropped  samples of the source that it dropped
 -- column: share    dropped, as a share of the source's samples
 SELECT s.source, f.rule, coalesce(d.rows, 0) AS dropped, coalesce(d.rows, 0) / nullif(s.pool, 0) AS share
 FROM sources s

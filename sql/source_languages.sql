@@ -1,12 +1,12 @@
 -- The languages of each source, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
--- column: source      the source's name in the recipe
--- column: language    the code; null where none was measured
+-- column: source      source name
+-- column: language    language code; null if not measured
 -- column: pool        samples
--- column: kept        samples kept
--- column: rate        kept, as a share of pool
--- column: pool_share  pool, as a share of the source's samples
--- column: kept_share  kept, as a share of the source's kept samples
+-- column: kept        kept samples
+-- column: rate        kept / pool
+-- column: pool_share  share of the source's samples
+-- column: kept_share  share of the source's kept samples
 SELECT
     source,
     language,

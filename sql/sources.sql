@@ -1,11 +1,11 @@
 -- Samples found, dropped and kept by source.
 -- theme: Overview
--- column: source    the source's name in the recipe
--- column: pool      samples found
--- column: failed    samples that could not be read
--- column: dropped   samples that a rule, deduplication or balancing dropped
--- column: kept      samples kept
--- column: rate      kept, as a share of the pool
+-- column: source      source name
+-- column: pool        samples found
+-- column: failed      samples that could not be read
+-- column: dropped     samples dropped by a rule, deduplication, or a selection
+-- column: kept        kept samples
+-- column: rate        kept / pool
 -- column: kept_share  share of the kept set
 SELECT
     source, pool, failed, dropped, kept,

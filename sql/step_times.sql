@@ -1,13 +1,13 @@
 -- Time and throughput of each step of the run.
--- Of all commands that the run took: what two of them computed counts once, by the longer time. Tables reused from an older run are not
--- counted, nor is a unit that a command left unfinished. Wall time is not CPU time.
+-- Covers all commands that worked on the run. Work that two commands repeated counts once, by the longer time. Tables
+-- reused from an older run and units that a command left unfinished are not counted.
 -- theme: Overview
 -- column: step     measure, match, relate, rules (up to the first top rule), decide, caption, emit
--- column: units    units that it worked on; of emit, shards
+-- column: units    units processed; for emit, shards
 -- column: rows     their rows
--- column: seconds  wall time of each unit, summed; units run in parallel, so it is not the run's time
--- column: share    of all steps' seconds
--- column: speed    rows per second of that time
+-- column: seconds  wall time summed over units, which may run in parallel
+-- column: share    share of the seconds of all steps
+-- column: speed    rows / seconds
 SELECT
     step, units, rows, seconds,
     seconds / nullif(sum(seconds) OVER (), 0) AS share,

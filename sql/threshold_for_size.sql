@@ -1,18 +1,17 @@
 -- The threshold of a score or number that a given number of samples pass.
--- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
--- Samples with equal values pass together, so `passed` may be larger. Deduplication and balancing come after: `curate whatif`
--- computes what is kept.
+-- Counts the samples that reach one rule, by default the first that names the number. Samples with equal values pass
+-- together, so `passed` may exceed `rows`. Later steps drop more: use `curate whatif` for the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
+-- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
+-- param: rule = null [rule]              the rule; null: the first rule that names the number, else after all rules
 -- param: rows = 1000 [positive]          target number of samples that pass
--- column: measure    the name of the number
--- column: threshold  the highest that at least `rows` samples pass; null if there are fewer samples
--- column: reached    samples that reach the position
--- column: passed     of those, at or above the threshold
--- column: above      of those, above the threshold: how many pass the next higher value
--- column: top        passed, as a share of samples that have the number: the `top` of a rule
--- column: rule       the position: the rule; null is after all rules
+-- column: measure    name of the number
+-- column: threshold  the highest that at least `rows` samples pass; null if there are fewer
+-- column: reached    samples that reach the rule
+-- column: passed     samples at or above the threshold
+-- column: above      samples above it, which also pass the next higher value
+-- column: top        passed / samples with the number: the `top` of a rule
+-- column: rule       the rule; null: after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), naming AS (

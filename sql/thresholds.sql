@@ -1,17 +1,17 @@
 -- How many samples would pass, for other thresholds of a score or number.
--- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
--- Later steps (other rules, deduplication, balance) would change too; `curate whatif` computes that.
+-- Counts the samples that reach one rule, by default the first that names the number. It ignores effects on later
+-- steps: use `curate whatif` for the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
--- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is the deciles of the samples
--- column: measure      the name of the number
+-- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
+-- param: rule = null [rule]              the rule; null: the first rule that names the number, else after all rules
+-- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null: the samples' deciles
+-- column: measure      name of the number
 -- column: threshold    the lowest value that passes
--- column: reached      samples that reach the position
--- column: passed       of those, at or above the threshold
--- column: share        passed, as a share of reached
--- column: kept_in_run  of those that pass, kept by this run, with its own settings
--- column: rule         the position: the rule; null is after all rules
+-- column: reached      samples that reach the rule
+-- column: passed       samples at or above the threshold
+-- column: share        passed / reached
+-- column: kept_in_run  passing samples that this run kept
+-- column: rule         the rule; null: after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), naming AS (

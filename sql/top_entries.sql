@@ -1,15 +1,15 @@
--- The most frequent entries, and how far balancing sampled them down.
--- Samples that could not be read or downloaded match nothing.
+-- The most frequent entries, and how far balancing downsampled them.
+-- Samples that could not be read match nothing.
 -- theme: Entries and balancing
--- param: limit = 20                          how many
--- param: by = survivors [number of entries]  the order: pool, survivors, expected or kept, the largest first
+-- param: limit = 20                          maximum number of rows
+-- param: by = survivors [number of entries]  order, largest first: pool, survivors, expected or kept
 -- column: entry        the entry
--- column: pool         rows of the pool that match it
--- column: survivors    of those, the rows that were left when balancing began
--- column: probability  of the draw for one row and this entry
--- column: expected     rows expected to be kept, by this entry or another one
--- column: kept         rows kept
--- column: thinned_to   kept, as a share of the survivors
+-- column: pool         pool rows that match it
+-- column: survivors    matching rows left when balancing began
+-- column: probability  chance of one draw for one row and this entry
+-- column: expected     rows expected to be kept, by this entry or another
+-- column: kept         matching rows kept
+-- column: thinned_to   kept / survivors
 SELECT entry, pool, survivors, probability, expected, kept, kept / nullif(survivors, 0) AS thinned_to
 FROM entries AS "entry row"
 WHERE pool > 0

@@ -1,5 +1,11 @@
-"""The page of the named queries, sql/README.md, made of their headers: `python -m tests.ask.library` writes it."""
+"""Generates the pages sql/README.md and sql/queries.md from the headers of sql/*.sql.
 
+`python -m tests.ask.library` writes them. tests/ask/sql_pages/ has their templates.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
@@ -7,16 +13,54 @@ import jinja2
 from curate.ask.library import THEMES, named_queries
 from curate.recipe.files import shipped_folder
 
-PAGE = shipped_folder("sql") / "README.md"
+FOLDER = shipped_folder("sql")
+PAGES = (FOLDER / "README.md", FOLDER / "queries.md")
+# Columns that many queries have with one meaning, which the page gives once.
+_SHARED = {
+    "source": "source name",
+    "pool": "samples",
+    "kept": "kept samples",
+    "rate": "kept / pool",
+    "measure": "name of the number",
+    "group": "the group",
+    "entry": "the entry",
+    "kind": "recaption, fused, rewrite, translation",
+    "style": "style or language",
+    "reason": "reason code",
+    "uid": "the sample",
+    "caption": "its caption",
+    "url": "its URL",
+}
 
 
-def library_page() -> str:
-    """Return the page, in Markdown, by theme."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    template = environment.from_string(Path(__file__).with_suffix(".md").read_text("utf-8"))
-    kinds = {"column": "a column of", "number": "a numeric column of"}
-    return template.render(themes=THEMES, queries=named_queries(), kinds=kinds)
+def library_pages() -> dict[str, str]:
+    """Return the pages in Markdown, by name."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "sql_pages"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {
+        "themes": THEMES,
+        "queries": named_queries(),
+        "kinds": {"column": "a column", "number": "a numeric column"},
+        "shared": _SHARED,
+        "lines_of": _lines_of,
+    }
+    texts = {page.name: environment.get_template(page.name).render() for page in PAGES}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
+
+
+def _lines_of(columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each column with a meaning of its own, and one for consecutive columns without."""
+    for is_shared, group in groupby(columns.items(), lambda column: _SHARED.get(column[0]) == column[1]):
+        if is_shared:
+            yield ", ".join(f"`{name}`" for name, _ in group)
+        else:
+            yield from (f"`{name}`: {meaning}" for name, meaning in group)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(library_page(), "utf-8")
+    for name, text in library_pages().items():
+        (FOLDER / name).write_text(text, "utf-8")

@@ -17,7 +17,7 @@ from curate.ask.query import open_run
 from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.store.store import RunStore
-from tests.ask.library import PAGE, library_page
+from tests.ask.library import FOLDER, PAGES, library_pages
 from tests.kit.written_runs import (
     EVIL,
     NEEDED,
@@ -697,21 +697,18 @@ def test_each_query_has_an_answer_above(query):
     assert f'(small, "{query.name}"' in test and "assert" in test
 
 
-def test_there_are_enough():
-    assert len(named_queries()) >= 30 and {query.theme for query in named_queries()} == set(THEMES)
-
-
-def test_the_page_is_what_the_headers_say():
-    page = PAGE.read_text("utf-8")
-    assert page == library_page(), "run `python -m tests.ask.library`"
+def test_the_pages_match_the_headers():
+    pages = {page.name: page.read_text("utf-8") for page in PAGES}
+    assert pages == library_pages(), "run `python -m tests.ask.library`"
     for query in named_queries():
-        assert page.count(f"### {query.name}\n") == 1 and query.summary in page
-        assert all(f"| `{param.usage}` |" in page for param in query.params)
+        assert f"](queries.md#{query.name}): {query.summary}" in pages["README.md"]
+        assert pages["queries.md"].count(f"\n## {query.name}\n") == 1
+        assert all(f"- `{param.usage}`: " in pages["queries.md"] for param in query.params)
 
 
 def tables_of_the_page():
-    """Of each table of section "Tables and views", by its heads: the names of its rows, and what their last cells hold as code."""
-    page = PAGE.read_text("utf-8").partition("## Tables and views\n")[2].partition("\n## ")[0]
+    """The tables of sql/tables.md, by the heads of their first columns: the names of the rows, and the code in their last cells."""
+    page = (FOLDER / "tables.md").read_text("utf-8")
     tables = {}
     for part in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
@@ -744,7 +741,7 @@ def test_the_page_lists_all_tables_with_their_columns(small):
 
 
 def test_the_page_opens_a_run_in_duckdb(small, capsys):
-    page = PAGE.read_text("utf-8")
+    page = (FOLDER / "README.md").read_text("utf-8")
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code.replace("run1", small), {})
     assert "duplicate" in capsys.readouterr().out
