@@ -522,7 +522,7 @@ def test_the_command_says_why_there_are_no_licences(small, capsys):
     sql(small, "licences", format=Format.json)
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
-    assert printed.err.startswith("no column that states licenses is in the run's tables. ")
+    assert printed.err.startswith("the run's tables have no column with licenses. ")
     assert printed.err.count("\n") == 1 and "derive: {stated: licence_url}" in printed.err
     sql(small, "top_entries", format=Format.json)
     assert capsys.readouterr().err == ""
@@ -533,7 +533,7 @@ def test_the_command_answers(small, capsys):
     assert json.loads(capsys.readouterr().out)[0]["entry"] == "cat"
     sql(small, "SELECT $a AS a", ["a=x=y"], Format.csv)
     assert capsys.readouterr().out.splitlines() == ["a", "x=y"]
-    with pytest.raises(RecipeError, match="name=value"):
+    with pytest.raises(RecipeError, match="NAME=VALUE"):
         sql(small, "funnel", ["limit"])
     with pytest.raises(RecipeError, match="needs a query"):
         sql(small, None, ["limit=3"])
