@@ -46,38 +46,37 @@ _Contact = Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pa
 
 
 class NetworkPolicy(Section):
-    """How servers are asked for images: whom to ask, how often, and how much to take.
+    """How to download: which servers to ask, how often, and how much to accept.
 
-    Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too.
-    Headers that reserve an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of
-    X-Robots-Tag, img2dataset's words count, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of
-    robots.txt are not read. A connection that a host leaves open is used again for some seconds.
+    Only http and https, and only public addresses, are used. Addresses are checked at each connection, also after
+    redirects. The headers that opt an image out are X-Robots-Tag (img2dataset's directives and `none`),
+    TDM-Reservation, and Content-Usage. /.well-known/tdmrep.json and `Content-Usage` rules in robots.txt are not read.
     """
 
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
     contact: _Contact = Field(examples=["you@example.org"])
-    """Your email address or page, sent to every server, so that its owner can write to you."""
+    """Your email address or page. Every server receives it."""
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
-    """Networks that may be asked although they are not public; 127.0.0.0/8 is this machine."""
+    """Networks that are allowed although they are not public, such as 127.0.0.0/8 for this machine."""
     robots: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
-    """What to do with robots.txt."""
+    """Whether to respect robots.txt."""
     opt_out: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
-    """What to do with headers that reserve an image from machine learning."""
+    """Whether to respect headers that opt an image out of machine learning."""
     max_bytes: int = Field(100_000_000, examples=[20_000_000], gt=0)
-    """Bytes of one download, at most."""
+    """Maximum bytes per download."""
     max_seconds: float = Field(60.0, examples=[30], gt=0)
-    """Seconds of one download, from the first look-up to the last byte, at most."""
+    """Maximum seconds per download, from name lookup to the last byte."""
     max_redirects: int = Field(5, examples=[3], ge=0)
-    """Redirects of one download, at most."""
+    """Maximum redirects per download."""
     per_host: int = Field(4, examples=[2], gt=0)
-    """Connections to one host at a time, of all workers together, at most."""
+    """Maximum connections to one host at a time, over all workers."""
     attempts: int = Field(3, examples=[5], ge=1)
-    """Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts."""
+    """Attempts per run, and per `--retry`, after 408, 425, 429, 5xx, DNS errors, and timeouts."""
     pause: float = Field(1.0, examples=[2], gt=0)
-    """Seconds before the second attempt; doubles, unless the server says how long."""
+    """Seconds before the second attempt. The pause doubles each time, unless the server sets it."""
     max_pause: float = Field(30.0, examples=[60], gt=0)
-    """Seconds of a pause, at most."""
+    """Maximum seconds per pause."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -101,27 +100,20 @@ NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 
 
 class UrlsSource(Source):
-    """Lists of URLs, whose images become shards of img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
+    """Lists of URLs to download into img2dataset's shards: Parquet, CSV, TSV, or JSON lines, plain or compressed.
 
-    Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as
-    text kept (`from`). Options under img2dataset's names are its own, with two other defaults: without `image_size`
-    images stay as they came, as with its `disable_all_reencoding`, and shards have 1,000 rows. Its `retries` is
-    `network.attempts` here, and its `user_agent_token` is `network.contact`; there is no `bbox_col`. Numbers of shards
-    have 15 digits, so that shards of many lists can share a folder.
+    Needs `pip install '.[img2dataset]'`. Options with img2dataset's names work as there, with two other defaults:
+    images keep their size unless you set `image_size` (as with `disable_all_reencoding`), and shards have 1,000 rows.
+    `network.attempts` replaces `retries`, and `network.contact` replaces `user_agent_token`. `bbox_col` and
+    `save_additional_columns` do not exist: json has all columns of numbers, text, booleans, and times.
 
-    - With `image_size`, `width` and `height` are of the resized image; rules see `original_width` and
-      `original_height` too.
-      By default (`border`) every image is a square of that size: write rules on sizes with these two.
-    - Without `image_size`, the json has the size all the same, and an image is named by its format, as in `.png`.
-    - Numbers, texts, booleans and times (UTC, as text) of the list become fields of the samples' json; lists and
-      structs do not. img2dataset's `save_additional_columns` is not needed.
-    - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
-    - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
-    - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
-    - Every URL has a verdict: one that gave no image, or a damaged one, is a row with its reason, which counts towards
-      `max_missing`.
-    - Several runs may share a `store` at once. What is there is not downloaded again.
-    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs that may succeed.
+    - A failed URL is a row with its reason; it counts toward `max_missing`.
+    - With `image_size`, `width` and `height` are those of the resized image, by default a square. Rules can use
+      `original_width` and `original_height`.
+    - Accepted formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP.
+    - Larger shards are faster; smaller ones lose less when a run is killed.
+    - Several runs may share a `store` at once. An image in it is not downloaded again.
+    - `curate plan` estimates URLs, bytes, and hours. `curate run … --retry` tries failed URLs that may succeed.
     """
 
     example: ClassVar[Any] = {
@@ -132,10 +124,10 @@ class UrlsSource(Source):
         "image_size": 256,
     }
     gives = (
-        Column("failures", "reason", "string", "Why there is no image: `dns`, `timeout`, `http_404`, `robots` …"),
-        Column("failures", "detail", "string", "Details of it."),
-        Column("failures", "attempts", "int32", "How often it was tried, in all rounds."),
-        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "When the last attempt ended."),
+        Column("failures", "reason", "string", "Reason code, such as `dns`, `timeout`, `http_404`, `robots`."),
+        Column("failures", "detail", "string", "Error message."),
+        Column("failures", "attempts", "int32", "Number of attempts, in all rounds."),
+        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "End of the last attempt."),
         Column("failures", "may_pass", "bool", "Whether another attempt may succeed."),
     )
 
@@ -144,42 +136,42 @@ class UrlsSource(Source):
     neutral_fields = frozenset({"thread_count", "store", "from_run"})
 
     path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
-    """The lists. Give either `path` or `from`."""
+    """The lists. Give `path` or `from`."""
     from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
-    """A finished run over lists as text: its kept rows are downloaded, with columns and weights."""
+    """A finished run over text lists: its kept rows are downloaded, with their columns and weights."""
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
-    """Which column of a list holds what, where it is not found by its name."""
+    """Columns of the list, if curate does not find them by name."""
     column_names: tuple[_Text, ...] | None = Field(None, exclude_if=not_, examples=[["url", "caption"]], min_length=2)
-    """Columns of CSV or TSV without a header line, in order. null: the first line names them."""
+    """Columns of CSV or TSV files without a header line, in order. null: the first line names them."""
     network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
     """How servers are asked."""
     store: UserPath | None = Field(None, examples=["s3://bucket/images"])
-    """Folder of the downloads, which outlives the run. null: `pool/` of the run."""
+    """Folder for downloads, shared between runs. null: `pool/` in the run folder."""
     number_sample_per_shard: int = Field(1000, examples=[10000], ge=2, le=100_000)
-    """URLs of a shard (img2dataset: 10,000)."""
+    """URLs per shard (img2dataset: 10,000)."""
     thread_count: int = Field(256, examples=[64], ge=1)
-    """Downloads at a time, per shard."""
+    """Concurrent downloads per shard."""
     timeout: float = Field(10.0, examples=[20], gt=0)
-    """Seconds to wait for a connection, or for a server's next bytes."""
+    """Seconds to wait for a connection, or for the server's next bytes."""
     extract_exif: bool = Field(True, examples=[False])
-    """Write each image's EXIF data into its json."""
+    """Write each image's EXIF data to its json."""
     compute_hash: Hash | None = Field("sha256", examples=["md5"])
-    """Hash of the downloaded bytes, written into the json. null: none."""
+    """Hash of the downloaded bytes to write to the json. null: none."""
     verify_hash: tuple[_Text, Hash] | None = Field(None, examples=[["sha256", "sha256"]])
-    """Column of the list with a hash, and its kind; another image is refused. null: none."""
+    """Column with a hash, and its kind, such as `[sha256, sha256]`; another image is refused. null: none."""
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
-    """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
+    """X-Robots-Tag directives that refuse an image. null: img2dataset's directives and `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
-    """Pixels of the side to resize to. null: images stay as they came, as with `disable_all_reencoding`."""
+    """Resize to this many pixels per side. null: keep the original image."""
     resize_mode: _Mode = Field("border", examples=["keep_ratio"])
-    """`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
-    leaves it."""
+    """`border` pads, `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
+    keeps the size."""
     resize_only_if_bigger: bool = Field(False, examples=[True])
-    """Leave images that are smaller."""
+    """Do not enlarge images."""
     upscale_interpolation: _Interpolation = Field("lanczos", examples=["cubic"])
-    """Interpolation of images that are enlarged."""
+    """Interpolation when enlarging."""
     downscale_interpolation: _Interpolation = Field("area", examples=["lanczos"])
-    """Interpolation of images that are reduced."""
+    """Interpolation when reducing."""
     encode_quality: int = Field(95, examples=[90], ge=0, le=100)
     """Quality of jpg and webp, 0 to 100; compression of png, 0 to 9."""
     encode_format: Literal["jpg", "png", "webp"] = Field("jpg", examples=["webp"])
@@ -187,11 +179,11 @@ class UrlsSource(Source):
     skip_reencode: bool = Field(False, examples=[True])
     """Keep the bytes of images that are not resized."""
     min_image_size: int = Field(0, examples=[100], ge=0)
-    """Pixels: refuse images with a shorter side."""
+    """Refuse images whose shorter side has fewer pixels."""
     max_image_area: float | None = Field(None, examples=[20_000_000], gt=0)
-    """Pixels: refuse images with more. null: no limit."""
+    """Refuse images with more pixels. null: no limit."""
     max_aspect_ratio: float | None = Field(None, examples=[3], gt=0)
-    """Refuse images whose longer side is more than this many times the shorter. null: no limit."""
+    """Refuse images with a larger ratio of longer to shorter side. null: no limit."""
 
     @property
     def input_run(self) -> str | None:

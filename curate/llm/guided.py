@@ -39,10 +39,10 @@ from curate.recipe.section import ModelPath
 
 
 class Guided(EngineOptions):
-    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance.
+    """A captioner from transformers in this process, with classifier-free guidance.
 
-    Needs `pip install '.[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`.
-    Models are of the families vision-encoder-decoder, blip and git.
+    Needs `pip install '.[guided]'`. It reads only images: use it for `recaption` with `styles: [plain]`. Supports the
+    families vision-encoder-decoder, blip, and git.
     """
 
     example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}
@@ -53,13 +53,13 @@ class Guided(EngineOptions):
     model: ModelPath = Field(examples=["microsoft/git-base"])
     """Name on the hub, or a local folder."""
     gamma: float = Field(2.0, examples=[1.5], ge=0, le=10)
-    """Guidance scale γ: 1 is greedy decoding; the paper has 1.5 to 2."""
+    """Guidance scale γ; 1 is greedy decoding, and the paper uses 1.5 to 2."""
     device: Device = Field("auto", examples=["cuda"])
-    """`auto`: every GPU, else the CPU."""
+    """`auto`: all GPUs, or the CPU if there is none."""
     precision: Precision = Field("fp32", examples=["fp16"])
-    """Precision; logits are joined in float32."""
+    """Precision; logits are combined in float32."""
     batch: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
-    """Images at a time; fewer where memory runs out."""
+    """Images per batch; fewer if memory runs out."""
 
     def open(self) -> "GuidedEngine":
         return GuidedEngine(self)

@@ -61,31 +61,30 @@ _HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 
 
 class OpenAI(EngineOptions):
-    """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama or a hosted service.
+    """An endpoint with OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama, or a hosted service.
 
-    Needs `pip install '.[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or
-    answers every request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it
-    stops too, with a warning before.
+    Needs `pip install '.[captions]'`. The run stops if the endpoint does not reply 8 times in a row, answers every
+    request with 401, 403, or an HTML page, or only fails for `patience` seconds.
     """
 
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
     base_url: str = Field(examples=["http://localhost:8000/v1"])
-    """Its address with the version, without user, password, query or fragment."""
+    """Address with the version, without user, password, query, or fragment."""
     model: str = Field(examples=["my-vlm"], min_length=1)
-    """The model's name, as the endpoint knows it."""
+    """Model name at the endpoint."""
     key: str | None = Field(None, examples=["OPENAI_API_KEY"])
-    """NAME of the environment variable that holds the key, never the key itself. null: no key."""
+    """NAME of the environment variable with the API key, never the key itself. null: no key."""
     concurrency: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
-    """Requests at a time, over all threads of a process."""
+    """Concurrent requests per process."""
     timeout: float = Field(60.0, examples=[120], gt=0, allow_inf_nan=False)
-    """Seconds per attempt, connecting to last byte."""
+    """Seconds per attempt, from connecting to the last byte."""
     attempts: int = Field(6, examples=[3], ge=1, le=100, strict=True)
-    """Attempts at a request in all."""
+    """Maximum attempts per request."""
     patience: float = Field(600.0, examples=[60], gt=0, allow_inf_nan=False)
-    """Seconds after which an endpoint that only fails or is too busy is given up."""
+    """Seconds after which the run gives up on an endpoint that only returns 408, 429, or 5xx."""
     extra: dict[str, Any] = Field({}, examples=[{"top_k": 40}])
-    """Further fields of each request's body; they override sampling's."""
+    """More fields for each request's body; they override the sampling settings."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "OpenAI":

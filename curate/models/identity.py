@@ -38,18 +38,18 @@ class OpenClip(Embedder):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     model: Annotated[str, Field(min_length=1), _FOLDER] = Field(examples=["ViT-B-32"])
-    """A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is local,
-    relative to the recipe's."""
+    """open_clip name, `hf-hub:ORG/REPO`, `local-dir:FOLDER`, or `onnx:FOLDER`. FOLDER is relative to the recipe's
+    folder."""
     pretrained: Annotated[str, _FILE] | None = Field(None, examples=["laion2b_s34b_b79k"])
-    """A tag of open_clip, or a file of weights. Only for a plain model name, which needs it."""
+    """Tag of open_clip or file of weights; required with a plain open_clip name."""
     device: str = Field("auto", examples=["cuda:0"], pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """`auto`, `cpu`, `mps`, `cuda` (all GPUs) or one such as `cuda:0`. Changes scores only by rounding."""
+    """`auto`, `cpu`, `mps`, `cuda` (all GPUs), or one such as `cuda:0`. Changes scores only by rounding."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", examples=["bf16"])
-    """Precision of weights, sums. `auto`: `fp32` on a CPU, `fp16` on a GPU."""
+    """Precision. `auto`: `fp32` on CPUs, `fp16` on GPUs."""
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field("auto", examples=[256])
-    """Images and texts per batch; changes scores only by rounding. `auto` chooses by the device."""
+    """Images and texts per batch; changes scores only by rounding. `auto`: by device."""
     context_length: int | None = Field(None, examples=[248], gt=0, le=4096, strict=True)
-    """Tokens of the text tower, stretched for longer captions (Long-CLIP). null: the model's own."""
+    """Tokens of the text tower, stretched for longer captions (Long-CLIP). null: the model's."""
 
     @property
     def is_onnx(self) -> bool:

@@ -37,34 +37,33 @@ _DECIDED = "probability", "draw"
 
 
 class Columns(Section):
-    """Names of columns, if they differ from those that LAION, DataComp, and img2dataset use.
+    """Columns of the input, if curate does not find them by the names that LAION, DataComp, and img2dataset use.
 
-    These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
-    `original_width` and `height`, `original_height`; `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. If a
-    rule names a column that `scores` does not list, the column is still added to table `scores`: `safe: NSFW =
-    'UNLIKELY'`.
+    The names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
+    `original_width`; `height`, `original_height`; `image`, `jpg`, `image_bytes`; `uid`; `key`; `language`. A column
+    that a rule names need not be in `scores`: `safe: NSFW = 'UNLIKELY'`.
     """
 
     example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
 
     caption: str | None = Field(None, examples=["TEXT"])
-    """Column of the caption."""
+    """Caption column."""
     uid: str | None = Field(None, examples=["uid"])
-    """Column of the uid, 32 hex digits."""
+    """Uid column, with 32 hex digits."""
     url: str | None = Field(None, examples=["URL"])
-    """Column of the URL."""
+    """URL column."""
     key: str | None = Field(None, examples=["key"])
-    """Column of the sample's key."""
+    """Column with the sample's key."""
     width: str | None = Field(None, examples=["WIDTH"])
-    """Column of the width; of sources without images."""
+    """Width column, for sources without images."""
     height: str | None = Field(None, examples=["HEIGHT"])
-    """Column of the height; likewise."""
+    """Height column, for sources without images."""
     language: str | None = Field(None, examples=["LANGUAGE"])
-    """Column of the caption's language."""
+    """Column with the caption's language."""
     image: str | None = Field(None, examples=["image"])
     """Image column: bytes, or a struct with `bytes`."""
     scores: tuple[str, ...] | None = Field(None, examples=[["similarity", "NSFW"]])
-    """Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats."""
+    """Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all float columns."""
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:

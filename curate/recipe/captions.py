@@ -32,26 +32,26 @@ CAPTION_KINDS = Registry[Any](
 
 
 class Price(Section):
-    """What an engine costs, in any currency; `curate plan` and `curate sql RUN caption_work` show it."""
+    """Price of an engine in any currency, which `curate plan` and `curate sql RUN caption_work` use."""
 
     input: float = Field(0.0, examples=[0.1], ge=0)
-    """Per million tokens of prompts."""
+    """Price of a million prompt tokens."""
     output: float = Field(0.0, examples=[0.4], ge=0)
-    """Per million tokens of answers."""
+    """Price of a million answer tokens."""
     hour: float = Field(0.0, examples=[2.5], ge=0)
-    """Per hour that the engine works."""
+    """Price of an hour of the engine's work."""
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
         return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
 
 
 class EngineSpec(OneKind):
-    """An engine: a language model, under the key of its kind, and perhaps a price. `engine` of sections names it."""
+    """A language model: one of these keys, and an optional price. Other sections name it in `engine`."""
 
     registry = ENGINES
 
     price: Price = Field(Price(), examples=[{"input": 0.1, "output": 0.4}])
-    """What it costs. 0: nothing."""
+    """Price of the engine."""
 
 
 def _check_number(value: int) -> int:
@@ -65,11 +65,7 @@ _PerRow = Annotated[_Number | Annotated[Expression, fields.TEXT], fields.BY_FORM
 
 
 class CaptionSection(Section):
-    """Base of what is written: `engine` names one of `engines`; `per_row` how many texts a sample gets of each style.
-
-    `per_row` may be a SQL expression over a kept row's columns, its `probability`, `entries` (how many entries it
-    holds) and `rarest` (the least count of these among the survivors), so that more is spent on the tail.
-    """
+    """Keys of `recaption`, `fuse`, `rewrite`, and `translate`."""
 
     key: ClassVar[str]  # the section's key in a recipe
     kind: ClassVar[str]  # the value in column `kind`, and the JSON field's name
@@ -81,15 +77,15 @@ class CaptionSection(Section):
     engine: Name = Field(examples=["vlm"])
     """Name of the engine in `captions.engines`."""
     per_row: _PerRow = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
-    """Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0)."""
+    """Captions per sample and style, 1 to 64; or SQL with a value of 0 to 64 (NULL is 0)."""
     template: fields.UserPath | None = Field(None, examples=["my_prompt.txt"])
-    """A file with a prompt of your own. null: the built-in one."""
+    """File with your own prompt. null: the built-in prompt."""
     temperature: float | None = Field(None, examples=[0.7], ge=0, le=2)
-    """Sampling temperature, 0 to 2; 0 is greedy. null: the kind's own."""
+    """Sampling temperature; 0 is greedy. null: the default of the kind."""
     max_tokens: int | None = Field(None, examples=[120], ge=1, le=4096, strict=True)
-    """Tokens of a caption at most. null: the kind's."""
+    """Maximum tokens per caption. null: the default of the kind."""
     batch: int | None = Field(None, examples=[512], ge=1, le=1_000_000, strict=True)
-    """Requests at a time; a crash loses the batch in flight. null: 1024 with vLLM, else 256."""
+    """Requests per batch; a crash loses the current batch. null: 1024 with vLLM, otherwise 256."""
 
     @property
     def all_styles(self) -> tuple[str, ...]:
@@ -123,41 +119,40 @@ Unique = AfterValidator(_check_unique)
 
 
 class Regions(Section):
-    """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector.
+    """Boxes of the noun phrases in an English caption (CLOC), by an open-vocabulary detector from transformers.
 
-    The detector is one of Hugging Face's transformers. Needs `pip install '.[regions]'`. `regions` of each sample's
-    json holds the boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
+    Each sample's json has them in `regions`: x0, y0, x1, y1 in pixels after EXIF rotation. Needs `pip install
+    '.[regions]'`.
     """
 
-    gives = (Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase found."),)
+    gives = (Column("regions", "regions", "list<struct<bbox, phrase, score>>", "Box of each phrase found."),)
 
     model: ModelPath = Field(examples=["google/owlv2-base-patch16-ensemble"])
-    """The detector's name on the hub, or a folder."""
+    """Detector: a name on the hub, or a folder."""
     threshold: float = Field(0.1, examples=[0.2], ge=0, lt=1)
-    """Smallest score of a box, 0 to below 1."""
+    """Minimum score of a box."""
     queries: int = Field(20, examples=[10], ge=1, le=100, strict=True)
-    """Phrases per caption at most; of more, random ones."""
+    """Maximum phrases per caption; chosen at random from more."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", examples=["cuda"])
-    """`auto`: a GPU where there is one."""
+    """`auto`: a GPU if there is one."""
     precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", examples=["fp16"])
-    """Precision of weights."""
+    """Precision of the weights."""
     batch: int = Field(8, examples=[32], ge=1, le=1024, strict=True)
-    """Images at a time."""
+    """Images per batch."""
 
 
 class CaptionOutput(Section):
-    """Which captions the shards hold, and where.
+    """Which captions the shards contain, and where.
 
-    Each sample's json has
-    `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation: {language: text}}`. Further
-    texts of a style are `human_2` and so on. `syn.json` is DataCompDR's list; of the original alone where no text
-    passed. Fields of the sample with the same names are replaced.
+    Each sample's json has `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation:
+    {language: text}}`, which replaces input fields with these names. Additional texts of a style are `human_2` and so
+    on. `syn.json` lists only the original if no synthetic text passed.
     """
 
     mix: dict[str, float] = Field({}, examples=[{"fused": 0.3, "rewrite": 0.2}])
-    """Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text, not the original."""
+    """Share of samples whose `.txt` is a `rewrite`, `recaption`, or `fused` text instead of the original."""
     syn_json: bool = Field(False, examples=[True], strict=True)
-    """Write DataCompDR's `syn.json` beside each sample."""
+    """Write DataCompDR's `syn.json` for each sample."""
 
     @field_validator("mix")
     @classmethod
@@ -172,11 +167,11 @@ class CaptionOutput(Section):
 
 
 class Captions(KindsSection):
-    """Synthetic captions for kept samples, written by language models and checked by quality filters (gates).
+    """Synthetic captions for kept samples, by language models, checked by quality filters (gates).
 
-    `rewrite`, `recaption` and `translate` may be lists of sections, each with its own engine, prompt, and styles or
-    languages. Answers are cached: a change of gates or mix asks no model again. Captions never change a decision. More:
-    `curate/captions/README.md`.
+    `rewrite`, `recaption`, and `translate` may be lists of sections with different engines, prompts, and styles or
+    languages. Answers are cached: changing gates or `mix` sends no new requests. Captions never change which samples
+    are kept.
     """
 
     registry = CAPTION_KINDS
@@ -186,31 +181,31 @@ class Captions(KindsSection):
     }
     gives = (
         Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
-        Column("captions", "style", "string", "Style, or language."),
-        Column("captions", "ordinal", "int32", "Number of the text among those of a style, from 0."),
+        Column("captions", "style", "string", "Style or language."),
+        Column("captions", "ordinal", "int32", "Number among the texts of a style, from 0."),
         Column("captions", "text", "string", "The caption."),
         Column("captions", "model", "string", "Model that wrote it."),
-        Column("captions", "prompt", "string", "Digest of the request: prompt, image, model and sampling."),
-        Column("captions", "clip_score", "float32", "CLIP score of the text, where it is computed."),
-        Column("captions", "gate", "string", "`passed`, or the first gate that it fails."),
-        Column("captions", "tokens", "int32", "Tokens of the answer."),
-        Column("captions", "status", "string", "`ok`, or why there is no text."),
-        Column("captions", "error", "string", "Details of it."),
-        Column("captions", "failed", "list<string>", "All gates that it fails."),
+        Column("captions", "prompt", "string", "Digest of the request: prompt, image, model, and sampling."),
+        Column("captions", "clip_score", "float32", "CLIP score of the text, if a gate needs it."),
+        Column("captions", "gate", "string", "`passed`, or the first failed gate."),
+        Column("captions", "tokens", "int32", "Tokens in the answer."),
+        Column("captions", "status", "string", "`ok`, or the reason why there is no text."),
+        Column("captions", "error", "string", "Error message."),
+        Column("captions", "failed", "list<string>", "All failed gates."),
     )
 
     engines: dict[Name, Annotated[EngineSpec, BuiltFrom(EngineSpec.full)]] = Field(
         {}, examples=[{"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}]
     )
-    """Language models, by name; other sections refer to them."""
+    """Language models, by name."""
     regions: Regions | None = Field(None, examples=[{"model": "google/owlv2-base-patch16-ensemble"}])
     """Boxes of the caption's noun phrases. null: none."""
     gates: Annotated[Gates, BuiltFrom(Gates.full)] = Field(
         {}, examples=[{"words": [3, 60], "off": ["preamble"]}], validate_default=True
     )
-    """How strict quality filters are."""
+    """Settings of the quality filters."""
     output: CaptionOutput = Field(CaptionOutput(), examples=[{"mix": {"recaption": 0.5}, "syn_json": True}])
-    """Which captions the shards hold."""
+    """Captions that the shards contain."""
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

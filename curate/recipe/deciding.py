@@ -37,29 +37,30 @@ SCHEMES = Registry[Any]("balancing scheme", ".decide.draw.schemes:KINDS")
 
 
 class Top(Section):
-    """A rule that keeps the best rows by a column: a fraction of them, or a number, and ties.
+    """A rule that keeps the best rows by a column: a fraction or a number of them, and ties.
 
-    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n counts the rows that reach the rule
-    and have a value. With `over: pool`, it counts all rows of the pool, also those without a value. With
-    `over: budget`, ⌊f·N⌋ rows of those that reach the rule are kept, N being all rows of the pool (s-CLIPLoss ∩
-    NormSim). With `by`, the cut is made in each group of rows with one value of that column; NULL is a group.
+    - `reached`: n counts the rows that reach the rule and have a value. The rule keeps ⌊top·n⌋ + 1 rows and ties, as
+      DataComp does.
+    - `pool`: n counts all rows of the pool, even those without a value.
+    - `budget`: the rule keeps ⌊top·N⌋ of the rows that reach it, where N counts all rows of the pool (s-CLIPLoss ∩
+      NormSim).
     """
 
     gives = (
-        Column("decisions", "kept", "bool", "Whether the row is in the set."),
-        Column("decisions", "rule", "string", "The first rule that it fails, or another step; null if kept."),
+        Column("decisions", "kept", "bool", "Whether the row is kept."),
+        Column("decisions", "rule", "string", "The first rule or step that drops it; null if kept."),
     )
 
     top: float | None = Field(None, exclude_if=is_none, examples=[0.3], gt=0, le=1, strict=True)
-    """Fraction of the rows to keep, above 0 to 1. Give either `top` or `rows`."""
+    """Fraction of rows to keep. Give `top` or `rows`."""
     rows: int | None = Field(None, exclude_if=is_none, examples=[1000], ge=1, lt=2**63, strict=True)
-    """Number of rows to keep, and ties. Give either `top` or `rows`."""
+    """Number of rows to keep. Give `top` or `rows`."""
     of: AnyColumn = Field(examples=["clip_score"])
-    """The numeric column that ranks rows; larger is better."""
+    """Numeric column that ranks the rows; larger is better."""
     over: Literal["reached", "pool", "budget"] = Field("reached", exclude_if="reached".__eq__, examples=["pool"])
-    """What the fraction is of: rows that reach the rule, all of the pool (DataComp), or `budget`."""
+    """Rows that the fraction refers to; see below."""
     by: AnyColumn | None = Field(None, exclude_if=is_none, examples=["language"])
-    """Cut each group of rows with one value of this column; at most 1,000 values. null: one group."""
+    """Cut separately for each value of this column; NULL is a value; at most 1,000. null: one group."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -77,7 +78,8 @@ Rule = Annotated[Annotated[Expression, TEXT] | Annotated[Top, MAPPING], BY_FORM]
 class Near(OneKind):
     """A near-duplicate pass: one of these keys. Groups are connected components of near pairs.
 
-    Pairs are searched among all rows that reach deduplication. `curate sql RUN near_duplicates` lists them.
+    Pairs are searched among all rows that reach deduplication. `curate sql RUN near_duplicates --images` shows them:
+    look at them before you choose a limit. Groups chain, so members may differ by more than it.
     """
 
     registry = NEARNESS
@@ -88,13 +90,13 @@ class Near(OneKind):
 
 
 class Against(Near):
-    """Decontamination: rows near an image of an evaluation set are dropped as `contaminated`, before deduplication.
+    """Decontamination: drops rows near an evaluation image as `contaminated`, before deduplication.
 
     Give `images`, and `phash` or `embedding`.
     """
 
     images: fields.UserPaths = Field(examples=["imagenet-val/*.tar"])
-    """Images of the evaluation set: files, folders, or webdataset tars."""
+    """Evaluation images: files, folders, or webdataset tars."""
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -105,27 +107,29 @@ Pass = Annotated[Annotated[str, KindOf(KEYS), TEXT] | Annotated[Near, BuiltFrom(
 
 
 class Dedup(Section):
-    """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
+    """Deduplication in passes, in the listed order. One row of each group of duplicates stays.
 
-    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or a near-duplicate pass.
-    `uid` is always among them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and,
-    with near-duplicate passes, the largest group from 10 rows and 0.1 % on. Of rows with the same uid the one with the
-    smallest hash of image (or URL) and caption stays, whatever their order; `prefer` chooses by a column instead.
+    - A pass compares `uid`, `sha256`, or `phash` for equality (`phash` needs `measure.image.phash`), or finds
+      near-duplicates. `uid` always runs, first unless listed elsewhere.
+    - Of rows with the same uid, the one with the smallest hash of image (or URL) and caption stays.
+    - The run lists groups with over 5 % of the rows, and the largest near-duplicate group if it has 10 rows and 0.1 %.
     """
 
     gives = (
-        Column("decisions", "duplicate_of", "string", "uid of the row that stays in its place."),
-        Column("decisions", "duplicate_cosine", "float32", "By embedding: largest cosine, 1 from 0.9999 on."),
+        Column("decisions", "duplicate_of", "string", "uid of the row that stays instead."),
+        Column(
+            "decisions", "duplicate_cosine", "float32", "Largest cosine, for duplicates by embedding; 1 from 0.9999 on."
+        ),
     )
 
     by: tuple[Pass, ...] = Field(("uid",), examples=[["uid", "sha256", {"phash": {"distance": 4}}]])
-    """The passes: `uid`, `sha256`, `phash`, or a near-duplicate pass."""
+    """The passes, in order."""
     prefer: AnyColumn | None = Field(None, examples=["clip_score"])
-    """Numeric column: the row with its largest value stays. null: the smallest uid."""
+    """Numeric column: the row with the largest value stays. null: the smallest uid."""
     against: Annotated[Against, BuiltFrom(Against.full)] | None = Field(
         None, examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}]
     )
-    """An evaluation set to keep out of the result. null: none."""
+    """Evaluation images to keep out of the result. null: none."""
 
     @field_validator("by")
     @classmethod
@@ -160,47 +164,44 @@ Threshold = Annotated[Annotated[_T, INTEGER] | Annotated[dict[str, _T], Field(mi
 
 
 class Balance(Section):
-    """Balanced sampling: entries over t rows are thinned to about t (MetaCLIP). Give `t`, `rows` or `tail_share`.
+    """Balanced sampling: thins entries with more than t rows to about t (MetaCLIP). Give `t`, `rows`, or `tail_share`.
 
-    A row is kept if the draw of any of its entries succeeds: p = t / max(count, t), and π = 1 − ∏(1 − p). Draws are
-    hashes of uid, entry and seed. So the kept set does not depend on sharding, order, workers or retries, and only
-    grows with t. Weights 1/π estimate, from the kept set, the pool before balancing. For the size
-    of another t: `curate whatif RUN --set balance.t=…`. `tail_share` inverts MetaCLIP 2's `t_to_p`. Its own `p_to_t`
-    counts entries with t rows too, and often gives another t.
+    A row is kept if the draw for any of its entries succeeds: p = t / max(count, t), so π = 1 − ∏(1 − p). Draws are
+    hashes of uid, entry, and seed, so the kept set only grows with t. Weights 1/π estimate the pool before balancing.
+    To compare values of t, use `curate whatif RUN --set balance.t=…`.
 
-    With `of`, the values of a column take the place of entries: a value with over t rows is thinned to about t. A row
-    without a value is never drawn.
-
-    With `scheme: per_language`, entries of each language have a t of their own, by which its tail has the share of
-    matches that the tail of `language` has (MetaCLIP 2). `t`, or the one that is solved, is that of `language`. `t` by
-    language gives that of some others by hand.
-
-    With `one_per: url`, rows of one URL are texts of one image: all of them count, and the one with the smallest hash
-    of uid and seed may be drawn. The others are dropped as `other_text`. Each is as likely to be that one, so π is
-    divided by the number of these rows, and weights 1/π estimate all of them. A row without a URL is on its own.
+    - `tail_share` inverts MetaCLIP 2's `t_to_p`. MetaCLIP 2's own `p_to_t` also counts entries with exactly t rows and
+      often gives another t.
+    - `of: COLUMN` thins the values of a column instead of entries. Rows without a value are never drawn.
+    - `scheme: per_language` gives each language its own t, so that its tail has the same share of matches as the tail
+      of `language` (MetaCLIP 2). `t` is that of `language`, or a mapping that sets some by hand.
+    - `one_per` treats rows with the same URL or image as captions of one image. All count, but only the one with the
+      smallest hash of uid and seed may be drawn; the rest are dropped as `other_text`, and π is divided by their
+      number.
     """
 
     gives = (
-        Column("decisions", "probability", "float64", "Probability π of being kept; 1 without balance and sample."),
+        Column("decisions", "probability", "float64", "Probability π of being kept; 1 without a selection."),
         Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
     )
 
     t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
-    """Rows that an entry may have before it is thinned: MetaCLIP's t. By language with `per_language` alone."""
+    """Rows that an entry may have before it is thinned: MetaCLIP's t. A mapping sets it by language, with
+    `per_language`."""
     rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
-    """Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it."""
+    """Target size: uses the largest t with at most this expected size. An error if t = 1 exceeds it."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
-    """Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2)."""
+    """Target share of matches in entries with fewer than t rows: uses the nearest t (MetaCLIP 2)."""
     of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
-    """Column whose values take the place of metadata entries: clusters, tags. null: entries, which need `match`."""
+    """Column whose values replace entries, such as clusters or tags. null: entries, which need `match`."""
     counts: fields.UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
-    """A finished run with the same entries, whose counts are taken. null: this run's own."""
+    """A finished run with the same entries, whose counts are used. null: this run's counts."""
     scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["per_language"])
-    """How each entry's limit follows from t: `metaclip`, t itself; `per_language`, the t of its language."""
+    """One t for all entries, or one for each language."""
     language: str = Field("en", exclude_if="en".__eq__, examples=["de"])
-    """Language of the metadata whose tail's share the others get, with `per_language`."""
+    """Reference language for `per_language`."""
     one_per: Literal["url", "image"] | None = Field(None, exclude_if=is_none, examples=["url"])
-    """Draw at most one text of each URL, or image by its sha256. null: each row is on its own."""
+    """Draw at most one caption per URL, or per image sha256. null: each row separately."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -230,11 +231,11 @@ class Balance(Section):
 
 
 class Sample(KindsSection):
-    """A sample of a fixed number of rows in place of balancing: random, by weights, quotas or shares. One of its forms.
+    """A sample with a fixed number of rows, instead of `balance`: random, by weights, quotas, or shares. Give one form.
 
-    `rows` alone: each row is equally likely. `weights`: likelier by weight, without replacement, as numpy's `choice`
-    with `p`. A weight that is null, NaN, infinite or not above 0 is never drawn. A smaller sample of the same seed is
-    part of a larger one.
+    `rows` alone draws uniformly. With `weights`, rows are drawn without replacement, as numpy's `choice` with `p`;
+    weights that are null, NaN, infinite, or not above 0 are never drawn. With the same seed, a smaller sample is part
+    of a larger one.
     """
 
     registry = FORMS
@@ -244,9 +245,9 @@ class Sample(KindsSection):
         def __getattr__(self, name: str) -> Any: ...
 
     rows: int | None = Field(None, exclude_if=is_none, examples=[100000], ge=1, lt=2**63, strict=True)
-    """Number of rows; all where no more are left."""
+    """Number of rows, or all if fewer are left."""
     weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
-    """Weight of each row. null: all have the same."""
+    """Weight of each row. null: equal weights."""
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

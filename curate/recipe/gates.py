@@ -14,16 +14,15 @@ GATES = Registry[Any]("gate", ".captions.gates.registry:KINDS", "curate.gates", 
 
 
 class Gates(KindsSection):
-    """How strict the quality filters (gates) of synthetic captions are; without the section, all that apply are on.
+    """Settings of the quality filters (gates) for synthetic captions. By default all gates that apply are on.
 
-    A caption that fails a gate is in table `captions` with the reason, and not in the shards. Gates are heuristics:
-    `preamble`, `unsafe` and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates`
+    A caption that fails a gate stays out of the shards; table `captions` has it with the gate. Gates are heuristics:
+    `preamble`, `unsafe`, and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates`
     measures how often.
 
-    `entries`: a text may say the same with other entries, and each counts by its rarity. At 0.4, one in seven of the
-    package's example pairs is refused, and half of the texts that lost their rarest entry. At 0.6, it is one in three,
-    and two in three. Scale and noise of `clip_score` are the model's. Of ViT-H-14, a wrong word costs about 0.00035 of
-    `f_clipscore`.
+    At `entries: 0.4`, one in seven of the package's example pairs is refused, and half of the texts that lost their
+    rarest entry; at 0.6, one in three and two in three. The scale of `clip_score` depends on the model. For ViT-H-14, a
+    wrong word costs about 0.00035 of `f_clipscore`.
     """
 
     registry: ClassVar[Registry[Any]] = GATES
@@ -31,7 +30,7 @@ class Gates(KindsSection):
     off: tuple[Annotated[str, KindOf(GATES, or_broken=True)], ...] = Field((), examples=[["f_clipscore"]])
     """Gates to turn off."""
     of: ColumnName = Field("clip", examples=["large"])
-    """The model in `measure.clip` that scores captions; needs `embeddings: true`."""
+    """Model in `measure.clip` that scores captions; needs `embeddings: true`."""
 
     @classmethod
     def full(cls, doc: str | None = None) -> type[Self]:

@@ -25,16 +25,11 @@ Form = Literal["one", "listed", "named"]
 
 
 class Image(Section):
-    """How images are decoded and measured.
+    """How to decode and measure images.
 
-    What `jpeg_side` saves and changes, of JPEGs of 600 x 450 and the small CLIP of the demo, measured by
-    `python -m tests.bench.bench_image`:
-
-    - At twice the model's input side they decode 2.3 times faster. Scores differ by at most 0.002, and the top 30 % is
-      the same.
-    - At the input side itself they decode 3.6 times faster. Scores differ by at most 0.014, and 96.7 % of the top 30 %
-      is the same.
-    - Scores of 142 photographs differ by up to 0.006 and 0.036.
+    With `jpeg_side` at twice the model's input side, JPEGs of 600 x 450 decode 2.3 times faster and scores change by at
+    most 0.006. At the input side itself they decode 3.6 times faster, and scores change by at most 0.036 (`python -m
+    tests.bench.bench_image`).
     """
 
     example: ClassVar[Any] = {"phash": True}
@@ -42,20 +37,22 @@ class Image(Section):
         Column("samples", "width", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "height", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "bytes", "int64", "Size of the image file."),
-        Column("samples", "format", "string", "jpeg, png, webp …, by the content."),
-        Column("samples", "sha256", "string", "Of the image file, 64 hex digits."),
-        Column("samples", "original_sha256", "string", "As the input states it, of the image as first downloaded."),
+        Column("samples", "format", "string", "jpeg, png, webp …, by content."),
+        Column("samples", "sha256", "string", "Digest of the image file, 64 hex digits."),
+        Column(
+            "samples", "original_sha256", "string", "Digest of the image as first downloaded, if the input states it."
+        ),
         Column("samples", "phash", "uint64", "Perceptual hash; null without `phash: true`."),
     )
 
     decode: bool = Field(True, examples=[False], strict=True)
-    """Decode the pixels. `false` reads headers only: faster, but damaged or missing pixels pass."""
+    """Decode the pixels. `false` reads only headers: faster, but damaged pixels go unnoticed."""
     phash: bool = Field(False, examples=[True], strict=True)
     """Compute a 64-bit perceptual hash, for deduplication."""
     jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
-    """Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip."""
+    """Decode JPEGs at 1/2, 1/4, or 1/8 while no side falls below this many pixels. null: full size, as open_clip."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
-    """Refuse images with more pixels than this, or a side over 1,048,576, by their header, before they are decoded."""
+    """Refuse images with more pixels, or a side over 1,048,576, before decoding."""
 
 
 def measured_by(column: str) -> str:
@@ -78,7 +75,7 @@ class Embedder(Section):
 
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars, and captions
     name: ColumnName = Field("clip", examples=["large"])
-    """Name of the model: the prefix of its columns, and what other sections name in `of`."""
+    """Name of the model: prefix of its columns, and the value of `of` in other sections."""
 
     @property
     def prefix(self) -> str:
@@ -92,27 +89,26 @@ class Embedder(Section):
 
 
 class PrecomputedEmbeddings(Embedder):
-    """Precomputed embeddings of a Parquet pool, in place of a model.
+    """Precomputed embeddings of a Parquet pool, instead of a model.
 
-    They are columns of lists of numbers, or arrays of the .npz of each Parquet file, such as DataComp's `l14_img` and
-    `l14_txt`. Heads, clusters and deduplication use them; what encodes prompts or images needs `measure.clip`.
-    s-CLIPLoss, NormSim and VAS bring each to unit length, in float32. Their published code takes DataComp's as they are
-    rounded to float16, so that scores differ by up to 9e-5.
+    They are columns of number lists, or arrays in the .npz beside each Parquet file. Signals that encode prompts or
+    images still need `measure.clip`. s-CLIPLoss, NormSim, and VAS normalize them to unit length in float32; the
+    published code uses DataComp's float16 values as they are, so scores differ by up to 9e-5.
     """
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives = (
-        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding, supplied; with `keep: true`."),
-        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding, likewise."),
+        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding; with `keep: true`."),
+        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding; with `keep: true`."),
     )
 
     encodes: ClassVar[bool] = False
     name: ColumnName = Field(examples=["l14"])
-    """Name that other sections give in `of`."""
+    """Name, for `of` in other sections."""
     image: str = Field(examples=["l14_img"], min_length=1)
-    """Column of lists or array of the .npz: embeddings of images."""
+    """Column or array with image embeddings."""
     text: str = Field(examples=["l14_txt"], min_length=1)
-    """Column of lists or array of the .npz: embeddings of captions."""
+    """Column or array with caption embeddings."""
     keep: bool = Field(False, examples=[True], strict=True)
     """Keep table `embeddings`, for deduplication by embedding."""
 
@@ -122,13 +118,13 @@ class OnEmbeddings(Section):
 
     needs_encoder: ClassVar[bool] = True  # whether it encodes prompts or exemplars, and so needs a model
     of: ColumnName = Field("clip", examples=["l14"])
-    """Whose embeddings to use: the `name` of a model, or of precomputed ones where nothing is encoded."""
+    """Name of the model in `clip`. Signals that encode nothing also accept `embeddings`."""
 
 
 class Measure(KindsSection):
-    """Signals to measure: each adds columns that rules and SQL see.
+    """Signals to measure. Each adds columns that rules and SQL can use.
 
-    A signal is measured once, whatever rules are tried on it later. A package may add its own signals.
+    A signal is measured once, whatever rules you try later. Packages may add signals.
     """
 
     registry = SIGNALS

@@ -53,32 +53,33 @@ CORRECTED: Literal["corrected"] = "corrected"
 
 
 class Match(Section):
-    """Matches captions with metadata entries, as substrings (MetaCLIP); captions without any are dropped, `unmatched`.
+    """Matches captions with metadata entries by substring (MetaCLIP); drops captions without a match as `unmatched`.
 
-    With mode `reference`, matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by
-    single spaces, and spaces are added around `, . ; : ? !` and the backtick. A byte order mark at the beginning of a
-    caption or list is cut off. Entries that are empty, repeated or a single ASCII punctuation mark are dropped.
-    `curate metadata show FILE` counts these, and entries that can never match; `--mode` says by which rule.
+    - `reference` matches case-sensitively, exactly as MetaCLIP does. It adds spaces around `, . ; : ? !` and the
+      backtick; text and entry then need single spaces on both sides. So アメリカ matches nothing inside a Japanese
+      sentence. It differs from MetaCLIP in two ways: a byte order mark at the start of a caption or list is removed,
+      and entries that are empty, repeated, or a single ASCII punctuation mark are dropped.
+    - `worldwide` matches a caption only with entries in its language, exactly as MetaCLIP 2's code does. Entries of
+      `other` serve languages without entries. Chinese, Thai, Lao, Burmese, Khmer, and Tibetan text and ASCII
+      punctuation need no spaces. Captions are stripped.
+    - `corrected` adds kana, Bopomofo, and other scripts without spaces, spaces around full-width marks and `، ؟ ۔ । ।`,
+      and NFC normalization.
 
-    Modes `worldwide` and `corrected` match a caption with the entries of its language alone (MetaCLIP 2). So they need
-    `measure.language`, or a pool's column by `input.columns.language`: codes of lid.176, ISO 639 or BCP 47. Where the
-    metadata has no entries of a language, those of `other` count. Chinese characters, Thai, Lao, Burmese, Khmer and
-    Tibetan script and ASCII punctuation need no space beside them, at either end of an entry. Captions are stripped.
-    `worldwide` is exact by the published code. `corrected` adds kana, Bopomofo and further scripts without spaces,
-    spaces around full-width marks and `، ؟ ۔ । ።`, and takes captions and entries in NFC. With `reference`, words
-    count between spaces alone: アメリカ matches nothing in a Japanese sentence. The matcher's tables take some 50 bytes
-    an entry, once a machine, in the folder of temporary files (`TMPDIR`). An entry has at most 32,767 bytes.
+    Modes by language need `measure.language`, or a column of the pool, `input.columns.language`, with codes from
+    lid.176, ISO 639, or BCP 47. The matcher uses some 50 bytes of disk in `TMPDIR` per entry and machine. To count
+    dropped entries and those that can never match, use `curate metadata show`.
     """
 
     gives = (
-        Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
+        Column("matches", "entry_ids", "list<int32>", "Matched entries in ascending order; see `entries.parquet`."),
         Column("matches", "language_key", "string", "Language of the entries it may match; not with `reference`."),
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
-    """The entries, up to 2^25 in 1 GiB: JSON strings, also gzipped; text, one per line; or Parquet."""
+    """Up to 2^25 entries in 1 GiB and at most 32,767 bytes each: JSON list, text lines, or Parquet."""
     mode: Literal["reference", "worldwide", "corrected"] = Field(REFERENCE, examples=["worldwide"])
-    """`reference` is MetaCLIP's rule; `worldwide` is MetaCLIP 2's, by language; `corrected` is that without defects."""
+    """Matching rule: MetaCLIP (`reference`), MetaCLIP 2 by language (`worldwide`), or MetaCLIP 2 with fixes
+    (`corrected`)."""
 
 
 class Recipe(KindsSection):
@@ -86,55 +87,54 @@ class Recipe(KindsSection):
 
     - Paths may be local or fsspec URLs (`s3://…`, `gs://…`). Ranges such as `{00000..01242}`, globs, and lists name
       several files.
-    - Rules may be [SQL expressions](rules.md#expressions), or keep the best rows by a column. A rule `NAME: dedup` runs
-      deduplication at that position; by default it runs after all rules. Rows it drops have the rule `duplicate`.
+    - A rule is a [SQL expression](rules.md#expressions), or keeps the best rows by a column. A rule `NAME: dedup` runs
+      deduplication at that position instead of after all rules.
     - A recipe has at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
-    - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
-    - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
+    - A `blocklist` file has one item per line, or is a run's `forgotten.parquet`.
     """
 
     registry = SELECTIONS
 
     name: Name = Field("curated", examples=["my-pool"])
-    """Name of the set, in its card and report."""
+    """Name of the dataset, for its card and report."""
     license: str = Field("unknown", examples=["cc-by-4.0"], pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)
-    """License for the cards, an identifier of the Hugging Face Hub."""
+    """License for the cards: an identifier from the Hugging Face Hub."""
     seed: int = Field(0, examples=[1], ge=0, lt=2**63, strict=True)
-    """Seed of the draws: balance, sample, and what language models draw."""
+    """Seed for `balance`, `sample`, and language models."""
     input: Annotated[tuple[AnySource, ...], Field(min_length=1), fields.one_or_several(AnySource, 1)] = Field(
         examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}]
     )
-    """Where samples come from: one source, or a list."""
+    """Where samples come from: one source or a list."""
     measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field({}, examples=[Measure.example], validate_default=True)
-    """Signals to measure: each adds columns that rules and SQL see."""
+    """Signals to measure. Each adds columns that rules and SQL can use."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
-    """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
+    """Metadata entries to match captions with (MetaCLIP). null: no matching."""
     relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(
         {}, examples=[Relate.example], validate_default=True, exclude_if=lambda relate: not relate.requested
     )
-    """Columns that need the whole pool: clusters made here, s-CLIPLoss."""
+    """Columns that depend on the whole pool, such as clusters and s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
-    """New columns, by name: SQL over the measured ones and those before it."""
+    """New columns, by name: SQL over measured columns and earlier derived columns."""
     rules: dict[str, Rule] = Field({}, examples=[{"en": "language = 'en'", "best": {"top": 0.3, "of": "clip_score"}}])
-    """In order: a row is dropped by the first rule that it fails."""
+    """Filters in order. The first rule that a row fails drops it."""
     dedup: Dedup = Field(Dedup(), examples=[{"by": ["uid", "sha256", "phash"]}])
-    """Deduplication, and decontamination."""
+    """Deduplication, and decontamination against evaluation sets."""
     balance: Balance | None = Field(None, examples=[{"t": 20000}])
-    """Balanced sampling (MetaCLIP) over metadata entries, by `match`, or a column. null: every row left is kept."""
+    """Balanced sampling (MetaCLIP) over metadata entries or the values of a column. null: none."""
     sample: Annotated[Sample, BuiltFrom(Sample.full)] | None = Field(None, examples=[{"rows": 100000}])
-    """A random sample of fixed size, in place of balancing. null: none."""
+    """A sample with a fixed number of rows, instead of `balance`. null: none."""
     captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(None, examples=[Captions.example])
     """Synthetic captions for kept samples. null: none."""
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
-    """The shards that are written."""
+    """Format and columns of the shards."""
     blocklist: fields.UserPaths | None = Field(None, examples=["gone.txt"])
-    """Files with uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none."""
+    """Files with uids, URLs, or image sha256 to drop before any rule, as `forgotten`. null: none."""
     max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
-    """The run fails if a larger share of samples, or of requests for captions, failed."""
+    """The run fails if a larger share of samples, or of caption requests, fails."""
     max_missing: float = Field(1.0, examples=[0.5], ge=0, le=1, strict=True)
     """The run fails if a larger share of samples was never downloaded. 1: no limit."""
     max_failed_files: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
-    """The run fails if a larger share of files could not be read."""
+    """The run fails if a larger share of files cannot be read."""
 
     @field_validator("measure", "match", "relate", "derive", "rules", "dedup", "output", mode="before")
     @classmethod

@@ -17,14 +17,13 @@ class OnKept(Section):
     """Base of relations; `of` names a model whose embeddings are kept."""
 
     of: ColumnName = Field("clip", examples=["l14"])
-    """Whose embeddings: the `name` of a model with `embeddings: true`, or of precomputed ones with `keep: true`."""
+    """Name of a model with `embeddings: true`, or of precomputed embeddings with `keep: true`."""
 
 
 class Relate(KindsSection):
-    """Columns that need the whole pool: each relates a row's embeddings to those of other rows.
+    """Columns that depend on the whole pool, such as clusters and s-CLIPLoss.
 
-    They are computed after all is measured and before anything is decided, and rules and SQL see them. Other rows added
-    to the pool change them, so they are computed anew then, and nothing else is.
+    They are computed after `measure` and before any decision. When the pool changes, only they are computed again.
     """
 
     registry = RELATIONS

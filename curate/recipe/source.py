@@ -24,47 +24,45 @@ _Storage = Annotated[dict[str, Any], AfterValidator(read_variables), _Named]
 
 
 class Join(Section):
-    """Columns of your own files for the rows of a source: those of the row with the same key, uid or URL.
+    """Adds columns from your own files to rows with the same key, uid, or URL.
 
-    The key's column in the files has the name that `on` says. A row without a counterpart gets null; a key that occurs
-    twice is an error. Use it for signals of your own, decisions of another run, and allowlists:
-    `columns: {listed: uid}`, rule `listed IS NOT NULL`. When a file changes, nothing else is measured again.
+    Use it for your own scores, for another run's decisions, or for allowlists: `columns: {listed: uid}` with the rule
+    `listed IS NOT NULL`. In the files, the key's column has the name in `on`. A row without a match gets null; a key
+    that occurs twice is an error. When a file changes, only its columns are read again.
 
-    In a `.npy` of uids, as DataComp's subset files and `uids.npy` of a run, a uid may repeat. Its columns are `uid` and
-    `times` (int32), how often it is in all files of the join: `columns: {times: times}`.
+    A `.npy` of uids has the columns `uid` and `times` (int32), the number of occurrences.
     """
 
     path: fields.UserPaths = Field(examples=["scores.parquet"])
-    """Parquet or CSV files, or a .npy of uids (DataComp's subset files)."""
+    """Parquet or CSV files, or a .npy of uids (a DataComp subset file)."""
     on: str = Field(examples=["uid", "page_url"], min_length=1)
-    """What rows are looked up by: key, url, uid, or a column of text that the source has."""
+    """Column to join on: key, url, uid, or a text column of the source."""
     columns: dict[fields.NewName, Annotated[str, Field(min_length=1)]] = Field(
         examples=[{"aesthetic": "aesthetic_score"}], min_length=1
     )
-    """The columns to take, new name: name in the files."""
+    """Columns to add, as new name: name in the files."""
 
 
 class Source(Section):
-    """One input of the pool. These are the keys of every format; those of one format follow.
+    """A source of samples. Every format has these keys; the sections below list the keys of one format.
 
-    A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table
-    `scores` under their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and
-    caption, or of image and caption. A file that a range names and that is missing is an error before the run. More:
-    `curate/pool/README.md`.
+    All sources have images, or none has. Further columns of a source are in table `scores` under their own names. If
+    the input has no uid, the uid is a hash of URL and caption, or of image and caption. If a range names a missing
+    file, the run does not start.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
-        Column("samples", "uid", "string", "Identity of the pair of image and caption."),
+        Column("samples", "uid", "string", "Identity of the image-caption pair: 32 hex digits."),
         Column("samples", "source", "string", "Name of the source."),
-        Column("samples", "shard", "string", "File that the row is in."),
+        Column("samples", "shard", "string", "Input file of the row."),
         Column("samples", "key", "string", "Name of the sample in its file."),
-        Column("samples", "url", "string", "URL, where the input has one."),
-        Column("samples", "caption", "string", "The alt-text."),
-        Column("samples", "words", "int32", "Words, split at white space as in DataComp."),
-        Column("samples", "characters", "int32", "Characters of the caption."),
-        Column("samples", "offset", "int64", "Of the image in its tar; of links and figures, to read them again."),
-        Column("samples", "status", "string", "`ok`, or why the sample could not be read."),
-        Column("samples", "error", "string", "Details of it."),
+        Column("samples", "url", "string", "URL, if the input has one."),
+        Column("samples", "caption", "string", "Alt-text."),
+        Column("samples", "words", "int32", "Number of words, split at white space as in DataComp."),
+        Column("samples", "characters", "int32", "Number of characters in the caption."),
+        Column("samples", "offset", "int64", "Position in the input file, to read the image or link again."),
+        Column("samples", "status", "string", "`ok`, or the reason why the sample cannot be read."),
+        Column("samples", "error", "string", "Error message."),
     )
 
     neutral_fields: ClassVar[frozenset[str]] = frozenset()  # keys of a format that do not determine the source's rows
@@ -74,13 +72,13 @@ class Source(Section):
     format: Annotated[str, fields.KindOf(FORMATS)] = Field(examples=["parquet"])
     """Format of the source."""
     path: fields.UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
-    """Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run."""
+    """Local paths or fsspec URLs, with ranges and globs. For format `run`, the folder of a finished run."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
-    """Options of the fsspec file system. `env:NAME` is the value of an environment variable, wherever it is used."""
+    """Options for the fsspec file system. `env:NAME` reads an environment variable, on each machine."""
     join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(
         (), exclude_if=not_, examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "score"}}]
     )
-    """Columns of your own files."""
+    """Columns from your own files."""
 
     def error(self, message: object) -> RecipeError:
         """Return an error about the source."""

@@ -27,22 +27,22 @@ Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and their emb
 
 
 class ClustersSection(OnKept):
-    """Clusters of images, made here by spherical k-means on their embeddings (SemDeDup, density-based pruning).
+    """Clusters of images, by spherical k-means on their embeddings (SemDeDup, density-based pruning).
 
-    Centroids are trained on at most 256 rows each, chosen by a hash of seed and uid; then all rows are assigned. They
-    are the run's `models/NAME.npy`, which `measure.clusters` of another recipe takes as `centroids`.
+    Centroids are trained on at most 256 rows each, chosen by a hash of seed and uid. The run stores them as
+    `models/NAME.npy`, which another recipe can use as `centroids` in `measure.clusters`.
     """
 
     example: ClassVar[Any] = {"topic": {"k": 1000}}
     gives = (
         Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null without an embedding."),
-        Column("related", "NAME_distance", "float32", "1 - cosine to that centroid."),
+        Column("related", "NAME_distance", "float32", "1 − cosine to that centroid."),
     )
 
     k: int = Field(examples=[1000], ge=1, le=100_000, strict=True)
-    """Number of clusters; as many as distinct rows where these are fewer."""
+    """Number of clusters, or of distinct rows if there are fewer."""
     rounds: int = Field(20, examples=[40], ge=1, le=100, strict=True)
-    """Rounds of k-means at most: it ends once no centroid moves."""
+    """Maximum rounds of k-means; it stops when no centroid moves."""
 
 
 Sums = dict[int, npt.NDArray[Any]]

@@ -25,22 +25,22 @@ from curate.run.units import Answer
 
 
 class NegClipSection(OnKept):
-    """s-CLIPLoss: the CLIP score, less what image and caption score with others of the pool (arXiv 2405.19547).
+    """s-CLIPLoss: the CLIP score minus what image and caption score with other rows (arXiv 2405.19547).
 
-    A caption that fits many images, or an image that fits many captions, loses. Others are the reference rows of the
-    pool, those with the smallest hashes of seed and uid, and the row itself. The published code takes random batches of
-    32,768 rows inside a file; the last one is smaller, and its rows score higher. Memory is some 8 KB a reference row.
+    It penalizes captions that fit many images, and images that fit many captions. The other rows are the reference
+    rows, which have the smallest hashes of seed and uid, and the row itself. The published code uses random batches of
+    32,768 rows within a file. Uses some 8 KB of memory per reference row.
     """
 
     example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}
-    gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null where the image's or the caption's is missing."),)
+    gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null without an embedding of image or caption."),)
 
     references: int = Field(8192, examples=[32768], ge=1, le=1 << 17, strict=True)
-    """Rows of the pool that each row is compared with."""
+    """Pool rows that each row is compared with."""
     batches: int = Field(1, examples=[5], ge=1, le=100, strict=True)
-    """Samples of so many reference rows, over which the score is a mean."""
+    """Number of such samples of reference rows, whose scores are averaged."""
     temperature: float = Field(0.01, examples=[0.07], gt=0, le=1, strict=True)
-    """τ that the encoder was trained with: 0.01 for OpenAI's CLIP, 0.07 for DFN's public one."""
+    """τ from the encoder's training: 0.01 for OpenAI's CLIP, 0.07 for DFN's public model."""
 
 
 class NegClip(Relation):

@@ -21,11 +21,13 @@ from curate.signals.formulas.embedding_scores import alignment
 
 
 class PoolVasSection(OnKept):
-    """Variance alignment score of an image with the pool (VAS, arXiv 2402.02055): large for images like many others."""
+    """Variance alignment score of an image with the pool (VAS, arXiv 2402.02055): large for common kinds of images."""
 
     example: ClassVar[Any] = {"pool_vas": {}}
     gives = (
-        Column("related", "NAME", "float32", "fᵀΣf, Σ the mean of f·fᵀ over the pool; null without an embedding."),
+        Column(
+            "related", "NAME", "float32", "fᵀΣf, where Σ is the mean of f·fᵀ over the pool; null without an embedding."
+        ),
     )
 
 

@@ -16,19 +16,19 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Axis(on_embeddings.EmbeddingSection):
-    """Closeness of an image to good exemplars rather than bad ones (RAVE), by name.
+    """How much closer an image is to good examples than to bad ones (RAVE), by name.
 
-    Exemplars are image files, or folders or tars of them.
+    Examples are image files, or folders or tars of images.
     """
 
     example: ClassVar[Any] = {"quality": {"good": "examples/good/*.jpg", "bad": "examples/bad/*.jpg"}}
-    gives = (Column("scores", "NAME", "float32", "−1 to 1; larger is nearer to the good ones."),)
+    gives = (Column("scores", "NAME", "float32", "−1 to 1; larger is closer to the good ones."),)
     files = ("good", "bad")
 
     good: UserPaths = Field(examples=["examples/good/*.jpg"])
-    """Images that are as they should be."""
+    """Good images."""
     bad: UserPaths = Field(examples=["examples/bad/*.jpg"])
-    """Images that are not."""
+    """Bad images."""
 
     def _sides(self, name: str) -> list[tuple[str, UserPaths]]:
         return [(f"measure.axes.{name}.good", self.good), (f"measure.axes.{name}.bad", self.bad)]

@@ -19,21 +19,21 @@ _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
 
 class Classes(on_embeddings.EmbeddingSection):
-    """Classifiers fitted to a few labeled images, without training (GDA), by name.
+    """Classifiers fitted to a few labeled images without training (GDA), by name.
 
-    Each image gets the most likely class. Exemplars are image files, or folders or tars of them.
+    Each image gets the most likely class. Examples are image files, or folders or tars of images.
     """
 
     example: ClassVar[Any] = {"kind": {"examples": _EXAMPLES}}
     gives = (
-        Column("scores", "NAME", "string", "The likeliest class."),
+        Column("scores", "NAME", "string", "Most likely class."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )
 
     examples: dict[str, UserPaths] = Field(examples=[_EXAMPLES], min_length=2)
-    """Each class and its images, two classes or more."""
+    """Two or more classes, each with its images."""
     prompts: dict[str, str] = Field({}, examples=[{"photo": "a photo", "logo": "a logo"}])
-    """A text for each class, whose fit is added to that of the images."""
+    """A text for each class, whose fit is added to the classifier's."""
     alpha: float = Field(1.0, examples=[0.5], ge=0)
     """Weight of the classifier against the prompts."""
 

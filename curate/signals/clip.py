@@ -37,40 +37,35 @@ class Clip(OpenClip):
     """CLIP scores by an open_clip model, and its embeddings for other signals.
 
     Several models need names. A model named `X` adds columns `X_score`, `X_tokens`, `X_truncated`, and `X_image` and
-    `X_text` in table `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine,
-    0), is column `clipscore` of SQL's view `measured`.
+    `X_text` in table `embeddings`. Scores equal those of open_clip's own loop within 1e-5.
 
-    - **Models**: names and tags are those of open_clip. It downloads weights from the hub; offline, use
-      `local-dir:FOLDER`, `onnx:FOLDER`, or a file of weights. The hub's client retries for about 30 s; with
-      `HF_HUB_OFFLINE=1` in the environment it only reads its cache.
-    - **ONNX**: `onnx:FOLDER` is a folder with a CLIP model as ONNX graphs, exported by optimum or transformers.js. ONNX
-      Runtime runs them without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words`, and
-      `context_length` work only with open_clip.
-    - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx`
-      with `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
-    - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an
-      error.
-    - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007:
-      their correlation is 0.99998, and 98.3 % of the top 30 % is the same.
+    - **Weights** come from open_clip's hub. Offline, use `local-dir:FOLDER`, `onnx:FOLDER`, or a file of weights, and
+      set `HF_HUB_OFFLINE=1` to read only the hub's cache.
+    - **ONNX**: `onnx:FOLDER` is an export by optimum or transformers.js: `config.json`, `preprocessor_config.json`,
+      `tokenizer.json`, and `vision_model.onnx` with `text_model.onnx`, or one `model.onnx`, there or in `onnx/`. It
+      runs without torch; GPUs need onnxruntime-gpu. `pretrained`, `words`, and `context_length` do not apply.
+    - **Precision**: on a CPU, bf16 is 2.9 times faster (ViT-B/32). The demo's scores change by at most 0.007, and 98.3
+      % of its top 30 % stay.
     - **More signals**: with `embeddings: true`, another head, context, or axis does not run the model again.
-    - **Words**: `words: true` finds the words of a caption that do not match its image (CLIP4DM).
     """
 
     example: ClassVar[Any] = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
     gives = (
-        Column("scores", "clip_score", "float32", "Cosine of image and text embedding."),
-        Column("scores", "tokens", "int32", "Tokens of the caption, begin and end included."),
-        Column("scores", "truncated", "bool", "Whether the caption has more tokens than the model reads."),
+        Column("scores", "clip_score", "float32", "Cosine of image and caption."),
+        Column("scores", "tokens", "int32", "Tokens in the caption, with start and end."),
+        Column("scores", "truncated", "bool", "Whether the caption exceeds the model's context."),
         Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
-        Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; nearer 0 is better; with `words: true`."),
+        Column(
+            "scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; closer to 0 is better; with `words: true`."
+        ),
         Column("embeddings", "image", _VECTOR, f"Embedding of the image; {_KEPT}"),
         Column("embeddings", "text", _VECTOR, f"Embedding of the caption; {_KEPT}"),
     )
 
     embeddings: bool = Field(False, examples=[True], strict=True)
-    """Keep the embeddings as table `embeddings`, for deduplication and further signals."""
+    """Keep table `embeddings`, for deduplication and other signals."""
     words: bool = Field(False, examples=[True], strict=True)
-    """Find words that do not match the image; adds `misaligned_words` and `f_clipscore`."""
+    """Find words that do not match the image (CLIP4DM), for the columns `misaligned_words` and `f_clipscore`."""
 
 
 def _key(identity: dict[str, Any]) -> str:

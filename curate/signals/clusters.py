@@ -28,24 +28,24 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Clusters(EmbeddingSection):
-    """The nearest of given centroids, and whether it is selected (DataComp's image-based filter), by name.
+    """The nearest of given centroids, and whether its cluster is selected (DataComp's image-based filter), by name.
 
-    Centroids have unit length; the nearest has the largest dot product. Files are .npy, or .pt with arrays and tensors;
-    code in them never runs. If a .pt file has several arrays, `image_features` is used.
+    Nearest means largest dot product. Files are .npy or .pt; code in them never runs. In a .pt with several arrays,
+    `image_features` is used.
     """
 
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
     gives = (
         Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
-        Column("scores", "in_selected_NAME", "bool", "Whether it is a selected cluster; with `selected`."),
+        Column("scores", "in_selected_NAME", "bool", "Whether its cluster is selected; with `selected`."),
     )
 
     files = ("centroids",)
     needs_encoder = False
     centroids: UserFile = Field(examples=["centroids.pt"])
-    """A .npy or .pt file of centroids [k, dimension], of unit length."""
+    """File with unit-length centroids [k, dimension]."""
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
-    """Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones."""
+    """Files that select clusters: numbers from 0, or embeddings, which select their nearest centroids."""
 
     def identify(self, name: str, context: IdentifyContext) -> str:
         clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]

@@ -17,23 +17,23 @@ _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdo
 
 
 class Context(EmbeddingSection):
-    """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP; no training), by name.
+    """Tags for one factor of an image, such as its background, by prompts (PerceptionCLIP), by name.
 
-    Each image gets the most likely tag. With `classes`, a tag's probability is its sum over the classes.
+    Each image gets the most likely tag. With `classes`, a tag's probability is summed over the classes.
     """
 
     example: ClassVar[Any] = {"setting": {"values": _PROMPTS}}
     gives = (
-        Column("scores", "NAME", "string", "The likeliest tag."),
+        Column("scores", "NAME", "string", "Most likely tag."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )
 
     values: dict[str, str] = Field(examples=[_PROMPTS], min_length=2)
-    """Each tag and its prompt, two or more. With `classes`, prompts hold `{}`, where a class is put in."""
+    """Two or more tags, each with its prompt. With `classes`, prompts contain `{}` for the class."""
     classes: tuple[str, ...] = Field((), examples=[["dog", "cat"]])
-    """Classes that are put into the prompts' `{}`."""
+    """Classes to insert into the prompts' `{}`."""
     temperature: float = Field(0.01, examples=[0.02], gt=0)
-    """Divides cosines before the softmax. 0.01 is the scale that CLIP was trained to."""
+    """Divides cosines before the softmax; 0.01 is the scale from CLIP's training."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Context":

@@ -20,21 +20,21 @@ from curate.store.store import RunStore
 
 
 class Fooling(EmbeddingSection):
-    """Images that fit any text (CLIPMasterPrints): the smallest cosine with unrelated prompts.
+    """Images that fit any text (CLIPMasterPrints): the smallest cosine over unrelated prompts.
 
-    With `shift`, images and prompts first move toward each other by a quarter of the difference of the run's mean
-    embeddings. This lowers the score of such images most.
+    With `shift`, images and prompts first move toward each other by a quarter of the difference between the run's mean
+    embeddings. This removes most of the fit of such images.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
-    gives = (Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),)
+    gives = (Column("scores", "fooling", "float32", "Smallest cosine of the image and a prompt; large is suspicious."),)
 
     files = ("shift",)
 
     prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
-    """Unrelated texts, two or more; the paper takes 25 to 100."""
+    """Two or more unrelated texts; the paper uses 25 to 100."""
     shift: UserPath | None = Field(None, examples=["run1"])
-    """A finished run that keeps embeddings of this model, for their means. null: no shift."""
+    """A finished run with embeddings of this model, for their means. null: no shift."""
 
     def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return the identity of the embeddings of run `shift`, if any. Raises RecipeError if it has none."""

@@ -17,25 +17,25 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Head(EmbeddingSection):
-    """Linear or MLP heads over embeddings, such as LAION's aesthetic predictors, by name.
+    """Linear or MLP heads on embeddings, by name, such as LAION's aesthetic predictors.
 
-    A file has `weight` [out, in] and `bias` of each layer, in order: `0.weight`, `0.bias`, `2.weight` … Only its arrays
-    are read; code in it never runs.
+    A file has `weight` [out, in] and `bias` for each layer in order: `0.weight`, `0.bias`, `2.weight` … Code in it
+    never runs.
     """
 
     example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}
-    gives = (Column("scores", "NAME", "float32", "What the head gives."),)
+    gives = (Column("scores", "NAME", "float32", "Output of the head."),)
 
     files = ("path",)
     needs_encoder = False
     path: UserFile = Field(examples=["sac+logos+ava1-l14-linearMSE.pth"])
-    """File of weights, .safetensors or .pth."""
+    """File of weights: .safetensors or .pth."""
     input: Literal["image", "text"] = Field("image", examples=["text"])
-    """Which embedding the head is applied to: the image's or the caption's."""
+    """Embedding that the head uses."""
     activation: Activation = Field("none", examples=["relu"])
-    """Activation between the layers. LAION's aesthetic MLP has none."""
+    """Activation between layers; LAION's aesthetic MLP has none."""
     output: Output = Field("none", examples=["sigmoid"])
-    """What is applied to the last layer's output."""
+    """Function of the last layer's output."""
 
     def identify(self, name: str, context: IdentifyContext) -> str:
         head, model = load_head(self.path, self.activation, self.output), context.identities[self.of]

@@ -85,19 +85,18 @@ def _find_lemma(form: str, part: _Part) -> str | None:
 
 
 class ImagenetWords(Section):
-    """The caption's first word that WordNet knows as a class of ImageNet-21k (DataComp's text-based filter).
+    """The caption's first word that WordNet knows as an ImageNet-21k class (DataComp's text-based filter).
 
-    Words are split at white space and keep their punctuation: `dog,` does not count. Only the first synset of a word
-    counts.
+    Words are split at white space with their punctuation, so `dog,` does not count. A word's first synset decides.
     """
 
     example: ClassVar[Any] = {"wordnet": "wordnet"}
-    gives = (Column("scores", "imagenet_word", "string", "The word as the caption has it; null where there is none."),)
+    gives = (Column("scores", "imagenet_word", "string", "The word as in the caption; null if there is none."),)
 
     wordnet: UserFile = Field(examples=["wordnet"])
-    """A local folder of WordNet 3.0's database: index.noun, noun.exc, and so on."""
+    """Local folder with WordNet 3.0's database: index.noun, noun.exc, and so on."""
     synsets: UserPath | None = Field(None, examples=["synsets.txt"])
-    """A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`)."""
+    """Text file with one ImageNet id per line. null: the 21,843 ids in timm (`.[clip]`)."""
 
 
 def _identify(name: str, options: ImagenetWords, context: IdentifyContext) -> str:

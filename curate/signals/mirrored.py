@@ -10,10 +10,10 @@ from curate.signals.clip import look_kind
 
 
 class Mirrored(OnEmbeddings):
-    """CLIP scores of images that are mirrored left to right, by name (arXiv 2309.15954).
+    """CLIP scores of images mirrored left to right, by name (arXiv 2309.15954). Encodes each image once more.
 
-    If the image shows its caption as text, the caption fits the mirrored image worse. The paper filters by the mean of
-    both scores: `derive: {looks: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
+    A caption that is readable in the image fits the mirrored image less. The paper filters by the mean of both scores:
+    `derive: {looks: (clip_score + mirror_score) / 2}`.
     """
 
     example: ClassVar[Any] = {"mirror_score": {"of": "clip"}}

@@ -15,19 +15,15 @@ from curate.signals.signal import BuildContext, Embeddings
 
 
 class NormSim(WithTargets):
-    """Similarity of an image to target images, such as ImageNet's, by name (NormSim, arXiv 2405.19547).
-
-    With `norm: max` it is the largest |cosine| with any of them; with `norm: 2` it is the root of the sum of all
-    squares, which ranks images like `vas`.
-    """
+    """Similarity of an image to target images, such as ImageNet's, by name (NormSim, arXiv 2405.19547)."""
 
     example: ClassVar[Any] = {"imagenet": {"targets": "imagenet.npy"}}
-    gives = (Column("scores", "NAME", "float32", "The norm of its cosines with the targets."),)
+    gives = (Column("scores", "NAME", "float32", "Norm of its cosines with the targets."),)
 
     kind = "normsim"
 
     norm: Literal["max", "2"] = Field("max", examples=["2"])
-    """`max`, as the paper recommends, or `2`."""
+    """`max`: largest |cosine| with a target, as the paper recommends. `2`: root of the sum of squared cosines."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -33,11 +33,11 @@ _LONGEST = 65_536
 
 
 class Nsfw(Section):
-    """How likely an image is pornographic, by Yahoo's Open-NSFW network.
+    """How likely an image is pornographic, by Yahoo's Open-NSFW network. No keys.
 
-    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 is probably not. It is
-    not a calibrated probability. Violence, drugs, and hate score low; smooth, skin-colored surfaces such as fruit and
-    sand can score high.
+    Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. The score is not a
+    calibrated probability. Violence, drugs, and hate score low; smooth skin-colored surfaces, such as fruit and sand,
+    may score high.
     """
 
     example: ClassVar[Any] = {}

@@ -39,17 +39,21 @@ Seen = tuple[float, tuple[str, ...]]  # an image's text_area and recognized word
 
 
 class TextArea(Section):
-    """Text in images, and its overlap with the caption (T-MARS).
+    """Text in images, and its overlap with the caption (T-MARS). No keys.
 
-    It has no keys. Needs `pip install '.[ocr]'`. If both values of a pair are large, it can be matched by reading
-    alone. It reads the 32 largest lines of an image, and misses or misreads letters below about 10 pixels at 640 pixels
-    per side.
+    Needs `pip install '.[ocr]'`. If both values are large, reading alone can match the pair. Only the 32 largest lines
+    are read; type below about 10 pixels in an image of 640 pixels is lost or misread.
     """
 
     example: ClassVar[Any] = {}
     gives = (
         Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
-        Column("scores", "text_overlap", "float32", _OVERLAP),
+        Column(
+            "scores",
+            "text_overlap",
+            "float32",
+            "Share of recognized words that the caption has; null without words or caption.",
+        ),
     )
 
 

@@ -22,14 +22,14 @@ _RING = 0.5  # the width of the ring around a line, as a multiple of the line's 
 
 
 class TextMasked(OnEmbeddings):
-    """CLIP scores of images whose text is painted over, by name (T-MARS, arXiv 2307.03132).
+    """CLIP scores of images with their text painted over, by name (T-MARS, arXiv 2307.03132).
 
-    Each line of text gets the mean color around it, so that the rest must fit the caption. An image without text has
-    its `clip_score`. Needs `pip install '.[ocr]'`. Each image is encoded once more.
+    Each line of text gets the mean color around it, so the rest of the image must fit the caption. An image without
+    text keeps its `clip_score`. Encodes each image once more. Needs `pip install '.[ocr]'`.
     """
 
     example: ClassVar[Any] = {"t_mars": {"of": "clip"}}
-    gives = (Column("scores", "NAME", "float32", "Cosine of the image without its text and the caption."),)
+    gives = (Column("scores", "NAME", "float32", "Cosine of the image without text and the caption."),)
 
 
 def paint_over_text(image: Image.Image) -> Image.Image:

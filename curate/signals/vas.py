@@ -17,13 +17,13 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Vas(WithTargets):
-    """Variance alignment score with target images, by name (VAS, arXiv 2402.02055): fᵀΣf, Σ the mean of t·tᵀ.
+    """Variance alignment score with target images, by name (VAS, arXiv 2402.02055).
 
-    Give `targets`, or their `covariance`. Against the pool itself: `relate.vas`.
+    Give `targets` or their `covariance`. To compare with the pool itself, use `relate.vas`.
     """
 
     example: ClassVar[Any] = {"imagenet_vas": {"targets": "imagenet.npy"}}
-    gives = (Column("scores", "NAME", "float32", "fᵀΣf."),)
+    gives = (Column("scores", "NAME", "float32", "fᵀΣf, where Σ is the mean of t·tᵀ over the targets."),)
 
     kind = "vas"
     files = ("targets", "covariance")

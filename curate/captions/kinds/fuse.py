@@ -24,8 +24,7 @@ from curate.llm.engine import Request
 class Fuse(CaptionKind):
     """The original caption and a recaption as one sentence (VeCLIP, CapsFusion); needs `captions.recaption`.
 
-    Fused texts alone hurt in training (VeCLIP): mix them with originals. Fields of `template`: `{caption}`,
-    `{recaption}`.
+    Mix fused texts with originals: alone they hurt training (VeCLIP). Fields of `template`: `{caption}`, `{recaption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "style": "short"}
@@ -38,7 +37,7 @@ class Fuse(CaptionKind):
     form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
     style: Literal["short", "long", "plain"] = Field("short", examples=["long"])
-    """Style of the recaption that is fused."""
+    """Style of the recaption to fuse."""
 
     @property
     def source(self) -> tuple[type[Recaption], str]:

@@ -42,10 +42,9 @@ ALT_TEXT_FORM = Form("recaption_alt_text", "v1", data=("caption",), optional=("l
 class Recaption(CaptionKind):
     """A vision-language model's caption of the image.
 
-    `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an
-    image and no words, such as engine `guided`. With `alt_text` (Altogether, KALE), names from the caption get in, and
-    so do its errors, and instructions that strangers put there. Fields of `template`: `{length}`, and `{caption}` with
-    `alt_text`.
+    `short` is one sentence of at most 25 words, `long` three to six sentences. `plain` is for captioners without a text
+    input, such as engine `guided`. With `alt_text` (Altogether, KALE), captions use names from the original, but also
+    its errors and any instructions in it. Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["short"], "alt_text": True}
@@ -58,7 +57,7 @@ class Recaption(CaptionKind):
     styles: Styles = Field(("short",), examples=[["short", "long"]], min_length=1)
     """Styles to write."""
     alt_text: bool = Field(False, examples=[True], strict=True)
-    """Show the model the original caption too."""
+    """Also show the model the original caption."""
 
     @property
     def needs_words(self) -> bool:

@@ -54,12 +54,10 @@ class Pair(NamedTuple):
 class Rewrite(CaptionKind):
     """The caption in other words, after three examples of a style (LaCLIP).
 
-    The styles `chat_a`, `chat_b`, `human` and `coco` have examples of their own. `examples` adds styles: files of lines
-    `caption => the same in other words`, three or more. Without `styles`, they replace the built-in ones. Temperature
-    0.9 and top_p 0.95 are the paper's.
-
-    Fields of `template`: `{caption}`, and `{examples}` for the three pairs as lines, or `{source_1}` to `{target_3}`
-    for each of them. A prompt may show none, and has one style then. So LaCLIP's own prompt and pairs can be used.
+    `examples` adds styles: files with three or more lines `caption => the same in other words`. Without `styles`, they
+    replace the built-in ones. Fields of `template`: `{caption}`, and `{examples}` for three pairs as lines, or
+    `{source_1}` to `{target_3}` for each; a prompt without examples has one style. So you can use LaCLIP's own prompt
+    and pairs. Temperature 0.9 and top_p 0.95 are the paper's.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["chat_a", "human"], "prompt": "chat"}
@@ -68,11 +66,11 @@ class Rewrite(CaptionKind):
     relation: ClassVar[Relation] = "rewritten"
 
     styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, examples=[["chat_a", "human"]], min_length=1)
-    """Styles of examples: `chat_a`, `chat_b`, `human`, `coco`, and keys of `examples`."""
+    """Styles of examples: built-in ones, and keys of `examples`."""
     prompt: Literal["completion", "chat"] = Field("completion", examples=["chat"])
-    """Form of the prompt: `chat` for chat models."""
+    """Form of the prompt; `chat` is for chat models."""
     examples: dict[Name, UserFile] | None = Field(None, examples=[{"chatgpt": "pairs.txt"}], min_length=1)
-    """Styles of your own, each with a file of pairs. null: none."""
+    """Your own styles, each with a file of pairs. null: none."""
 
     @model_validator(mode="before")
     @classmethod

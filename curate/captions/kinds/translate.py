@@ -41,7 +41,7 @@ Codes = Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)]
 class Translate(CaptionKind):
     """The caption in other languages.
 
-    A row that is in a language already is not translated into it. Fields of `template`: `{language}` and `{caption}`.
+    A caption is not translated into its own language. Fields of `template`: `{language}` and `{caption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "languages": ["de", "ja"]}
@@ -55,7 +55,7 @@ class Translate(CaptionKind):
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
     languages: Codes = Field(examples=[["de", "ja"]], min_length=1)
-    """ISO 639-1 codes of the languages to write."""
+    """ISO 639-1 codes of the target languages."""
 
     def language(self, style: str) -> str | None:
         return style

@@ -36,30 +36,30 @@ _BLOCK = 256  # centroids compared with all others at a time
 
 
 class Quotas(Section):
-    """A sample with a quota for each cluster, or other value of a column (density-based pruning).
+    """A sample with a quota for each cluster or other value of a column (density-based pruning).
 
-    The numbers of rows are as near to the shares of `by` as their sum, `least`, `most` and the clusters' sizes allow.
-    `complexity` is the published share, softmax(d_inter · d_intra / temperature). d_inter is the mean distance of a
-    centroid to its 20 nearest others, d_intra that of its rows. Rows without a cluster, or without a distance where one
-    is needed, are never kept. `probability` is null unless `keep` is `random`: it is not by chance.
+    The counts are as close to the shares of `by` as the total, `least`, `most`, and the clusters' sizes allow.
+    `complexity` is softmax(d_inter · d_intra / temperature): d_inter is a centroid's mean distance to its 20 nearest
+    others, d_intra the mean distance of its rows. Rows without a cluster or a needed distance are never kept.
+    `probability` is null unless `keep` is `random`.
     """
 
     example: ClassVar[Any] = {"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}
 
     of: AnyColumn = Field(examples=["cluster"])
-    """Column of clusters, or any of integers, texts or booleans."""
+    """Column of clusters, or another one of integers, texts, or booleans."""
     rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
-    """Number of rows of all clusters."""
+    """Total number of rows."""
     by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
-    """Share of each cluster: equal, by its size, or by its complexity (published)."""
+    """Share of each cluster: equal, by size, or by complexity (published)."""
     keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
-    """Which rows of a cluster: at random, or by distance; published: `farthest`."""
+    """Rows to keep in a cluster: at random, or by distance (published: `farthest`)."""
     least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
-    """Rows of a cluster at least, if it has as many. null: half an equal share (published)."""
+    """Minimum rows per cluster, if it has as many. null: half an equal share (published)."""
     most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
-    """Rows of a cluster at most. null: no limit."""
+    """Maximum rows per cluster. null: no limit."""
     distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
-    """Column of distances to the centroid. null: `NAME_distance`, where `of` is NAME."""
+    """Column with the distance to the centroid. null: `NAME_distance`, where `of` is NAME."""
     centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
     """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
     temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)

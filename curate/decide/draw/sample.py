@@ -114,23 +114,23 @@ def _checked(section: Sample, columns: pa.Schema) -> CheckedExpression:
 
 
 class Mixture(Section):
-    """A sample in which each value of a column has a share of the rows.
+    """A sample in which each value of a column has a fixed share.
 
-    Of each group a random sample is drawn; `probability` is the part that is taken. Numbers are rounded by largest
-    remainders. A group with too few rows gives all that it has, and the run says so. Of values that are not listed, and
-    of rows without one, nothing is drawn. A mixture of the same shares and fewer rows is part of one with more.
+    Each group is sampled at random; `probability` is its sampled fraction. Counts are rounded by largest remainders. A
+    group with too few rows gives all of them, and the run reports it. Other values and null are not drawn. With the
+    same shares, a smaller mixture is part of a larger one.
     """
 
     example: ClassVar[Any] = {"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}
 
     of: AnyColumn = Field(examples=["source"])
-    """Column of integers, texts or booleans, such as source, language or clusters."""
+    """Column of integers, texts, or booleans, such as source, language, or clusters."""
     rows: int = Field(examples=[100000], ge=1, lt=2**53, strict=True)
-    """Number of rows of all groups."""
+    """Total number of rows."""
     shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
         examples=[{"cc12m": 0.7, "web": 0.3}], min_length=1, max_length=1000
     )
-    """Share of each value, by their sum: 0.7 and 0.3 are 7 and 3."""
+    """Relative share of each value: 0.7 and 0.3 equal 7 and 3."""
 
     @field_validator("shares", mode="before")
     @classmethod

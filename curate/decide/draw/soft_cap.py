@@ -40,25 +40,24 @@ _BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  #
 
 
 class SoftCap(Section):
-    """Draws with repeats, by a score, each of which makes the next one of its row less likely (M-FLYT's SCS).
+    """Draws with repeats by a score; each draw makes the next one of its row less likely (M-FLYT's SCS).
 
-    Each batch is drawn without replacement with p = softmax(score). Then the score of each row in it is lowered by
-    `penalty`. The last batch has what is left of `draws`. `repeats` says how often each row is in the set; their sum is
-    `draws`. `probability` is null. A row whose score is null, NaN or infinite is never drawn. Where fewer rows have a
-    score than a batch has, a batch has them all. One worker holds all rows: at most 500 million.
+    Each batch is drawn without replacement with p = softmax(score); then `penalty` lowers the scores of its rows. Rows
+    with null, NaN, or infinite scores are never drawn. If fewer rows than `batch` have a score, a batch contains them
+    all. `probability` is null. One worker holds all rows: at most 500 million.
     """
 
     example: ClassVar[Any] = {"of": "score", "draws": 1000000}
-    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set; 0 if it is not kept."),)
+    gives = (Column("decisions", "repeats", "int32", "How often the row was drawn; 0 if not kept."),)
 
     of: AnyColumn = Field(examples=["score"])
-    """Column of numbers; scores are logarithms of weights, taken as float32."""
+    """Column of scores, the logarithms of weights, used as float32."""
     draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
-    """Number of draws: samples in the set, repeats included."""
+    """Number of draws, and the sum of `repeats`."""
     penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
-    """What a draw takes off the score of its row."""
+    """Amount that a draw subtracts from its row's score."""
     batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)
-    """Draws of a batch, in which no row repeats."""
+    """Draws per batch, in which no row repeats."""
 
 
 class Scores(NamedTuple):

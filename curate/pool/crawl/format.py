@@ -122,21 +122,21 @@ def _completes(page: Page, record: Record) -> bool:
 
 
 class CrawlSource(Source):
-    """WAT and WARC files of Common Crawl: links to images with their texts, to be downloaded by another run.
+    """WAT and WARC files from Common Crawl: links to images with their texts. A second run downloads the images.
 
-    A row is a pair of a URL and a text, and a column says where it comes from. Images without a text are no rows, and
-    neither are URLs of other schemes, over 2,048 characters, or with control characters: `curate sql RUN links` counts
-    them. WARC files bring lazy loading, `srcset` and `picture` too, which WAT files lack. What the robots directives of
-    the page say is in columns: write a rule, as recipe `metaclip_crawl` does. Needs `pip install '.[crawl]'`.
+    A row is a pair of URL and text; a column names the text's origin. Images without text and URLs that are not http or
+    https, exceed 2,048 characters, or have control characters are no rows: `curate sql RUN links` counts them. Only
+    WARC files have lazy loading, `srcset`, and `picture`. Columns hold the page's robots directives: filter by them in
+    a rule, as recipe `metaclip_crawl` does. Needs `pip install '.[crawl]'`.
     """
 
     example: ClassVar[Any] = {"name": "cc", "format": "commoncrawl", "path": "wat.paths.gz", "prefix": _SERVER}
     neutral_fields = frozenset({"prefix"})
 
     prefix: str = Field("", examples=[_SERVER, "s3://commoncrawl/"])
-    """What the lines of lists of paths (`.paths`, `.paths.gz`) begin with."""
+    """Prefix for the lines of path lists (`.paths`, `.paths.gz`)."""
     texts: Literal["alt", "alt+title"] = Field("alt", examples=["alt+title"])
-    """Which texts of an image are rows. With `alt+title`, an image with two texts is two rows."""
+    """Texts of an image that become rows. With `alt+title`, an image may become two rows."""
 
     def row_fields(self) -> dict[str, Any]:
         return super().row_fields() | {"version": 2}  # version of the code: since 2, HTTP:// becomes lower case

@@ -39,17 +39,17 @@ SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
 
 
 class FileColumns(Columns):
-    """Which column of a table of captions holds what, where it is not found by its name.
+    """Columns of a caption table, if curate does not find them by name.
 
-    Here are the other keys and names of [`input.columns`](#inputcolumns) too, but `image`, `width` and `height`. File
-    names are in the first of the columns `file_name`, `filename`, `file`, `filepath`, `file_path`, `image_path`,
-    `image`, `path`, else in one whose name ends in `_file_name`.
+    The keys of [`input.columns`](#inputcolumns) apply too, except `image`, `width`, and `height`. By default the file
+    name is in the first of `file_name`, `filename`, `file`, `filepath`, `file_path`, `image_path`, `image`, `path`, or
+    else in a column whose name ends in `_file_name`.
     """
 
     example: ClassVar[Any] = {"file": "photo", "caption": "title"}
 
     file: str | None = Field(None, examples=["photo"])
-    """Column of file names."""
+    """Column with file names."""
     # Keys for sources without images or without files
     image: ClassVar[None] = None  # type: ignore[misc]
     width: ClassVar[None] = None  # type: ignore[misc]

@@ -125,19 +125,18 @@ def _name(source: Source, fingerprint: str) -> str:
 
 
 class FilesSource(Source):
-    """Images of your own in folders, with captions from a table, from `metadata` files, or from a NAME.txt beside each.
+    """Folders of your own images, with captions in a table, in `metadata` files, or in NAME.txt beside each image.
 
-    `path` is a folder, whose images count in any depth, or a glob such as `photos/*.jpg`. A table has a row for each
-    caption, with the name of its image and any other columns; names count from the table's folder, or else from `path`.
-    Without a `table`, Hugging Face's `metadata.csv`, `.jsonl` or `.parquet` in any folder are tables, whose names count
-    from that folder; without these, the caption of `cat.jpg` is in `cat.txt`.
+    `path` is a folder, read recursively, or a glob such as `photos/*.jpg`. A table has one row per caption with the
+    image's file name, relative to the table's folder or to `path`. Without `table`, curate reads Hugging Face's
+    `metadata.csv`, `.jsonl`, or `.parquet` in any folder; without those, the caption of `cat.jpg` from `cat.txt`.
 
-    - The table's columns are in the samples' json, and rules see them, as of Parquet sources.
-    - A row without a file fails as `no_image`, an image without a caption as `no_caption`. Absolute names, URLs,
-      names with `..`, and links that leave `path` fail as `unsafe_path`.
-    - Several rows for one file are several samples, and so are `a.jpg` and `a.png`.
-    - Hidden files are left out. `curate sql RUN links` counts the other files by suffix.
-    - A sample's key is the file's name within `path`, without its suffix.
+    - Rules can use the table's other columns, and each sample's json has them.
+    - A row without a file fails as `no_image`, an image without a caption as `no_caption`. Absolute names, URLs, names
+      with `..`, and links that leave `path` fail as `unsafe_path`.
+    - Several rows for one file are several samples. So are `a.jpg` and `a.png`.
+    - Hidden files are skipped. `curate sql RUN links` counts other files by suffix.
+    - A sample's key is the file's path within `path`, without the suffix.
     """
 
     example: ClassVar[Any] = {"name": "photos", "format": "files", "path": "photos", "table": "captions.csv"}
@@ -146,9 +145,9 @@ class FilesSource(Source):
     path: UserPath = Field(examples=["photos", "photos/*.jpg"])
     """Folder or glob of images."""
     table: UserPaths = Field((), exclude_if=not_, examples=["captions.csv"])
-    """Tables of captions: CSV, TSV, JSON lines or Parquet, plain or packed. Without: metadata files, or NAME.txt."""
+    """Caption tables: CSV, TSV, JSON lines, or Parquet, plain or compressed."""
     columns: FileNames = Field(FileNames(), examples=[{"file": "photo", "caption": "title"}])
-    """Which column of the tables holds what, where it is not found by its name."""
+    """Columns of the table, if curate does not find them by name."""
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 

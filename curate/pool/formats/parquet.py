@@ -48,15 +48,15 @@ _Footer = tuple[list[InputPart], pa.Schema | None]
 
 
 class ParquetSource(Source):
-    """Parquet files of captions, with URLs or images: LAION's and DataComp's metadata as published.
+    """Parquet files of captions, with images or URLs, such as LAION's and DataComp's published metadata.
 
-    A source without images yields curated Parquet with all its columns, ready for img2dataset.
+    A source without images yields Parquet shards with all its columns, which img2dataset can download.
     """
 
     example: ClassVar[Any] = {"name": "laion", "format": "parquet", "path": "laion/part-{00000..00127}.snappy.parquet"}
 
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
-    """Which column holds what, where it is not found by its name."""
+    """Columns of the files, if curate does not find them by name."""
 
     _names: dict[str, str] = PrivateAttr({})  # renamed columns
 

@@ -42,23 +42,22 @@ _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "ex
 
 
 class RunSource(Source):
-    """The kept rows of a finished run, with its scores and languages; no model runs again.
+    """The kept rows of a finished run, with its scores and languages. No model runs again.
 
-    Rows keep their uids. Weights multiply: `probability` in the shards is the product of both runs' probabilities. A
-    pool with a column `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first
-    run are not taken. A row that the first run repeats is there once: `output: {repeat: input_repeats}` repeats it
-    again.
+    Rows keep their uids but not their embeddings. `probability` in the shards is the product of both runs'
+    probabilities; the same applies to any pool with a column `input_probability` (null counts as 1). A repeated row of
+    the first run is read once: to repeat it again, set `output: {repeat: input_repeats}`.
     """
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
     gives = (
-        Column("scores", "input_probability", "float64", "The row's probability in the first run."),
-        Column("scores", "input_draw", "float64", "Its draw there."),
-        Column("scores", "input_repeats", "int32", "How often it was repeated there, if the run repeats rows."),
+        Column("scores", "input_probability", "float64", "Probability of the row in the first run."),
+        Column("scores", "input_draw", "float64", "Draw of the row in the first run."),
+        Column("scores", "input_repeats", "int32", "How often the first run repeats the row, if it repeats rows."),
     )
 
     path: UserPath = Field(examples=["run1"])
-    """The folder of the finished run."""
+    """Folder of the finished run."""
 
     @property
     def input_run(self) -> str:

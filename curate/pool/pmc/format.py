@@ -185,21 +185,21 @@ def _metadata_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class PmcSource(Source):
-    """Articles of PubMed Central: graphics of figures, with captions, context, license and more of the article.
+    """PubMed Central articles: graphics of figures, with captions, context, license, and article data.
 
-    `path` is a folder or bucket with a folder for each article: `PMC10009416.1/PMC10009416.1.xml`, media beside it. Or
-    a folder of the older `PMC….tar.gz`, or a list of articles, such as PMC's daily inventory. Of an article with
-    several versions the highest is read. What failed is a row. `curate sql RUN links` counts figures without a graphic,
-    and graphics that are of no figure. Needs `pip install '.[pmc]'`.
+    `path` is a folder or bucket with a folder for each article, such as `PMC10009416.1/PMC10009416.1.xml` with its
+    media; a folder of the older `PMC….tar.gz`; or a list of articles, such as PMC's daily inventory. curate reads the
+    highest version of an article. `curate sql RUN links` counts figures without a graphic, and graphics outside of
+    figures. Needs `pip install '.[pmc]'`.
     """
 
     example: ClassVar[Any] = {"name": "pmc", "format": "pmc", "path": "pmc/"}
     neutral_fields = frozenset({"prefix"})
 
     prefix: UserPath = Field("", examples=["s3://pmc-oa-opendata/"])
-    """The folder or bucket that the articles of lists (`.csv`, `.csv.gz`, `.txt`) are in."""
+    """Folder or bucket with the articles of lists (`.csv`, `.csv.gz`, `.txt`)."""
     caption: Literal["caption", "title+caption", "caption+context"] = Field("caption", examples=["title+caption"])
-    """What the text of a row is: the figure's caption, after the article's title, or before paragraphs on it."""
+    """Text of a row: the figure's caption, the article's title before it, or paragraphs about the figure after it."""
 
 
 class PmcInput(interface.InputFormat):

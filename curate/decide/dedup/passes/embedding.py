@@ -21,19 +21,18 @@ from curate.store.tables import UnitTables
 class EmbeddingCosine(Section):
     """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`.
 
-    Which cosine means the same picture depends on the encoder, and groups chain. Look first:
-    `curate sql RUN near_duplicates --images`.
+    The cosine that means "same picture" depends on the encoder.
     """
 
     example: ClassVar[Any] = {"cosine": 0.95}
 
     cosine: float = Field(examples=[0.95], gt=0, lt=1, strict=True)
-    """Pairs with at least this cosine are near, above 0 and below 1."""
+    """Pairs with at least this cosine are near."""
     of: ColumnName = Field("clip", examples=["l14"])
-    """Whose embeddings: the `name` of a model, or of precomputed ones."""
+    """Name of the model, or of precomputed embeddings."""
     within: AnyColumn | None = Field(None, exclude_if=is_none, examples=["topic"])
-    """Compare only rows with equal values of this column, such as clusters of `relate` (SemDeDup). A row without a
-    value is near none. `null`: compare all rows."""
+    """Compare only rows with equal values of this column, such as clusters (SemDeDup); rows without a value are near
+    none. null: compare all rows."""
 
 
 _RECALL, _COPIES = -1, -2  # buckets of cells are ≥ 0, those of copies ≤ −2

@@ -20,15 +20,14 @@ from curate.store.tables import UnitTables
 class PhashDistance(Section):
     """Near by perceptual hash; needs `measure.image.phash`.
 
-    False positives depend on the images. Of photographs they are rare up to a distance of 8, or less in pools of many
-    millions; drawings, logos and flat graphics merge from 4 on. Groups chain, so members may differ by more than the
-    distance. Look first: `curate sql RUN near_duplicates --images`.
+    False positives are rare for photographs up to a distance of 8, or less in pools of many millions. Drawings, logos,
+    and flat graphics merge from 4 on.
     """
 
     example: ClassVar[Any] = {"distance": 4}
 
     distance: int = Field(examples=[4], ge=1, le=16, strict=True)
-    """Pairs whose hashes differ in at most this many of 64 bits are near."""
+    """Pairs are near if their hashes differ in at most this many of 64 bits."""
 
 
 @dataclass(frozen=True)
