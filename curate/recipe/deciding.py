@@ -174,7 +174,7 @@ class Balance(Section):
       often gives another t.
     - `of: COLUMN` thins the values of a column instead of entries. Rows without a value are never drawn.
     - `scheme: per_language` gives each language its own t, so that its tail has the same share of matches as the tail
-      of `language` (MetaCLIP 2). `t` is that of `language`, or a mapping that sets some by hand.
+      of `language` (MetaCLIP 2). `t` applies to `language`; a mapping sets t for other languages too.
     - `one_per` treats rows with the same URL or image as captions of one image. All count, but only the one with the
       smallest hash of uid and seed may be drawn; the rest are dropped as `other_text`, and π is divided by their
       number.

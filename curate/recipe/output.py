@@ -22,8 +22,7 @@ class Output(Section):
     its values in the pool, and values of other types become null. A default of `columns` is left out if the input has a
     column with that name. `probability` is multiplied by `input_probability`, if the pool has it.
 
-    `repeat` may use what rules use, and `probability`, `entries` (how many the caption matches), and `rarest` (the
-    smallest of their counts when balancing begins). NULL and values below 1 count as 1. DataComp's resharder repeats
+    `repeat` is an [expression](rules.md#expressions). NULL and values below 1 count as 1. DataComp's resharder repeats
     rows by `uids.npy`. To repeat the better half of the kept rows:
 
         derive: {place: quantile(clip_score)}

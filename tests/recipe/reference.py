@@ -62,7 +62,12 @@ _NEEDS: tuple[dict[str, Any], ...] = (
 )
 _INPUT = {"name": "a", "format": "webdataset", "path": "a.tar"}
 
-_PLAIN = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}
+_FORMS = {
+    "section": "one section",
+    "section or list of sections": "one section or a list",
+    "mapping of names to sections": "sections by name",
+}
+_PLAIN = {"string": "text", "boolean": "boolean", "integer": "integer", "number": "number"}
 
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -127,9 +132,22 @@ def entries() -> tuple[Entry, ...]:
 
 
 def keys_of(entry: Entry) -> list[list[str]]:
-    """Return the rows of an entry's table: each a key and its other cells."""
-    properties = entry.section.model_json_schema()["properties"]
-    return [_cells(name, field, properties[field.alias or name], entry.page) for name, field in entry.fields.items()]
+    """Return the rows of an entry's table, each a key and its other cells, without the keys of `sections_of`."""
+    schema, linked = entry.section.model_json_schema()["properties"], "".join(sections_of(entry).values())
+    rows = (_cells(name, field, schema[field.alias or name], entry.page) for name, field in entry.fields.items())
+    return [row for row in rows if f"[{row[0]}]" not in linked]
+
+
+def sections_of(entry: Entry) -> dict[str, str]:
+    """Return links to the sections of keys whose meaning is the first line of a section on the same page, by form."""
+    schema = entry.section.model_json_schema()["properties"]
+    links: dict[str, list[str]] = {form: [] for form in _FORMS.values()}
+    for name, field in entry.fields.items():
+        inner, (key, kind, _, meaning) = _inner(field), _cells(name, field, schema[field.alias or name], entry.page)
+        form = _FORMS.get(re.sub(r"\[(\w+)\]\(.*?\)", r"\1", kind))
+        if form and inner and inner.page == entry.page and meaning == inner.text[0]:
+            links[form].append(f"[{key}](#{inner.anchor})")
+    return {form: ", ".join(keys) for form, keys in links.items() if keys}
 
 
 @patch("curate.base.registry._installed", EntryPoints)
@@ -145,6 +163,7 @@ def reference_pages() -> dict[str, str]:
         "recipe": Entry("", Recipe, Recipe.model_fields, {}),
         "entries": entries(),
         "keys_of": keys_of,
+        "sections_of": sections_of,
         "recipes": list(_recipes()),
         "samples": SAMPLES.names[2:-3],
     }
@@ -286,14 +305,19 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], page: str) -> list[str]:
     """Return a key, its type, default and meaning, in Markdown; `page` is the one that they are on."""
     kind = _words(schema)
-    places = {entry.section.__name__: entry for entry in reversed(entries())}
-    names = ("Source" if issubclass(form, Source) else form.__name__ for form, _ in _sections(field))
-    if inner := next((places[name] for name in names if name in places), None):
+    if inner := _inner(field):
         link = f"{inner.page if inner.page != page else ''}#{inner.anchor}"
         kind = re.sub(r"sections?", rf"[\g<0>]({link})", kind, count=1)
     default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
     meaning = re.sub(r"\bnull:", "`null`:", schema["description"])
     return [f"`{field.alias or name}`", kind, default, _cell(meaning)]
+
+
+def _inner(field: FieldInfo) -> Entry | None:
+    """Return the section that a field holds."""
+    places = {entry.section.__name__: entry for entry in reversed(entries())}
+    names = ("Source" if issubclass(form, Source) else form.__name__ for form, _ in _sections(field))
+    return next((places[name] for name in names if name in places), None)
 
 
 def _plain(value: Any) -> Any:
@@ -327,7 +351,7 @@ def _words(schema: Any, many: bool = False) -> str:
         return " or ".join(dict.fromkeys(_words(form, many) for form in forms if form.get("type") != "null"))
     if values:
         listed = ", ".join(f"`{value}`" for value in values)
-        return listed if many or len(values) == 1 else f"one of {listed}"
+        return listed
     if kind == "array":
         items = schema.get("prefixItems")
         return f"list of {', '.join(map(_words, items)) if items else _words(schema['items'], True)}"
@@ -335,19 +359,18 @@ def _words(schema: Any, many: bool = False) -> str:
         value = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties", True))
         return "mapping" if value is True else f"mapping of names to {_words(value, True)}"
     word = schema.get("format", _PLAIN.get(kind, "section"))
-    return f"{word}{'s' * many}{_limits(schema)}" if word != _PLAIN["boolean"] else word
+    return f"{word}{'s' * many}{_limits(schema)}"
 
 
 def _limits(schema: Mapping[str, Any]) -> str:
-    """Return the least and the largest number that is accepted, in words; powers of 2 that types have are no limit."""
-    least, most = schema.get("minimum"), schema.get("maximum")
+    """Return the smallest and the largest accepted number; powers of 2 that types have are not limits."""
+    minimum, maximum = schema.get("minimum"), schema.get("maximum")
+    if minimum is not None and maximum is not None:
+        return f" {minimum:g}–{maximum:,}"
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    begin = f"from {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
-    if most is not None:
-        return f" {begin} to {most:,}"
-    if below is not None and below < 2**31:
-        return f" {begin}{' to' * bool(begin)} below {below:g}"
-    return f" {begin.replace('from', 'of at least')}" if begin else ""
+    limits = {"≥": minimum, ">": above, "≤": maximum, "<": below if below is not None and below < 2**31 else None}
+    texts = [f" {sign} {limit:,g}" for sign, limit in limits.items() if limit is not None]
+    return ",".join(texts)
 
 
 if __name__ == "__main__":
