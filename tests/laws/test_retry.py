@@ -342,4 +342,4 @@ def test_the_command_says_what_it_does(web, tmp_path):
         yaml.safe_dump({"input": {"name": "a", "format": "parquet", "path": "a.parquet"}})
     )
     refused = forked.run("run", *arguments)
-    assert refused.returncode == 2 and "the recipe has no source of format urls" in refused.stderr
+    assert refused.returncode == 2 and "the recipe has no input with format urls" in refused.stderr
