@@ -117,9 +117,7 @@ class Dedup(Section):
 
     gives = (
         Column("decisions", "duplicate_of", "string", "uid of the row that stays instead."),
-        Column(
-            "decisions", "duplicate_cosine", "float32", "Largest cosine, for duplicates by embedding; 1 from 0.9999 on."
-        ),
+        Column("decisions", "duplicate_cosine", "float32", "Largest cosine, by embedding; 1 from 0.9999 on."),
     )
 
     by: tuple[Pass, ...] = Field(("uid",), examples=[["uid", "sha256", {"phash": {"distance": 4}}]])

@@ -39,9 +39,7 @@ class Image(Section):
         Column("samples", "bytes", "int64", "Size of the image file."),
         Column("samples", "format", "string", "jpeg, png, webp …, by content."),
         Column("samples", "sha256", "string", "Digest of the image file, 64 hex digits."),
-        Column(
-            "samples", "original_sha256", "string", "Digest of the image as first downloaded, if the input states it."
-        ),
+        Column("samples", "original_sha256", "string", "Digest of the first download, if the input has it."),
         Column("samples", "phash", "uint64", "Perceptual hash; null without `phash: true`."),
     )
 

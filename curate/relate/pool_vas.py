@@ -25,9 +25,7 @@ class PoolVasSection(OnKept):
 
     example: ClassVar[Any] = {"pool_vas": {}}
     gives = (
-        Column(
-            "related", "NAME", "float32", "fᵀΣf, where Σ is the mean of f·fᵀ over the pool; null without an embedding."
-        ),
+        Column("related", "NAME", "float32", "fᵀΣf, Σ is the mean of f·fᵀ over the pool; null without an embedding."),
     )
 
 

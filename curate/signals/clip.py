@@ -55,9 +55,7 @@ class Clip(OpenClip):
         Column("scores", "tokens", "int32", "Tokens in the caption, with start and end."),
         Column("scores", "truncated", "bool", "Whether the caption exceeds the model's context."),
         Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
-        Column(
-            "scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; closer to 0 is better; with `words: true`."
-        ),
+        Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; closer to 0 is better; with `words`."),
         Column("embeddings", "image", _VECTOR, f"Embedding of the image; {_KEPT}"),
         Column("embeddings", "text", _VECTOR, f"Embedding of the caption; {_KEPT}"),
     )

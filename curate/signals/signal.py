@@ -123,9 +123,8 @@ class TextSignal(Signal):
 
     # From captions (string, null if the row could not be read) to the columns' values
     compute: Callable[[pa.Array], Sequence[pa.Array]]
-    sample_columns: tuple[
-        str, ...
-    ] = ()  # columns of table `samples` that it fills; `compute` returns their values first
+    # columns of table `samples` that it fills; `compute` returns their values first
+    sample_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

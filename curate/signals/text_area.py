@@ -48,12 +48,7 @@ class TextArea(Section):
     example: ClassVar[Any] = {}
     gives = (
         Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
-        Column(
-            "scores",
-            "text_overlap",
-            "float32",
-            "Share of recognized words that the caption has; null without words or caption.",
-        ),
+        Column("scores", "text_overlap", "float32", "Share of recognized words in the caption; null without."),
     )
 
 
