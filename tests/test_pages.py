@@ -20,6 +20,7 @@ from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
 from curate.store.facts import RunFacts
 from tests.conftest import made_once
+from tests.kit import forked
 from tests.kit.packages import lay_out
 from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
 from tests.test_imports import ROOMS
@@ -91,6 +92,25 @@ def pages_to_run():
 def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_factory):
     PageRun(tmp_path, lambda: made_once(tmp_path_factory, "page-run", make_run)[0]).run(page)
     shutil.rmtree(tmp_path)  # it may have a model of 0.5 GB
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        ("unknown key; did you mean", "plan recipe.yaml --set rulez={}"),
+        ("no column '", "plan recipe.yaml --set rules.side=min_sid>1"),
+        ("no file matches", "plan recipe.yaml --set input.0.path=no.tar*"),
+        ("holds a run of another recipe or pool", "run recipe.yaml --out run1 --set seed=7"),
+        ("is not empty and not a run", "run recipe.yaml --out pool"),
+        ("could not be read, and max_failed is", "run recipe.yaml --out new --set max_failed=0.01"),
+    ],
+)
+def test_messages_of_the_page_on_troubles_are_printed(message, command, tmp_path, tmp_path_factory):
+    shutil.copytree(made_once(tmp_path_factory, "page-run", make_run)[0], tmp_path, dirs_exist_ok=True)
+    done = forked.run(*command.split(), cwd=tmp_path)
+    assert message in done.stderr + done.stdout
+    assert f"| `{message}" in (ROOT / "curate/cli/troubles.md").read_text().replace("`… ", "`")
 
 
 def test_tests_named_as_reasons_exist():
