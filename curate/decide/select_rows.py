@@ -1,4 +1,4 @@
-"""The last choice among the rows left: entries are counted, a choice is made, each row is drawn; table `decisions`."""
+"""The selection among the remaining rows: counts entries, makes a choice, draws each row, and writes `decisions`."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ from curate.store.timings import time_step
 
 
 class AddEntries(Fold):
-    """Add up sums by entry, sparse ones of units, to a vector of all entries: int64[entries], or [sums, entries]."""
+    """Add sparse sums of units to a vector of all entries: int64[entries], or [sums, entries]."""
 
     tree = Fold[I64]()
 
@@ -38,7 +38,7 @@ class AddEntries(Fold):
 
 
 def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
-    """Count the rows that match each entry: int64[2, entries], all rows and those that reach deduplication."""
+    """Count the rows that match each entry: int64[2, entries], for all rows and for those that reach deduplication."""
 
     def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
         weights = [np.ones(len(state.verdicts), np.int64), state.surviving.astype(np.int64)]
@@ -48,10 +48,10 @@ def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
 
 
 def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]) -> Answer[I64]:
-    """Count the rows left that match each entry: int64[entries].
+    """Count the remaining rows that match each entry: int64[entries].
 
-    They are those of `count_matches` less the duplicates, so that units without any are not read again; with rules
-    after deduplication all rows are counted again.
+    These are the counts of `count_matches` without duplicates, so units without duplicates are not read again; with
+    rules after deduplication all rows are counted again.
     """
     if settings.has_later_rules:
         return count_alive(units, settings)
@@ -68,7 +68,7 @@ def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSett
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:
-    """Count all rows left that match each entry: int64[entries]; `rows_left` gives a unit's if they are in memory."""
+    """Count all remaining rows that match each entry: int64[entries]; `rows_left` returns a unit's, if in memory."""
     find = rows_left or settings.rows_left
 
     def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
@@ -78,7 +78,7 @@ def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | No
 
 
 def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -> Answer[Choice] | None:
-    """Ask all units what the selection goes by, and the `counts` of survivors, if any; None where all rows are kept."""
+    """Let the selection ask all units, with the `counts` of remaining rows, if any; None if all rows are kept."""
     if settings.selection is None:
         return None
     selection, section = settings.selection
@@ -88,7 +88,7 @@ def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -
 def draw_rows(
     units: Units, settings: DecideSettings, unread: Answer, choice: Answer[Choice] | None, counts: Answer[I64] | None
 ) -> Answer[I64] | None:
-    """Draw, and write `decisions` of each unit; states become units again. See `decide` for the values.
+    """Draw rows, and write `decisions` of each unit; states become units again. See `decide` for the values.
 
     Returns int64[2, entries], the expected (fixed point) and kept rows of each entry; None without `match`.
     """
@@ -99,7 +99,7 @@ def draw_rows(
 
 
 def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
-    """Yield of each entry the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
+    """Yield the expected rows of each entry in a decided unit in fixed point (2⁻³²), and the kept rows."""
     table = tables.read("decisions", ["kept", "probability"])
     kept = table["kept"].to_numpy()
     expected = fixed_point(expected_kept(table)).astype(np.int64)
@@ -107,7 +107,7 @@ def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Ite
 
 
 def expected_kept(decisions: pa.Table) -> F64:
-    """Return the probability of each row of `decisions`, where it has none whether it is kept (float64[rows])."""
+    """Return the probability of each row of `decisions` (float64[rows]); 1 or 0 for rows without one."""
     kept: Any = pc.cast(decisions["kept"], pa.float64())
     return np.asarray(pc.coalesce(decisions["probability"], kept).to_numpy(), np.float64)
 
@@ -120,15 +120,15 @@ def decide(
     counts: I64 | None,
     unread: Sequence[str] = (),
 ) -> Unit:
-    """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
+    """Draw rows, and write the unit's `decisions`, and `derived` if the recipe has derived columns, unless current.
 
-    `choice` is of the recipe's selection, None where all rows that are left are kept; `counts` (int64[entries]) are the
-    rows of all units that match each entry when it is chosen, None without `match`; `unread` are the files of all units
-    that could not be read, in any order: without other files all is decided again.
+    `choice` is the choice of the recipe's selection, None if all remaining rows are kept. `counts` (int64[entries]) are
+    the remaining rows of all units that match each entry, None without `match`. `unread` are the files of all units
+    that could not be read, in any order; if other files are missing, everything is decided again.
     """
     with time_step(settings.store, "decide", state.unit.name) as timer:
         timer.rows, key = len(state.verdicts), settings.key_without(unread)
-        # Not adopted from other runs: they are cheap.
+        # Not adopted from other runs, because they are cheap.
         if not tables.is_done("decisions", key, adopt=False):
             tables.write("decisions", _decisions(tables, state, settings, choice, counts), key)
         if settings.derived and not tables.is_done("derived", key, adopt=False):
@@ -141,7 +141,7 @@ def _derived(tables: OpenTables, state: UnitState, settings: DecideSettings) -> 
     base = tables.read("samples", [field.name for field in schema.ALIGNED])
     table = settings.read(tables, state, list(settings.derived))
     is_there = pa.array(state.verdicts != CODES[stages.FORGOTTEN])
-    for column in settings.derived.values():  # as `forget` leaves them, whatever the expression makes of nulls
+    for column in settings.derived.values():  # as `forget` leaves them, whatever the expression does with nulls
         values = pc.if_else(is_there, table[column.name], pa.scalar(None, column.kind))
         base = base.append_column(pa.field(column.name, column.kind), values)
     return base
@@ -168,7 +168,7 @@ def _decisions(
     likely, drawn = (pa.array(values, mask=np.isnan(values)) for values in (probability, draws))
     columns = [*base.columns, pa.array(state.surviving), names, _partners(state, len(base)), likely, drawn]
     table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
-    if has_cosines(settings.recipe):  # by which each row that lost was joined
+    if has_cosines(settings.recipe):  # the cosine that joined each duplicate
         cosines = np.zeros(len(base), np.float32)
         if state.duplicates and state.duplicates.cosines is not None:
             cosines[state.duplicates.rows] = state.duplicates.cosines
@@ -181,7 +181,7 @@ def _decisions(
 def count_repeats(
     tables: UnitTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64
 ) -> I32:
-    """Return how often each row left is in the curated set where it is kept, at least once; 0 of others."""
+    """Return how often each remaining row is in the curated set if kept, at least once; 0 for others."""
     assert settings.repeat is not None
     rows = np.flatnonzero(state.eligible)
     matches = None if counts is None else settings.rows_left(tables, state).matches

@@ -1,4 +1,4 @@
-"""What deciding needs to know of a run, and the key of the tables that it writes."""
+"""The settings for deciding, and the keys of the tables that it writes."""
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -37,33 +37,33 @@ from curate.store.tables import UnitTables
 
 
 class Segment(NamedTuple):
-    """SQL rules that units evaluate alone, and what all of them must be asked then, if anything."""
+    """SQL rules that units evaluate alone, and what all units must be asked after them, if anything."""
 
-    first: int  # position of the first of them among all rules
+    first: int  # position of the first of these rules
     rules: tuple[Rule, ...] = ()
-    derive: tuple[str, ...] = ()  # derived columns whose statistics are computed then, of the rows that are still in
+    derive: tuple[str, ...] = ()  # derived columns whose statistics are then computed over the surviving rows
     top: Rule | None = None
     dedup: bool = False  # whether deduplication follows
 
 
 @dataclass(frozen=True)
 class DecideSettings(StepSettings):
-    """What deciding reads."""
+    """The settings for deciding."""
 
     store: RunStore
-    recipe: Recipe  # without inputs and captions, which may have keys of stores and services
-    columns: pa.Schema  # those that rules see
-    derived: dict[str, Derived]  # those of them that the recipe derives, by their names
+    recipe: Recipe  # without inputs and captions, which may contain credentials
+    columns: pa.Schema  # the columns that rules see
+    derived: dict[str, Derived]  # derived columns by name
     segments: tuple[Segment, ...]
-    matching: MatchSettings | None  # what `match` gives; None without
-    passes: tuple[KeyPass | Nearness, ...]  # of deduplication, in order
-    compares_content: bool  # whether rows of one uid may differ in image or caption
-    against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
-    one_caption_per: str | None  # the column by which rows are texts of one image, of which one may be drawn
-    selection: tuple[Selection, Any] | None  # with its section; None where all rows that are left are kept
-    repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once, or as the selection says
-    key: str  # of `decisions`, where all files could be read
-    began: str  # when the command did, in seconds: what it records of its progress begins so
+    matching: MatchSettings | None  # settings of `match`; None without
+    passes: tuple[KeyPass | Nearness, ...]  # deduplication passes, in order
+    compares_content: bool  # whether rows with one uid may differ in image or caption
+    against: ImageNearness | None  # comparison with the evaluation set; None without one
+    one_caption_per: str | None  # the column that identifies images, if only one text per image may be drawn
+    selection: tuple[Selection, Any] | None  # with its section; None if all remaining rows are kept
+    repeat: CheckedExpression | None  # repeats of a kept row; None: once, or given by the selection
+    key: str  # of `decisions`, if all files could be read
+    began: str  # start of the command in seconds, the prefix of its progress records
 
     @classmethod
     def of(cls, context: RunContext) -> "DecideSettings":
@@ -88,7 +88,7 @@ class DecideSettings(StepSettings):
             segments=tuple(cut_segments(check_rules(recipe.rules, columns), derived, recipe.dedup.prefer)),
             matching=MatchSettings.of(context) if recipe.match else None,
             passes=tuple(KEYS.find(by) if isinstance(by, str) else nearness(by) for by in recipe.dedup.by),
-            compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
+            compares_content=pool.has_images or "uid" in pool.supplied,  # otherwise uids are made from URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             one_caption_per=recipe.balance.image_column if recipe.balance else None,
             selection=(recipe.selector, recipe.selection[1]) if recipe.selection else None,
@@ -98,7 +98,7 @@ class DecideSettings(StepSettings):
         )
 
     def key_without(self, unread: Sequence[str]) -> str:
-        """Return the key of decisions without the rows of these files, in any order, which could not be read."""
+        """Return the key of `decisions` if these files, in any order, could not be read."""
         return ids.digest([self.key, sorted(unread)]) if unread else self.key
 
     @property
@@ -138,7 +138,7 @@ class DecideSettings(StepSettings):
 
 
 def decisions_key(context: RunContext) -> str:
-    """Return the key of all `decisions` of a run: they depend on the whole pool."""
+    """Return the key of all `decisions` of a run, which depend on the whole pool."""
     recipe, measured = context.recipe, MeasureSettings.of(context)
     plain = [(source, source.model_dump(exclude={"path", "storage", "join"})) for source in context.recipe.input]
     sources = [without_runtime(source, fields) for source, fields in plain]
@@ -162,19 +162,19 @@ def decisions_key(context: RunContext) -> str:
 
 
 def has_cosines(recipe: Recipe) -> bool:
-    """Return whether `decisions` have `schema.DUPLICATE_COSINE`."""
+    """Return whether `decisions` has `schema.DUPLICATE_COSINE`."""
     return any(NEARNESS.find(near.kind).has_cosines for near in recipe.dedup.near.values())
 
 
 def _deciding_sections(recipe: Recipe) -> dict[str, object]:
-    """Return what the recipe says of deciding, without paths, for which keys of contents stand in."""
+    """Return the recipe's sections about deciding, with digests of contents in place of paths."""
     plain = recipe.model_dump(
         include={"match", "rules", "dedup", "balance", "seed"},
         exclude={"match": {"metadata"}, "balance": {"counts"}, "dedup": {"against": {"images"}}},
     )
     plain["image"] = recipe.measure.image.model_dump()
     plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
-    plain["rules"] = list(plain["rules"].items())  # their order counts
+    plain["rules"] = list(plain["rules"].items())  # their order matters
     if recipe.selection and recipe.selection[0] != "balance":
         key, section = recipe.selection
         plain[key] = section.model_dump(exclude={"quotas": {"centroids"}} if recipe.sample else None)
@@ -206,8 +206,8 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collecti
 def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: str | None) -> list[Segment]:
     """Return the segments of a recipe's rules; the last one is followed by nothing.
 
-    `prefer` is the column that deduplication prefers, if any. A derived column is known before the first rule that uses
-    it, or before deduplication; where nothing uses it, after all rules.
+    `prefer` is the column that deduplication prefers, if any. A derived column is computed before the first rule that
+    uses it, or before deduplication; if nothing uses it, after all rules.
     """
     cut: list[Segment] = []
     group: list[Rule] = []

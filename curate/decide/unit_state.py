@@ -1,4 +1,4 @@
-"""A unit while it is decided: of each row whether it is still in, or what dropped it."""
+"""The state of a unit during decisions: for each row whether it survives, or what dropped it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,36 +17,36 @@ SURVIVING = CODES[KEPT]
 
 
 class Duplicates(NamedTuple):
-    """Rows that lost to another."""
+    """Rows that are duplicates of another."""
 
     rows: I32
-    representatives: U64  # [2, rows], the halves of the uid of each one's representative
-    cosines: F32 | None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
+    representatives: U64  # [2, rows], the halves of each row's representative's uid
+    cosines: F32 | None  # see `schema.DUPLICATE_COSINE`, 0 if a row has none; None: no row has one
 
 
 class Contaminated(NamedTuple):
     """Rows that are near an evaluation image."""
 
     rows: I64
-    images: pa.Array  # of each the name of that image
+    images: pa.Array  # the name of each row's evaluation image
 
 
 class Texts(NamedTuple):
-    """Rows left that have their image (`balance.one_per`) in common with others."""
+    """Remaining rows that share their image (`balance.one_per`) with others."""
 
     rows: I32
-    numbers: I32  # of each, how many rows left have its image, itself included
+    numbers: I32  # number of remaining rows with each row's image, including itself
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """A unit's state, two bytes a row."""
+    """A unit's state, two bytes per row."""
 
     unit: Unit
-    verdicts: I16  # of each row SURVIVING, the position of the rule that dropped it, or the code of a stage
+    verdicts: I16  # for each row SURVIVING, the position of the rule that dropped it, or the code of a stage
     duplicates: Duplicates | None = None
     contaminated: Contaminated | None = None
-    derived: Fits = field(default_factory=dict)  # of derived columns, as far as they are known
+    derived: Fits = field(default_factory=dict)  # of derived columns, as far as known
     texts: Texts | None = None
 
     @property
@@ -55,25 +55,25 @@ class UnitState:
 
     @property
     def eligible(self) -> Mask:
-        """The rows left when balancing begins: those still in, and other texts of their images (bool[rows])."""
+        """The rows that remain before balancing: surviving rows, and other texts of their images (bool[rows])."""
         return np.asarray(self.surviving | (self.verdicts == CODES[OTHER_TEXT]))
 
     def drop(self, rows: Mask | I32 | I64, code: int) -> Self:
-        """Return the state with those of these rows (a mask, or numbers) dropped that survive, by a verdict's code."""
+        """Return the state after dropping these rows (a mask, or numbers), if they survive, with a verdict's code."""
         verdicts = self.verdicts.copy()
         verdicts[rows] = code
         return replace(self, verdicts=np.where(self.surviving, verdicts, self.verdicts))
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:
-    """Return the rule, stage or selection that dropped each row (string[rows]); null where it is kept."""
+    """Return the rule, stage or selection that dropped each row (string[rows]); null if it is kept."""
     names, codes = _names_and_codes(rules, selection)
     index = pc.index_in(pa.array(verdicts, mask=verdicts == SURVIVING), pa.array(codes, pa.int16()), skip_nulls=True)
     return names.take(index)
 
 
 def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str], selection: str | None = None) -> I16:
-    """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
+    """Return the verdicts (int16[rows]) for names from `name_verdicts`. Raises ValueError for other names."""
     verdict_names, codes = _names_and_codes(rules, selection)
     index = pc.index_in(names, verdict_names, skip_nulls=True)
     if index.null_count != names.null_count:

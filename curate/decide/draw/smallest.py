@@ -1,8 +1,8 @@
-"""The rows with the smallest keys, a number of each group, exactly, whatever the sharding.
+"""Finds a given number of rows with the smallest keys in each group, exactly and for any sharding.
 
-In: of each row still in, a key (uint64[3]: what orders rows, and two numbers by which rows of equal order differ) and a
-group. Out: of each group the first key that is not taken. A round counts the next bits of the keys that begin as that
-one; the few keys that are left then meet in one process. Rounds that are not needed read nothing.
+In: for each surviving row a key (uint64[3]: the order, and two numbers to break ties) and a group. Out: for each group
+the first key that is not taken. Each round counts the next bits of the candidate keys; once few are left, one process
+sorts them. Rounds that are not needed read nothing.
 """
 
 from collections.abc import Sequence
@@ -19,27 +19,27 @@ from curate.decide.draw.selection import SelectionRun
 from curate.run.units import Answer, Fold, Units
 from curate.store.tables import OpenTables
 
-_COUNTERS = 22  # bits of all counters of a round, at most
-_FEW = 1 << 20  # keys that meet without another round
+_COUNTERS = 22  # maximum bits for all counters of a round
+_FEW = 1 << 20  # maximum keys to sort without another round
 
 
 class Keys(NamedTuple):
-    """What some rows are ordered by."""
+    """The keys that order rows."""
 
     values: U64  # [n, 3]
     groups: I64  # [n], −1: the row is never taken
 
 
 class Cut(NamedTuple):
-    """What is taken of each group."""
+    """The rows to take of each group."""
 
     wanted: I64  # [groups], rows to take
-    rows: I64  # [groups], rows that there are
-    last: U64  # [groups, 3], the first key that is not taken, where there are more rows than wanted
+    rows: I64  # [groups], existing rows
+    last: U64  # [groups, 3], the first key that is not taken, if there are more rows than wanted
 
     @classmethod
     def wanting(cls, wanted: I64) -> Self:
-        """Return a cut that is not searched yet: the wanted sizes alone."""
+        """Return a cut before the search, with only the wanted sizes."""
         return cls(wanted, np.zeros(0, np.int64), np.zeros((0, 3), np.uint64))
 
     @property
@@ -53,15 +53,15 @@ class Cut(NamedTuple):
 
     @property
     def shares(self) -> F64:
-        """The part of each group that is taken (float64[groups]); 0 where it has no row."""
+        """The fraction of each group that is taken (float64[groups]); 0 for empty groups."""
         return self.taken / np.maximum(1, self.rows)
 
     def of_rows(self, of_groups: F64, groups: I64) -> F64:
-        """Return each row's number of its group, 0 where it is in none (float64[n])."""
+        """Return the number of each row's group, 0 without a group (float64[n])."""
         return np.where(groups >= 0, np.append(of_groups, 0.0)[groups], 0.0)
 
     def draws(self, keys: Keys, values: F64) -> F64:
-        """Return values as draws, which are below 1 iff the row is taken; infinite where it never is."""
+        """Return values as draws, below 1 if the row is taken; infinite if it never is."""
         last, is_cut = np.append(self.last, np.zeros((1, 3), np.uint64), axis=0)[keys.groups], self.is_cut
         order, high, low = keys.values.T
         is_ahead = (high < last[:, 1]) | ((high == last[:, 1]) & (low < last[:, 2]))
@@ -71,7 +71,7 @@ class Cut(NamedTuple):
 
 
 class Search(RadixSearch):
-    """The search for a `Cut`; it ends once so few keys are left that one process can sort them."""
+    """The search for a `Cut`; it ends when few enough keys are left that one process can sort them."""
 
     @classmethod
     def of(cls, cut: Cut) -> Self:
@@ -80,7 +80,7 @@ class Search(RadixSearch):
 
     @property
     def solved(self) -> bool:
-        """Whether so few keys are left that they can meet, or all that are left are alike but for what follows."""
+        """Whether few enough keys are left to sort, or all of them differ only in the tie-breaking numbers."""
         return self.rows is not None and (self.left <= _FEW or self.bits == self.width)
 
     def inside(self, keys: Keys) -> Keys:
@@ -99,9 +99,9 @@ class Search(RadixSearch):
 
 
 def find_cut(units: Units, name: str, run: SelectionRun, choice: Any, rounds: int = 1) -> Answer[Any]:
-    """Return the `CutChoice` with its cut found; it comes with the wanted sizes alone (`Cut.wanting`).
+    """Find the cut of a `CutChoice` that has only the wanted sizes (`Cut.wanting`).
 
-    Each unit computes its `keys` once a round, in at most `rounds` rounds, and once at the end.
+    Each unit computes its `keys` once per round, in at most `rounds` rounds, and once at the end.
     """
 
     def count(tables: OpenTables, state: Any, at: Search, choice: Any) -> list[I64]:

@@ -1,10 +1,9 @@
-"""`sample: {soft_cap: …}`: M draws with repeats, each of which makes the next one of its row less likely (M-FLYT).
+"""`sample: {soft_cap: …}`: M draws with repeats; each draw of a row makes the next one less likely (M-FLYT).
 
-Source: Soft Cap Sampling of "Filter Like You Test" (arXiv 2503.08805): p = softmax(score); a batch is drawn without
-replacement, the score of each row in it is lowered by a penalty, and so on until M draws. Here a batch are the rows
-with the largest score + Gumbel number, a hash of seed, round and uid, which is the same in distribution. One worker,
-which holds 16 bytes a row, finds the last key of each round, from which units know how often each of their rows is
-drawn.
+Source: Soft Cap Sampling in "Filter Like You Test" (arXiv 2503.08805): p = softmax(score); a batch is drawn without
+replacement, the score of each row in it is lowered by a penalty, and so on until M draws. Here a batch consists of the
+rows with the largest score + Gumbel number, from a hash of seed, round and uid, which has the same distribution. One
+worker, with 16 bytes per row, finds the last key of each round, from which units compute how often each row is drawn.
 """
 
 from bisect import bisect_left
@@ -32,11 +31,11 @@ from curate.run.units import Answer, Fold, Units
 from curate.store.facts import SelectionWords
 from curate.store.tables import OpenTables
 
-MAX_ROWS = 500_000_000  # of one worker's 8 GB
-MAX_ROUNDS = 100_000  # each of which takes a hash a row
-_TOGETHER = 1 << 20  # rows that a thread works on
-_STEP, _SPAN = 0.01, 45.0  # of scores below a key, in a table of e^x: a Gumbel number is at most 36.8
-_BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # of x + 1 − 45, from above
+MAX_ROWS = 500_000_000  # in one worker's 8 GB
+MAX_ROUNDS = 100_000  # each takes a hash per row
+_TOGETHER = 1 << 20  # rows per thread
+_STEP, _SPAN = 0.01, 45.0  # step and range of x in a table of e^x: a Gumbel number is at most 36.8
+_BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # upper bounds of e^(x + 1 − 45)
 
 
 class SoftCap(Section):
@@ -61,7 +60,7 @@ class SoftCap(Section):
 
 
 class Scores(NamedTuple):
-    """Some rows with a score: a hash of uid and seed, and the score (as float32)."""
+    """Rows with a score: a hash of uid and seed, and the score (as float32)."""
 
     hashes: U64
     scores: F32
@@ -70,33 +69,33 @@ class Scores(NamedTuple):
 class _Block(NamedTuple):
     hashes: U64
     scores: F32
-    times: I32  # how often each was drawn so far, a view of those of all units
-    first: int  # where that begins
+    times: I32  # number of draws of each so far, a view into those of all units
+    first: int  # start of the view
 
 
 class Draws(NamedTuple):
-    """What tells each row how often it is drawn: rounds of all rows, then of each further round its last key."""
+    """The data from which each row computes its number of draws: full rounds, then the last key of other rounds."""
 
-    rows: int  # that have a score
-    whole: int  # rounds that draw all rows, which come first
+    rows: int  # with a score
+    whole: int  # initial rounds that draw all rows
     keys: F64  # [rounds], score + Gumbel number
-    hashes: U64  # [rounds], which tell equal keys apart
+    hashes: U64  # [rounds], to break ties
 
 
 def read_scores(rows: RowsLeft, column: str) -> F32:
-    """Return the score of each row, NaN where it is never drawn (float32[n])."""
+    """Return the score of each row, NaN if it is never drawn (float32[n])."""
     scores = np.asarray(rows.read([column])[column].cast(pa.float64()).to_numpy(), np.float64).astype(np.float32)
     return np.where(np.isfinite(scores), scores, np.float32(np.nan))
 
 
 def round_salts(first: int, rounds: int) -> U64:
-    """Return what the hashes of some rounds are mixed with (uint64[rounds])."""
+    """Return the numbers that are mixed into the hashes of some rounds (uint64[rounds])."""
     return np.asarray(mix64(np.arange(first + 1, first + rounds + 1, dtype=np.uint64) * GOLDEN), np.uint64)
 
 
 @njit(nogil=True, cache=True)
 def _key(bits: U64, score: float, least: float) -> float:
-    """Return score − log(−log(u)), or −inf where that is known to be below `least` without a logarithm."""
+    """Return score − log(−log(u)), or −inf if it is below `least` by a bound that needs no logarithm."""
     u, step = unit(bits), (score - least + _SPAN - 1.0) / _STEP
     if step < 0.0 or (step < len(_BOUNDS) and 1.0 - u > _BOUNDS[int(step)]):
         return -np.inf  # −log(u) ≥ 1 − u > e^(score − least)
@@ -105,7 +104,7 @@ def _key(bits: U64, score: float, least: float) -> float:
 
 @njit(nogil=True, cache=True)
 def _candidates(block: _Block, penalty: float, salt: U64, least: float, out: I32, keys: F64) -> int:
-    """Put rows with a key of at least `least`, and their keys, into `out` and `keys`; return how many."""
+    """Write rows with a key of at least `least`, and their keys, to `out` and `keys`; return their number."""
     hashes, scores, times, _ = block
     count = 0
     for i in range(len(hashes)):
@@ -118,7 +117,7 @@ def _candidates(block: _Block, penalty: float, salt: U64, least: float, out: I32
 
 @njit(nogil=True, cache=True)
 def _replay(hashes: U64, scores: F32, penalty: float, salts: U64, ends: F64, ties: U64, times: I32) -> None:
-    """Add to `times` how often each row is drawn in some rounds, by the last key of each."""
+    """Add to `times` the number of draws of each row in some rounds, by the last key of each round."""
     for i in range(len(hashes)):
         for n in range(len(salts)):
             key = _key(mix64(hashes[i] ^ salts[n]), scores[i] - penalty * times[i], ends[n])
@@ -128,18 +127,18 @@ def _replay(hashes: U64, scores: F32, penalty: float, salts: U64, ends: F64, tie
 
 @njit(nogil=True, cache=True)
 def _count_scores(scores: F32, times: I32, penalty: float, highest: float, out: I64) -> None:
-    """Count rows by how far their score is below the highest, in steps; the last counter has all others."""
+    """Count rows by the distance of their score from the highest, in steps; the last counter has the rest."""
     for i in range(len(scores)):
         step = min((highest - (scores[i] - penalty * times[i])) / _STEP, len(out) - 1.0)
         out[int(step)] += 1
 
 
 def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) -> Draws:
-    """Return what tells how often each row is drawn, by those of all units in any order; rows without a score are out.
+    """Return the data for the number of draws of each row, from the rows with a score of all units, in any order.
 
-    Raises RunError for more batches than a run takes.
+    Raises RunError if there are more than MAX_ROUNDS batches.
 
-    Memory: 16 bytes a row, and of threads. Work: a hash for each row and round.
+    Memory: 16 bytes per row, plus threads. Work: a hash per row and round.
     """
     starts = np.cumsum([0, *(len(part.hashes) for part in parts)])
     total = int(starts[-1])
@@ -163,7 +162,7 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
 
 
 def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: Any, size: int) -> tuple[float, Any]:
-    """Draw a batch of so many rows, count it in `times`, and return its last key, and the hash beside it."""
+    """Draw a batch of this many rows, count it in `times`, and return its last key and hash."""
 
     def find(blocks: list[_Block]) -> list[tuple[I64, F64, U64]]:
         candidates = []
@@ -189,7 +188,7 @@ def _draw_round(together: list[list[_Block]], times: I32, penalty: float, salt: 
 
 
 def _guess(blocks: list[_Block], penalty: float, size: int) -> float:
-    """Return a key that so many rows have at least, but hardly more; minus infinity where nearly all are drawn."""
+    """Return a key that slightly more than this many rows reach; minus infinity if nearly all are drawn."""
     highest = max(float((block.scores - penalty * block.times).max(initial=-np.inf)) for block in blocks)
     highest = float(np.nextafter(highest, np.inf)) + 1e-3
     counts = np.zeros(4096, np.int64)
@@ -200,7 +199,7 @@ def _guess(blocks: list[_Block], penalty: float, size: int) -> float:
         return -np.inf
 
     def missing(step: int) -> float:
-        """Return how many rows fewer than the target are expected above a key of so many steps over the highest."""
+        """Return the expected shortfall of rows above a key this many steps over the highest score."""
         return float(target - counts[:-1] @ -np.expm1(-np.exp(np.minimum(700, -below - step * _STEP))))
 
     last = round(60 / _STEP)
@@ -209,7 +208,7 @@ def _guess(blocks: list[_Block], penalty: float, size: int) -> float:
 
 @dataclass(frozen=True)
 class SoftCapChoice(Choice):
-    """How often each row is drawn."""
+    """Computes how often each row is drawn."""
 
     section: SoftCap
     draws_of: Draws
@@ -242,7 +241,7 @@ class SoftCapChoice(Choice):
 
 
 class SoftCapSample(Selection):
-    """Draws with repeats, which soft caps keep apart."""
+    """Draws with repeats, limited by soft caps."""
 
     key, section = "sample", Sample
     meaning = "in no batch of the soft cap sample"

@@ -1,6 +1,6 @@
-"""How many times a decided row counts, by a recipe's expression: texts of a caption kind, repeats in the curated set.
+"""Counts per decided row, from an expression in the recipe: texts of a caption kind, or repeats in the curated set.
 
-In: rows of a unit. Out: int32[rows]. Expressions see what rules see, and what is known of a row once it is decided.
+In: rows of a unit. Out: int32[rows]. Expressions see the columns of rules, and columns about the decision.
 """
 
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from curate.base.schema import define
 from curate.expressions.check import CheckedExpression
 from curate.expressions.evaluate import count_values
 
-# What such expressions see besides the columns that rules see: π, how many entries the caption has, and the least of
-# their counts among the survivors.
+# Further columns for such expressions: π, the number of entries in the caption, and the smallest of their counts among
+# the remaining rows.
 DECIDED = define(probability=pa.float64(), entries=pa.int32(), rarest=pa.int64())
-Read = Callable[[list[str]], pa.Table]  # from names of columns to a table of all rows of a unit
+Read = Callable[[list[str]], pa.Table]  # names of columns → table of all rows of a unit
 _NO_ENTRY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What is known of some rows of a decided unit."""
+    """Facts about rows of a decided unit."""
 
-    rows: I64  # [n], their places in the unit
-    probability: F64  # [n], that balancing keeps the row; NaN where it was not by chance
-    entry_ids: pa.Array | None  # list<int32>, the entries that each caption holds; None without match
-    counts: I64 | None  # [entries], rows of each entry among the survivors; None without match
+    rows: I64  # [n], their positions in the unit
+    probability: F64  # [n], of being kept by balancing; NaN if it was not random
+    entry_ids: pa.Array | None  # list<int32>, the entries in each caption; None without match
+    counts: I64 | None  # [entries], remaining rows of each entry; None without match
 
 
 def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
-    """Return the columns that such expressions see: `visible`, which rules see, and of DECIDED those of other names."""
+    """Return the columns for such expressions: those `visible` to rules, and those of DECIDED with other names."""
     names = {name.lower() for name in visible.names}
     decided = [field for field in DECIDED if has_entries or field.name == "probability"]
     return pa.schema([*visible, *(field for field in decided if field.name not in names)])
 
 
 def count_rows(expression: CheckedExpression, visible: pa.Schema, read: Read, facts: RowFacts, highest: int) -> I32:
-    """Return an expression's values, 0 to `highest`, 0 where it is NULL or fails; `read` reads columns of all rows."""
+    """Return an expression's values, 0 to `highest`, 0 if it is NULL or fails; `read` reads columns of all rows."""
     read_names = [name for name in expression.columns if name in visible.names]
     table = read(read_names or ["row"]).take(pa.array(facts.rows, pa.int64()))
     decided = {"probability": pa.array(facts.probability, mask=np.isnan(facts.probability))}

@@ -1,7 +1,7 @@
-"""Rules: SQL expressions over the measured columns, in order; a row is dropped by the first rule that it fails.
+"""Rules: SQL expressions over the measured columns, in order; the first rule that a row fails drops it.
 
 A rule must be a scalar, deterministic, boolean expression: `curate.expressions` checks and evaluates it. NULL fails; an
-error on a row's value (a cast, say) is NULL.
+error in a row, for example in a cast, is NULL.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from curate.recipe.recipe import Recipe
 
 
 class Rule(NamedTuple):
-    """A checked rule: its name, what it is (SQL, DEDUP, or the best rows), and the columns that it reads."""
+    """A checked rule: its name, its content (SQL, DEDUP, or the best rows), and its columns."""
 
     name: str
     spec: str | Top
@@ -27,7 +27,7 @@ class Rule(NamedTuple):
 
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
-    """Return the names, in lower case, in those of a recipe's expressions that can be parsed: they may be columns'."""
+    """Return the lowercase names in a recipe's expressions that can be parsed; they may be columns."""
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by))]
     named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
@@ -36,14 +36,14 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
     for sql in recipe.expressions:
         try:
             tree = parse_sql(connect(), f"SELECT ({sql}\n)")
-        except RecursionError:  # reported when it is checked
+        except RecursionError:  # reported by the check
             continue
         named += [name for part in walk_tree(tree) for name in part.get("column_names", ())]
     return frozenset(name.lower() for name in named if name)
 
 
 def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule]:
-    """Return the rules in order, checked against the columns that they will see. Raises RecipeError."""
+    """Return the rules in order, checked against the available columns. Raises RecipeError."""
 
     def check(name: str, spec: str | Top) -> Rule:
         if isinstance(spec, Top):
@@ -60,7 +60,7 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
 
 
 def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
-    """Return for each row the position of the first of `rules` that it fails, or -1."""
+    """Return the position of the first of `rules` that each row fails, or -1."""
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
@@ -68,9 +68,9 @@ def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
-    """Return for each row of a small table, what each SQL rule says: True, False, or None for NULL."""
+    """Return the result of each SQL rule for each row of a small table: True, False, or None for NULL."""
     sql = [rule for rule in rules if isinstance(rule.spec, str) and rule.spec != DEDUP]
-    exprs = ", ".join(f"TRY(({rule.spec}\n)) AS rule_{i}" for i, rule in enumerate(sql))  # names are anything
+    exprs = ", ".join(f"TRY(({rule.spec}\n)) AS rule_{i}" for i, rule in enumerate(sql))  # rule names can be anything
     if not exprs:
         return [{} for _ in range(len(table))]
     columns = query(f"SELECT {exprs} FROM batch", table)

@@ -1,8 +1,8 @@
-"""The search for the thresholds of a top rule: one, or one of each group of rows with the same value of a column.
+"""Searches the thresholds of a top rule: a single one, or one per group of rows with the same value in a column.
 
-Each round, units count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes
-the next digit of every group's threshold (see `quantiles.RadixSearch`). With groups a digit has 11 bits, not 16, so
-that a unit's counts are 16 KiB a group.
+In each round, units count digits of keys by group, the counts are summed (`add_counts`), and `TopSearch.narrow` takes
+the next digit of every group's threshold (see `quantiles.RadixSearch`). With groups a digit has 11 bits instead of 16,
+so that a unit's counts take 16 KiB per group.
 """
 
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ _GROUP_DIGIT_BITS = 11
 class TopValues(NamedTuple):
     """A unit's values of a top rule's column."""
 
-    keys: U64  # [rows], as of `quantiles.order_keys`
-    valid: Mask  # [rows], whether there is a value
-    groups: Mapping[Group, slice | I64]  # the rows of each; a null is one too
+    keys: U64  # [rows], from `quantiles.order_keys`
+    valid: Mask  # [rows], whether a row has a value
+    groups: Mapping[Group, slice | I64]  # the rows of each group; null is a group
 
     @classmethod
     def of(cls, keys: U64, valid: Mask, groups: pa.ChunkedArray | None) -> Self:
@@ -44,12 +44,12 @@ class TopValues(NamedTuple):
 
 @dataclass(frozen=True)
 class TopSearch:
-    """The search between passes that count."""
+    """The state of the search between passes."""
 
     rule: str
     spec: Top
     kind: pa.DataType  # of the rule's column
-    searches: Mapping[Group, RadixSearch] | None = None  # of each group, by descending keys; None before the first pass
+    searches: Mapping[Group, RadixSearch] | None = None  # by group, with descending keys; None before the first pass
 
     @property
     def single(self) -> bool:
@@ -64,7 +64,7 @@ class TopSearch:
         return -(-key_bits(self.kind) // self.digit_bits)
 
     def count(self, values: TopValues, surviving: Mask) -> Counts:
-        """Count a unit's rows, of which the `surviving` (bool[rows]) reached the rule. Raises RunError."""
+        """Count a unit's rows, where `surviving` (bool[rows]) reached the rule. Raises RunError."""
         if len(values.groups) > MAX_GROUPS:
             raise self._too_many()
         of_pool = self.spec.over == "pool"
@@ -90,10 +90,10 @@ class TopSearch:
         return replace(self, searches=searches)
 
     def _rank(self, base: int) -> int:
-        """Return how many rows are above the last one that passes; `base` are the rows that a fraction is of."""
+        """Return the number of rows above the last one that passes; a fraction refers to `base`."""
         if self.spec.top is None:
             return (self.spec.rows or 0) - 1
-        rank = int(base * self.spec.top)  # float multiplication, truncated, as DataComp's `int(len(x) * f)` does
+        rank = int(base * self.spec.top)  # truncated float product, as DataComp's `int(len(x) * f)`
         return rank - 1 if self.spec.over == "budget" else rank
 
     def passing(self, values: TopValues) -> Mask:
@@ -106,7 +106,7 @@ class TopSearch:
 
     @property
     def thresholds(self) -> dict[Group, float | int | bool]:
-        """The least value that passes, by group in order; groups without a value are left out."""
+        """The smallest value that passes, by group in order; groups without values are left out."""
         keys = {name: self._threshold(search) for name, search in (self.searches or {}).items()}
         names = sorted(keys, key=lambda name: (name is None, name))
         return {name: value_of(key, self.kind) for name in names if (key := keys[name]) is not None}
@@ -130,7 +130,7 @@ class TopSearch:
 
 
 def add_counts(left: Counts, right: Counts) -> Counts:
-    """Add up counts; of more groups than there may be, one more than that is kept."""
+    """Sum counts; if there are too many groups, only one more than the limit is kept."""
     total = dict(left)
     for name, counts in right.items():
         if name in total:

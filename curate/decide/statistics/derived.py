@@ -1,8 +1,8 @@
-"""Columns that a recipe derives: SQL over other columns, in which statistics such as zscore(x) look at many rows.
+"""Derived columns: SQL over other columns, with statistics such as zscore(x) over many rows.
 
-They look at the rows that reach the first rule that uses the column, or else deduplication, and whose x is a finite
-number; where it is not, they are NULL. Each statistic is in its own file; what they need of units adds up exactly.
-Ranks say of each value how many rows of the pool have at most this value.
+A statistic covers the rows that reach the first rule that uses the column, or else deduplication, and whose x is
+finite; for other rows it is NULL. Each statistic is in its own file; the summaries of units add up exactly. The rank of
+a value is the number of rows in the pool up to this value.
 """
 
 import json
@@ -23,17 +23,17 @@ from curate.expressions.evaluate import compute, connect
 from curate.read.columns import score_column
 from curate.store.tables import UnitTables
 
-_STATISTIC = "curate_statistic_"  # what stands for a statistic in the expression around it
+_STATISTIC = "curate_statistic_"  # stands for a statistic in the surrounding expression
 _TYPES: dict[str, pa.DataType] = {"BOOLEAN": pa.bool_(), "VARCHAR": pa.string()}
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _FLOATS = ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT")
 
 
-At = tuple[str, int]  # where a statistic is: a derived column, and its place in it
+At = tuple[str, int]  # the position of a statistic: a derived column, and an index in it
 
 
 class StatisticCall(NamedTuple):
-    """One of STATISTICS, of an expression."""
+    """A statistic of an expression."""
 
     function: str
     sql: str  # of x
@@ -45,12 +45,12 @@ class StatisticCall(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """A column: an expression over others and over statistics, which it calls curate_statistic_0 and so on."""
+    """A derived column: an expression over other columns and over statistics, named curate_statistic_0 and so on."""
 
     name: str
     sql: str
     statistics: tuple[StatisticCall, ...]
-    columns: tuple[str, ...]  # that it reads, derived ones included
+    columns: tuple[str, ...]  # that it reads, including derived ones
     kind: pa.DataType
 
 
@@ -119,13 +119,13 @@ def _arrow_type(kind: str) -> pa.DataType | None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A statistic, with what it needs of some rows."""
+    """A statistic, with its summary of some rows."""
 
     call: StatisticCall
     summary: Any
-    rows: int  # how many these are
-    digits: I64 | None = None  # of one of ranks: rows by the first digit of their keys, int64[65536]
-    ranks: I64 | None = None  # of one of ranks, in a unit: how many rows have at most each row's value, or −1
+    rows: int  # their number
+    digits: I64 | None = None  # for ranks: rows by the first digit of their keys, int64[65536]
+    ranks: I64 | None = None  # for ranks, in a unit: the number of rows up to each row's value, or −1
 
     @classmethod
     def of(cls, call: StatisticCall, values: F64) -> Self:
@@ -150,7 +150,7 @@ Fits = Mapping[At, Fitted]
 
 
 def read_columns(tables: UnitTables, derived: Mapping[str, Derived], fitted: Fits, names: Sequence[str]) -> pa.Table:
-    """Return columns of a unit, measured and derived ones; `fitted` are the statistics of those that are read."""
+    """Return measured and derived columns of a unit; `fitted` are the statistics of the derived ones."""
     needed = needed_columns(derived, names)
     inputs = [column for name in needed for column in derived[name].columns]
     measured = [name for name in dict.fromkeys([*names, *inputs]) if name not in derived]
@@ -167,15 +167,15 @@ def read_columns(tables: UnitTables, derived: Mapping[str, Derived], fitted: Fit
 
 
 def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
-    """Return x of each row (float64); NaN where it is no finite number."""
+    """Return x of each row (float64); NaN if it is not finite."""
     values = compute(statistic.sql, pa.float64(), table).to_numpy()
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def needed_columns(derived: Mapping[str, Derived], names: Sequence[str]) -> list[str]:
-    """Return the derived columns among some, and those that they are computed from, in the order of the recipe."""
+    """Return the derived columns among some columns, and those they depend on, in the order of the recipe."""
     needed = set(names)
-    for name in reversed([*derived]):  # a column is computed from those before it
+    for name in reversed([*derived]):  # columns depend only on earlier ones
         if name in needed:
             needed.update(derived[name].columns)
     return [name for name in derived if name in needed]
@@ -187,7 +187,7 @@ def rank_keys(values: F64) -> U64:
 
 
 def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
-    """Yield by first digit the distinct keys of a unit's values (NaN: none), and how many rows of each `reached`."""
+    """Yield the distinct keys of a unit's values by first digit (NaN: none), and the `reached` rows of each."""
     has_value = ~np.isnan(values)
     keys, numbers = np.unique(rank_keys(values[has_value]), return_inverse=True)
     counts = np.bincount(numbers[reached[has_value]], minlength=len(keys)).astype(np.int64)
@@ -198,7 +198,7 @@ def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
 
 
 def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
-    """Return, of each part's keys, how many rows of all parts have at most that key."""
+    """Return for each part's keys the number of rows in all parts up to that key."""
     keys, numbers = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
     np.add.at(counts, numbers, np.concatenate([part for _, part in parts]))
@@ -206,7 +206,7 @@ def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
 
 
 def ranks_of(values: F64, up_to: I64) -> I64:
-    """Return of each row how many have at most its value, by those of its `split_keys` in order; −1 without a value."""
+    """Return the rank of each row's value, from the ranks of its `split_keys` in order; −1 without a value."""
     ranks = np.full(len(values), -1, np.int64)
     has_value = ~np.isnan(values)
     ranks[has_value] = up_to[np.unique(rank_keys(values[has_value]), return_inverse=True)[1]]

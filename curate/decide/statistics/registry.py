@@ -1,4 +1,4 @@
-"""The statistics: a new one is a class of this file, or of one of its own, and among KINDS."""
+"""The statistics: to add one, add a class to this file, or to its own, and list it in KINDS."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class ZScore(Statistic):
 
 @dataclass(frozen=True)
 class Extent:
-    """The least and the greatest of some values: infinite, and the other way round, of none."""
+    """The minimum and maximum of values; infinity and minus infinity without values."""
 
     least: float
     greatest: float
@@ -54,7 +54,7 @@ class MinMax(Statistic):
 
 
 class Quantile(Statistic):
-    """quantile(x): the share of rows with at most this value (SQL's cume_dist). Ranks are exact: see `ranks`."""
+    """quantile(x): the share of rows up to this value (SQL's cume_dist). Ranks are exact, see `ranks`."""
 
     key, of_ranks = "quantile", True
 

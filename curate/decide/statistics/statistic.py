@@ -1,8 +1,8 @@
-"""The interface that every statistic implements: a function of a number in SQL that looks at many rows, as zscore(x).
+"""The interface of statistics: SQL functions of a number that depend on many rows, such as zscore(x).
 
-It is fitted on each unit, the summaries are merged, and their parameters applied to each row. Who uses it says which
-rows it looks at; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order
-and grouping: counts, least and greatest values, sums of integers (`ExactSums` adds up floating numbers exactly).
+A statistic is fitted on each unit, the summaries are merged, and their parameters are applied to each row. The caller
+selects the rows; all have a finite x, and rows without one get NULL. Summaries must merge exactly, in any order and
+grouping: counts, minima and maxima, sums of integers (`ExactSums` sums floating-point numbers exactly).
 """
 
 import math
@@ -20,10 +20,10 @@ _SCALE = 1074 + _MANTISSA  # Σx is in units of 2^-_SCALE, Σx² in units of its
 
 
 class Statistic(ABC):
-    """One statistic; it has no state."""
+    """A statistic; it has no state."""
 
     key: ClassVar[str]  # the name of the function
-    # Whether it is applied to each row's rank (how many rows have at most its x), not to x; `apply` then has `rows` too
+    # Whether it is applied to each row's rank (the number of rows up to its x), not to x; then `apply` also gets `rows`
     of_ranks: ClassVar[bool] = False
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def parameters(self, summary: Any) -> Mapping[str, float]:
-        """Return the numbers that it is computed by, of all units' summary, by names that run.json has."""
+        """Return the parameters from the summary of all units, by their names in run.json."""
 
     @abstractmethod
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
@@ -41,7 +41,7 @@ class Statistic(ABC):
 
 @dataclass(frozen=True)
 class ExactSums:
-    """The number of values, their sum and that of their squares, without rounding: the same in any order and any parts.
+    """The number of values, and the exact sums of values and squares, which do not depend on order or grouping.
 
     A float64 is an integer times a power of two: a part's integers are summed by exponent, as Python integers, and then
     in fixed point.
@@ -53,7 +53,7 @@ class ExactSums:
 
     @classmethod
     def of(cls, values: F64) -> Self:
-        """Return those of finite values."""
+        """Return the sums of finite values."""
         if not len(values):
             return cls()
         fractions, exponents = np.frexp(values)
@@ -76,6 +76,6 @@ class ExactSums:
 
     @property
     def standard_deviation(self) -> float:
-        """√(Σ(x − mean)² / rows), of a square root that is exact to 2⁻⁶⁴; there must be values."""
+        """√(Σ(x − mean)² / rows), with a square root that is exact to 2⁻⁶⁴; there must be values."""
         variance = self.rows * self.squares - self.total**2  # in units of (2^-_SCALE / rows)²
         return math.isqrt(variance << 128) / (self.rows << _SCALE + 64)
