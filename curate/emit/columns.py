@@ -1,4 +1,4 @@
-"""The columns that shards have besides the fixed ones, as the recipe's `output` says: scores, language, probability."""
+"""The columns of shards besides the fixed ones, from the recipe's `output`: scores, language, probability."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -15,20 +15,20 @@ from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.store.tables import UnitTables
 
-# What the Parquet files beside tars have in any case: img2dataset's columns, the uid and the source. `sha256` is of the
-# stored image; that of the image as img2dataset downloaded it, where it differs, is `original_sha256`.
+# Fixed columns of the Parquet files beside tars: img2dataset's columns, the uid and the source. `sha256` is of the
+# stored image; if the image differs from the download, the digest of the download is `original_sha256`.
 SIDECAR = pa.schema(
     dict.fromkeys(("url", "key", "caption", "status", "error_message"), pa.string())
     | dict.fromkeys(("width", "height", "original_width", "original_height"), pa.int32())
     | dict.fromkeys(("exif", "sha256", "original_sha256", "uid", "source"), pa.string())
 )
-_TEXTS = ("curated_caption", "captions")  # of a pool without images that is captioned
+_TEXTS = ("curated_caption", "captions")  # for a captioned pool without images
 _REPEATS = schema.REPEATS.name
 _DECIDED = ("probability", "draw", _REPEATS)  # columns of `decisions`
 
 
 class EmittedColumns(NamedTuple):
-    """The names of those in the Parquet file of a shard, and in the json of each sample."""
+    """The names of the columns in a shard's Parquet file, and in each sample's json."""
 
     parquet: tuple[str, ...]
     json: tuple[str, ...]
@@ -37,8 +37,8 @@ class EmittedColumns(NamedTuple):
 def find_emitted(context: RunContext) -> EmittedColumns:
     """Return the columns that the recipe lists; by default scores, language and probability in the Parquet files.
 
-    A default column is left out where the file has one of that name, and `repeats` is added where rows repeat. Raises
-    RecipeError for an unknown column, one that an input has too, and an INPUT_PROBABILITY that is no number.
+    A default column is left out if the file has one with that name, and `repeats` is added if rows repeat. Raises
+    RecipeError for an unknown column, for one that an input also has, and for an INPUT_PROBABILITY that is no number.
     """
     recipe, pool, output = context.recipe, context.pool, context.recipe.output
     signals = find_signals(recipe.measure, context.models)
@@ -72,18 +72,18 @@ def find_emitted(context: RunContext) -> EmittedColumns:
 
 
 def read_kept_samples(tables: UnitTables, columns: list[str]) -> pa.Table:
-    """Return columns of `samples` of a unit's kept rows."""
+    """Return columns of `samples` for a unit's kept rows."""
     return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
 
 def read_kept(tables: UnitTables, names: Sequence[str], derived: Collection[str] = (), drawn: bool = False) -> pa.Table:
-    """Return columns of a unit's kept rows; `derived` are those that the recipe derives."""
+    """Return columns for a unit's kept rows; `derived` are the derived ones."""
     if not names:
         return pa.table({})
     decided = [name for name in names if name in _DECIDED]
     decisions = tables.read("decisions", ["kept", *decided])
     values = {name: decisions[name] for name in decided}
-    if drawn and _DECIDED[0] in values:  # the pool says with which probability its rows were drawn: it is the product
+    if drawn and _DECIDED[0] in values:  # the pool has the probability of an earlier draw: multiply
         before = tables.read("scores", [INPUT_PROBABILITY])[0].cast(pa.float64())
         values[_DECIDED[0]] = pc.multiply(values[_DECIDED[0]], pc.if_else(before.is_valid(), before, pa.scalar(1.0)))
     if of_recipe := [name for name in names if name in derived]:

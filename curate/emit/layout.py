@@ -1,4 +1,4 @@
-"""Which kept rows lie in which shard: shard k holds those of ranks [k·N, (k+1)·N), in the order of units and rows."""
+"""Assigns kept rows to shards: shard k has ranks [k·N, (k+1)·N), in the order of units and rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from curate.store.layout import shard_stem
 
 @dataclass(frozen=True)
 class Slice:
-    """`count` kept rows of a unit, from the `first` one on."""
+    """`count` kept rows of a unit, starting at `first`."""
 
     unit: Unit
     first: int
@@ -22,14 +22,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Shard:
-    """An output shard and the rows that it holds."""
+    """An output shard and its rows."""
 
     index: int
     slices: tuple[Slice, ...]
 
     @classmethod
     def of(cls, index: int, slices: Iterable[Slice]) -> Self:
-        """Return the shard of these slices, which come in any order."""
+        """Return the shard with these slices, given in any order."""
         return cls(index, tuple(sorted(slices, key=lambda part: part.unit.index)))
 
     @property
@@ -43,21 +43,21 @@ class Shard:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each unit's kept rows lie: all shards are full but the last."""
+    """The positions of each unit's kept rows; all shards are full except the last."""
 
-    units: I32  # ascending, those that keep rows
-    starts: I64  # of each, the rank of its first kept row; one more, the number of all
+    units: I32  # ascending, units with kept rows
+    starts: I64  # rank of each unit's first kept row, followed by the total
     rows_per_shard: int
 
     @classmethod
     def of(cls, kept: Mapping[int, int], rows_per_shard: int) -> Self:
-        """Return it, from the number of kept rows of each unit."""
+        """Return the layout for the number of kept rows of each unit."""
         units = np.array(sorted(kept), np.int32)
         starts = np.cumsum([0, *(kept[unit] for unit in units.tolist())], dtype=np.int64)
         return cls(units, starts, rows_per_shard)
 
     def slices(self, unit: Unit) -> Iterator[tuple[int, Slice]]:
-        """Yield the shards that a unit's kept rows lie in, and which rows each has of them."""
+        """Yield the shards of a unit's kept rows, and the unit's rows in each."""
         index = int(np.searchsorted(self.units, unit.index))
         if index == len(self.units) or self.units[index] != unit.index:
             return

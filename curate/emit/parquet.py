@@ -1,4 +1,4 @@
-"""Shards of Parquet, of pools without images: the uid, all columns of the inputs, and the texts that were written."""
+"""Parquet shards for pools without images: the uid, all columns of the inputs, and synthetic texts."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
         uids, captions = settings.kept_rows(part, tables, ["uid", "caption"]).to_pydict().values()
         written = settings.texts_to_emit(tables, uids, captions)
     chosen = [texts.chosen or texts.fields["original"] for texts in written]
-    fields = [json_bytes(texts.fields).decode() for texts in written]  # as the json of tars has them
+    fields = [json_bytes(texts.fields).decode() for texts in written]  # as in the json of tars
     table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
     return table.append_column("captions", pa.array(fields, pa.string()))
 

@@ -1,4 +1,4 @@
-"""What emitting reads of a run, and the key of the shards."""
+"""The settings for emitting, and the keys of shards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,26 +25,26 @@ from curate.store.store import RunStore
 from curate.store.table_file import TableFile
 from curate.store.tables import OpenTables, UnitTables
 
-_SYN_JSON = 2  # raised where syn.json changes
+_SYN_JSON = 2  # increase it when syn.json changes
 
 
 @dataclass(frozen=True)
 class EmitSettings(StepSettings):
-    """What emitting reads."""
+    """The settings for emitting."""
 
     store: RunStore
     sources: tuple[Source, ...]
     pool: Pool
     output: Output
     decisions_key: str
-    captioning: Any  # what determines the captions; None without
-    text_tables: tuple[str, ...]  # the tables with texts that units of this run have
+    captioning: Any  # determines the captions; None without
+    text_tables: tuple[str, ...]  # tables with texts in this run
     captions: Captions | None
     seed: int
-    emitted: EmittedColumns  # of samples, scores and decisions, besides the fixed ones
-    derived: tuple[str, ...]  # those that the recipe derives
-    fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
-    # Rows and values of the units that are being written: two a shard where one unit ends and the next begins
+    emitted: EmittedColumns  # columns of samples, scores and decisions besides the fixed ones
+    derived: tuple[str, ...]  # derived columns
+    fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # fields of the samples' json in the Parquet files
+    # Rows and values of units in progress: two per shard if one unit ends and the next begins
     recent: Cache[pa.Table] = field(default_factory=lambda: Cache(4 * CORES), compare=False)
     decided: Cache[TableFile] = field(default_factory=lambda: Cache(4 * CORES + 2), compare=False)
     named: Cache[list[str | None]] = field(default_factory=lambda: Cache(1 << 16), compare=False)  # see `_names_of`
@@ -68,19 +68,19 @@ class EmitSettings(StepSettings):
 
     @property
     def key(self) -> str:
-        """Key of all shards, but for `fields`, which are known later."""
+        """The key of all shards, without `fields`, which are known later."""
         package = OUTPUTS.package(self.output.format) if self.output.format else None
         has_syn_json = self.captions and self.captions.output.syn_json
         texts = filter(None, [self.captioning, _SYN_JSON if has_syn_json else None, package])
         return ids.digest([VERSIONS["emit"], self.decisions_key, self.output.model_dump(), *texts])
 
     def decisions(self, unit: Unit) -> TableFile:
-        """Return a unit's decisions, with what shards need of them, read once for all that have some of its rows."""
+        """Return the parts of a unit's decisions that shards need, read once for all shards with its rows."""
 
         def read() -> TableFile:
             with self.store.open_parquet(self.tables(unit).file("decisions")) as file:
                 needed = {"kept", *self.emitted.parquet, *self.emitted.json}
-                file.read([name for name in file.names if name in needed])  # which stay
+                file.read([name for name in file.names if name in needed])  # cached
                 return file
 
         return self.decided.get(unit.index, read)
@@ -91,14 +91,14 @@ class EmitSettings(StepSettings):
         return tables
 
     def shard_key(self, shard: Shard) -> str:
-        """Return the key of one shard, with its units' decisions, which depend on what could be read, and texts."""
+        """Return the key of one shard, which includes its units' decisions and texts, because reads may have failed."""
         names = [self._names_of(part.unit) for part in shard.slices]
         decided, texts = [key for key, *_ in names], [text for _, *of_unit in names for text in of_unit]
         fields = [[column.name, str(column.type)] for column in self.fields]
         return ids.digest([self.key, fields, shard.index, decided, *texts])
 
     def _names_of(self, unit: Unit, tables: OpenTables | None = None) -> list[str | None]:
-        """Return what names a unit's decisions and each table of its texts, by its tables where these are open."""
+        """Return the identities of a unit's decisions and text tables, from its tables if these are open."""
 
         def read() -> list[str | None]:
             texts = [(tables or self.tables(unit)).note(name)["content"] for name in self.text_tables]
@@ -107,7 +107,7 @@ class EmitSettings(StepSettings):
         return self.named.get(unit.index, read)
 
     def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
-        """Return what reads rows of a unit again; here and below, `tables` are the unit's."""
+        """Return a reader for rows of a unit; here and below, `tables` are the unit's."""
         return UnitRereader(unit, find_source(self.sources, unit.source), tables)
 
     def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:
@@ -121,5 +121,5 @@ class EmitSettings(StepSettings):
         return values.slice(part.first, part.count)
 
     def texts_to_emit(self, tables: UnitTables, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
-        """Return what the shards hold of the texts of rows with these uids and original captions."""
+        """Return the texts for rows with these uids and original captions, as the shards have them."""
         return emitted_texts(self.captions, self.seed, tables, uids, captions)

@@ -1,4 +1,4 @@
-"""Emitting over all units: shards are laid out from the units' numbers of kept rows, and each is written by itself."""
+"""Emits all units: assigns kept rows to shards, and writes each shard separately."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ from curate.store.validity import recorded_line
 
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
-    """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
+    """Hash the names that kept rows may get; return a list of uint64[n] with repeated names, which no row gets."""
     hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets)
     names = units.group("Emit: repeated names", hashes, lambda _, buckets: [SideOutput(exact.repeated(buckets))])
     return names.side_output
@@ -35,9 +35,9 @@ def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
-    """Lay the shards out and write them; return (0, JSON_DTYPE of all), and a list of their files' list[Published].
+    """Write all shards; return (0, JSON_DTYPE of all), and a list of their files' list[Published].
 
-    `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
+    `audit` of all units is available once the run may emit; `repeated` is from `hash_names`.
     """
     output, names = settings.output, [*SIDECAR.names, *settings.emitted.parquet]
     layout = units.get("Emit: lay out", lambda counts: Layout.of(counts.kept, output.rows_per_shard), audit)
@@ -54,7 +54,7 @@ def _write(
     store, shard = settings.store, Shard.of(index, slices)
     with time_step(store, "emit", f"{index:05d}") as timer:
         timer.rows = shard.rows
-        in_order = sorted(filter(len, repeated), key=itemgetter(0))  # each is of a bucket
+        in_order = sorted(filter(len, repeated), key=itemgetter(0))  # one per bucket
         hashes = np.concatenate([np.zeros(0, np.uint64), *in_order])
         dtype = emit_shard(replace(settings, fields=fields), shard, hashes)
         files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)

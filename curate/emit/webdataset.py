@@ -1,7 +1,7 @@
-"""Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
+"""Webdataset tars as shards, each with a Parquet file that has img2dataset's columns.
 
-Members are copied as they came, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text,
-byte for byte, but for the uid, and the columns and captions that the recipe asks for. Names are unique over all shards.
+Members are copied unchanged, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text, byte
+for byte, plus the uid, and the columns and captions that the recipe asks for. Names are unique in all shards.
 """
 
 import json
@@ -35,14 +35,14 @@ _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "
 _COLUMNS += ["original_sha256"]
 _ORIGINAL = pa.schema([SIDECAR.field(name) for name in ("original_width", "original_height", "exif")])
 _TEXTS = ("txt", "json")
-_JSON = (str, int, float, bool, list, type(None))  # what json has a word for
-_BATCH_BYTES = 1 << 22  # that are written together
-# Name, caption, sha256, what is written of the texts, what is put into the json, what came
+_JSON = (str, int, float, bool, list, type(None))  # JSON types
+_BATCH_BYTES = 1 << 22  # bytes written together
+# Name, caption, sha256, synthetic texts, additions to the json, original files
 _Sample = tuple[str, str, str, EmittedTexts, dict[str, bytes], InputSample]
 
 
 class WebdatasetOutput(OutputFormat):
-    """Tars, as webdataset and `datasets` read them."""
+    """Tars for webdataset and `datasets`."""
 
     key = "webdataset"
     suffix = "tar"
@@ -57,7 +57,7 @@ class WebdatasetOutput(OutputFormat):
         return has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
-        """Put the tar into place, and return its sidecar; `stats` gets the type of all jsons."""
+        """Write the tar, and return its sidecar; `stats` receives the type of all jsons."""
         dtypes: list[Any] = []
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
             table = concat_small(_write_slice(settings, part, repeated, writer, dtypes) for part in shard.slices)
@@ -76,13 +76,13 @@ class WebdatasetOutput(OutputFormat):
         ]
 
     def name_hashes(self, tables: UnitTables) -> U64:
-        """Return the hashes of each kept row's key, where that is safe, and of its uid."""
+        """Return the hashes of each kept row's key, if it is safe, and of its uid."""
         pairs = zip(*read_kept_samples(tables, ["key", "uid"]).to_pydict().values(), strict=True)
         names = (name for key, uid in pairs for name in ({key, uid} if key is not None and safe_key(key) else {uid}))
         return np.fromiter(map(ids.hash64, names), np.uint64)
 
     def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
-        """Copy the tar without the samples of these rows, members by offset."""
+        """Copy the tar without the samples of these rows, by offset."""
         name, keys = f"{stem}.tar", set(removed["key"].to_pylist())
         with store.create(name) as file, TarWriter(file) as writer:
             for member, key, _, read in _members(store, stem):
@@ -91,7 +91,7 @@ class WebdatasetOutput(OutputFormat):
         return [name]
 
     def names(self, store: RunStore, stem: str) -> set[str]:
-        """Return the names of the samples: every one has a .txt."""
+        """Return the names of the samples; each has a .txt."""
         return {key for _, key, suffix, _ in _members(store, stem) if suffix == "txt"}
 
     def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
@@ -101,7 +101,7 @@ class WebdatasetOutput(OutputFormat):
 
 
 def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callable[[], memoryview]]]:
-    """Yield each member of a tar: its name, the sample's key and the suffix in it, and what reads it."""
+    """Yield each member of a tar: its name, the sample's key, the suffix, and a function that reads it."""
     source = open_source(f"{store.url}/{stem}.tar", store.storage)
     index = index_tar(source)
     for name, offset, size in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True):
@@ -109,7 +109,7 @@ def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callab
 
 
 def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: TarWriter, dtypes: list[Any]) -> pa.Table:
-    """Add a slice's samples to the tar, and types of their jsons to `dtypes`; return their rows of the sidecar."""
+    """Add a slice's samples to the tar, and the types of their jsons to `dtypes`; return their sidecar rows."""
     with settings.open_tables(part.unit) as tables:
         rows = settings.kept_rows(part, tables, _COLUMNS)
         keys, uids, captions, digests = rows.select(["key", "uid", "caption", "sha256"]).to_pydict().values()
@@ -133,7 +133,7 @@ def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: Tar
 def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
     columns: dict[str, list[bytes]] = {}
     for name, column in zip(values.column_names, values.columns, strict=True):
-        is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
+        is_short = pa.types.is_float32(column.type)  # otherwise 0.3 becomes 0.30000001192092896
         items = (column.cast(pa.string()).cast(pa.float64()) if is_short else column).to_pylist()
         columns[name] = [json_bytes(item if isinstance(item, _JSON) else str(item)) for item in items]
     columns["uid"] = [b'"%b"' % uid.encode() for uid in uids]
@@ -150,9 +150,9 @@ def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
-    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
+    """Add samples to the tar, with files sorted by suffix; without a .txt, the caption becomes it."""
     for name, caption, stored, texts, fields, sample in samples:
-        # The json states the stored image's sha256, if it has any, and another one as `original_sha256`.
+        # If the json has a sha256, it becomes the stored image's, and another one becomes `original_sha256`.
         stated = sample.fields.get("sha256", stored)
         if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
             fields["sha256"] = json_bytes(stored)
@@ -177,7 +177,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
 
 
 def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
-    """Return size and EXIF of each sample's original image, as its json states them, and these columns of it."""
+    """Return the original image's size and EXIF from each sample's json, and these columns from it."""
     arrays: list[pa.Array] = []
     for side in ("width", "height"):
         sizes = [of_sample.get(f"original_{side}", of_sample.get(side)) for of_sample in fields]
@@ -203,7 +203,7 @@ def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
 
 @lru_cache(256)
 def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
-    """Return the sorted endings of a sample's files, with their indices; an unsafe suffix is its hash."""
+    """Return the sorted suffixes of a sample's files, with their indices; unsafe suffixes become hashes."""
     used, endings = set(suffixes), []
     for suffix in suffixes:
         ending = suffix if safe_suffix(suffix) else f"unsafe-{ids.hash64(suffix):016x}"
@@ -212,7 +212,7 @@ def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[s
         used.add(ending)
         endings.append(ending)
     files = list(zip([*endings, "txt", "json"], range(len(suffixes) + 2), strict=True))
-    if has_synthetic:  # which replaces a member of that name
+    if has_synthetic:  # replaces a member with that name
         files = [file for file in files if file[0] != "syn.json"]
         files.append(("syn.json", len(suffixes) + 2))
     return [(f".{suffix}", index) for suffix, index in sorted(files)]
