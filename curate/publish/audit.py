@@ -1,7 +1,7 @@
-"""The audit of a run: every row counted from the tables, before anything is emitted or published.
+"""The audit of a run: counts every row from the tables before anything is emitted or published.
 
-Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart.
-What publishing tells of the kept samples is counted with it, in the same reading of the tables.
+Law: samples found = kept + dropped (per rule) + failed (per reason); unreadable files are counted separately. The same
+pass over the tables collects the statistics of kept samples for publishing.
 """
 
 from collections import Counter
@@ -35,21 +35,21 @@ from curate.store.store import RunStore
 from curate.store.table_file import write_groups
 from curate.store.tables import UnitTables
 
-MEASURES = ("words", "width", "height")  # whose means are published
+MEASURES = ("words", "width", "height")  # columns with published means
 
-Drops = Counter[tuple[str, str | None]]  # rows by source and rule, None for kept ones
+Drops = Counter[tuple[str, str | None]]  # rows by source and rule; None for kept rows
 
 
 @dataclass(frozen=True)
 class PublishSettings(StepSettings):
-    """What auditing, publishing and forgetting read."""
+    """The settings for auditing, publishing and forgetting."""
 
     store: RunStore
     recipe: Recipe
     pool: Pool
-    table_names: tuple[str, ...]  # the tables that each unit has
-    has_blocklist: bool  # whether something is kept out on request
-    matching: MatchSettings | None  # what `match` gives; None without
+    table_names: tuple[str, ...]  # the tables of each unit
+    has_blocklist: bool  # whether items are blocked on request
+    matching: MatchSettings | None  # settings of `match`; None without
 
     @classmethod
     def of(cls, context: RunContext) -> "PublishSettings":
@@ -59,7 +59,7 @@ class PublishSettings(StepSettings):
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The recipe's sources, with their places in the run's folder."""
+        """The recipe's sources, with their folders in the run."""
         return tuple(source.placed_in(self.store.url) for source in self.recipe.input)
 
     @property
@@ -68,7 +68,7 @@ class PublishSettings(StepSettings):
 
 
 class Failing(NamedTuple):
-    """How often something failed for a reason, and the first example of it, with its unit."""
+    """The number of failures with a reason, and the first example, with its unit."""
 
     rows: int
     unit: int
@@ -77,33 +77,34 @@ class Failing(NamedTuple):
 
 @dataclass
 class Audit:
-    """What the files of a unit hold, or, added up, those of all units; a few numbers, whatever a unit has."""
+    """Counts from the files of a unit, or sums over units; a few numbers for units of any size."""
 
     sizes: dict[int, int] = field(default_factory=dict)  # unit → samples found
     drops: Drops = field(default_factory=Counter)
-    kept: dict[int, int] = field(default_factory=dict)  # unit → rows kept, of units that have some
-    failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
-    unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
-    failed: set[int] = field(default_factory=set)  # units that have a file of failures
-    downloads: set[str] = field(default_factory=set)  # shards in the run's folder, without suffix
-    # By label of a signal of another package: the images that it failed on, and the first error
+    kept: dict[int, int] = field(default_factory=dict)  # unit → kept rows, if it has any
+    failing: dict[str, Failing] = field(default_factory=dict)  # of samples and files, by reason
+    unread: set[str] = field(default_factory=set)  # files that could not be read at all, or not their embeddings
+    failed: set[int] = field(default_factory=set)  # units with a file of failures
+    downloads: set[str] = field(default_factory=set)  # downloaded shards in the run folder, without suffix
+    # By label of a plugin signal: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
-    nonfinite: Counter[str] = field(default_factory=Counter)  # values of signals that were NaN or infinity, by column
-    # Of the kept samples: rows by language, files by suffix, the sum of each of MEASURES and how many have it
+    nonfinite: Counter[str] = field(default_factory=Counter)  # NaN and infinite values of signals, by column
+    # Of kept samples: rows by language, files by suffix, and the sum and number of values for MEASURES
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     measured: Counter[str] = field(default_factory=Counter)
-    fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
-    licences: Counter[tuple[str, str]] = field(default_factory=Counter)  # of kept samples, by column: `schema.LICENCES`
-    links: Counter[tuple[str, str]] = field(default_factory=Counter)  # of pages, by source: see `Batch.links`
-    short: Counter[str] = field(default_factory=Counter)  # by rule: short texts that it dropped
+    fields: FieldCounts = field(default_factory=Counter)  # number of values by field of the samples' json
+    # of kept samples, by column of `schema.LICENCES`
+    licences: Counter[tuple[str, str]] = field(default_factory=Counter)
+    links: Counter[tuple[str, str]] = field(default_factory=Counter)  # in pages, by source: see `Batch.links`
+    short: Counter[str] = field(default_factory=Counter)  # short texts dropped, by rule
 
     def add(self, other: Self) -> None:
         for total, part in ((self.failing, other.failing), (self.errors, other.errors)):
             for key, failing in part.items():
                 _add(total, key, failing)
-        for name in vars(self).keys() - {"failing", "errors"}:  # counters, and keys that are of one unit
+        for name in vars(self).keys() - {"failing", "errors"}:  # counters, and dicts with keys of one unit
             getattr(self, name).update(getattr(other, name))
 
     merge = add
@@ -114,7 +115,7 @@ class Audit:
 
     @property
     def verdicts(self) -> Counter[str]:
-        """Rows per rule, and `kept`."""
+        """Rows by rule, and `kept`."""
         total: Counter[str] = Counter()
         for (_, rule), rows in self.drops.items():
             total[rule or KEPT] += rows
@@ -127,7 +128,7 @@ def _add(failing: dict[str, Failing], key: str, part: Failing) -> None:
 
 
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
-    """Count a unit's rows, and write which could not be read. Raises ConservationError where tables contradict."""
+    """Count a unit's rows, and write its failures. Raises ConservationError if tables contradict each other."""
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
     verdicts = count_verdicts(samples, decisions, unit)
@@ -175,7 +176,7 @@ def _downloads(settings: PublishSettings, unit: Unit) -> set[str]:
 
 
 def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
-    """Return a unit's rows per rule, and `kept`. Raises ConservationError where its tables contradict each other."""
+    """Return a unit's rows by rule, and `kept`. Raises ConservationError if its tables contradict each other."""
     if not samples["uid"].equals(decisions["uid"]):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     verdicts = _count_values(decisions["rule"])
@@ -184,7 +185,7 @@ def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counte
     unreadable = pc.not_equal(samples["status"], pa.scalar(schema.OK))
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
     failed = pc.equal(pc.is_in(decisions["rule"], pa.array([stages.FAILED])), unreadable)
-    # A null in a column that may hold none counts as neither.
+    # A null in a column that must not have any counts as neither.
     if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
         bad = _count_values(unreadable)[True]
         problem = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
@@ -204,7 +205,7 @@ def _failures(
     samples = samples.filter(pc.not_equal(samples["status"], pa.scalar(schema.OK)))
     rows = samples.rename_columns({"status": "reason", "error": "detail"})
     source = find_source(settings.sources, unit.source)
-    if kind := find_downloading(source):  # others have no attempts, which are null then
+    if kind := find_downloading(source):  # other sources have no attempts: null
         shards = samples["shard"].to_numpy()
         of_shards = {shard: np.flatnonzero(shards == shard) for shard in dict.fromkeys(shards.tolist())}
         keys = ((shard, samples["key"].take(of_shard).to_pylist()) for shard, of_shard in of_shards.items())
@@ -215,7 +216,7 @@ def _failures(
 
 
 def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:
-    """Count a unit's kept samples: rows by language, files by suffix, the sum of each measure and how many have it."""
+    """Count a unit's kept samples: rows by language, files by suffix, and sum and number of values of each measure."""
     audit.languages = _count_values(kept["language"])
     for name in MEASURES:
         if rows_measured := len(kept) - kept[name].null_count:
@@ -232,7 +233,7 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     else:
         is_jpeg = pc.equal(kept["format"], pa.scalar("jpeg"))
         audit.suffixes = _count_values(pc.if_else(is_jpeg, pa.scalar("jpg"), kept["format"]))
-    audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # which every sample has in the tars
+    audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # every sample in the tars has them
 
 
 def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
@@ -241,7 +242,7 @@ def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
 
 
 def nest_counts(counts: Counter[tuple[str, str]]) -> dict[str, Counter[str]]:
-    """Return counts of pairs as those of the second name by the first, in order."""
+    """Return counts of pairs as counts of the second name by the first, in order."""
     nested: dict[str, Counter[str]] = {}
     for (outer, inner), count in sorted(counts.items()):
         nested.setdefault(outer, Counter())[inner] = count
@@ -249,7 +250,7 @@ def nest_counts(counts: Counter[tuple[str, str]]) -> dict[str, Counter[str]]:
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:
-    """Return the unit's files whose embeddings could not be used, each with a reason and what is wrong, each once."""
+    """Return the unit's distinct files whose embeddings could not be used, each with a reason and the error."""
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []
@@ -259,7 +260,7 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
 
 
 class Limit(NamedTuple):
-    """How many rows or files are bad, and what share the recipe allows."""
+    """The number of bad rows or files, and the share that the recipe allows."""
 
     name: str  # of the recipe's key
     noun: str
@@ -274,18 +275,18 @@ class Limit(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The option by which a run accepts so many: the limit in whole percent."""
+        """The option with which a run accepts this many: the limit in whole percent."""
         return f"--set {self.name}={min(100, 100 * self.bad // self.total + 1) / 100}"
 
 
 def row_limits(recipe: Recipe, failed: int, missing: int, rows: int) -> tuple[Limit, Limit]:
-    """Return the limits of rows that failed, `missing` ones aside, and of those that were never downloaded."""
+    """Return the limits for failed rows without `missing` ones, and for those that were not downloaded."""
     unread = Limit("max_failed", "samples", "could not be read", failed, rows - missing, recipe.max_failed)
     return unread, Limit("max_missing", "samples", "were never downloaded", missing, rows, recipe.max_missing)
 
 
 def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
-    """Return the audit. Raises RunError where more is unread than the recipe allows, or a signal failed on all."""
+    """Return the audit. Raises RunError if more failed than the recipe allows, or if a signal failed on all images."""
     failed, recipe = audit.verdicts[stages.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
@@ -322,12 +323,12 @@ def _is_unread(reason: str) -> bool:
 
 
 def failures_parts(audit: Audit) -> list[str]:
-    """Return the files of units' failures, until they are one table."""
+    """Return the files with units' failures, until they are one table."""
     return list(map(failures_part, sorted(audit.failed)))
 
 
 def write_failures(store: RunStore, audit: Audit) -> None:
-    """Put failures.parquet, schema.FAILURES of the whole run, into place; in memory is what a few units wrote."""
+    """Write failures.parquet, with schema.FAILURES, for the whole run; only a few units' failures are in memory."""
     rows = sum(part.rows for part in audit.failing.values())
     parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, failures_parts(audit)))
     tables = (pa.concat_tables(files).combine_chunks() for files in groups(parts, len, 1 << 18))
@@ -336,7 +337,7 @@ def write_failures(store: RunStore, audit: Audit) -> None:
 
 
 def check_conservation(audit: Audit, emitted: int) -> Counter[str]:
-    """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not match."""
+    """Return rows by rule, and `kept`, of the whole run. Raises ConservationError if the sums do not match."""
     total = audit.verdicts
     if total.total() != audit.rows or total[KEPT] != emitted:
         sums = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"

@@ -1,8 +1,8 @@
-"""README.md of a run: a dataset card as Hugging Face reads it, filled from run.json.
+"""README.md of a run: a dataset card for Hugging Face, filled from run.json.
 
-In: what run.json holds. Out: YAML front matter, which says what `datasets.load_dataset` reads, and Markdown by the
-template card.md. Names, rules, models and languages may hold anything: all of it is quoted by YAML's own library, code,
-or escaped, so that none of it is markup.
+In: the content of run.json. Out: YAML front matter, which configures `datasets.load_dataset`, and Markdown from the
+template card.md. Names, rules, models and languages may have any text: it is quoted by the YAML library, written as
+code, or escaped, so that it never becomes markup.
 """
 
 import json
@@ -19,13 +19,13 @@ from curate.base.wording import escape, format_bytes, pluralise
 from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import ContentFacts, RunFacts
 
-UNKNOWN = "unknown"  # the license, where the recipe gives none
+UNKNOWN = "unknown"  # the license, if the recipe gives none
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
-_CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, as the Hub accepts them
-_MIN_SHARE = 0.001  # share of the kept samples below which a language is presumed an error of the detector
+_CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, accepted by the Hub
+_MIN_SHARE = 0.001  # languages with a smaller share of the kept samples are taken for errors of the detector
 _DTYPES = dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), "image")
 _DTYPES |= {"txt": "string", "json": "json", "cls": "int64"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
@@ -38,13 +38,13 @@ def card_text(run: RunFacts) -> str:
 
 
 def summary(run: RunFacts) -> str:
-    """Return the dataset in one sentence."""
+    """Describe the dataset in one sentence."""
     pairs = "image-text" if run.pool.images else "URL-text"
     return f"{run.kept:,} {pairs} pairs curated from {run.rows:,} by curate {run.curate}."
 
 
 def steps(run: RunFacts) -> list[tuple[str, str]]:
-    """Return how the kept samples were selected: (name, what it does), in order."""
+    """Return the steps that selected the kept samples: (name, description), in order."""
     recipe, lines = run.recipe, []
     passes = [by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])]
     dedup = [("deduplication", f"by {', then by '.join(passes)}; one sample of each group is kept")] if passes else []
@@ -66,7 +66,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
 
 
 def languages(run: RunFacts) -> list[str]:
-    """Return the codes of the kept languages, the most frequent first, without those of hardly any sample."""
+    """Return the codes of the kept languages, the most frequent first, without very rare ones."""
     counts = run.content.languages
     total = sum(counts.values())
     return [code for code, rows in counts.items() if rows >= _MIN_SHARE * total and _CODE.fullmatch(code)]
@@ -81,7 +81,7 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
     front["tags"] = ["image-text", "curated", *kind.tags]
     files = {"split": "train", "path": f"shards/*.{kind.suffix}"}
     if kept:
-        # Without a version of its own, `datasets` confuses local folders of the same name.
+        # Without a version, `datasets` confuses local folders with the same name.
         version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
@@ -91,24 +91,24 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
 
 
 def _features(suffixes: list[str], kind: OutputFormat, content: ContentFacts) -> list[dict[str, Any]]:
-    """Return the columns for `datasets`, which else infers them from five samples and misses what these lack."""
+    """Return the columns for `datasets`, which would otherwise infer them from five samples and miss others."""
     kinds: dict[str, Any] = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
-    if not all(kinds.values()):  # one is not known here: then it infers them
+    if not all(kinds.values()):  # one is unknown: let `datasets` infer them
         return []
-    # A json is of typed fields, where each has one type: of type `json`, it rounds floats, and NaN is null.
+    # Typed fields for the json if each has one type: type `json` rounds floats, and NaN becomes null.
     kinds |= {"json": content.json_dtype} if content.json_dtype not in (None, "mixed") else {}
     return [{"name": name, **_feature(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
 
 
 def _feature(dtype: Any) -> dict[str, Any]:
-    """Return a type of `find_dtype` as the card has it, by name, as shards are written in any order."""
+    """Return a type of `find_dtype` for the card, sorted by name, because shards are written in any order."""
     if isinstance(dtype, dict):
         return {"struct": [{"name": name, **_feature(inner)} for name, inner in sorted(dtype.items())]}
     return {"list": _feature(dtype[0])} if isinstance(dtype, list) else {"dtype": dtype}
 
 
 def citation(run: RunFacts) -> str:
-    """Return how to cite this dataset: its name and size, and the identity of its run."""
+    """Return a citation: name and size of the dataset, and identity of its run."""
     forgotten = run.counts.get(FORGOTTEN, 0)
     less = f" without {forgotten:,} removed on request" if forgotten else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
@@ -116,7 +116,7 @@ def citation(run: RunFacts) -> str:
 
 @cache
 def template(name: str) -> jinja2.Template:
-    """Return the template of this package with this name."""
+    """Return a template of this package."""
     filters = {
         "plain": _plain,
         "code": _code,
@@ -142,13 +142,13 @@ def _near(by: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return Markdown that shows the text and does nothing else."""
+    """Return Markdown that shows the text literally."""
     text = _SPECIAL.sub(r"\\\1", " ".join(escape(text).split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _code(text: str) -> str:
-    """Return the text as a code span, whatever backticks it holds; valid in a table too."""
+    """Return the text as a code span, even with backticks; valid in tables too."""
     text = " ".join(escape(text).split())
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""

@@ -1,6 +1,6 @@
-"""What describes a run besides its tables and shards, from the run's facts; then the manifest, and last `_SUCCESS`.
+"""Writes the files that describe a run, from its facts; then the manifest, and `_SUCCESS` last.
 
-In: a run folder with all other files, and what run.json is to hold. Publishing, and changes of a run, end here.
+In: a run folder with all other files, and the content of run.json. Publishing and changes of a run end here.
 """
 
 import datetime
@@ -33,11 +33,11 @@ from curate.store.manifest import Lines, Published, read_manifest, write_manifes
 from curate.store.store import RunStore
 from curate.store.validity import recorded_line
 
-_FEW = 10  # of a manifest's files, which are asked for where the folder is not listed
-_MAX_VALUES = 500  # languages, or licenses of a column: more are noise, or a stranger's column
-_LISTED = 200  # files that are listed singly
+_FEW = 10  # files of the manifest to check if the folder is not listed
+_MAX_VALUES = 500  # languages, or licenses in a column; more are noise, or the column has other content
+_LISTED = 200  # files listed individually
 
-_PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # column names that can be part of an @id
 _DATA_TYPES = (
     (pa.types.is_string, "sc:Text"),
     (pa.types.is_large_string, "sc:Text"),
@@ -57,16 +57,16 @@ def describe_run(
 ) -> None:
     """Write entries.parquet, uids.npy, run.json, the card, croissant.json, stats.duckdb, views.sql, then the manifest.
 
-    `facts` are what run.json will hold, but for `forgotten` and most of `content`, which are found here; `digests` the
-    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` of `count_entries`; None: that stays. A
-    report, which describes the run as it was, is removed, and `curate report` writes another.
+    `facts` are the content of run.json except `forgotten` and most of `content`, which are computed here. `digests` are
+    the manifest's lines of all tables and shards; `uids` come from `sort_uids`; `entries` from `count_entries`, None:
+    unchanged. A report, which describes the old run, is removed; `curate report` writes a new one.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(facts, shards, kind, audit))
     _write_facts(store, facts, shards)
     statistics = partial(write_stats, store, facts, audit.drops, entries)
-    writes: list[Callable[[], object]] = [statistics, partial(write_uids, store, uids)]  # what takes long
+    writes: list[Callable[[], object]] = [statistics, partial(write_uids, store, uids)]  # slow writes
     writes += [] if entries is None else [partial(store.write_parquet, layout.ENTRIES_FILE, entries)]
     for _ in in_threads(lambda write: write(), writes):
         pass
@@ -79,9 +79,9 @@ def describe_run(
 
 
 def update_description(store: RunStore, facts: RunFacts, drops: Drops) -> None:
-    """Write what shows a finished run's name and license, and the manifest, with other facts; a report is removed."""
+    """Rewrite the files with a finished run's name and license, and the manifest; a report is removed."""
     lines = read_manifest(store)
-    # Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
+    # If it is killed, the run is unfinished, and `finish_description` completes it.
     store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
     store.delete_file(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
@@ -95,27 +95,27 @@ def update_description(store: RunStore, facts: RunFacts, drops: Drops) -> None:
 
 
 def finish_description(store: RunStore) -> None:
-    """Complete what `update_description` began and did not end, by the run.json there is; the caller holds the lock."""
+    """Complete an interrupted `update_description`, from run.json; the caller holds the lock."""
     is_other = any(map(store.exists, (layout.SUCCESS_FILE, layout.FORGETTING_FILE)))
     if is_other or not store.exists(layout.DESCRIBING_FILE):
         return
-    # Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
+    # If a file is damaged or missing, the run stays unfinished, and running its recipe recomputes it.
     with suppress(DamagedError, OSError):
         drops = Counter({(source, rule): rows for source, rule, rows in store.read_json(layout.DESCRIBING_FILE)})
         update_description(store, read_facts(store), drops)
 
 
 def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool = False) -> None:
-    """Write `_SUCCESS`, once files in `tables/` and `shards/` are removed that are not the run's, or are in a chunk's.
+    """Write `_SUCCESS`, after removing files in `tables/` and `shards/` that are not the run's, or were merged.
 
-    `merged` are the latter. `is_new`: there are no others, for the run began in an empty folder. It is not listed then,
-    for a store has 1,000 names in an answer, and a unit four tables. Raises RunError where files of the manifest are
-    gone, as when somebody deletes the folder; where that is not listed, a few are asked for.
+    `merged` are files that are now in chunks. `is_new`: there are no others, because the run started in an empty
+    folder; then the folder is not listed, because a store lists only 1,000 names per request. Raises RunError if files
+    of the manifest are gone, for example because somebody deletes the folder; without a listing, a few are checked.
     """
     lines = read_manifest(store) if store.exists(layout.MANIFEST_FILE) else []
     listed = {layout.MANIFEST_FILE, *(line.path for line in lines)}
     if are_there := all(map(store.exists, sorted(listed)[:: len(listed) // _FEW + 1])):
-        store.delete_files(merged)  # first: what is listed then is less
+        store.delete_files(merged)  # first, so that less is listed
     present = listed if are_there and is_new else {*store.files()}
     missing = sorted(listed - present)
     if missing:
@@ -158,10 +158,10 @@ def _most_frequent(counts: Counter[str]) -> dict[str, int]:
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> Any:
-    """Return a run as Croissant 1.0 (MLCommons), from its manifest's lines; `columns` of Parquet shards (None: none).
+    """Return a Croissant 1.0 (MLCommons) description of a run, from its manifest; `columns` of Parquet shards or None.
 
-    `mlcroissant` validates it, and iterates over the shards' Parquet files by it (record set `samples`). The publisher
-    adds who publishes the dataset, and where; `datePublished`, which is demanded, is the day it finished.
+    `mlcroissant` validates it, and iterates over the shards' Parquet files (record set `samples`). The publisher adds
+    who publishes the dataset, and where; `datePublished`, which is required, is the day on which the run finished.
     """
     kind = find_written(run)
     file_sets = {kind.suffix: (*kind.file_set, kind.media_type)}
@@ -182,7 +182,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
 
 
 def _fields(columns: pa.Schema) -> Iterator[tuple[str | int, str, str, bool]]:
-    """Yield the id, name and Croissant's type of columns that have these, and whether a value is a list."""
+    """Yield id, name and Croissant type of columns that have one, and whether values are lists."""
     for index, field in enumerate(columns):
         kind, is_list = field.type, pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
         while pa.types.is_list(kind) or pa.types.is_large_list(kind):

@@ -1,19 +1,19 @@
-"""How far the curated set has drifted from the pool, by source and model that keeps embeddings: table `drift`.
+"""Table `drift`: the distance of the curated set from the pool, by source and by model with kept embeddings.
 
-Of each unit a few rows are taken, by a hash of their uid, so the same whatever the sharding, and merged into those of a
-source. Distances are compared with that of a random part of the pool: two samples of one set are never at distance 0.
+A few rows per unit are chosen by a hash of their uid, independently of sharding, and merged by source. Distances are
+compared with that of a random part of the pool, because two samples of one set never have distance 0.
 
 The distance is the sliced Wasserstein distance: the mean over all directions θ of the squared Wasserstein-2 distance of
 the two sets' projections, estimated as
 
     Z = mean W²(θ) - γ (mean C(θ) - E C)    C(θ) = (θᵀ Δm)², Δm the difference of means, E C = ‖Δm‖² / d
 
-W² is exact, for sizes that differ too: both quantile functions are constant on n + m - 1 pieces. γ is the slope of W²
-on C over the drawn directions. The standard error is the regression's at C = E C, of the draw of directions alone.
-Directions are hashes of the seed: the first L of 2 L are the same as of L, on every machine.
+W² is exact, even for different sizes: both quantile functions are constant on n + m - 1 pieces. γ is the slope of W² on
+C over the drawn directions. The standard error is that of the regression at C = E C, from the draw of directions only.
+Directions are hashes of the seed: the first L of 2 L are those of L, on every machine.
 
 Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024: its lower-bound control variate,
-whose code centres C otherwise, which differs by O(1/L).
+whose code centers C differently, a difference of O(1/L).
 """
 
 import math
@@ -31,13 +31,13 @@ from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
 from curate.store.tables import UnitTables
 
-SAMPLED = 2048  # rows of the pool, of what is kept, and of the part of the pool to compare with, as far as there are
+SAMPLED = 2048  # maximum rows of each sample: of the pool, of kept rows, and of the part of the pool to compare with
 DIRECTIONS = 128
-BLOCK = 16  # directions at a time: this many numbers a row are held at once
+BLOCK = 16  # directions at a time, and numbers per row in memory
 
 
 class Group(NamedTuple):
-    """What a sample is of: a source's rows by a model, image or text, of the whole pool or of what is kept."""
+    """The identity of a sample: source, model, image or text, and whole pool or kept rows."""
 
     source: str
     model: str
@@ -62,20 +62,20 @@ def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[t
         hashes = mix64(high ^ mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
             rows = embedding_matrix(column)
-            usable = readable & rows.any(axis=1)  # zeros are of rows without an embedding
+            usable = readable & rows.any(axis=1)  # rows of zeros have no embedding
             for is_kept, mask in ((False, usable), (True, usable & kept)):
                 yield Group(source, model.name, side, is_kept), merge([DriftSample(hashes[mask], rows[mask])])
 
 
 def merge(samples: Iterable[DriftSample]) -> DriftSample:
-    """Return one sample of several: the first `SAMPLED` rows, and as many again to compare with."""
+    """Merge samples into one: the first `SAMPLED` rows, and as many again to compare with."""
     hashes, rows = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     first = np.argsort(hashes, kind="stable")[: 2 * SAMPLED]
     return DriftSample(hashes[first], rows[first])
 
 
 def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
-    """Return the drift of each source, model and side; of a source of which nothing is kept there is none."""
+    """Return the drift of each source, model and side, except sources without kept rows."""
     drifts = []
     for group in sorted(group for group in samples if not group.kept):
         pool, kept = samples[group].rows, samples[group._replace(kept=True)].rows[:SAMPLED]
@@ -95,19 +95,19 @@ def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
 class Drift(NamedTuple):
     """An estimate of SW₂², the squared distance."""
 
-    squared: float  # Z; 0 for equal sets; it may fall below 0 by a few standard errors
+    squared: float  # Z; 0 for equal sets; may be negative by a few standard errors
     standard_error: float
 
     @property
     def distance(self) -> float:
-        """SW₂: the root of `squared`, 0 where that is below 0."""
+        """SW₂: the root of `squared`, or 0 if that is negative."""
         return math.sqrt(max(self.squared, 0.0))
 
 
 def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIRECTIONS) -> Drift:
-    """Return the distance of two sets that are not empty, float32[n, d] and float32[m, d].
+    """Return the distance of two nonempty sets, float32[n, d] and float32[m, d].
 
-    `seed` is 0 to 2**63 - 1, `directions` are 3 at least.
+    `seed` is 0 to 2**63 - 1; `directions` is at least 3.
     """
     theta = draw_directions(directions, raw.shape[1], seed)
     shift = raw.mean(axis=0, dtype=np.float64) - curated.mean(axis=0, dtype=np.float64)
@@ -116,7 +116,7 @@ def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIREC
     residuals, offset = squares - squares.mean(), control - control.mean()
     scatter, away = float(offset @ offset), float(control.mean()) - float(shift @ shift) / len(shift)
     gamma, leverage = 0.0, 1 / directions
-    if scatter > 0:  # else C is the same for all directions (equal means, or one dimension), and tells nothing
+    if scatter > 0:  # otherwise C is equal for all directions (equal means, or one dimension), and has no information
         gamma, leverage = float(offset @ residuals) / scatter, 1 / directions + away**2 / scatter
         residuals = residuals - gamma * offset
     variance = float(residuals @ residuals) / (directions - 2)

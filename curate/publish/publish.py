@@ -1,8 +1,8 @@
-"""Publishing a run: audit, drift and sums of all units, then what describes the shards, and `_SUCCESS` last.
+"""Publishes a run: audit, drift and sums over all units, then the files that describe the run, and `_SUCCESS` last.
 
-Before, tables of many small units are put into few files, those of chunks, so that SQL opens few (see
-`curate.store.chunks`). Files of units stay until all that reads them has ended. How chunks are laid out depends on the
-rows of units alone, so equal units make equal bytes. Memory is bounded by one table of a chunk.
+Before that, tables of many small units are merged into few files, called chunks, so that SQL opens few files (see
+`curate.store.chunks`). Files of units stay until their last reader has ended. The layout of chunks depends only on the
+rows of units, so equal units give equal bytes. Memory is limited by one table of a chunk.
 """
 
 import json
@@ -66,22 +66,22 @@ from curate.store.timings import log_used, read_records, sum_sent, sum_timings, 
 from curate.store.validity import recorded_digest, recorded_line
 
 _MANY_SHORT = 0.05  # of the pool
-_PUBLISHED = "published"  # the commit of what describes a run
+_PUBLISHED = "published"  # the commit of the files that describe a run
 CHUNK_ROWS = UNIT_ROWS[1]
-CHUNK_UNITS = 500  # of a chunk at most: its footers say something of each, and CORES chunks are in memory at once
-MIN_UNITS = 64  # a run of no more stays as it is,
-MIN_FEWER = 4  # as does one that would not have so many times fewer files
+CHUNK_UNITS = 500  # maximum units per chunk: its footers describe each unit, and CORES chunks are in memory at once
+MIN_UNITS = 64  # runs with fewer units are not merged,
+MIN_FEWER = 4  # nor runs whose number of files would not decrease by this factor
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the pipeline knows of the whole run that is not in the tables of units."""
+    """Results about the whole run that are not in the tables of units."""
 
-    sources: Sequence[tuple[str, int]]  # the source of units that follow each other, and how many these are
+    sources: Sequence[tuple[str, int]]  # consecutive sources with their numbers of units
     json_dtype: Any  # see `ContentFacts`
     audit: Audit
     decided: Decided
-    uids: list[UidsPart]  # of `sort_uids`
+    uids: list[UidsPart]  # from `sort_uids`
     drift: list[run_facts.DriftFacts] | None = None
     captioned: Sequence[Captioned] | None = None
 
@@ -89,8 +89,8 @@ class Results:
 def publish(settings: PublishSettings, results: Results, digests: Lines) -> None:
     """Write everything but tables and shards, then the manifest, then `_SUCCESS`, unless another attempt did.
 
-    `digests` are the manifest's lines of all tables and shards. Raises ConservationError where rows in are not kept +
-    dropped + failed.
+    `digests` are the manifest's lines of all tables and shards. Raises ConservationError if the input rows are not
+    kept + dropped + failed.
     """
     store = settings.store
     if store.exists(layout.SUCCESS_FILE):
@@ -99,7 +99,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         try:
             _describe(settings, results, digests)
         except FileNotFoundError:
-            if store.exists(layout.SUCCESS_FILE):  # of another attempt, which deleted what this one was to read
+            if store.exists(layout.SUCCESS_FILE):  # written by another attempt, which deleted inputs of this one
                 return
             raise
     chunks = lay_out_chunks(results.sources, results.audit.sizes)
@@ -111,7 +111,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
 
 def _describe(settings: PublishSettings, results: Results, digests: Lines) -> None:
     store, kind, lines = settings.store, settings.output, Lines()
-    lines.merge(digests)  # which an attempt beside this one may be given too
+    lines.merge(digests)  # a parallel attempt may get the same object
     rows = lines.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
     write_failures(store, results.audit)
@@ -134,18 +134,18 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
 
 
 def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:
-    """Return what `pool/` has, which is listed where an earlier start may have left other files."""
+    """Return the files in `pool/`, which is listed if an earlier start may have left other files."""
     if not store.exists(layout.NEW_FILE):
         return store.files(layout.POOL)
     return [f"{layout.POOL}/{stem}{end}" for stem in sorted(audit.downloads) for end in ENDINGS]
 
 
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
-    """Return what entries.parquet holds.
+    """Return the table entries.parquet.
 
-    `entries` has columns entry, source, language. Of each entry, `pool` are the rows that match before any rule, and
-    `survivors` those when balancing begins (int64); `sums` the expected rows in fixed point (2⁻³²), and the kept ones
-    (int64[2, entries]); `p` (float64) is `Choice.entry_probabilities`, None: 1.
+    `entries` has columns entry, source, language. For each entry, `pool` (int64) counts the matching rows before any
+    rule, and `survivors` (int64) those before balancing; `sums` (int64[2, entries]) are the expected rows in fixed
+    point (2⁻³²), and the kept rows; `p` (float64) is `Choice.entry_probabilities`, None: 1.
     """
     p = np.ones(len(survivors)) if p is None else p
     entry_ids = np.arange(len(entries), dtype=np.int32)
@@ -228,11 +228,11 @@ def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entr
 def _large_groups(
     largest: Sequence[tuple[int, str]], verdicts: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
-    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first."""
+    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, largest first."""
     reached = sum(counts[verdict] for verdict in verdicts[verdicts.index(stages.DUPLICATE) :])
     groups = sorted((group for group in largest if group[0] > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
-    if by.near and not large:  # then the largest, from so many rows and such a share on
+    if by.near and not large:  # then the largest, from a smaller size and share on
         large = [group for group in groups[:1] if group[0] >= max(exact.LARGE_NEAR, exact.LARGE_NEAR_SHARE * reached)]
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
@@ -258,7 +258,7 @@ def _rule_facts(name: str, spec: str | Top, search: TopSearch | None) -> RuleFac
 
 
 def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int]) -> list[Chunk]:
-    """Return the chunks of a run, by its `Results.sources` and the rows of each unit; each is a unit where few are."""
+    """Return the chunks of a run, from `Results.sources` and the rows of each unit; single units if there are few."""
     chunks: list[Chunk] = []
     number = filled = 0
     for _, units in sources:
@@ -277,12 +277,12 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
 
 
 def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
-    """Put the tables of a chunk's units into one file each; return the files. Those of one unit stay as they are."""
+    """Merge the tables of a chunk's units into one file each; return the files. A single unit stays as it is."""
     last = None if chunk.first == chunk.last else chunk.last
     merged = UnitTables(store, chunk.first, last=last)
     if last is not None:
         for name in table_names:
-            footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
+            footers: list[tuple[int, str | None, Any]] = []  # rows, key and note of each unit
             table = concat_small(_read(store, name, chunk, footers))
             rows, keys, notes = map(list, zip(*footers, strict=True))
             merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
@@ -290,7 +290,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
 
 
 def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
-    """Yield the tables of a chunk's units, and add what their footers say: rows, key, note."""
+    """Yield the tables of a chunk's units, and collect the rows, keys and notes in their footers."""
     for unit in chunk.units:
         with store.open_parquet(table_file(name, unit)) as file:
             table = file.read()
@@ -305,18 +305,18 @@ Sources = Sequence[tuple[str, int]]
 
 
 def sources_of(plan: Sequence[Unit]) -> list[tuple[str, int]]:
-    """Return the source of units that follow each other, and how many these are."""
+    """Return consecutive sources with their numbers of units."""
     return [(source, sum(1 for _ in consecutive)) for source, consecutive in groupby(unit.source for unit in plan)]
 
 
 def audit(units: Units, settings: PublishSettings) -> Answer:
-    """Count all rows of all units: an Audit. Too much damage ends the run."""
+    """Audit all units. Too many failures end the run."""
     counted = units.ask("Audit: count", lambda tables, unit: [audit_unit(settings, tables, unit)], combine=Total(Audit))
     return units.get("Audit: check", check_damage, settings, counted)
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answer:
-    """Measure the drift of each source from samples of its embeddings, which are kept: list[DriftFacts]."""
+    """Measure the drift of each source from samples of its kept embeddings: list[DriftFacts]."""
 
     def sample(tables: OpenTables, unit: Unit) -> list[dict[Group, DriftSample]]:
         return [dict(sample_unit(settings.recipe.measure, unit.source, tables))]
@@ -330,7 +330,7 @@ def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]
 
 
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
-    """Put the tables of many small units into few files, once `audited` is there; return lists of manifest lines."""
+    """Merge the tables of many small units into few files, after `audited`; return lists of manifest lines."""
     chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
     store, names = settings.store, settings.table_names
 
@@ -349,9 +349,9 @@ def publish_run(
     shards: tuple[Answer, Answer],
     **findings: Any,
 ) -> Answer:
-    """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None once the run is complete.
+    """Write the files that describe the run and its shards, and `_SUCCESS` last; the answer is None.
 
-    `tables` are of `compact`, `shards` of `emit`, `findings` the fields of `Results` that answers of all units give.
+    `tables` come from `compact`, `shards` from `emit`, and `findings` are the fields of `Results` from all units.
     """
     types, lines = shards
     lines = units.combine("Publish: lines", [tables, lines], Total(Lines))
@@ -361,7 +361,7 @@ def publish_run(
 def _publish(
     context: RunContext, sources: list[tuple[str, int]], lines: Lines, types: tuple[int, Any] | None, **findings: Any
 ) -> None:
-    if count := count_forgotten_since(context.store, context.reuse):  # some tables may be of before, and some of after
+    if count := count_forgotten_since(context.store, context.reuse):  # tables may be from before and after it
         assert context.reuse is not None
         problem = f"{pluralise(count, 'item')} forgotten there while this run reused its tables"
         raise RunError(f"{context.reuse.url}: {problem}; run again, which takes them out here too")

@@ -1,6 +1,6 @@
-"""stats.duckdb: a run's small tables, TABLES, for any DuckDB client of version 1.0 or later.
+"""stats.duckdb: a run's small tables, TABLES, for any DuckDB client from version 1.0 on.
 
-Views over the large tables are `curate.publish.views`: they need paths, and these none.
+Views over the large tables are in `curate.publish.views`, because they need paths.
 """
 
 import json
@@ -28,11 +28,11 @@ TABLES = (
 )  # fmt: skip
 
 _TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
-_STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
+_STORAGE = "v1.0.0"  # DuckDB's storage format: older clients cannot read newer formats
 
 
 def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
-    """Write stats.duckdb; `entries` None: as entries.parquet has them. Raises ConservationError for an unknown rule."""
+    """Write stats.duckdb; `entries`: by default from entries.parquet. Raises ConservationError for an unknown rule."""
     tables = _small_tables(folder, run)
     listed = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     tables["entries"] = listed.select(schema.ENTRIES.names).cast(schema.ENTRIES)
@@ -77,7 +77,7 @@ def _small_tables(folder: RunStore, run: RunFacts) -> dict[str, Any]:
 
 
 def _read_failures(folder: RunStore) -> pa.RecordBatchReader:
-    """Return the failures, which may be as many as rows, as they are read."""
+    """Yield the failures in batches, because there may be as many as rows."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         with folder.open_parquet(FAILURES_FILE) as file:
@@ -96,12 +96,12 @@ def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
 
 
 def _without_zones(table: pa.Table, name: str) -> pa.Table:
-    """Return the table with a column's times, in UTC, as every client reads them."""
+    """Return the table with a column's times in UTC, in a form that every client reads."""
     return table.set_column(table.column_names.index(name), name, table[name].cast(pa.timestamp("ms")))
 
 
 def _counted(run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
-    """Return what stats.sql makes tables of. Raises ConservationError for rules that the run does not have."""
+    """Return the inputs of stats.sql. Raises ConservationError for rules that the run does not have."""
     rules = {rule for _, rule in drops if rule is not None}
     steps = [verdict.name for verdict in run.verdicts(stages.FORGOTTEN in rules)[:-1]]
     if strange := sorted(rules.difference(steps)):

@@ -1,7 +1,7 @@
 """uids.npy: the kept uids in DataComp's subset format, sorted pairs of their high and low 64 bits (dtype `u8,u8`).
 
-Each is there as often as it repeats. Source: DataComp's resharder (see its `--subset-file`). Units split their uids
-into buckets, which are sorted singly and written in order: memory is that of a bucket, however many are kept.
+Each uid appears as often as it repeats. Source: DataComp's resharder (see its `--subset-file`). Units split their uids
+into buckets, which are sorted separately and written in order, so memory depends on the size of a bucket only.
 """
 
 import shutil
@@ -26,13 +26,13 @@ _COPIED = 1 << 22  # bytes at a time
 
 
 def uid_pairs(uids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.void]:
-    """Return uids as PAIR, in their order."""
+    """Return uids as PAIR, in the same order."""
     high, low = uid_halves(uids)
     return np.rec.fromarrays([high, low], PAIR)
 
 
 def sort_pairs(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    """Return uids as PAIR in their order; ten times as fast as numpy, which compares pairs field by field."""
+    """Return uids as PAIR, sorted; ten times as fast as numpy, which compares pairs field by field."""
     pairs = pairs[np.argsort(pairs["f0"])]
     is_tied = pairs["f0"][1:] == pairs["f0"][:-1]
     if is_tied.any():
@@ -43,28 +43,28 @@ def sort_pairs(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 
 
 def pair_bytes(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
-    """Return each of the uids, as PAIR, as its 16 bytes."""
+    """Return the 16 bytes of each uid in PAIR."""
     return np.frombuffer(np.stack([pairs["f0"], pairs["f1"]], axis=1).astype(">u8").tobytes(), "S16")
 
 
 def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
-    """Return the kept uids of a run as PAIR, sorted. Raises ValueError or EOFError where the file is damaged."""
+    """Return the kept uids of a run as PAIR, sorted. Raises ValueError or EOFError if the file is damaged."""
     with folder.open(UIDS_FILE) as file:
         pairs: npt.NDArray[np.void] = np.load(file, allow_pickle=False)
     return pairs
 
 
 def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1) -> Answer:
-    """Ask each decided unit for its kept uids, and sort them by buckets, into files of `tmp`: a list of `UidsPart`.
+    """Ask each decided unit for its kept uids, and sort them in buckets, into files in `tmp`: a list of `UidsPart`.
 
-    Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
+    If the run repeats rows (`repeated`), each uid appears as often as column `repeats` of `decisions` says.
     """
     pairs = units.pairs("Uids: split", _split, repeated, n_buckets)
     return units.group("Uids: sort", pairs, sort_parts, store).side_output
 
 
 class UidsPart(NamedTuple):
-    """The sorted uids of a bucket; buckets in order hold uids in order."""
+    """The sorted uids of a bucket; the order of buckets is that of uids."""
 
     bucket: int
     uids: int
@@ -86,13 +86,13 @@ def _split(tables: OpenTables, unit: Unit, repeats: bool, n_buckets: int) -> Ite
 
 
 def split_pairs(pairs: npt.NDArray[np.void], n_buckets: int) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    """Yield the buckets of some uids, as PAIR, that have any of them, with these."""
+    """Yield the nonempty buckets of uids in PAIR, with their uids."""
     offsets = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
     yield from (pair for pair in enumerate(split_by(pairs, offsets, n_buckets)) if len(pair[1]))
 
 
 def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[SideOutput]:
-    """Sort what units have of a bucket into its file, which is yielded as a UidsPart."""
+    """Sort a bucket's uids from all units into its file, and yield it as a UidsPart."""
     pairs = sort_pairs(np.concatenate(parts))
     part = UidsPart(bucket, len(pairs))
     store.write_bytes(part.file, pairs.tobytes())

@@ -1,8 +1,8 @@
-"""The views over a run's large tables: for our connections, and as views.sql in the run folder for any DuckDB client.
+"""The views over a run's large tables, for curate's connections, and as views.sql in the run folder for any client.
 
-In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create views
-of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.sql builds on them. A table that a run
-does not have is an empty view with the same columns, so that every query works on every run.
+In: the tables with files, the columns of `scores`, and the paths of files as SQL. Out: statements that create the views
+of LARGE, `scored`, `measured`, `verdicts`, `published`, and those in sql/views.sql. A table that a run does not have is
+an empty view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,25 +18,25 @@ from curate.recipe.files import shipped_folder
 from curate.store.layout import MANIFEST_FILE, RETRIES_FILE, VIEWS_FILE
 from curate.store.store import RunStore
 
-_ALIGNED = pa.schema(schema.ALIGNED)  # of tables whose other columns depend on the recipe
+_ALIGNED = pa.schema(schema.ALIGNED)  # columns of tables whose other columns depend on the recipe
 LARGE: dict[str, pa.Schema] = {
     name: getattr(schema, name.upper(), _ALIGNED)
-    for name in (*sorted(stages.TABLES, key="members".__eq__), "manifest", "retries")  # the order is that of views.sql
+    for name in (*sorted(stages.TABLES, key="members".__eq__), "manifest", "retries")  # in the order of views.sql
 }
 _TYPES: dict[pa.DataType, str] = {pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR"}
 _TYPES |= {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT"}
 _TYPES |= {pa.float32(): "FLOAT", pa.float64(): "DOUBLE"}
-_VARYING = {"scores", "related", "derived", "matches"}  # whose columns depend on the recipe
+_VARYING = {"scores", "related", "derived", "matches"}  # tables whose columns depend on the recipe
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
-# Of the URL, in lower case, without user, port and path; empty where the URL has none.
+# The URL's host in lower case, without user and port; empty if it has none.
 _HOST = r"lower(regexp_extract(url, '://(?:[^/?#]*@)?(\[[^/?#\]]*\]?|[^/?#:]*)', 1))"
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
 def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the files of each large table, from the paths of a run's files; a table without files is left out."""
+    """Return the files of each large table that has some, from the paths of a run's files."""
     by_table: dict[str, list[str]] = {}
     for name in names:
         top, _, rest = name.partition("/")
@@ -50,7 +50,7 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
-    """Create the views over files, absolute paths or URLs by table; they must be there, since views are bound."""
+    """Create the views over files, absolute paths or URLs by table; the files must exist, because views are bound."""
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
     columns = {}
     for table in _VARYING & files.keys():
@@ -61,7 +61,7 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
 
 
 def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> None:
-    """Write views.sql into a run folder with these tables, and shards of this format; its manifest may come later."""
+    """Write views.sql into a run folder with these tables, and shards in this format; the manifest may follow later."""
     paths = sorted(paths)
     by_table = table_files(paths)
     lists = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
@@ -73,12 +73,12 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
         lists[table] = f"getvariable('{table}_files')"
     columns = {table: folder.schema(by_table[table][0]).names for table in _VARYING & by_table.keys()}
     statements = [*variables, *_statements("OR REPLACE TEMP VIEW", lists, columns, kind)]
-    head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # says if there is no run
+    head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # reports a missing run
     folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
 def quote(text: str) -> str:
-    """Return the text as a SQL string."""
+    """Return the text as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -90,7 +90,7 @@ def quote_name(name: str) -> str:
 def _statements(view: str, files: Mapping[str, str], columns: Mapping[str, list[str]], kind: OutputFormat) -> list[str]:
     """Return a CREATE `view` statement for each view.
 
-    `files` are SQL for the list of each table's files; `columns` the names of those of tables of _VARYING with files.
+    `files` are SQL expressions for the list of each table's files; `columns` are the columns of _VARYING tables.
     """
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
     bodies["samples"] = f"SELECT *, {_HOST} AS host FROM ({bodies['samples']})"
@@ -102,21 +102,21 @@ def _statements(view: str, files: Mapping[str, str], columns: Mapping[str, list[
 
 
 def _scored(scores: Sequence[str]) -> str:
-    """Return the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
+    """Return SQL for the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), for each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = ["*"]
     for model in dict.fromkeys(["clip", *models]):
         if f"{model}_score" in scores and f"{model}score" not in scores:
             cosine, name = quote_name(f"{model}_score"), quote_name(f"{model}score")
-            # greatest() passes over NULL, and a row without a score has no CLIPScore.
+            # greatest() ignores NULL, but a row without a score has no CLIPScore.
             columns.append(f"CASE WHEN {cosine} IS NOT NULL THEN 2.5 * greatest({cosine}, 0) END AS {name}")
     return f"SELECT {', '.join(columns)} FROM scores"
 
 
 def _measured(columns: Mapping[str, list[str]]) -> str:
-    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables.
+    """Return SQL for all samples with the columns that rules see: scores, CLIPScores, sides, and other tables.
 
-    A column of the pool wins over the host, the sides, and the key of the sample's language, which `matches` may have.
+    A column of the pool hides the host, the columns of sides, and the language key in `matches`.
     """
     scores, joined = columns.get("scores", []), [name for name in ("related", "derived") if name in columns]
     names = {name.lower() for table in ("scores", *joined) for name in columns.get(table, ())}
@@ -150,7 +150,7 @@ def _nothing(columns: pa.Schema) -> str:
 
 
 def sql_type(kind: pa.DataType) -> str:
-    """Return DuckDB's name of a type: without a connection, which takes longer than all else that opens a small run."""
+    """Return DuckDB's name of a type, without a connection, which would dominate the time to open a small run."""
     if pa.types.is_struct(kind):
         return f"STRUCT({', '.join(f'{field.name} {sql_type(field.type)}' for field in kind)})"
     if pa.types.is_fixed_size_list(kind):
