@@ -111,9 +111,7 @@ class UrlsSource(Source):
     - With `image_size`, `width` and `height` are those of the resized image, by default a square. Rules can use
       `original_width` and `original_height`.
     - Accepted formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP.
-    - Larger shards are faster; smaller ones lose less when a run is killed.
     - Several runs may share a `store` at once. An image in it is not downloaded again.
-    - `curate plan` estimates URLs, bytes, and hours. `curate run … --retry` tries failed URLs that may succeed.
     """
 
     example: ClassVar[Any] = {

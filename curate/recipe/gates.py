@@ -17,8 +17,7 @@ class Gates(KindsSection):
     """Settings of the quality filters (gates) for synthetic captions. By default all gates that apply are on.
 
     A caption that fails a gate stays out of the shards; table `captions` has it with the gate. Gates are heuristics:
-    `preamble`, `unsafe`, and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates`
-    measures how often.
+    `preamble`, `unsafe`, and `language` miss unforeseen cases and short texts.
 
     At `entries: 0.4`, one in seven of the package's example pairs is refused, and half of the texts that lost their
     rarest entry; at 0.6, one in three and two in three. The scale of `clip_score` depends on the model. For ViT-H-14, a

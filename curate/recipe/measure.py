@@ -90,8 +90,7 @@ class PrecomputedEmbeddings(Embedder):
     """Precomputed embeddings of a Parquet pool, instead of a model.
 
     They are columns of number lists, or arrays in the .npz beside each Parquet file. Signals that encode prompts or
-    images still need `measure.clip`. s-CLIPLoss, NormSim, and VAS normalize them to unit length in float32; the
-    published code uses DataComp's float16 values as they are, so scores differ by up to 9e-5.
+    images still need `measure.clip`.
     """
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}

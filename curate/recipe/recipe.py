@@ -57,8 +57,7 @@ class Match(Section):
 
     - `reference` matches case-sensitively, exactly as MetaCLIP does. It adds spaces around `, . ; : ? !` and the
       backtick; text and entry then need single spaces on both sides. So アメリカ matches nothing inside a Japanese
-      sentence. It differs from MetaCLIP in two ways: a byte order mark at the start of a caption or list is removed,
-      and entries that are empty, repeated, or a single ASCII punctuation mark are dropped.
+      sentence. [Differences](README.md#differences-from-the-published-systems).
     - `worldwide` matches a caption only with entries in its language, exactly as MetaCLIP 2's code does. Entries of
       `other` serve languages without entries. Chinese, Thai, Lao, Burmese, Khmer, and Tibetan text and ASCII
       punctuation need no spaces. Captions are stripped.

@@ -28,8 +28,8 @@ class NegClipSection(OnKept):
     """s-CLIPLoss: the CLIP score minus what image and caption score with other rows (arXiv 2405.19547).
 
     It penalizes captions that fit many images, and images that fit many captions. The other rows are the reference
-    rows, which have the smallest hashes of seed and uid, and the row itself. The published code uses random batches of
-    32,768 rows within a file. Uses some 8 KB of memory per reference row.
+    rows, which have the smallest hashes of seed and uid, and the row itself. Uses some 8 KB of memory per reference
+    row.
     """
 
     example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}

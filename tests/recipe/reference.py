@@ -131,6 +131,11 @@ def entries() -> tuple[Entry, ...]:
     return tuple(_walk(Recipe, "", dict, set()))
 
 
+def has_new_example(entry: Entry) -> bool:
+    """Return whether an entry has an example that no entry before it has."""
+    return bool(entry.fragment) and entry is next(one for one in entries() if one.fragment == entry.fragment)
+
+
 def keys_of(entry: Entry) -> list[list[str]]:
     """Return the rows of an entry's table, each a key and its other cells, without the keys of `sections_of`."""
     schema, linked = entry.section.model_json_schema()["properties"], "".join(sections_of(entry).values())
@@ -162,6 +167,7 @@ def reference_pages() -> dict[str, str]:
     environment.globals |= {
         "recipe": Entry("", Recipe, Recipe.model_fields, {}),
         "entries": entries(),
+        "has_new_example": has_new_example,
         "keys_of": keys_of,
         "sections_of": sections_of,
         "recipes": list(_recipes()),
