@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -210,7 +211,7 @@ def test_the_readmes_lines_run(web, tmp_path):
     kit.write_metadata(tmp_path)
     [lines] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     for line in lines.splitlines():
-        curate, *words = line.partition("#")[0].split()
+        curate, *words = shlex.split(line, comments=True)
         assert curate == "curate"
         if "images.yaml" in line:
             words += ["--set", "input.0.network.allow_networks=[127.0.0.0/8]", "--set", "max_failed=1"]
