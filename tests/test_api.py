@@ -11,7 +11,7 @@ from curate import Run
 from curate.ask.diff import SAMPLES, changed_samples
 from curate.base.errors import RecipeError, RunError
 from tests.ask.test_diff import write_a, write_b
-from tests.cli.conftest import run_command, write_pool
+from tests.kit.commands import run_command, write_pool
 from tests.kit.written_runs import EVIL, finish, uid, write_small
 
 

@@ -15,9 +15,9 @@ from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import uid_halves
 from curate.publish.uids import PAIR
-from tests.cli.conftest import Done, finished, pool, run_command  # noqa: F401 (fixtures)
 from tests.kit import make_samples, recipe_of, run_local, write_metadata, write_tars
 from tests.kit import written_runs as runs
+from tests.kit.commands import Done, finished, pool, run_command  # noqa: F401 (fixtures)
 from tests.kit.written_runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
 
 

@@ -30,8 +30,8 @@ from curate.demo.pool import write_pool
 from curate.demo.samples import caption
 from curate.demo.scenes import compose
 from curate.demo.words import GROUND_COLOURS, SHAPES
-from tests.cli.conftest import run_command
 from tests.demo.train_clip import SIZE, Scenes, _encode_images, _encode_texts, train
+from tests.kit.commands import run_command
 
 UNSEEN = 1_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import kit
-from tests.cli.conftest import run_command, write_pool
+from tests.kit.commands import run_command, write_pool
 
 pytestmark = pytest.mark.thorough
 STEPS = ("start", "measure", "match", "rules", "duplicates", "decide", "emit", "audit", "publish", "engine")

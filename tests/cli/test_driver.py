@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.kit.range_server import Served, serving_ranges
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.cli.conftest import write_pool
+from tests.kit.commands import write_pool
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("without_beam")]
 IN_PLACE = "is a folder in a file's place; remove it, or move it away"

@@ -14,8 +14,8 @@ import pytest
 from curate.store.forgotten import Record
 from curate.store.lock import locked
 from curate.store.store import RunStore
-from tests.cli.conftest import Done
 from tests.kit import files_of
+from tests.kit.commands import Done
 
 pytestmark = pytest.mark.usefixtures("without_beam")
 

@@ -13,7 +13,7 @@ import pytest
 from curate import __version__
 from curate.base.errors import RunError
 from curate.cli.common import HELP
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 
 SUBCOMMANDS = ["build", "import", "show"]
 COMMANDS = [name for name in HELP if name not in ("shared", *SUBCOMMANDS)]

@@ -22,7 +22,7 @@ from curate.cli import common, progress
 from curate.measure.part import measure_part
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.store import RunStore
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 from tests.kit.crawls import info, pack
 from tests.kit.waiting import wait_until
 

@@ -15,7 +15,7 @@ import pytest
 
 from curate import Run
 from curate.base import schema
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 
 Finished = dict[str, tuple[Path, Done]]
 

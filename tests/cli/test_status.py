@@ -21,7 +21,7 @@ from curate.store.store import RunStore
 from pipelines.engines import registry as engines
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.laws.test_object_store import bucket  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.thorough

@@ -15,7 +15,7 @@ import pytest
 from curate.base.wording import CONTROL
 from curate.cli.common import Escaped, plain
 from tests import kit
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 
 Finished = dict[str, tuple[Path, Done]]
 ROOT = Path(__file__).parents[2]

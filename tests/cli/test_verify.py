@@ -12,7 +12,7 @@ import pytest
 
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 
 Finished = dict[str, tuple[Path, Done]]
 

@@ -16,7 +16,7 @@ from curate.ask.whatif.answer import LANGUAGES
 from curate.base.errors import RecipeError
 from curate.cli import whatif
 from curate.cli.common import Format
-from tests.cli.conftest import Done
+from tests.kit.commands import Done
 
 pytestmark = pytest.mark.usefixtures("without_beam")
 

@@ -6,9 +6,10 @@ A test reads as a case: a pool, a recipe, which samples are kept, and why the ot
         result = kit.curate(tmp_path, [kit.sample("a", "a red dog"), kit.sample("b", "dog")], rules={"short": "words > 1"})
         assert result.by_key == {"a": "kept", "b": "short"}
 
-Its modules have the rest: `forked` (the command line), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
+Its modules have the rest: `forked` (commands in processes), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
 `packages` (packages of foreign kinds), `written_runs` (run folders without a pipeline), `clips` (CLIP checkpoints),
-`crawls` and `articles` (pools of other formats), `pages` (the commands on pages), `waiting`, `memory`, `watched`, `store_requests`.
+`crawls` and `articles` (pools of other formats), `commands` (commands in this process), `pages` (the commands on pages),
+`waiting`, `memory`, `watched`, `store_requests`.
 """
 
 from tests.kit.pools import *  # noqa: F403

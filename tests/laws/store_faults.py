@@ -21,7 +21,7 @@ from curate.store.local import Digest
 from curate.store.store import RunStore
 from curate.store.validity import valid_digest
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.kit.store_proxy import Fault, StoreProxy
 
 RECIPE = """

@@ -20,8 +20,8 @@ from curate.base.errors import RunError
 from curate.base.schema import FILE_REASONS, SAMPLE_REASONS
 from pipelines.prepare import prepare
 from tests import kit
-from tests.cli.conftest import run_command
 from tests.kit import Ran, conserved, loads
+from tests.kit.commands import run_command
 
 # Cases whose text leaves open whether a sample is kept, and what the stated rule makes of it here.
 KEPT_INSTEAD = {

@@ -27,7 +27,7 @@ from pipelines.claim import claim_folder, claimed
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.kit.range_server import serving_ranges
 from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.store_requests import check_files

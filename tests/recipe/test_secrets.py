@@ -14,7 +14,7 @@ from curate.recipe.secrets import check_variables, refuse_literals
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from pipelines.engines.workers import Ask
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 
 if TYPE_CHECKING:
     from curate.pool.plan import Pool

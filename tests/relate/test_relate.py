@@ -10,7 +10,7 @@ from curate.base import ids
 from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Reading
 from curate.store.store import RunStore
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.thorough

@@ -14,8 +14,8 @@ from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests import kit
-from tests.cli.conftest import run_command
 from tests.kit import packages
+from tests.kit.commands import run_command
 from tests.pipelines.graphs import build_graph, count_stages
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 

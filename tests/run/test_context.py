@@ -11,8 +11,8 @@ from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import name_verdicts
 from curate.run.context import open_context
 from curate.store.store import RunStore
-from tests.cli.conftest import run_command, write_pool
 from tests.kit import decide_in_process
+from tests.kit.commands import run_command, write_pool
 
 
 @pytest.mark.thorough

@@ -8,7 +8,7 @@ from curate.store import local
 from curate.store.facts import StepFacts
 from curate.store.store import RunStore
 from curate.store.timings import Sent, log_sent, read_records, sum_sent, sum_timings, time_step, write_records
-from tests.cli.conftest import run_command, write_pool
+from tests.kit.commands import run_command, write_pool
 
 pytestmark = pytest.mark.thorough
 

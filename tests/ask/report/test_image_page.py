@@ -17,7 +17,7 @@ from curate.ask.output import table_html
 from curate.ask.report import galleries, image_page
 from curate.ask.report.image_page import HtmlPage
 from curate.base.errors import RecipeError
-from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
+from tests.kit.commands import Done, cli, finished, pool, run  # noqa: F401 (fixtures)
 from tests.kit.written_runs import EVIL, finish, sample, uid, verdict, write_small, write_units
 
 

@@ -10,7 +10,7 @@ from curate.ask.whatif.sweep import search, sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.pipelines.graphs import build_graph, count_stages
 
 FORMS = {

@@ -17,8 +17,8 @@ from curate.base.foreign import FOREIGN
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source, source_sections
 from tests import kit
-from tests.cli.conftest import run_command
 from tests.kit import forked
+from tests.kit.commands import run_command
 from tests.kit.packages import lay_out
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from pipelines.engines import dataflow
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 from tests.runners.dataflow.conftest import upload
 from tests.runners.dataflow.loopback import BUCKET
 

@@ -19,7 +19,7 @@ from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.spark import Spark
 from tests import kit
-from tests.cli.conftest import run_command
+from tests.kit.commands import run_command
 
 pytestmark = pytest.mark.runners
 
