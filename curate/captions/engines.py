@@ -11,14 +11,14 @@ from curate.recipe.captions import Captions, EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
-    """Return a recipe's engine, one per process until its options, what they name or its model (`engine_id`) change."""
+    """Return a recipe's engine: one per process, until its options, their files or its model (`engine_id`) change."""
     key = ids.digest([spec.section.model_dump(mode="json"), engine_id, spec.section.fingerprint()])
     engine: Engine = process_cache(f"engine {key}", spec.section.open)
     return engine
 
 
 def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> Iterator[CurateError]:
-    """Yield what keeps each engine that is used from working: endpoints are called, models loaded if `load` is set."""
+    """Yield the error of each engine that would not work. Calls endpoints; loads models only if `load` is set."""
     for name in dict.fromkeys(task.section.engine for task in captions.requested):
         spec = captions.engines[name]
         if load or not spec.section.is_local:

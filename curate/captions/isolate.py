@@ -1,10 +1,11 @@
 """Captions a unit that killed its workers in subprocesses, to isolate the input that crashes them.
 
-Models that work in the worker's process may end it: engines of that kind, and the detector of regions. Their requests
-go to subprocesses, in batches; one that ends its process is halved, down to the one request or image that does: it
-fails with reason `worker_died`. Where nothing alone ends a process, and workers are killed all the same before any more
-of the unit is done, all of it fails, and answers in parts stay. The next start of the run asks again, as for all that
-failed: in subprocesses at once.
+A model that runs in the worker's process (a local engine or the region detector) can crash it. After several crashes,
+its requests go to subprocesses in batches. A batch that crashes its subprocess is halved until a single request or
+image is left, which fails with reason `worker_died`.
+
+If no single item crashes a subprocess, and workers still die before the unit makes any progress, the whole unit fails.
+Its partial answers are kept. The next start of the run retries all failed requests, in subprocesses from the beginning.
 """
 
 import threading
@@ -26,14 +27,14 @@ from curate.store.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, attempt, reset_at
 from curate.store.layout import CAPTION_ATTEMPTS, unit_stem
 from curate.store.tables import UnitTables
 
-_alone = threading.Lock()  # held by a unit whose engines run in subprocesses: a GPU has no room for the models of two
+_alone = threading.Lock()  # held by a unit that uses subprocesses: a GPU cannot fit the models of two
 
 
 @contextmanager
 def open_captioner(settings: CaptionSettings, tables: UnitTables) -> Iterator[tuple["Captioner", Callable[[], None]]]:
-    """Yield what captions a unit, and what is called once some of it is done.
+    """Yield a unit's captioner, and a function to call when some of the unit is done.
 
-    Attempts that were killed are counted where a model works in this process, which it may end.
+    Killed attempts are counted only if a model runs in this process, where it can crash the worker.
     """
     if not settings.has_models:
         yield Captioner(settings, 0), lambda: None
@@ -48,21 +49,21 @@ def open_captioner(settings: CaptionSettings, tables: UnitTables) -> Iterator[tu
 
 
 class Captioner:
-    """Asks engines and the detector: in this process, or in a subprocess each after so many attempts were killed."""
+    """Runs engines and the detector in this process or, after several killed attempts, each in its own subprocess."""
 
     def __init__(self, settings: CaptionSettings, killed: int) -> None:
         self._settings, self._processes = settings, dict[str, Subprocess]()
         self._killed = f"{DIED}: {killed} attempts to caption its unit were killed, and"
         self.is_isolated = killed >= ISOLATE_AFTER
-        self.is_over = killed >= MAX_ATTEMPTS  # whether all fails, unasked
-        self.has_fault = False  # whether something ended a process alone
+        self.is_over = killed >= MAX_ATTEMPTS  # whether every request fails without being sent
+        self.has_fault = False  # whether a single item crashed a subprocess
 
     def end(self) -> None:
         for process in self._processes.values():
             process.end()
 
     def answers(self, spec: EngineSpec, engine_id: str, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield the answers of an engine, as they come; an endpoint ends no process."""
+        """Yield an engine's answers as they arrive. Endpoints are never isolated, since they cannot crash a process."""
         if not self.is_over and not (self.is_isolated and spec.section.is_local):
             yield from open_engine(spec, engine_id).answers(requests)
             return
@@ -88,7 +89,7 @@ class Captioner:
         return self._processes.setdefault(model, Subprocess(f"work with {model} alone", begin, options, model))
 
     def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *rest: Any) -> list[Any]:
-        """Return what a function gives for each item in a process; for one that ends it, the error as text."""
+        """Return the function's result for each item, from a subprocess; an error text for an item that crashes it."""
         if self.is_over:
             return [f"{self._killed} no request or image alone does it"] * len(items)
         answers = list[Any]()

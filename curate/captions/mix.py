@@ -1,7 +1,7 @@
 """Picks the text for a sample's `.txt`, and lists the other texts in its `.json`.
 
-The original stays for most samples, as training needs it: a share of them gets a text of another kind, chosen by a hash
-of uid and seed. Only texts that passed all gates come out.
+Most samples keep the original caption, which training needs. A configured share gets a text of another kind, chosen by
+a hash of uid and seed. Only texts that passed all gates are written.
 """
 
 from collections import Counter
@@ -20,25 +20,25 @@ from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables
 
 _MIX, _CHOICE = ids.hash64("captions.output.mix"), ids.hash64("captions.output.choice")
-# A sample's texts that passed, by kind, in the order of style and ordinal.
+# A sample's texts that passed all gates, by kind, sorted by style and ordinal.
 Texts = Mapping[str, Sequence[Text]]
 
 
 class EmittedTexts(NamedTuple):
     """A sample's texts in the shards."""
 
-    chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
+    chosen: str | None  # replaces the original in `.txt`; None keeps the original
     fields: dict[str, Any]  # `captions` of the json; empty without captions
-    # DataCompDR's list of texts, where requested; the original where none passed, since MobileCLIP's loader draws one
+    # DataCompDR's list of texts, if requested. The original if none passed: MobileCLIP's loader needs one to draw.
     synthetic: list[str] | None
-    regions: dict[str, Any]  # field `regions` of the json, where requested; null where it failed
+    regions: dict[str, Any]  # field `regions` of the json, if requested; null if detection failed
 
 
 _NO_TEXTS = EmittedTexts(None, {}, None, {})
 
 
 def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> Mapping[str, Texts]:
-    """Return the texts of the unit's samples by uid, of those that have some; of these samples, or of all."""
+    """Return texts by uid for the samples that have any: of `uids`, or of the whole unit."""
     table = tables.read("captions", ["uid", "kind", "style", "ordinal", "text", "gate"])
     table = table.filter(pc.equal(table["gate"], pa.scalar(PASSED)))
     if uids is not None:
@@ -50,7 +50,7 @@ def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> Mapping[str,
 
 
 def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[str, Text] | None:
-    """Return the kind and the text in the original's place in `.txt`; None where the original stays."""
+    """Return the kind and text that replace the original in `.txt`; None to keep the original."""
     u = _uniform(uid, seed, _MIX)
     for kind in _replacing():
         share = captions.output.mix.get(kind, 0.0)
@@ -62,7 +62,7 @@ def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[
 
 
 def count_replaced(captions: Captions, seed: int, tables: UnitTables) -> Counter[tuple[str, str]]:
-    """Return how many samples of the unit have another text than the original as `.txt`, by kind and style."""
+    """Return by kind and style how many of the unit's samples have a new text in `.txt`."""
     if not captions.output.mix:
         return Counter()
     choices = (choose_text(captions, seed, uid, texts) for uid, texts in read_texts(tables).items())
@@ -76,7 +76,7 @@ def _replacing() -> list[str]:
 def emitted_texts(
     captions: Captions | None, seed: int, tables: UnitTables, uids: Sequence[str], originals: Sequence[str]
 ) -> list[EmittedTexts]:
-    """Return what the shards say of each row; nothing without captions."""
+    """Return each row's texts for the shards; empty ones without captions."""
     if captions is None:
         return [_NO_TEXTS] * len(uids)
     uid_array = pa.array(uids, pa.string())

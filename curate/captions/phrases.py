@@ -1,15 +1,15 @@
 """Find noun phrases in English captions: the queries for an open-vocabulary detector.
 
-A phrase is a run of nouns, with the adjectives and participles before them: cut at prepositions, conjunctions, verbs
-and punctuation; without articles, possessives and counts, since a box holds one thing:
+A phrase is a run of nouns with the adjectives and participles before them. Prepositions, conjunctions, verbs and
+punctuation end a phrase. Articles, possessives and counts are dropped, since a box contains one object:
 
     "Two dogs are chasing the small red ball of a boy on the left"  →  dogs, small red ball, boy
 
-Left out are pronouns, dates, measures, bare colours ("dressed in black"), sides ("on the left"), words for the
-picture itself ("stock photo of"), and words for a quantity before "of" ("a bunch of flowers" is flowers).
+It skips pronouns, dates, measures, bare colors ("dressed in black"), sides ("on the left"), words for the picture
+itself ("stock photo of"), and quantity words before "of" ("a bunch of flowers" gives flowers).
 
-Parts of speech come from TextBlob's lexicon (Brill's, 94,000 words), without context: whether a word is a noun or a
-verb is told by its neighbours alone, wrongly at times. On captions annotated by hand (tests/captions/test_regions.py),
+Parts of speech come from TextBlob's lexicon (Brill's, 94,000 words), which ignores context. Only the neighboring words
+decide between noun and verb, and sometimes wrongly. On hand-annotated captions (tests/captions/test_regions.py),
 precision is 0.90 to 0.93 and recall 0.92.
 """
 
@@ -30,14 +30,15 @@ _WORDS = {name: frozenset(words.split()) for name, words in tomllib.loads(_FILE.
 _DETERMINERS = {"DT", "PDT", "PRP$"}
 _CLOSED = {"IN", "CC", "TO", "PRP", "WDT", "WP", "WP$", "WRB", "EX", "RP", "MD", "UH"}
 
-# A word keeps what is inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". Others end a phrase.
+# A word includes inner punctuation (U.S., T-Shirts, Women's) and the apostrophe of "dogs' beds".
+# All other punctuation ends a phrase.
 _TOKEN = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+|(?<=\d)[,:/]\d+)*(?:(?<=s)['’](?=\s+\w))?|\S")
 _UNIT = r"mm|cm|km|inch|inches|ft|px|oz|lbs?|kg|ml|pcs?"
 _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v))?|[x×]|{_UNIT}", re.IGNORECASE)
 
 
 class _Word(NamedTuple):
-    """A word, and what it may be in a phrase: noun, modifier, ing, participle, number, determiner, and, or stop."""
+    """A word and its role in a phrase: noun, modifier, ing, participle, number, determiner, and, or stop."""
 
     text: str
     kind: str
@@ -47,19 +48,19 @@ _END = _Word("", "stop")
 
 
 def noun_phrases(captions: pa.Array) -> pa.Array:
-    """Return captions' noun phrases (list<string>; null stays), none twice. Raises RecipeError without TextBlob."""
+    """Return each caption's distinct noun phrases (list<string>, null for null). RecipeError without TextBlob."""
     rows: list[list[str] | None] = []
     for text in captions.to_pylist():
         phrases: dict[str, str] = {}
         for phrase in (_trimmed(run, after) for run, after in _runs(_words(text or ""))):
             if phrase:
-                phrases.setdefault(phrase.lower(), phrase)  # no two differ by case alone
+                phrases.setdefault(phrase.lower(), phrase)  # distinct regardless of case
         rows.append(None if text is None else list(phrases.values()))
     return pa.array(rows, pa.list_(pa.string()))
 
 
 def _words(text: str) -> list[_Word]:
-    """Return the words of a text in order, and an end wherever punctuation ends a phrase."""
+    """Return a text's words in order, with `_END` where punctuation ends a phrase."""
     segments: list[list[str]] = [[]]
     for token in _TOKEN.findall(text):
         if token[0].isalnum() or token == "&":
@@ -85,7 +86,7 @@ def _is_short(text: str) -> bool:
 
 
 def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str:
-    """Return what a word may be, by its part of speech as it stands (`tag`) and in small letters (`small`)."""
+    """Return a word's role, from its part of speech as written (`tag`) and in lower case (`small`)."""
     low, name = text.lower().replace("’", "'"), not capitals and not text[0].islower()
     if low in _WORDS["stops"] or (name and low in _WORDS["dates"]) or (not name and low in _WORDS["verbs"]):
         return "stop"
@@ -101,7 +102,7 @@ def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str
 
 
 def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, capitals: bool) -> str:
-    """Return `_kind` of a content word: `low` in small letters, `name` if it has a capital that tells."""
+    """Return the role of a content word: `low` is its lower case, `name` whether its capital marks a name."""
     if small.startswith("JJ") or (small == "RB" and (capitals or (name and tag == "RB"))):
         return "modifier"
     if small == "VBN" or (small == "VBD" and low.endswith("ed")):
@@ -110,7 +111,7 @@ def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, cap
         return "noun"
     if tag == "VBG":
         return "ing"
-    # A verb is likeliest to the lexicon, but captions are full of nouns: a print, in love. After a plural it is one.
+    # The lexicon prefers verbs, but captions mostly use such words as nouns (a print). After a plural it is a verb.
     singular = before.text[-1:] != "s" and before.text.lower() not in _WORDS["plurals"]
     nominal = singular and before.kind in ("determiner", "modifier", "number", "noun")
     return "noun" if tag in ("VB", "VBP") and nominal else "stop"
@@ -133,18 +134,18 @@ def _goes_on(run: list[_Word], before: _Word, word: _Word, after: _Word) -> bool
         return False
     if not word.text[0].islower():
         return True
-    if word.kind == "ing":  # two sleeping dogs; but not: a man eating pizza
+    if word.kind == "ing":  # "two sleeping dogs", but not "a man eating pizza"
         begins = all(earlier.kind in ("number", "modifier") for earlier in run)
         return begins and before.kind in ("determiner", "number", "modifier") and after.kind in ("noun", "modifier")
     if word.kind == "participle":
         return after.kind in ("noun", "modifier", "participle")
-    # Phrases do not meet without a verb: in "a boy rides the horse" it is what the lexicon took for a noun.
+    # Two phrases in a row need a verb between them: "rides" in "a boy rides the horse" is tagged as a noun.
     met = (run and word.text.endswith("s")) or before.text.lower() == "to"
     return not (met and word.kind == "noun" and after.kind == "determiner")
 
 
 def _trimmed(run: list[_Word], after: _Word) -> str:
-    """Return the phrase of a run, from behind its counts to its last noun; empty where nothing is left."""
+    """Return the run's phrase, from after its counts to its last noun; empty if nothing is left."""
     words = list(itertools.dropwhile(lambda word: word.kind in ("number", "and"), run))
     while words and (words[-1].kind != "noun" or _is_picture(words[-1].text, len(words))):
         words.pop()
@@ -161,10 +162,10 @@ def _is_picture(text: str, words: int) -> bool:
 
 
 def _tags(segments: list[list[str]]) -> list[str]:
-    """Return the part of speech of each word, by the Penn treebank's names."""
+    """Return each word's part of speech, as a Penn Treebank tag."""
     if not segments:
         return []
-    # Of words with a hyphen the lexicon knows few: the last part tells (T-shirt, snow-covered).
+    # The lexicon has few hyphenated words, so look up their last part (T-shirt, snow-covered).
     text = "\n".join(" ".join(word.rpartition("-")[2] for word in segment) for segment in segments)
     return [tag for _, tag in process_cache("tagger of phrases", _load).tag(text, tokenize=False)]
 
@@ -173,5 +174,5 @@ def _load() -> Any:
     with needing("captions.regions: TextBlob cannot be imported", "'.[regions]' in a checkout of curate"):
         from textblob.en.taggers import PatternTagger
     tagger = PatternTagger()
-    tagger.tag("a house", tokenize=False)  # reads the lexicon, which threads then share
+    tagger.tag("a house", tokenize=False)  # loads the lexicon, which all threads share
     return tagger

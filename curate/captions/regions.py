@@ -1,15 +1,16 @@
 """Locate a caption's phrases in its image: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: a unit's kept rows, and at most `queries` phrases of each (see `curate.captions.phrases`). Out: table
-`schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with
-its likeliest phrase and score; empty where nothing was detected, null with a reason where the image could not be read
-or its caption is not English. Regions are cached by a row's digest (image, caption, detector, options), in this run and
-in the one to reuse.
+In: a unit's kept rows, with at most `queries` phrases each (see `curate.captions.phrases`). Out: table
+`schema.REGIONS`, one row per kept row: boxes in pixels of the image after EXIF rotation, best first, each with its
+likeliest phrase and score. A row is empty if nothing was detected, and null with a reason if the image could not be
+read or the caption is not English. Regions are cached by a row's digest (image, caption, detector, options), in this
+run and in the run to reuse.
 
-A box is kept where its best phrase scores above the threshold, cut to the image; overlapping boxes stay, since these
-detectors answer once for each thing. Trade-off: the detector says where a phrase would be, not whether it is there.
+A box is kept if its best phrase scores above the threshold, and is clipped to the image. Overlapping boxes are kept,
+since these detectors report each object once. Trade-off: the detector says where a phrase would be, not whether the
+image shows it.
 
-Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024: its VESL labels, 11.6 an image.
+Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024: VESL labels, 11.6 per image.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,12 +45,12 @@ class Box(NamedTuple):
     """An object in an image."""
 
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1
-    query: int  # which of the image's queries it is, the likeliest
-    score: float  # how likely, above the threshold, up to 1
+    query: int  # index of the image's likeliest query
+    score: float  # its likelihood, above the threshold, up to 1
 
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, max_phrases: int, seed: int = 0) -> pa.Array:
-    """Return at most so many phrases a row (distinct; null stays), in order, by hash64(uid NUL phrase NUL seed)."""
+    """Return `max_phrases` distinct phrases per row (null for null) in order, by hash64(uid NUL phrase NUL seed)."""
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
         drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:max_phrases]
@@ -62,10 +63,10 @@ def find_regions(
 ) -> Iterator[pa.Table]:
     """Detect each image's phrases; images are read and opened `detector.batch` at a time.
 
-    `images` are files as they came, None where there is none; `phrases` (list<string>) has one row an image, null where
-    there is nothing to detect. Boxes with a score above `threshold`, 0 to 1, are kept. Yields `DETECTED`, a batch at a
-    time: `regions` null where nothing was to be detected or it failed; `error` why it failed (`no_image: …` or
-    `engine: …`), else null.
+    `images` are encoded files, None if missing. `phrases` (list<string>) has one row per image, null if there is
+    nothing to detect. Boxes that score above `threshold`, 0 to 1, are kept. Yields `DETECTED`, one batch at a time:
+    `regions` is null if there was nothing to detect or detection failed, and `error` is then the reason (`no_image: …`
+    or `engine: …`), else null.
     """
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
@@ -102,7 +103,7 @@ def _line(error: Exception) -> str:
 
 
 class ZeroShotDetector:
-    """Transformers' zero-shot object detection, shared by threads; the model is loaded on first use."""
+    """Zero-shot object detection by transformers, shared by threads. Loads the model on first use."""
 
     def __init__(self, options: Regions) -> None:
         self._options = options
@@ -112,18 +113,18 @@ class ZeroShotDetector:
 
     @cached_property
     def model(self) -> str:
-        """The model's name in tables, with precision and a folder's digest of its files; equal names, equal boxes."""
+        """The model's name in tables, with its precision and, for a folder, a digest: equal names give equal boxes."""
         return f"{model_name(self._options.model)} {self._options.precision}"
 
     def check(self) -> None:
-        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        """Load the model. Raises RecipeError without torch, the device or the model, or for an unknown model family."""
         with self._loaded.use():
             pass
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """Return the boxes of each picture, which has a query; the best first, of equals the detector's. May raise."""
+        """Return each picture's boxes, best first, ties in the detector's order. Each needs a query. May raise."""
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():
@@ -132,7 +133,7 @@ class ZeroShotDetector:
         for picture, phrases, at, of_boxes in zip(pictures, queries, boxes, scores, strict=True):
             best, best_queries = of_boxes[:, : len(phrases)].max(dim=-1)
             half, size = at[:, 2:] / 2, torch.tensor(picture.size)
-            # OWLv2 sees a square, padded at the right and at the bottom.
+            # OWLv2 pads images to a square, at the right and the bottom.
             seen = size.max().repeat(4) if loaded.family == "owlv2" else size.repeat(2)
             corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * seen
             corners = torch.minimum(corners.clamp(min=0), size.to(corners.dtype).repeat(2))
@@ -143,7 +144,7 @@ class ZeroShotDetector:
 
 
 class _Loaded(NamedTuple):
-    """A model and its processor, used alike whatever its family."""
+    """A model and its processor, with one interface for all families."""
 
     family: str
     model: Any
@@ -154,8 +155,8 @@ class _Loaded(NamedTuple):
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
         """Return boxes [pictures, boxes, 4] (center, width, height) and scores [pictures, boxes, queries], 0 to 1."""
         texts = [list(phrases) for phrases in queries]  # the processor pads them with blank ones
-        config = self.model.config  # how many tokens a query may have, or all queries together
-        if self.family == "grounding-dino":  # its queries are one text, which full stops part
+        config = self.model.config  # maximum tokens of a query, or of all queries together
+        if self.family == "grounding-dino":  # its queries are one text, separated by periods
             texts = [[query.replace(".", " ") for query in phrases] for phrases in texts]
             limits = {"padding": True, "max_length": config.max_text_len}
         else:
@@ -175,7 +176,7 @@ class _Loaded(NamedTuple):
         names = self.processor.tokenizer
         stops = tokens == names.convert_tokens_to_ids(".")
         words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
-        phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
+        phrase = stops.cumsum(dim=-1)  # for each token, the number of periods before it
         of_phrases = scores.new_zeros((*scores.shape[:2], max_phrases))
         for i in range(max_phrases):
             is_its_word = (words & (phrase == i))[:, None, :]
@@ -208,9 +209,9 @@ def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
 def write_regions(
     settings: CaptionSettings, images: UnitRereader, rows: Rows, key: str, find: Find, on_progress: Callable[[], None]
 ) -> None:
-    """Write the unit's `regions`; `key` goes into the footer where no row failed. `find` is as `find_regions`.
+    """Write the unit's `regions`, with `key` in the footer if no row failed. `find` works like `find_regions`.
 
-    `on_progress` is called before some are put into checkpoints.
+    `on_progress` is called before each checkpoint.
     """
     options, model, tables = settings.captions.regions, settings.engine_ids["regions"], images.tables
     assert options is not None
@@ -219,7 +220,7 @@ def write_regions(
     digests = [ids.digest([*row, *detection]) for row in zip(*determining, strict=True)]
     languages = rows.table["language"].to_pylist()
     english = [digest if code in ("en", None) else None for code, digest in zip(languages, digests, strict=True)]
-    # Regions and error of each digest; of earlier runs but for what failed or was not English
+    # Regions and error by digest; from earlier runs, except rows that failed or were not English
     results: dict[str | None, Any] = {None: {"regions": None, "error": NOT_ENGLISH}}
     for other in reversed(list(tables.locations)):
         if other.exists("regions"):
@@ -248,5 +249,5 @@ def write_regions(
 
 
 def is_failure(error: str | None) -> bool:
-    """Return whether a row's `error` says that detection failed: what is not English is left out for good."""
+    """Return whether a row's `error` means that detection failed; a caption that is not English is no failure."""
     return error is not None and error != NOT_ENGLISH

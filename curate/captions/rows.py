@@ -25,7 +25,7 @@ class Rows(RowFacts):
     """A unit's kept rows, in order."""
 
     table: pa.Table  # uid, caption, language, sha256 (null where the pool has no images)
-    sources: pa.Array  # string, the texts that the next section's are made of; null where there is none
+    sources: pa.Array  # string, texts that the next section starts from; null if there is none
 
     @classmethod
     def read(cls, tables: UnitTables, counts: I64 | None) -> "Rows":
@@ -42,7 +42,7 @@ class Rows(RowFacts):
         return cls(rows, probability, entry_ids, counts, table, pa.nulls(len(rows), pa.string()))
 
     def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
-        """Return the rows with the first text of a kind and style that passed, of table `captions`."""
+        """Return these rows, each with its first text of that kind and style in table `captions` that passed."""
         first: dict[str, str] = {}
         if source is not None:
             columns = (texts[name].to_pylist() for name in ("uid", "kind", "style", "text", "gate"))
@@ -52,7 +52,7 @@ class Rows(RowFacts):
         return replace(self, sources=pa.array(map(first.get, to_texts(self.table["uid"])), pa.string()))
 
     def indices(self, uids: Sequence[str]) -> I64:
-        """Return the index of each uid's row among these (int64); ArrowInvalid where one has none."""
+        """Return the index of each uid's row (int64). Raises ArrowInvalid for an unknown uid."""
         indices: pa.Array = pc.index_in(pa.array(uids, pa.string()), value_set=self.column("uid"))
         return indices.to_numpy(zero_copy_only=True).astype(np.int64)
 

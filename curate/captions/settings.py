@@ -30,12 +30,12 @@ class CaptionSettings:
 
     captions: Captions
     seed: int
-    # The model of each engine, as tables name it, and the version of each template, see `identify_engines`.
+    # Each engine's model, as tables name it, and each template's version; see `identify_engines`.
     engine_ids: Mapping[str, str]
     sources: tuple[Source, ...]
     visible: pa.Schema  # the columns that rules see
     match: MatchSettings | None  # None without match
-    scorer: Embedder | None  # the model whose kept embeddings the gates compare texts with, if any
+    scorer: Embedder | None  # the model whose kept embeddings gates compare texts to, if any
     signals: tuple[Signal, ...]
     reuse: RunStore | None  # the run whose answers are reused
 
@@ -59,23 +59,23 @@ class CaptionSettings:
 
     @property
     def has_models(self) -> bool:
-        """Whether a model works in the process that captions."""
+        """Whether a model runs in the worker's process."""
         engines = (self.captions.engines[task.section.engine].section for task in self.captions.requested)
         return bool(self.captions.regions or self.scorer) or any(engine.is_local for engine in engines)
 
     @property
     def key_fields(self) -> list[Any]:
-        """What texts depend on besides the rows that are kept, as plain data."""
+        """Everything that determines texts besides the kept rows, as plain data."""
         packages = (GATES.package(key) for key in GATES.kinds() if key not in self.captions.gates.off)
         return [VERSIONS["caption"], self.captions.cache_key_fields(self.engine_ids), *filter(None, packages)]
 
     def key(self, unit: Unit, decisions_key: str | None) -> str:
-        """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""
+        """Return the key of a unit's `answers`, `captions` and `regions`, from the key of its `decisions`."""
         return ids.digest([decisions_key, unit.key, self.key_fields])
 
 
 def check_captions(context: RunContext) -> None:
-    """Check what needs the pool's columns. Raises RecipeError."""
+    """Check captions against the pool's columns. Raises RecipeError."""
     settings, pool = CaptionSettings.of(context), context.pool
     captions = settings.captions
     if not pool.has_images:

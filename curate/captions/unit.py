@@ -1,8 +1,8 @@
 """Tables `answers` and `captions` of a unit: new texts for its kept rows, and the gates' verdicts on them.
 
-In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, likewise:
-see `Captions.gives`; `gate` is null without an answer. Sections follow each other, since a text may be made of an
-earlier one's.
+In: the unit's kept rows, engines. Out: `answers`, one row per request, as engines returned them; and `captions`, one
+row per request (see `Captions.gives`), where `gate` is null without an answer. Sections run in order, since a text may
+be made from an earlier section's text.
 """
 
 import time
@@ -47,17 +47,17 @@ from curate.store.layout import unit_parts
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
-Requests = Sequence[Request | None]  # None: its image is gone
-_BATCH_ROWS = 2048  # answers that are judged at a time
-_MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
+Requests = Sequence[Request | None]  # None: its image is missing
+_BATCH_ROWS = 2048  # answers per call of the gates
+_MAX_ANSWER = 20_000  # characters of an answer that gates read; nothing longer is a caption
 _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
 
 
 def caption(units: Units, context: RunContext, audit: Asked, counts: Asked | None) -> tuple[Asked, Asked]:
-    """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
+    """Write each unit's captions after `audit` has checked that the pool is not too damaged.
 
-    `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
-    not too many requests failed, and the list of Captioned.
+    `counts` are entry counts of the surviving rows (int64[entries]), None without match. Returns the audit, which also
+    checks that not too many requests failed, and the list of Captioned.
     """
     captioned = units.ask("Caption: texts", _texts, audit, counts, context)
     return units.get("Caption: check", check_requests, audit, captioned, context.recipe.max_failed), captioned
@@ -70,9 +70,10 @@ def _texts(tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, conte
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
-    """Write a decided unit's `answers`, `captions` and `regions`, unless they are current; `counts` as of `caption`.
+    """Write a decided unit's `answers`, `captions` and `regions`, unless they are current; `counts` as for `caption`.
 
-    What attempts are answered differs, so the first `answers` stay, and their digest is in the key of `captions`.
+    Two attempts may get different answers. So the first `answers` are kept, and the key of `captions` includes their
+    digest.
     """
     key = settings.key(unit, tables.key("decisions"))
     is_new = tables.reuse is None and not tables.exists("answers")
@@ -96,7 +97,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
 
 
 def _texts_key(key: str, tables: UnitTables) -> str:
-    """Return the key of `captions`, by that of the unit's `answers`, which are there."""
+    """Return the key of `captions`, from the key and content of the unit's existing `answers`."""
     return ids.digest([key, tables.note("answers").get("content")])
 
 
@@ -106,27 +107,27 @@ class _UnitWork:
     tables: UnitTables
     rows: Rows
     images: UnitRereader
-    key: str  # of `answers`
+    key: str  # the key of `answers`
     captioner: Captioner
-    parts: list[str]  # files of answers, and of texts made of them, that an attempt left
-    judged: Checkpoints  # of texts
-    on_progress: Callable[[], None]  # called once answers, or texts made of them, are in parts
+    parts: list[str]  # files with answers, and with texts made from them, that an earlier attempt left
+    judged: Checkpoints  # texts with their verdicts
+    on_progress: Callable[[], None]  # called after answers or texts are written to parts
 
     def write_answers(self, is_new: bool) -> pa.Table | None:
-        """Send the requests that are not cached, and write `answers`; return their texts, None if others are there."""
+        """Send requests that are not cached and write `answers`. Return their texts, None if others exist already."""
         cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.parts, self.on_progress)
         with cleaned_up(cache.flush):
             answers, texts = self._answer_and_judge(lambda task, rows: self._answer(task, rows, cache), cache.flush)
             note = {"content": ids.table_digest(answers)}
-            # Without their key they are written again by the next start, and what failed is sent again.
+            # Without a key, the next start writes the table again and retries failed requests.
             is_final = answers["error"].null_count == len(answers)
             is_put = self.tables.write("answers", answers, self.key, note, is_final)
-            if not self.captioner.is_over:  # else answers in parts are for the next start
+            if not self.captioner.is_over:  # else keep the partial answers for the next start
                 cache.delete_parts()
         return texts if is_put else None
 
     def judge_all(self) -> pa.Table:
-        """Return the texts of the `answers` that are there: a style says which section wrote a text."""
+        """Return the texts of the existing `answers`; a text's style shows which section wrote it."""
         answers = self.tables.read("answers")
 
         def find(task: Requested, _: Rows) -> pa.Table:
@@ -138,8 +139,8 @@ class _UnitWork:
     def write_texts(self, texts: pa.Table) -> None:
         """Write `captions`.
 
-        Raises TransientError where the answers that they are of were replaced, by an attempt of another start of the
-        run: one of the two was cut off meanwhile.
+        Raises TransientError if another start of the run has replaced the answers. This happens only after one of the
+        two processes lost contact.
         """
         tables, key = self.tables, _texts_key(self.key, self.tables)
         now = UnitTables(tables.store, tables.unit)
@@ -157,9 +158,9 @@ class _UnitWork:
     def _answer_and_judge(
         self, find_answers: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None]
     ) -> tuple[pa.Table, pa.Table]:
-        """Return the unit's `answers` and `captions`, section by section: a text may be made from an earlier section's.
+        """Return the unit's `answers` and `captions`. Sections run in order: a text may come from an earlier one's.
 
-        `find_answers` sends requests, or reads what is there; `flush` stores answers before the texts made from them.
+        `find_answers` sends requests or reads existing answers. `flush` stores answers before the texts made from them.
         """
 
         def before_checkpoint() -> None:
@@ -199,7 +200,7 @@ class _UnitWork:
         return answer_table(requests, digests, [answered[digest] for digest in digests])
 
     def _ask(self, spec: EngineSpec, engine_id: str, requests: Requests) -> Iterator[tuple[dict[int, Answer], float]]:
-        """Yield answers by index, and seconds, whenever an interval ends. A request without its image is None."""
+        """Yield answers by index, and seconds taken, at each interval. None is a request without its image."""
         answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
         indices, sent = [i for i, request in enumerate(requests) if request], list(filter(None, requests))
         began = time.monotonic()
@@ -214,7 +215,7 @@ class _UnitWork:
     def _judge(
         self, task: Requested, rows: Rows, new: pa.Table, scorer: "_Scorer | None", first: int
     ) -> Iterator[pa.Table]:
-        """Yield the rows of `captions`, from answer `first` on, some at a time."""
+        """Yield batches of rows of `captions`, starting at answer `first`."""
         section, settings = task.section, self.settings
         for start in range(first, len(new), _BATCH_ROWS):
             part = new[start : start + _BATCH_ROWS]
@@ -265,7 +266,7 @@ def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: I64
         return None
     languages = rows.column("language").take(pa.array(of_row, pa.int64()))
     matched = load_matcher(settings.match).match(texts.fill_null(""), languages)
-    # As if the commonest entry were in half of the rows: it weighs little, and still something.
+    # Scaled as if the commonest entry were in half of the rows, so that even it has some weight.
     weights = entry_weights(rows.counts, 2 * int(rows.counts.max(initial=1)))
     return Entries(matched, rows.entry_ids.take(of_row), weights)
 
@@ -280,7 +281,7 @@ class _Scorer(NamedTuple):
 
     @classmethod
     def of(cls, settings: CaptionSettings, tables: UnitTables, rows: Rows) -> "_Scorer | None":
-        """Return that of a unit's kept rows; None where the model's embeddings are not kept."""
+        """Return the scorer for a unit's kept rows; None if the recipe does not keep the model's embeddings."""
         if settings.scorer is None:
             return None
         encoder = load_encoder_of(settings.signals, settings.scorer.name)
@@ -290,7 +291,7 @@ class _Scorer(NamedTuple):
         return cls(encoder, images, to_texts(rows.column("caption")), has_words)
 
     def score(self, of_row: I64, texts: pa.Array) -> dict[str, Scores]:
-        """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where measured; `of_row` is each text's row."""
+        """Return CLIP scores (`clip`) and, if measured, F-CLIPScores (`f_clip`); `of_row` is each text's row."""
         valid = np.asarray(texts.is_valid())
         rows, index = np.unique(of_row, return_inverse=True)
         written = self._measure(self.images[of_row[valid]], to_texts(texts.drop_null()))

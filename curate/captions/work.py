@@ -27,21 +27,21 @@ class Captioned:
     """The results and cost of a unit's requests."""
 
     unit: Unit
-    work: dict[tuple[str, str], Counter[str]]  # _COUNTED by kind and engine; of regions the engine is empty
-    errors: dict[str, tuple[int, str]]  # reason → how many requests have no answer, with the commonest detail
+    work: dict[tuple[str, str], Counter[str]]  # _COUNTED by kind and engine; regions have the engine ""
+    errors: dict[str, tuple[int, str]]  # reason → number of failed requests and the commonest detail
 
 
 def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Captioned:
     """Return the results and cost of the requests of a unit whose tables exist."""
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
-    passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
+    passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # same rows as answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
     counted: list[Any] = [(name, "sum") for name in ("passed", "tokens_in", "tokens_out")]
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work = defaultdict[tuple[str, str], Counter[str]](Counter)
     for row in groups.aggregate([*counted, ([], "count_all"), ("error", "count")]).to_pylist():
         kind, style = row["kind"], row["style"]
-        of_engine = work[kind, settings.captions.engine_of(kind, style)]  # a text's style says which engine wrote it
+        of_engine = work[kind, settings.captions.engine_of(kind, style)]  # a text's style shows which engine wrote it
         of_engine.update(requests=row["count_all"], failed=row["error_count"], replaced=replaced[kind, style])
         of_engine.update({name: row[f"{name}_sum"] or 0 for name in ("passed", "tokens_in", "tokens_out")})
     lost = answers["error"].drop_null().to_pylist()
@@ -65,7 +65,7 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
 def summarise(
     captions: Captions, engine_ids: dict[str, str], captioned: Sequence[Captioned], sent: dict[tuple[str, str], Sent]
 ) -> list[CaptionWork]:
-    """Return the cost of captions in the whole run, by kind and engine; `sent` is of `sum_sent`."""
+    """Return the cost of captions in the whole run, by kind and engine; `sent` comes from `sum_sent`."""
     rows = []
     for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.requested):
         total = Counter[str]()
@@ -80,7 +80,7 @@ def summarise(
 
 
 def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float) -> Any:
-    """Return `audit`. Raises RunError where more requests failed than the recipe's max_failed allows; names reasons."""
+    """Return `audit`. Raises RunError with the reasons if more requests failed than the recipe's max_failed allows."""
     units = sorted(captioned, key=lambda captions: captions.unit.index)
     total = sum(work["requests"] for unit in units for work in unit.work.values())
     errors = _sum_errors((reason, *count) for unit in units for reason, count in unit.errors.items())

@@ -1,9 +1,9 @@
-"""Caches a model's answers: those of this run, of the run to reuse, and of a unit in progress.
+"""Caches a model's answers: from this run, from the run to reuse, and from a unit in progress.
 
-An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
-`answers` and its parts in `parts/`; then in those of the run to reuse, whose other units are in an index of digests, 24
-bytes each, made once per process. Failed requests are sent again. What comes is put into parts at once; in an object
-store, where that takes requests, once a minute.
+An answered request is never sent again; its key is its digest (see `Request`). The cache looks in the unit's table
+`answers` and its parts in `parts/`, then in those of the run to reuse. That run's other units are in an index of
+digests, 24 bytes each, built once per process. Failed requests are sent again. New answers are written to parts
+immediately or, in an object store, where each write costs requests, once a minute.
 """
 
 import time
@@ -33,8 +33,8 @@ from curate.store.validity import valid_digest
 class AnswerCache:
     """The cached and the new answers of a unit.
 
-    `reuse` is the run whose answers are looked up too, `is_new` says that the unit has no such table, and `parts` are
-    the files in the folder of its parts. `on_part` is called once answers are in a part.
+    `reuse` is the run to reuse, `is_new` says that the unit has no table `answers` yet, and `parts` are the files in
+    its folder of parts. `on_part` is called after answers are written to a part.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AnswerCache:
         self._files = {name.rpartition("/")[2] for name in parts}
         self._answers: dict[str, Answer] = {}
         self._waiting, self._last = list[pa.Table](), time.monotonic()
-        self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, since it was recorded
+        self._sent = defaultdict[tuple[str, str], Sent](Sent)  # by kind and engine, not recorded yet
         for other in tables.locations:
             if not (other is tables and is_new) and other.is_valid("answers"):
                 self._learn(other.read("answers"))
@@ -56,7 +56,7 @@ class AnswerCache:
     def _learn_parts(self, store: RunStore, names: Sequence[str]) -> None:
         for name in names:
             if name.endswith(".parquet"):
-                with suppress(FileNotFoundError):  # deleted since: another attempt is complete
+                with suppress(FileNotFoundError):  # another attempt completed and deleted it
                     if valid_digest(store, name):
                         self._learn(store.read_parquet(name))
                     elif store == self._store:
@@ -70,7 +70,7 @@ class AnswerCache:
         return {digest: self._answers[digest] for digest in digests if digest in self._answers}
 
     def add(self, answers: pa.Table, seconds: float, kind: str, engine: str) -> None:
-        """Add some of `schema.ANSWERS`, to be put into place with others; `seconds`: the engine's, for this kind."""
+        """Add rows of `schema.ANSWERS`, which are written in batches; `seconds`: the engine's time for this kind."""
         self._waiting.append(answers)
         tokens = (pc.sum(answers[name]).as_py() or 0 for name in ("tokens_in", "tokens_out"))
         self._sent[kind, engine] = self._sent[kind, engine].plus(Sent(len(answers), seconds, *tokens))
@@ -79,7 +79,7 @@ class AnswerCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting answers as a part, beside the parts of other attempts."""
+        """Write the waiting answers to a new part; other attempts may write their own parts."""
         if self._waiting:
             if not self._files:
                 begin_files(self._store, self._folder)
@@ -109,7 +109,7 @@ class AnswerCache:
 
 
 def delete_parts(tables: UnitTables) -> None:
-    """Delete parts that a killed process left, of a unit whose table exists."""
+    """Delete parts that a killed process left for a unit whose table exists."""
     folder = unit_parts("answers", tables.unit)
     if parts := begun_files(tables.store, folder):
         delete_files(tables.store, folder, {name.rpartition("/")[2] for name in parts})
@@ -124,9 +124,10 @@ def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: S
 
 
 class Index(NamedTuple):
-    """Where a run has the answer to each digest: sorted first halves of digests, and the file and row of each.
+    """The locations of a run's answers: the sorted first halves of digests, and the file and row of each.
 
-    That half tells answers apart: of a billion, two share one by a chance of 3 %, and one of these is asked again.
+    Half a digest is enough: among a billion answers, two share one with 3 % probability, and one of them is then
+    requested again.
     """
 
     names: list[str]
@@ -135,7 +136,7 @@ class Index(NamedTuple):
     row: I32
 
     def find(self, digests: Sequence[str]) -> Iterator[tuple[str, I32]]:
-        """Yield files, and the rows of them that hold some of the digests."""
+        """Yield each file with the rows that answer some of the digests."""
         indices = self._locate(digests)
         held = indices[indices >= 0]
         for file in np.unique(self.file[held]):
@@ -151,14 +152,14 @@ class Index(NamedTuple):
 
 
 def load_index(store: RunStore) -> Index:
-    """Return the index of a run's answers, once per process and finished state of the run."""
+    """Return the index of a run's answers, built once per process and finished state of the run."""
     of_run = f"index of answers {store.url} "
     state = ids.digest(store.read_json(RUN_FILE)) if store.exists(RUN_FILE) else ""
     return process_cache(of_run + state, lambda: index_answers(store), replaces=of_run)
 
 
 def index_answers(store: RunStore) -> Index:
-    """Return where a run has the answer to each digest."""
+    """Return the locations of a run's answers."""
     files_of_run = (*store.files("tables/answers"), *store.files(ANSWER_PARTS))
     names = [name for name in files_of_run if name.endswith(".parquet")]
     halves, files, rows = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]

@@ -11,13 +11,13 @@ from typing import Any
 from curate.base.errors import RecipeError
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply
 
-MAX_NO_REPLIES = 8  # requests in a row without any reply after which the breaker trips
-MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
-FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer after which it is said, first and again
+MAX_NO_REPLIES = 8  # the breaker trips after so many requests in a row without any reply
+MAX_REFUSALS = 8  # the endpoint is probed after so many replies in a row that are not about their request
+FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer before the first and each further warning
 
 
 def read_key(variable: str | None) -> str:
-    """Return the key of an environment variable, empty without one. Raises RecipeError where it holds none."""
+    """Return the key in an environment variable, "" for None. Raises RecipeError if it contains none."""
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
@@ -29,30 +29,30 @@ def read_key(variable: str | None) -> str:
 
 
 class Tripped(asyncio.Event):
-    """Set when an endpoint is given up; `reason` is then the error of whatever is waiting for it."""
+    """Set when the run gives up on an endpoint; `reason` is the error for all waiting requests."""
 
     reason = ""
 
 
 class CircuitBreaker:
-    """The state of an endpoint, used in its event loop alone.
+    """The state of an endpoint, used only in its event loop.
 
-    A batch of requests takes the event `tripped` when it begins, and ends when that is set. A later batch gets another
-    event and tries again; but one failed request trips that, until there is a better reply. `patience`: the seconds for
-    which all requests may fail or find it too busy; `warn` says so meanwhile.
+    A batch of requests takes the event `tripped` when it begins, and stops when the event is set. A later batch gets a
+    new event and tries again, but a single failure trips it until a better reply arrives. `patience` is how many
+    seconds all requests may fail or find the endpoint too busy; `warn` logs warnings in the meantime.
     """
 
     def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
         self.tripped = Tripped()
         self._patience, self._warn = patience, warn
         self._batches = self._no_replies = self._refusals = 0
-        self._since: float | None = None  # when it first said that it fails, since the last answer
+        self._since: float | None = None  # time of the first failure since the last answer
         self._next_warning = 0.0
-        self._was_failing = False  # given up for that
+        self._was_failing = False  # whether it tripped because of failures
 
     @contextmanager
     def batch(self) -> Iterator[Tripped]:
-        """Yield the event of a batch of requests that is sent in the block; time without a batch does not count."""
+        """Yield the event for a batch of requests sent inside the block. Time without a batch does not count."""
         if not self._batches:
             self._since = None
         self._batches += 1
@@ -62,7 +62,7 @@ class CircuitBreaker:
             self._batches -= 1
 
     def note(self, reply: Reply) -> bool:
-        """Record the result of an attempt. Return whether to probe: too many replies say nothing of their request."""
+        """Record an attempt's result. Return whether to probe: too many replies are not about their request."""
         if reply.status:
             self._no_replies = 0
         if reply.is_transient:
@@ -70,7 +70,7 @@ class CircuitBreaker:
         elif reply.is_no_answer:
             self._refusals += 1
             return self._refusals % MAX_REFUSALS == 0
-        else:  # about its request: the endpoint works
+        else:  # the reply is about its request, so the endpoint works
             self._refusals, self._since, self._was_failing = 0, None, False
         return False
 
@@ -83,7 +83,7 @@ class CircuitBreaker:
             self.note(reply)
 
     def note_no_reply(self) -> None:
-        """Record a request that got no reply at any attempt."""
+        """Record a request without a reply to any attempt."""
         self._no_replies += 1
         if self._no_replies >= MAX_NO_REPLIES:
             self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
@@ -92,7 +92,7 @@ class CircuitBreaker:
     def _note_failure(self, reply: Reply) -> None:
         now = time.monotonic()
         if self._since is None:
-            if not reply.status:  # `note_no_reply` counts requests, which may take long
+            if not reply.status:  # `note_no_reply` counts requests, each of which may take long
                 return
             self._since, self._next_warning = now, now + FIRST_WARNING
         passed = now - self._since

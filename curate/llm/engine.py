@@ -1,6 +1,6 @@
 """The interface of an engine: its options, requests, and answers.
 
-Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached.
+Requests with the same digest (of prompt, sample, model and sampling) share one cached answer.
 """
 
 import hashlib
@@ -37,19 +37,19 @@ class Message:
 class Request:
     """A request for one text."""
 
-    uid: str  # of the sample, 32 hex
-    kind: str  # what for: rewrite, recaption, fused, translation
-    style: str  # the kind's style, or language
+    uid: str  # the sample's, 32 hex digits
+    kind: str  # rewrite, recaption, fused, translation
+    style: str  # the kind's style, or the language
     ordinal: int  # numbers several texts of one style, from 0
-    prompt: str | None = None  # what the model completes; None of a chat
-    messages: tuple[Message, ...] = ()  # the chat; empty where it completes a prompt
-    image: bytes | None = field(default=None, repr=False)  # the file as it came; goes before the user's last text
+    prompt: str | None = None  # text for the model to complete; None for a chat
+    messages: tuple[Message, ...] = ()  # the chat; empty if there is a prompt
+    image: bytes | None = field(default=None, repr=False)  # the encoded file; placed before the user's last text
     sampling: Sampling = Sampling()
-    group: str = ""  # requests of one group begin alike; what caches prefixes gets them together
-    picture: str | None = None  # sha256 of the image's file, hex, where it has one; the file comes when it is sent
+    group: str = ""  # requests of one group share a prefix and are sent together
+    picture: str | None = None  # sha256 of the image's file, hex; the file itself is added when it is sent
 
     def digest(self, model: str) -> str:
-        """Return 32 hex digits of all that determines a model's answer (see `Engine.model`), and of what it is for."""
+        """Return 32 hex digits, a hash of all that determines the answer (see `Engine.model`) and its purpose."""
         image = self.picture or (self.image and hashlib.sha256(self.image).hexdigest())
         content = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
         return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, content])
@@ -57,28 +57,28 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a text as the model gave it, or the reason why there is none."""
+    """An answer: the model's text, unchanged, or the reason why there is none."""
 
     text: str | None
-    error: str | None = None  # one of `ERRORS`, a colon, and what happened in a line
-    tokens_in: int = 0  # tokens of the prompt, the image's included, as far as the engine says
-    tokens_out: int = 0  # tokens of the text, likewise
-    finish: str | None = None  # why it ended: stop or length, as far as the engine says
+    error: str | None = None  # one of `ERRORS`, a colon, and one line of detail
+    tokens_in: int = 0  # tokens of the prompt and image, if the engine reports them
+    tokens_out: int = 0  # tokens of the text, if the engine reports them
+    finish: str | None = None  # why it ended, stop or length, if the engine reports it
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> "Answer":
-        """Return the answer that a row of table `answers` holds."""
+        """Return the answer in a row of table `answers`."""
         return cls(row["answer"], row["error"], row["tokens_in"] or 0, row["tokens_out"] or 0, row["finish"])
 
     @classmethod
     def of_tokens(cls, text: str, tokens_in: int, tokens_out: int, finish: str | None) -> "Answer":
-        """Return the answer that a model in this process gave; white space is no text."""
+        """Return the answer of a model in this process; white space alone is an error."""
         error = None if text.strip() else f"empty: {tokens_out} tokens, but no text"
         return cls(None if error else text, error, tokens_in, tokens_out, finish)
 
     @classmethod
     def of_failure(cls, error: Exception) -> "Answer":
-        """Return the answer to a request on which the model in this process failed."""
+        """Return the answer to a request that failed in this process's model."""
         message = one_line(error, 200) or type(error).__name__
         is_length = any(part in message for part in ("model length", "context length", "longer than"))
         return cls(None, f"{'too_long' if is_length else 'engine'}: {message}")
@@ -88,17 +88,17 @@ ERRORS = schema.ANSWER_REASONS
 
 
 class Engine(Protocol):
-    """Answers requests. There is one per process, shared by threads."""
+    """Answers requests. Each process has one, shared by its threads."""
 
     @property
     def model(self) -> str:
         """The model's name in tables and digests; equal names give equal answers, up to the model's own noise."""
 
     def check(self) -> None:
-        """Load or connect. Raises RecipeError or RunError without a package, model, device, endpoint or key."""
+        """Load or connect. Raises RecipeError or RunError if a package, model, device, endpoint or key is missing."""
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield an answer for each request, with its index, as they come; one that fails is an answer with an error."""
+        """Yield each request's index and answer, as they arrive. A failed request has an answer with an error."""
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return all answers, in the order of the requests."""
@@ -107,18 +107,18 @@ class Engine(Protocol):
 
 
 class EngineOptions(Section):
-    """Base of the kinds of engines."""
+    """Base of the engine kinds."""
 
-    takes_words: ClassVar[bool] = True  # whether it takes a prompt or a chat; if not, an image and nothing else
+    takes_words: ClassVar[bool] = True  # whether it accepts a prompt or a chat; if not, only an image
     is_local: ClassVar[bool] = False  # whether its model runs in this process
-    batch_size: ClassVar[int] = 256  # requests at a time, where a section of captions does not say
+    batch_size: ClassVar[int] = 256  # requests at a time, unless the caption section sets it
 
     @abstractmethod
     def open(self) -> Engine:
-        """Return an engine that has loaded and connected nothing yet. Raises RecipeError."""
+        """Return an engine, without loading or connecting anything. Raises RecipeError."""
 
     def fingerprint(self) -> str:
-        """Return what its answers depend on besides these options and its model's name, as it is now."""
+        """Return the current state of anything else that answers depend on besides options and the model's name."""
         return ""
 
 

@@ -1,21 +1,21 @@
-"""Caption images by a vision-to-text model of Hugging Face's transformers, steered by classifier-free guidance.
+"""Caption images with a vision-to-text model from Hugging Face transformers and classifier-free guidance.
 
-At each step the decoder runs twice, given the image and given none, and the likeliest token of
+At each step the decoder runs twice, with and without the image, and takes the likeliest token of
 
     logits = u + γ (c − u)
 
-is taken, where c are its logits with the image and u those with the image masked. γ = 1 is greedy decoding, token for
-token; larger values make captions more specific, and from about 3 on ungrammatical. The image is masked by zeros in
-place of its embeddings. These are, by family:
+where c are the logits with the image and u those with the image masked. γ = 1 equals greedy decoding. Larger values
+make captions more specific and, from about 3 on, ungrammatical. Masking replaces the image's embeddings by zeros. By
+family, these embeddings are:
 
-    vision-encoder-decoder  what the decoder attends to: the encoder's last hidden states, behind any projection
-    blip                    what the decoder attends to: the vision model's last hidden states
-    git                     the decoder's prefix: the visual embeddings behind their projection and its layer norm
+    vision-encoder-decoder  the decoder's cross-attention input: the encoder's last hidden states after any projection
+    blip                    the decoder's cross-attention input: the vision model's last hidden states
+    git                     the decoder's prefix: the visual embeddings after their projection and its layer norm
 
-The paper fine-tunes its captioner on both conditions. Both streams are one batch of twice the images. Of a request's
-sampling only `max_tokens` counts. What the model's own generation settings forbid (a minimal length, repeated n-grams,
-suppressed tokens) stays forbidden. Matrix products round differently with the batch's size, so tokens equally likely to
-the last bits may change places.
+The paper fine-tunes its captioner on both conditions. Both streams run as one batch of twice the size. Only
+`max_tokens` of a request's sampling is used. Constraints in the model's own generation settings (minimum length,
+repeated n-grams, suppressed tokens) still apply. Rounding in matrix products depends on the batch size, so nearly tied
+tokens may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
 """
@@ -66,22 +66,22 @@ class Guided(EngineOptions):
 
 
 class GuidedEngine(Engine):
-    """`Engine` by guided decoding; the model is loaded when it is first needed."""
+    """`Engine` with guided decoding. Loads the model on first use."""
 
     def __init__(self, options: Guided) -> None:
         self._options = options
         where = f"guided {options.model}"
         self._loaded = ModelPool(partial(_load, options, where), partial(hf.find_devices, where, options.device))
-        self._batch = options.batch  # halved for good where memory does not suffice
+        self._batch = options.batch  # halved permanently when memory runs out
 
     @cached_property
     def model(self) -> str:
-        """The model's name, of a folder with a digest of its files, γ and precision."""
+        """The model's name (with a digest if it is a folder), γ and precision."""
         options = self._options
         return f"{hf.model_name(options.model)} guided gamma={options.gamma} {options.precision}"
 
     def check(self) -> None:
-        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        """Load the model. Raises RecipeError without torch, the device or the model, or for an unknown family."""
         with self._loaded.use():
             pass
 
@@ -93,7 +93,7 @@ class GuidedEngine(Engine):
                 prepared = _prepare(loaded, index, request)
                 if isinstance(prepared, Answer):
                     yield index, prepared
-                else:  # prompts of one length make batches without padding
+                else:  # equal prompt lengths need no padding
                     batches[len(prepared.start), prepared.max_tokens].append(prepared)
             for waiting in map(deque, batches.values()):
                 while waiting:
@@ -104,17 +104,17 @@ class GuidedEngine(Engine):
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
             return _answer(loaded, prepared, self._options.gamma)
-        except (MemoryError, RuntimeError) as error:  # torch says so by a RuntimeError
+        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError
             if hf.is_memory(error):
                 self._batch = max(1, len(prepared) // 2)
             raise
 
 
 def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
-    """Return the guided logits, the same for both streams, from c for each row and then u for each row.
+    """Return guided logits, equal for both streams; `scores` has the rows of c, then the rows of u.
 
-    Both are float32 (2 · batch, vocabulary). A forbidden token, −∞ in both, stays so. With a `gamma` it is a
-    logits processor, which transformers' decoding calls at each step.
+    Both are float32 (2 · batch, vocabulary). A forbidden token is −∞ in both and remains so. With `gamma` bound, this
+    is a logits processor that transformers calls at each step.
     """
     c, u = scores.chunk(2)
     return (u + gamma * (c - u)).where(~c.isneginf(), c).repeat(2, 1)
@@ -124,8 +124,8 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
 class _Family:
     """How to run a model of a family."""
 
-    limit: int  # positions that the decoder has for text
-    first: int  # the token that a caption begins with
+    limit: int  # the decoder's maximum number of positions
+    first: int  # the first token of a caption
     settings: Any  # the model's own generation settings
     # generate(pixels, start, guided, **options): token ids (rows, length), `start` included, of float pixels (images,
     # channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images: the
@@ -134,7 +134,7 @@ class _Family:
 
 
 class _Loaded(NamedTuple):
-    """A model with what turns images into pixels and tokens into text."""
+    """A model with its image processor and tokenizer."""
 
     family: _Family
     pixels: Any
@@ -145,7 +145,7 @@ class _Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A request that can be run: its index, the token ids that the decoder begins with, and how many may follow."""
+    """A request ready to run: its index, the decoder's first token ids, and the maximum number to generate."""
 
     index: int
     picture: Any
@@ -157,7 +157,7 @@ def _encoder_decoder(model: Any) -> _Family:
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 
-    # The projection is applied here, once, so that the decoder itself gets zeros, and not the projection's bias.
+    # Apply the projection here, so that the decoder itself sees zeros instead of the projection's bias.
     project = getattr(model, "enc_to_dec_proj", torch.nn.Identity())
     model.enc_to_dec_proj = torch.nn.Identity()
     sizes = (getattr(model.config.decoder, name, None) for name in ("max_position_embeddings", "n_positions"))
@@ -188,7 +188,7 @@ def _blip(model: Any) -> _Family:
 
 def _git(model: Any) -> _Family:
     def generate(pixels: Any, start: Any, guided: bool, **options: Any) -> Any:
-        # Its prefix is made inside, from pixels: so the zeros are added where it is made.
+        # The model computes its prefix internally from pixels, so a hook adds the zeros.
         projection = model.git.visual_projection
         hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
         try:
@@ -214,7 +214,7 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
 
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        problem = f"its model type is {config.model_type!r}, which cannot be guided here"
+        problem = f"guidance does not support its model type {config.model_type!r}"
         raise RecipeError(f"{where}: {problem}; accepted: {', '.join(_FAMILIES)}")
     dtype = hf.to_dtype(options.precision)
     auto = transformers.AutoModelForImageTextToText

@@ -1,22 +1,22 @@
 """The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-In: requests. Out: an answer each, a text or a code of `engine.ERRORS` with a line of detail.
+In: requests. Out: one answer per request: a text, or a code of `engine.ERRORS` with a line of detail.
 
-- 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
-  Retry-After says. A request keeps its slot among `concurrency` while it waits: an overloaded endpoint gets less to do.
-- Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or,
-  where the endpoint says that the model refused, `refused`.
-- `CircuitBreaker` says when an endpoint is given up: whatever is waiting then ends with the reason. Where replies say
-  nothing of their requests, it is first probed by a hello, for one token.
+- The engine retries 408, 429, 5xx, failed connections and timeouts, after the time in Retry-After or with exponential
+  backoff and full jitter. A waiting request keeps its `concurrency` slot, which takes load off a busy endpoint.
+- Other 4xx and redirects are `refused` or `too_long` immediately. A 2xx without a text is `malformed`, `empty` or, if
+  the endpoint reports that the model refused, `refused`.
+- `CircuitBreaker` decides when to give up on an endpoint; all waiting requests then end with its reason. If replies are
+  not about their requests, it first probes the endpoint with a request for one token.
 
-The key is in an environment variable, and shown nowhere.
+The key is read from an environment variable and is never shown.
 
-The client is that of package openai, without its own retries: they report no failed attempts, and end where Retry-After
-is over two minutes. All calls run in one event loop in a thread of its own: only there can a call be ended wherever it
-hangs. Trade-off: one thread does all, some hundred calls a second.
+The client is the package openai, without its retries, which do not report failed attempts and stop at a Retry-After
+over two minutes. All calls run in one event loop in its own thread, since only there can a hanging call be canceled.
+Trade-off: one thread handles a few hundred calls per second.
 
-An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
-so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
+Endpoints are untrusted: at most 1 MB of an answer is read (16 MB of a list of models), and redirects are not followed,
+so that no other host gets the key. TLS certificates are verified. Proxies come from the environment.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, S
 from curate.llm.openai_protocol import Reply, UnsentError, read_models, write_chat
 from curate.recipe.section import fault
 
-# Fields of a body that options may not set: the engine reads one whole answer to one request.
+# Body fields that options may not set, since the engine reads one whole answer to each request.
 FIXED = ("model", "messages", "prompt", "stream", "n")
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
-MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
+MAX_CONNECT = 10.0  # seconds, even if a reply may take longer
 MAX_DETAIL = 300  # characters
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
 
@@ -90,7 +90,7 @@ class OpenAI(EngineOptions):
     def _is_sound(self) -> "OpenAI":
         _check_address(self.base_url)
         if self.key is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key):
-            # Not shown: it may be a key.
+            # The value is not shown, since it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
             raise fault("extra", f"{secret} looks like a secret, which the run folder would hold; give a key by `key`")
@@ -104,7 +104,7 @@ class OpenAI(EngineOptions):
         return OpenAIEngine(self)
 
     def fingerprint(self) -> str:
-        """See `EngineOptions`: another key is another user."""
+        """See `EngineOptions`. A different key may be a different user."""
         return ids.digest(os.environ.get(self.key or "", ""))
 
 
@@ -116,17 +116,17 @@ def _check_address(base_url: str) -> None:
     except ValueError:
         raise fault("base_url", f"is not an address; accepted: {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
-        # Not shown, here and above: it may hold a key.
+        # The value is not shown, here and above, since it may contain a key.
         accepted = f"{example}, without these; give a key by `key`, the name of an environment variable"
-        raise fault("base_url", f"holds a user, a password, a query or a fragment; accepted: {accepted}")
+        raise fault("base_url", f"contains a user, a password, a query or a fragment; accepted: {accepted}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 
 
 class Endpoint:
-    """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
+    """Up to `concurrency` connections to one address, and its key, sent as a bearer token.
 
-    Raises RecipeError without the key, where a package is missing, or the environment's proxy cannot be used.
+    Raises RecipeError if the key or a package is missing, or the environment's proxy cannot be used.
     """
 
     def __init__(self, options: OpenAI):
@@ -138,15 +138,15 @@ class Endpoint:
         self._slots = asyncio.Semaphore(options.concurrency)
         self._breaker = CircuitBreaker(options.patience, self._warn)
         problem = f"{self._base_url}: the proxy that the environment names cannot be used"
-        with reraised(RecipeError, problem, ImportError, ValueError):  # socks without its package, an unknown scheme
+        with reraised(RecipeError, problem, ImportError, ValueError):  # socks package missing, unknown scheme
             http = httpx2.AsyncClient(
-                # No bound on connections: `_slots` is one, and httpcore may lose a bounded pool's places on a timeout.
+                # No limit here: `_slots` limits connections, and httpcore may leak a bounded pool's slots on timeouts.
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
                 timeout=httpx2.Timeout(None, connect=min(MAX_CONNECT, options.timeout / 2)),
                 follow_redirects=False,
                 event_hooks={"response": [limit_reply]},
             )
-        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
+        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # the environment's values are only for OpenAI
         headers = dict.fromkeys(omitted if self._key else [*omitted, "Authorization"], openai.Omit())
         self._headers: Any = {**headers, "Accept-Encoding": "identity"}
         calls: Any = {"base_url": self._base_url, "max_retries": 0, "timeout": http.timeout}
@@ -159,10 +159,10 @@ class Endpoint:
         asyncio.run_coroutine_threadsafe(self._check(), self._loop).result()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield one answer for each request; its work in the loop ends with the waiting, as by Ctrl-C."""
+        """Yield one answer per request. If the caller stops, for example by Ctrl-C, work in the loop is canceled."""
         results: queue.SimpleQueue[tuple[int, Answer] | Future[None]] = queue.SimpleQueue()
         future = asyncio.run_coroutine_threadsafe(self._answer_all(requests, results.put), self._loop)
-        future.add_done_callback(results.put)  # the last that comes
+        future.add_done_callback(results.put)  # the last item
         try:
             while not isinstance(item := results.get(), Future):
                 yield item
@@ -208,11 +208,11 @@ class Endpoint:
         _log.warning("%s: %s", self._base_url, self._one_line(text))
 
     def _hide_key(self, text: str) -> str:
-        """Return a text without the key, which an endpoint may echo; short keys may be words of texts."""
+        """Return the text without the key, which an endpoint may echo; a short key may be an ordinary word."""
         return text.replace(self._key, "[key]") if self._key and len(self._key) >= 16 else text
 
     def _one_line(self, text: str) -> str:
-        """Return the text as one printable line, the key hidden in it before it is cut."""
+        """Return the text as one printable line; the key is hidden before the text is cut."""
         text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
@@ -235,7 +235,7 @@ class Endpoint:
     async def _answer(self, request: Request, tripped: Tripped) -> Answer:
         hello, attempts = _HELLO if request.prompt is None else _HELLO_PROMPT, self._options.attempts
         for attempt in range(1, attempts + 1):
-            if tripped.is_set():  # the endpoint is given up
+            if tripped.is_set():  # the breaker gave up
                 return Answer(None, tripped.reason)
             try:
                 reply = await self._ask(request)
@@ -268,14 +268,14 @@ class Endpoint:
 
     async def _check_by_asking(self) -> None:
         path, reply = "/chat/completions", await self._ask(_HELLO)
-        if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
+        if reply.status in (400, 404, 405):  # no chat template, or no such path
             path, reply = "/completions", await self._ask(_HELLO_PROMPT)
         self._check_reply(reply, path)
         if reply.is_no_answer:
             raise self._no_such_endpoint(f"{path}: {self._one_line(f'the answer is {reply.answer.error}')}")
 
     def _check_reply(self, reply: Reply, path: str) -> None:
-        """Raise what a reply that is no 2xx means before a run."""
+        """Raise the error for a reply that is not 2xx, before a run."""
         if reply.is_success:
             return
         where, detail = f"{self._base_url}{path}", self._one_line(reply.detail)
@@ -298,7 +298,7 @@ class Endpoint:
 
 
 class OpenAIEngine(Engine):
-    """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
+    """An engine behind HTTP; see the module. A process has one, whose threads share connections, slots and patience."""
 
     def __init__(self, options: OpenAI):
         self.options = options
@@ -313,15 +313,15 @@ class OpenAIEngine(Engine):
         return f"{self.options.model} {json.dumps(extra, sort_keys=True, ensure_ascii=False, separators=(',', ':'))}"
 
     def check(self) -> None:
-        """Ask the endpoint for its models, or for one token where it lists none.
+        """Ask the endpoint for its models, or for one token if it does not list models.
 
-        Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint;
-        RunError where it cannot be reached, or fails.
+        Raises RecipeError if the key is missing or not accepted, the model does not exist, or the address is not such
+        an endpoint; RunError if the endpoint cannot be reached or fails.
         """
         self._open().check()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
+        """Yield one answer per request. Requests of a group are sent together. Raises RecipeError without a key."""
         yield from self._open().answers(requests)
 
     def _open(self) -> Endpoint:
@@ -329,10 +329,10 @@ class OpenAIEngine(Engine):
 
 
 def choose_pause(retry_after: float | None, attempt: int) -> float:
-    """Return the seconds to wait after an attempt: what the endpoint asks for, or exponential with full jitter.
+    """Return the seconds to wait after an attempt: as the endpoint asks, or exponential with full jitter.
 
-    What it asks for is exceeded by `FIRST_PAUSE` at most, lest all come back at once, and waited for no longer than
-    `MAX_PAUSE`. Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    Up to `FIRST_PAUSE` is added to the endpoint's time, so that requests do not all return at once; the total is at
+    most `MAX_PAUSE`. Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """
     if retry_after is not None:
         return min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE

@@ -1,9 +1,9 @@
-"""OpenAI's protocol: the chat of a request, and what the bytes of replies hold. Nothing here touches a network.
+"""OpenAI's protocol: write a request's chat and parse the bytes of replies. Nothing here uses the network.
 
-An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. The engine makes details
-one line, after it has hidden its key in them.
+Endpoints are untrusted: the functions that read replies return a value for any bytes, and never raise. The engine hides
+its key in details and then cuts them to one line.
 
-Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted services speak it.
+Source: OpenAI's API reference, as implemented by `vllm serve`, llama.cpp, Ollama and hosted services.
 """
 
 import base64
@@ -18,9 +18,9 @@ from pydantic_core import from_json
 from curate.llm.engine import Answer, Request
 from curate.read.image import format_of
 
-MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # bytes that are read of an answer, and of a list of models
+MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # maximum bytes of an answer, and of a list of models
 _IMAGES = ("jpeg", "png", "webp", "gif")
-# How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
+# Servers' messages for a prompt that is too long: OpenAI and vLLM in several versions, llama.cpp, Anthropic.
 _TOO_LONG = re.compile(
     r"(?i)context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long"
 )
@@ -28,12 +28,12 @@ _FINISH = re.compile(r"[A-Za-z_]{1,32}")
 
 
 class UnsentError(Exception):
-    """A request is not sent; the message is the error of its answer, code and detail."""
+    """A request is not sent; the message is its answer's error, code and detail."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `engine.ERRORS`."""
+    """A reply. Without a complete one, `status` is 0 and `reason` is an error of `engine.ERRORS`."""
 
     status: int
     reason: str
@@ -47,12 +47,12 @@ class Reply:
 
     @property
     def is_transient(self) -> bool:
-        """Whether another attempt may do better."""
+        """Whether another attempt may succeed."""
         return self.status in (0, 408, 429) or self.status >= 500
 
     @cached_property
     def answer(self) -> Answer:
-        """The answer that it holds, or why it holds none."""
+        """The answer in it, or the reason why there is none."""
         if not self.status:
             return Answer(None, self.reason)
         if self.is_success:
@@ -65,26 +65,26 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """One of `engine.ERRORS`; empty where it holds an answer."""
+        """One of `engine.ERRORS`; empty for an answer."""
         return (self.answer.error or "").partition(": ")[0]
 
     @property
     def detail(self) -> str:
-        """The status and what the endpoint says of it, or why none came; empty where it holds an answer."""
+        """The status and the endpoint's message, or why there is no reply; empty for an answer."""
         return (self.answer.error or "").partition(": ")[2]
 
     @property
     def is_no_answer(self) -> bool:
-        """Whether any request may get it: neither a 2xx nor one that finds fault with a request; or it is no answer."""
+        """Whether it is not about its request: a malformed 2xx, or an error that any request may get."""
         if self.is_success:
             return self.code == "malformed"
         return not self.is_transient and self.status not in (400, 413, 422)
 
 
 def write_chat(request: Request) -> list[dict[str, Any]]:
-    """Return the messages of a chat, the image before the user's last text as a data URL, a third longer than the file.
+    """Return a chat's messages. The image is a data URL before the user's last text, a third longer than the file.
 
-    Raises UnsentError without messages, or where an image cannot be placed or is of no known kind.
+    Raises UnsentError without messages, without a place for the image, or for an unknown image format.
     """
     if not request.messages:
         raise UnsentError("refused: not sent, since it holds neither a prompt nor messages")
@@ -108,11 +108,11 @@ def _to_count(value: object) -> int:
 
 
 def read_answer(body: bytes) -> Answer:
-    """Return the answer that the body of a 2xx holds: its first choice. Never raises.
+    """Return the answer in the body of a 2xx: its first choice. Never raises.
 
-    Content in parts is joined; parts that are not text (thoughts, say) are left out. A refusal that the endpoint tells
-    apart (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white
-    space is `empty`. Tokens are counted whatever the answer is.
+    Text parts are joined; other parts, such as thoughts, are skipped. A marked refusal (`message.refusal`) is
+    `refused`; a refusal written as text is a text, which gates see. White space alone is `empty`. Tokens are counted in
+    every case.
     """
     if len(body) > MAX_REPLY:
         return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
@@ -141,9 +141,9 @@ def read_answer(body: bytes) -> Answer:
 
 
 def read_error(body: bytes) -> str:
-    """Return what the body of an error says: message, type and code; nothing of a page of HTML. Never raises.
+    """Return an error body's message, type and code; nothing for an HTML page. Never raises.
 
-    It is {"error": {"message", "type", "code"}}, {"message"}, {"detail"}, {"error": text}, or plain text.
+    Reads {"error": {"message", "type", "code"}}, {"message"}, {"detail"}, {"error": text}, and plain text.
     """
     try:
         reply = from_json(body)
@@ -161,7 +161,7 @@ def read_error(body: bytes) -> str:
 
 
 def error_code(status: int, detail: str) -> str:
-    """Return the code of `engine.ERRORS` for a status that is no success, with what `read_error` made of the body."""
+    """Return the code of `engine.ERRORS` for an error status; `detail` comes from `read_error`."""
     if status == 408:
         return "timeout"
     if status == 429 or status >= 500:
@@ -170,7 +170,7 @@ def error_code(status: int, detail: str) -> str:
 
 
 def read_models(body: bytes) -> list[str] | None:
-    """Return the names in a list of models; None where the body is no such list. Never raises."""
+    """Return the names in a list of models; None if the body is not such a list. Never raises."""
     with suppress(ValueError, TypeError, KeyError):
         return [str(model["id"]) for model in from_json(body)["data"]]
     return None

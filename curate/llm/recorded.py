@@ -1,8 +1,8 @@
-"""The engine that replays answers: of an earlier run, or of any Parquet files in the layout of table `answers`.
+"""The engine that replays answers from an earlier run, or from any Parquet files with the layout of table `answers`.
 
-In: the columns of `LAYOUT`. Out: the row of a request's digest as its answer, errors too; `unknown` where there is
-none. Of several rows of a digest, a text comes before an error, then the first row. A digest holds the engine's name
-for its model: so `model` must be what the replayed run called it, with equal prompts and sampling. All are in memory.
+In: the columns of `LAYOUT`. Out: the row with the request's digest as its answer, including errors; `unknown` without
+such a row. Among rows with one digest, the first text wins, else the first error. Digests include the engine's model
+name, prompts and sampling, so all of these must equal the replayed run's. All answers are in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,14 +39,14 @@ class Recorded(EngineOptions):
         return RecordedEngine(self)
 
     def fingerprint(self) -> str:
-        """See `EngineOptions`: what changes with the files."""
-        with suppress(RecipeError):  # which the engine raises when it reads them
+        """See `EngineOptions`. Changes with the files."""
+        with suppress(RecipeError):  # the engine raises it when it reads the files
             return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
         return ""
 
 
 class RecordedEngine(Engine):
-    """An engine of answers that are there; see the module. They are read once, at `check` or the first question."""
+    """An engine that replays answers; see the module. It reads them once, at `check` or the first request."""
 
     def __init__(self, options: Recorded):
         self._options, self._read = options, Cache[dict[str, Answer]]()
@@ -56,11 +56,11 @@ class RecordedEngine(Engine):
         return self._options.model
 
     def check(self) -> None:
-        """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
+        """See `Engine`. Raises RecipeError if a file is missing, is not Parquet or has another layout."""
         self._answers()
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
+        """Yield each request's recorded answer, in order. Raises RecipeError like `check`."""
         answers = self._answers()
         for index, digest in enumerate(request.digest(self.model) for request in requests):
             unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"

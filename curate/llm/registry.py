@@ -1,4 +1,4 @@
-"""The kinds of engines, in the order in which messages list them."""
+"""The engine kinds, in the order in which messages list them."""
 
 from curate.llm.engine import EngineKind, EngineOptions
 from curate.llm.guided import Guided

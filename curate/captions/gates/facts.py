@@ -1,4 +1,4 @@
-"""Gates of facts that a text has lost or invented: numbers and names, read in Python where a row holds some."""
+"""Gates against lost or invented facts: numbers and names. Only rows that contain some are read in Python."""
 
 import itertools
 
@@ -12,15 +12,15 @@ from curate.captions.gates.names import hold_names, may_be_name, read_names
 from curate.captions.gates.numerals import NUMBER_WORDS, read_numbers
 from curate.captions.gates.text_columns import are_equal, filled, matches, read_rows, split_words
 
-_ELSEWHERE = 12  # up to it, languages write numbers as words of their own
+_ELSEWHERE = 12  # other languages often write numbers up to this one as words
 
 
 class Numbers(Gate):
-    """Fails a text that has lost a number of its caption, or holds one that neither caption nor source has.
+    """Fails a text that loses a number from its caption, or adds one that neither caption nor source has.
 
-    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it occurs, and of what,
-    does not count: "3 cats and 2 dogs" may become "2 cats and 3 dogs". Translated, numbers up to twelve or in words
-    pass, as they may be written in a way that is not read.
+    `curate.captions.gates.numerals` defines numbers and their equal forms. The gate ignores how often a number occurs
+    and what it counts: "3 cats and 2 dogs" may become "2 cats and 3 dogs". In translations, numbers up to twelve or in
+    words pass, since the gate cannot read number words of other languages.
     """
 
     key = "numbers"
@@ -40,11 +40,11 @@ class Numbers(Gate):
 
 
 class Names(Gate):
-    """Fails a text that has lost a product's code or more than 1 - `option` of the other names of its caption, or that
-    holds a name or code that neither caption nor source has.
+    """Fails a text that loses a product code, or more than 1 - `option` of its caption's other names, or that adds a
+    name or code that neither caption nor source has.
 
-    `curate.captions.gates.names` says what a name is: a word with a capital that is not ordinary English. So it passes
-    names in lower case, and most that are made of ordinary words; and takes a rare word with a capital for one.
+    `curate.captions.gates.names` defines a name: a capitalized word that is not ordinary English. So the gate misses
+    lower-case names and most names made of ordinary words, and mistakes rare capitalized words for names.
     """
 
     key = "names"
@@ -68,7 +68,7 @@ class Names(Gate):
 
 
 def _number_suspects(candidates: Candidates) -> I64:
-    """Return rows that `numbers` may fail: all with numbers, but ASCII without number words and with equal figures."""
+    """Return rows that `numbers` may fail: those with numbers, except ASCII with equal figures and no number words."""
     sides = candidates.texts, candidates.originals
     suspect, spelt = (
         matches(sides[0], pattern) | matches(sides[1], pattern)
@@ -81,11 +81,10 @@ def _number_suspects(candidates: Candidates) -> I64:
 
 
 def _name_suspects(candidates: Candidates) -> I64:
-    """Return the rows that gate `names` has to read one by one, which is slow; all others pass it.
+    """Return the rows that gate `names` must read one by one, which is slow. All others pass it.
 
-    These are, of rows with a text and a caption, those where either one has a character beyond ASCII, an HTML entity,
-    or a letter before a digit, as codes have; or where one has a word with a capital that the other lacks, and that
-    may be a name.
+    These are rows with a text and a caption where either has a non-ASCII character, an HTML entity, or a letter before
+    a digit (a possible code), or where only one has a certain capitalized word that may be a name.
     """
     sides = candidates.texts, candidates.originals
     suspect = np.logical_or(*(matches(side, r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]") for side in sides))

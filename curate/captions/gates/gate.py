@@ -1,10 +1,10 @@
-"""The interface that every gate implements: which texts have lost, invented or slipped in what they must not.
+"""The interface of gates, which find texts that lost or invented facts, or contain injected content.
 
-In: `Candidates`, texts with their captions and what else gates compare, row by row. Out: a mask, bool [rows], true
-where the text fails. A new gate is a file of this folder and a line in its registry.
+In: `Candidates`, texts with their captions and other columns, row by row. Out: a mask, bool [rows], true where the text
+fails. To add a gate, add a file in this folder and a line in its registry.
 
-Gates are rules: they refuse some good texts and pass some bad ones (`tests/bench/bench_gates.py`). What was not
-measured, or has no caption, passes; and what a caption does itself is no fault of its text.
+Gates are rules: they refuse some good texts and pass some bad ones (`tests/bench/bench_gates.py`). A text passes if
+there is no measurement or no caption to compare, or if its caption has the same defect.
 """
 
 from abc import ABC, abstractmethod
@@ -20,14 +20,14 @@ from curate.recipe.gates import GATES, Gates
 
 PASSED = "passed"
 
-# What texts of a kind are to the caption: the same in other words, or in another language; or what the image shows.
+# How a kind's texts relate to the caption: the same in other words, in another language, or a description of the image.
 Relation = Literal["rewritten", "translated", "seen"]
 ANY: frozenset[Relation] = frozenset({"rewritten", "translated", "seen"})
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The metadata entries of texts and captions, see `Matcher.match`."""
+    """The metadata entries that texts and captions match; see `Matcher.match`."""
 
     texts: pa.Array  # list<int32> [rows]
     originals: pa.Array
@@ -36,7 +36,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class Scores:
-    """A score of texts and captions against their images: floating [rows], null or NaN where there is none."""
+    """Scores of texts and captions against their images: floating [rows], null or NaN if not measured."""
 
     texts: pa.Array
     originals: pa.Array
@@ -44,16 +44,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Texts of one kind that are to be judged, column by column; what is None is not compared."""
+    """Texts of one kind for the gates, column by column. Gates skip a comparison whose column is None."""
 
     relation: Relation
     texts: pa.Array  # string; null where there is none
-    originals: pa.Array  # string; the captions, null where there is none
-    # string; what else the model was shown, which a text may hold: of a fused text, the recaption
+    originals: pa.Array  # string; the captions, null if there is none
+    # string; other text that the model saw and a text may repeat: for a fused text, the recaption
     sources: pa.Array | None = None
-    prompts: Sequence[str] = ()  # the template, of any number of parts; fields in braces
-    examples: Sequence[str] = ()  # sources and targets of all pairs in context that these texts may have been shown
-    languages: Sequence[str | None] = ()  # of translations, such as pt or pt-BR; None, or none: the caption's
+    prompts: Sequence[str] = ()  # the template's parts, with fields in braces
+    examples: Sequence[str] = ()  # sources and targets of all in-context pairs that the model may have seen
+    languages: Sequence[str | None] = ()  # of translations, such as pt or pt-BR; None or empty: the caption's
     finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
     entries: Entries | None = None
     clip: Scores | None = None  # CLIP scores, cosines
@@ -61,12 +61,12 @@ class Candidates:
 
     @property
     def compared(self) -> pa.Array | None:
-        """The captions, where languages and lengths are to be as theirs; None of texts of what the image shows."""
+        """The captions whose language and length the texts must share; None for descriptions of the image."""
         return None if self.relation == "seen" else self.originals
 
     @property
     def both(self) -> Mask:
-        """Where there is a text and a caption: bool [rows]."""
+        """Rows with both a text and a caption: bool [rows]."""
         return np.logical_and(self.texts.is_valid(), self.originals.is_valid(), dtype=np.bool_)
 
 
@@ -82,27 +82,27 @@ class Option:
 class Gate(ABC):
     """A gate."""
 
-    key: ClassVar[str]  # its reason code: the value of `gate` in table captions
-    summary: ClassVar[str]  # what fails it, for the reference of keys
-    option: ClassVar[Option | None] = None  # how strict it is; None: it has no option
-    relations: ClassVar[frozenset[Relation]] = ANY  # the kinds of texts that it judges
-    # The fields of `Candidates` without which it judges nothing
+    key: ClassVar[str]  # its reason code, in column `gate` of table captions
+    summary: ClassVar[str]  # what it fails, for the reference of keys
+    option: ClassVar[Option | None] = None  # sets how strict it is; None: no option
+    relations: ClassVar[frozenset[Relation]] = ANY  # the relations that it applies to
+    # The fields of `Candidates` that it needs; without them it does not run
     needs: ClassVar[frozenset[Literal["entries", "clip", "f_clip"]]] = frozenset()
 
     @abstractmethod
     def check(self, candidates: Candidates, option: Any) -> Mask:
-        """Return which texts fail: bool [rows], `option` being its option's value. A null text fails `empty` alone."""
+        """Return which texts fail: bool [rows]; `option` is its option's value. A null text fails only `empty`."""
 
 
 class Verdicts(NamedTuple):
-    """What all gates say, without nulls."""
+    """The verdicts of all gates, without nulls."""
 
     first: pa.Array  # string [rows], `passed` or the first gate that failed
-    failed: pa.Array  # list<string> [rows], all that did, in the order of the gates
+    failed: pa.Array  # list<string> [rows], all gates that failed, in their order
 
 
 def run_gates(candidates: Candidates, options: Gates) -> Verdicts:
-    """Return what all gates that apply say, of an empty text only that."""
+    """Return the verdicts of all gates that apply; an empty text fails only `empty`."""
     gates = GATES.kinds()
     masks = np.zeros((len(candidates.texts), len(gates)), np.bool_)
     for index, gate in enumerate(gates.values()):

@@ -1,4 +1,4 @@
-"""The gate of texts in another language than asked for."""
+"""The gate against texts in the wrong language."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,13 @@ from curate.captions.gates.gate import Candidates, Gate
 from curate.captions.gates.text_columns import split_words, to_mask
 from curate.signals.language import detect_languages
 
-# Codes of languages that the model confuses, or names otherwise.
+# Codes of languages that the model confuses or names differently.
 _ALIKE = {"nb": "no", "nn": "no", "sh": "hr", "sr": "hr", "bs": "hr", "ms": "id", "yue": "zh", "wuu": "zh", "arz": "ar"}
 _ALIKE |= {"azb": "az", "pnb": "ur", "ckb": "ku", "fil": "tl", "iw": "he", "cmn": "zh"}
 
 
 class Language(Gate):
-    """Fails a text in another language than its caption's, or than the target, see `differs`."""
+    """Fails a text whose language is not its caption's or the target; see `differs`."""
 
     key = "language"
     summary = "another language than asked for"
@@ -33,11 +33,12 @@ class Language(Gate):
 
 
 def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = None, score: float = 0.6) -> Mask:
-    """Return which texts are in another language than their captions, or than the target.
+    """Return which texts are in a different language than their captions, or than the target.
 
-    fastText's lid.176 must be surer than `score` of both, as it is of few texts of one to three words. Passes a text
-    that has half of its words from its caption. Of a text that changes its language only the first 80 characters count.
-    Languages that it confuses are one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian; Chinese; Arabic.
+    fastText's lid.176 must score both above `score`, which it rarely does for one to three words. A text that takes
+    half of its words from its caption passes. If the language changes within a text, the first 80 characters decide.
+    Languages that the model confuses count as one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian;
+    Chinese; Arabic.
     """
     if target is not None:
         languages, sure = _languages(texts, score)
@@ -56,7 +57,7 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
-    """Return each text's `_language`, and whether the model is sure of it; equal texts are identified once."""
+    """Return each text's `_language` and whether the model is sure of it. Identifies equal texts once."""
     coded = column.dictionary_encode("encode")
     languages, scores = detect_languages(coded.dictionary)
     names = np.array([_language(name or "") for name in languages.to_pylist()], object)
@@ -65,6 +66,6 @@ def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_],
 
 
 def _language(code: str) -> str:
-    """Return the language of a code: without region and script, and one for those that are confused."""
+    """Return a code's language, without region and script, and with one code for languages that the model confuses."""
     name = code.lower().replace("_", "-").partition("-")[0]
     return _ALIKE.get(name, name)

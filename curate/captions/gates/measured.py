@@ -1,4 +1,4 @@
-"""Gates of what was measured of texts and captions: metadata entries, and how well they fit their images."""
+"""Gates on measurements of texts and captions: metadata entries, and similarity to the image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,10 @@ from curate.captions.gates.gate import Candidates, Gate, Option, Scores
 
 
 class KeptEntries(Gate):
-    """Fails a text that no longer matches `option` of the weight of the entries that its caption matches.
+    """Fails a text that keeps less than `option` of the weight of its caption's metadata entries.
 
-    Passes where those have no weight. Matching is exact: a plural or synonym loses its entry. One of many may be lost.
+    Passes if these have no weight. Matching is exact, so a plural or a synonym loses its entry. A text may lose one of
+    many entries.
     """
 
     key = "entries"
@@ -36,7 +37,7 @@ class KeptEntries(Gate):
 
 
 class ClipScore(Gate):
-    """Fails a text whose CLIP score is below its caption's by more than its option."""
+    """Fails a text whose CLIP score is more than its option below the caption's."""
 
     key = "clip_score"
     summary = "a CLIP score too far below the original's; needs a model with `embeddings: true`"
@@ -51,7 +52,7 @@ class ClipScore(Gate):
 
 
 class FClipScore(ClipScore):
-    """Fails a text whose F-CLIPScore is below its caption's by more than its option."""
+    """Fails a text whose F-CLIPScore is more than its option below the caption's."""
 
     key = "f_clipscore"
     summary = "words that fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
@@ -61,12 +62,12 @@ class FClipScore(ClipScore):
 
 
 def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
-    """Return each entry's weight, log(rows / count), of `counts` (integer [entries]) among `rows`; 0 counts as 1."""
+    """Return entry weights, log(rows / count), from `counts` (integer [entries]) in `rows` rows; 0 counts as 1."""
     return np.maximum(0.0, np.log(max(rows, 1) / np.maximum(np.asarray(counts, np.float64), 1.0)))
 
 
 def falls(scores: Scores, margin: float) -> Mask:
-    """Return which texts have a score below their captions' by more than `margin`; none where one is null or NaN."""
+    """Return which texts score more than `margin` below their captions; false if either score is null or NaN."""
     columns = (column.cast(pa.float64()) for column in (scores.texts, scores.originals))
     texts, originals = (column.to_numpy(zero_copy_only=False) for column in columns)
     return np.asarray(texts < originals - margin)

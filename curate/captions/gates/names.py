@@ -1,20 +1,20 @@
-"""The names that a caption holds: people, places, brands, and codes of products; and whether another text holds them.
+"""Find the names in a caption (people, places, brands, product codes), and check whether another text contains them.
 
-In: a text. Out: `Names`, what it claims; `Held`, what covers another text's claims. There is no model: a name is a word
-that is written as one.
+In: a text. Out: `Names`, the names that it claims; `Held`, everything that can cover another text's claims. There is no
+model; spelling decides.
 
-    a name      a word with a capital that is not ordinary, anywhere in the text
-    or          a word with a capital that is ordinary and a name as well (Brooks, Young): next to a name; or within a
-                sentence, in a caption that writes fewer than half of its longer words with a capital
-    a code      letters and digits that are no number with its unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
+    a name      a capitalized word that is not ordinary, anywhere in the text
+    or          a capitalized word that is both ordinary and a name (Brooks, Young), if it is next to a name, or inside
+                a sentence of a caption that capitalizes fewer than half of its longer words
+    a code      letters and digits that are not a number with a unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
                 nor an ordinary word and its number (step-2)
 
-Ordinary are words of one letter and the lower-case words of hunspell's English dictionary (package spylls), in British
-spelling too, with or without an s; `word_marks.txt` says of some 1,000 otherwise. So names of ordinary words (White
-House, Star Wars) are missed in Title Case; and in other languages each capitalised word is a name.
+Ordinary words are single letters and the lower-case words in hunspell's English dictionary (package spylls), in
+American or British spelling, with or without an s; `word_marks.txt` overrides some 1,000 words. So the module misses
+names made of ordinary words (White House, Star Wars) in Title Case. In other languages each capitalized word is a name.
 
-A text holds a name in any case, with or without accents or an s, in one word or two ("You Tube"), and in a form that
-adds up to three letters (America, American); a code, whatever is between its letters and digits.
+A text contains a name in any case, with or without accents or an s, as one word or two ("You Tube"), or in a form with
+up to three more letters (America, American). It contains a code whatever separates its letters and digits.
 """
 
 import functools
@@ -27,38 +27,38 @@ from typing import Any, NamedTuple
 from curate.captions.gates.plain_text import plain, without_places
 
 _LETTERS = re.compile(r"[^\W\d_]+")
-_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}")  # letters behind a digit are a unit
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}")  # letters after a digit are a unit
 _TOKEN = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _DIGIT = re.compile(r"\d")
 _CODE = re.compile(r"[^\W\d_]+\d|\d+[^\W\d_]+\d")
 _SERIES = re.compile(r"[A-Z]{1,3}-\d+\w?")
 _UNITS = re.compile(r"\d[\dx×cmpftinhXCMPFTINH]*|x\d+")  # 50x70cm, 4in1, 10h30
-_WITHIN = " -'&/,0123456789"  # what may be between words of one sentence
-_BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; middle initials too
+_WITHIN = " -'&/,0123456789"  # characters between words of one sentence
+_BESIDE = re.compile(r" ?[ \-&/.] ?|'s |( [A-Z]\.?)+ ")  # between words of one name; includes middle initials
 _SEPARATORS = re.compile(r"[\W_]+")
 _FILES = files("curate.captions.gates")
-_SPELLINGS = tomllib.loads(_FILES.joinpath("spellings.toml").read_text("ascii"))  # British ones, and American ones
+_SPELLINGS = tomllib.loads(_FILES.joinpath("spellings.toml").read_text("ascii"))  # British to American
 
-_LONG = 4  # letters: shorter words are often not capitalised in titles
-_SENTENCE = 0.5  # share of the longer words with a capital, below which a caption is no title
-_SAME, _MORE = 4, 3  # letters that a form shares at least, and adds at most
+_LONG = 4  # letters; titles often do not capitalize shorter words
+_SENTENCE = 0.5  # below this share of capitalized longer words, a caption is not a title
+_SAME, _MORE = 4, 3  # minimum letters that a form shares, maximum letters that it adds
 
 
 class Names(NamedTuple):
-    """What a text claims, as it is looked up: words and codes, each once, in their order."""
+    """The names that a text claims, normalized for lookup: distinct words and codes, in order."""
 
     words: tuple[str, ...]
     codes: tuple[str, ...]
 
 
 class Held(NamedTuple):
-    """What a text holds: its words in their order, and its letters and digits without anything between them."""
+    """A text's content: its words in order, and all letters and digits without separators."""
 
     words: tuple[str, ...]
     squeezed: str
 
     def word(self, name: str) -> bool:
-        """Return whether a word of `Names` is there, in one of its forms."""
+        """Return whether the text contains a word of `Names` in any form."""
         words = self.words
         if name in words or name + "s" in words or (name[-1] == "s" and name[:-1] in words):
             return True
@@ -68,13 +68,13 @@ class Held(NamedTuple):
         return len(name) >= _SAME and any(word.startswith(name) or name.startswith(word) for word in long)
 
     def code(self, code: str) -> bool:
-        """Return whether a code of `Names` is there."""
+        """Return whether the text contains a code of `Names`."""
         return code in self.squeezed
 
 
 @functools.cache
 def _marks() -> dict[str, str]:
-    """Return how `word_marks.txt` marks words: those that are names too by *, names alone by -, ordinary ones by +."""
+    """Return each word's mark in `word_marks.txt`: + is ordinary, - a name, * an ordinary word that is also a name."""
     lines = _FILES.joinpath("word_marks.txt").read_text("ascii").splitlines()
     words = itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#"))
     return {word.strip("*-+"): "*" if word[-1] == "*" else word[0] for word in words}
@@ -96,20 +96,20 @@ def _is_known(word: str) -> bool:
 
 @functools.lru_cache(1 << 16)
 def is_ordinary(word: str) -> bool:
-    """Return whether a lower-case word, with or without its s, is English and no name; one letter is."""
+    """Return whether a lower-case word, with or without an s, is English and not a name; one letter is."""
     if len(word) < 2 or _is_known(word):
         return True
     return word[-1] == "s" and word not in _marks() and _is_known(word[:-1])
 
 
 def may_be_name(word: str) -> bool:
-    """Return whether a lower-case word can be a name of `Names`, if it is written as one."""
+    """Return whether a lower-case word could be a name in `Names` if it were capitalized."""
     return not is_ordinary(word) or _marks().get(word) == "*"
 
 
-@functools.lru_cache(1 << 12)  # several texts are written of one original
+@functools.lru_cache(1 << 12)  # an original may have several texts
 def read_names(text: str) -> Names:
-    """Return the names that a text claims, see the module; all of them are in its own `hold_names`."""
+    """Return the names that a text claims (see the module); its own `hold_names` contains all of them."""
     text = without_places(plain(text))
     codes = [token for token in _TOKEN.findall(text) if _is_code(token)] if _DIGIT.search(text) else []
     if codes:
@@ -125,7 +125,7 @@ def read_names(text: str) -> Names:
 
 @functools.lru_cache(1 << 12)
 def hold_names(text: str) -> Held:
-    """Return what covers names in a text."""
+    """Return everything in a text that can cover a name."""
     text = plain(text).casefold()
     return Held(tuple(_LETTERS.findall(text)), _SEPARATORS.sub("", text))
 

@@ -1,23 +1,24 @@
-"""The numbers that a caption holds, and whether another text holds them too.
+"""Find the numbers in a caption, and check whether another text contains them.
 
-In: a text. Out: `Numbers`: what it claims (another text must hold that), and what it holds in any form (that covers
-another text's claims). A number is compared by its readings, canonical decimal strings:
+In: a text. Out: `Numbers`: the numbers that it claims, which another text must contain, and all numbers that it
+contains in any form, which cover another text's claims. Numbers are compared by readings, canonical decimal strings:
 
     1000  1,000  1.000  1'000  1 000 (narrow or no-break space)     1000
-    1,500  1.500                 1500 or 1.5: thousands in one country, a fraction in another; both readings count
-    1,5  1.5  1.50               1.5, or the two numbers 1 and 5: a comma without a space may be a list, a point a date
+    1,500  1.500                 1500 or 1.5: countries differ, so both readings count
+    1,5  1.5  1.50               1.5, or the numbers 1 and 5: this may be a list or a date
     1,234.56  1.234,56           1234.56
-    12.04.2020  192.168.0.1      its parts, each a number: dates in another order are equal, but for names of months
+    12.04.2020  192.168.0.1      each part is a number, so the order in a date does not matter
     50x70  5-7  5–7  1/2  4:30   its parts; ½ is 1 and 2; 7:00 is 7
-    50cm  50 cm  4K  No.5  #5    50, 4, 5: a unit is not looked at, and k may also mean a thousand
+    50cm  50 cm  4K  No.5  #5    50, 4, 5: units are ignored, and k may also mean a thousand
     2 million  2 dozen           2000000, 24
     1st  2nd  twelfth            1, 2, 12
     two … ninety-nine, dozen     2 … 99, 12, in English
     ٣  ３                        3: decimal digits of every script
 
-Words claim a number from two on, and ordinals from the third on: "one" and "second" are too often none. pair, both,
-twin, trio, single … only cover one. Digits in URLs, e-mail addresses, file names, tags of HTML and behind @ claim
-nothing. Not read: Roman numerals, number words of other languages, spaces between thousands, names of months.
+Number words claim a number from "two" up and ordinals from "third" up, since "one" and "second" often are not numbers.
+Words such as pair, both, twin, trio and single only cover a number. Digits in URLs, e-mail addresses, file names, HTML
+tags and after @ claim nothing. Roman numerals, number words in other languages, spaces between thousands, and names of
+months are not read.
 """
 
 import functools
@@ -45,38 +46,38 @@ _NUMBER = re.compile(rf"(?:{_DIGITS}|{_BEGIN}{_COUNT}){_FACTOR}|{_BEGIN}{_OTHER}
 _FIGURE = re.compile(_DIGITS + _FACTOR)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _KNOWN = {**_VALUES, **_TIMES, **_COVERS}.keys()
-# What a text that says a number in words matches, as RE2 reads it.
+# RE2 pattern that matches texts with number words.
 NUMBER_WORDS = rf"(?i:\b(?:{'|'.join(_KNOWN)})\b)"
 
-_MOST_DIGITS = 18  # longer ones are names of things, and are not multiplied
+_MOST_DIGITS = 18  # longer ones are identifiers, which are not multiplied
 
 
 class Number(NamedTuple):
-    """One number: what it may be as a whole, and its parts where it may be several."""
+    """One number: its possible readings as a whole, and its parts if it may be several numbers."""
 
     readings: frozenset[str]
     parts: tuple[str, ...] = ()
-    spelt: bool = False  # in words, at least in part
+    spelt: bool = False  # written at least partly in words
 
     def is_in(self, held: frozenset[str]) -> bool:
-        """Return whether a text that holds these readings holds the number, as a whole or in parts."""
+        """Return whether the readings `held` include this number, as a whole or in parts."""
         return not self.readings.isdisjoint(held) or (bool(self.parts) and held.issuperset(self.parts))
 
     def above(self, least: int) -> bool:
-        """Return whether it is above it in every reading, and in all its parts."""
+        """Return whether all its readings and all its parts are above `least`."""
         return all(float(reading) > least for reading in (*self.readings, *self.parts))
 
 
 class Numbers(NamedTuple):
-    """What a text says in numbers; `claimed` is covered by the text's own `held`."""
+    """A text's numbers; its own `held` covers all of `claimed`."""
 
     claimed: tuple[Number, ...]
     held: frozenset[str]
 
 
-@functools.lru_cache(1 << 12)  # several texts are written of one original
+@functools.lru_cache(1 << 12)  # an original may have several texts
 def read_numbers(text: str) -> Numbers:
-    """Return the numbers of a text, see the module."""
+    """Return a text's numbers; see the module."""
     text = plain(text).casefold()
     claims = without_places(text)
     claimed, held = _read(claims)
@@ -86,10 +87,10 @@ def read_numbers(text: str) -> Numbers:
 
 
 def _read(text: str) -> tuple[list[Number], set[str]]:
-    """Return the numbers that a text claims, and all readings and parts of all that it holds."""
+    """Return the numbers that a text claims, and the readings and parts of all its numbers."""
     claimed: list[Number] = []
     held: set[str] = set()
-    # Words are looked up before they are searched for, which takes longer.
+    # Set lookup is faster than the search, so it comes first.
     spelt = not _KNOWN.isdisjoint(_LETTERS.findall(text))
     for match in (_NUMBER if spelt else _FIGURE).finditer(text):
         digits = match["digits"]
@@ -112,7 +113,7 @@ def _canonical(whole: str, fraction: str = "") -> str:
 
 
 def _from_digits(token: str) -> Number:
-    """Return the number that digits with separators among them may mean; parts alone where it is none as a whole."""
+    """Return the number that digits with separators may mean; only its parts if it cannot be a single number."""
     if token.isdecimal():
         return Number(frozenset({_canonical(token)}))
     groups = re.split(r"[.,']", token)
@@ -124,7 +125,7 @@ def _from_digits(token: str) -> Number:
             readings.add(_canonical("".join(groups)))
         if len(groups) == 2 and separators != "'" and not (readings and groups[1] == "000"):
             readings.add(_canonical(*groups))
-            # A fraction of three digits is no list: "1,500" must not be covered by 1 and 500.
+            # Three digits after a separator are not a list: 1 and 500 must not cover "1,500".
             parts = () if len(groups[1]) == 3 else parts
         elif readings:
             parts = ()
@@ -138,7 +139,7 @@ def _thousands(groups: list[str]) -> bool:
 
 
 def _multiplied(number: Number, match: re.Match[str]) -> Number:
-    """Return the number with what follows it: a k that may be a thousand, or a word that multiplies it."""
+    """Return the number times its suffix: a k, which may mean a thousand, or a word such as million."""
     kilo = match["kilo"]
     if not kilo and not match["times"]:
         return number
@@ -151,7 +152,7 @@ def _multiplied(number: Number, match: re.Match[str]) -> Number:
 
 
 def _from_words(match: re.Match[str]) -> tuple[Number, bool]:
-    """Return the number that is written in words, and whether it is claimed."""
+    """Return the value of number words, and whether the text claims it."""
     ordinal = match["ordinal"]
     value = 12 if match["dozen"] else _VALUES[match["tens"] or match["small"] or ordinal]
     value += _VALUES[match["unit"]] if match["unit"] else 0

@@ -1,4 +1,4 @@
-"""The gates, in the order in which the first one that fails is reported."""
+"""The gates, in order: a text's reason is the first one that it fails."""
 
 from curate.captions.gates.chatter import Preamble, Unsafe
 from curate.captions.gates.echo import Echo, EchoPrompt

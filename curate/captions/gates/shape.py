@@ -1,4 +1,4 @@
-"""Gates of a text's own shape: that there is one, how long it is, and whether it repeats itself."""
+"""Gates on a text's shape: whether it is empty, its length, and repetition."""
 
 import re
 from collections import Counter
@@ -14,14 +14,14 @@ from curate.captions.gates.text_columns import are_equal, count_words, filled, m
 
 _IN_A_ROW, _TRIGRAMS, _SHARE = 4, 3, 0.25
 _RUN = re.compile(r"([^\s\d])\1{5}")
-_FEW = 5  # words: the share of a shorter caption says little
-_MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # words of a text over those of its caption
+_FEW = 5  # words; for a shorter caption the ratio means little
+_MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # number of words, text / caption
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _ASCII = re.compile(r"[a-z0-9]+")
 
 
 class Empty(Gate):
-    """Fails null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji)."""
+    """Fails null, white space, a single character, and text without any letter or digit (punctuation, emoji)."""
 
     key = "empty"
     summary = "no text"
@@ -32,10 +32,11 @@ class Empty(Gate):
 
 
 class Length(Gate):
-    """Fails a text of too few or too many words, on the whole or for its caption; and one that ended at the model's
-    limit (`finish` is `length`) without a mark that ends a sentence.
+    """Fails a text with too few or too many words, absolutely or relative to its caption; and one that stopped at the
+    model's limit (`finish` is `length`) without punctuation that ends a sentence.
 
-    Words are between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
+    White space separates words. A Han or kana character is a word, as are four characters of Thai, Lao, Khmer or
+    Burmese.
     """
 
     key = "length"
@@ -57,8 +58,8 @@ class Length(Gate):
 
 
 class Repetition(Gate):
-    """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row
-    that come three times and make up a quarter of the text; unless its caption repeats itself as well."""
+    """Fails a text with a word four times in a row, a character (not a digit) six times in a row, or a phrase of three
+    words that occurs three times and makes up a quarter of the text; unless its caption also repeats itself."""
 
     key = "repetition"
     summary = "words, characters or phrases that repeat"
@@ -69,7 +70,7 @@ class Repetition(Gate):
 
 
 def _repeats(text: str) -> bool:
-    """Return whether a word comes four times in a row, three words three times, or a character six times in a row."""
+    """Return whether the text repeats a word, a character or a phrase, as `Repetition` defines it."""
     if _RUN.search(text):
         return True
     words = (_ASCII if text.isascii() else _TOKEN).findall(text.lower())

@@ -1,8 +1,9 @@
-"""Join a caption and a recaption of its image into one sentence: what the one knows, in the form of the other.
+"""Join a caption and a recaption of its image into one sentence: the caption's facts in the recaption's form.
 
-Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null or empty.
-The recaption's style is the fused text's. Trade-offs: both texts are cut to 96 words and 512 characters, about
-CapsFusion's 256 tokens together. CapsFusion searches with 3 beams, which few engines offer: the first text is greedy.
+Out: requests of kind `fused`, one per row and ordinal; none if the caption or the recaption is null or empty. A fused
+text has the recaption's style. Trade-offs: both texts are cut to 96 words and 512 characters, together about
+CapsFusion's 256 tokens. CapsFusion uses beam search with 3 beams, which few engines offer; here the first text is
+greedy.
 
 Sources: Lai et al., VeCLIP, 2023, section 3; Yu et al., CapsFusion, 2023, section 3 (80 new tokens).
 """
@@ -53,5 +54,5 @@ class Fuse(CaptionKind):
 
     @classmethod
     def json_value(cls, texts: Sequence[Text]) -> Any:
-        """Return the first text, or None; further ones are in table `captions` alone."""
+        """Return the first text, or None. Further texts are only in table `captions`."""
         return texts[0].text if texts else None

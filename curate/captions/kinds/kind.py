@@ -1,7 +1,7 @@
-"""The interface of a kind of captions: a recipe's section that makes requests, and reads their answers.
+"""The interface of a caption kind: a recipe section that makes requests and reads their answers.
 
-In: `ROWS`, a unit's kept rows. Out: requests, one for each row, style and ordinal. A request depends on its row, the
-section and the seed alone, so more texts of a row leave the first ones as they are.
+In: `ROWS`, a unit's kept rows. Out: requests, one per row, style and ordinal. A request depends only on its row, the
+section and the seed, so asking for more texts per row does not change the first ones.
 """
 
 from abc import abstractmethod
@@ -18,14 +18,14 @@ from curate.captions.kinds.text import first_line
 from curate.llm.engine import Request, Sampling
 from curate.recipe.captions import CaptionSection
 
-# What kinds know of a row: `language` ISO 639-1, `sha256` its image's, `source` the text that its own is made of
-# (`CaptionSection.source`), each null where there is none; `per_row` how many texts it gets of each style.
+# A row as kinds see it: `language` (ISO 639-1), `sha256` (of its image), `source` (the text that new texts start from,
+# see `CaptionSection.source`), each null if there is none; `per_row` (number of texts of each style).
 ROWS = pa.schema(
     [(name, pa.string()) for name in ("uid", "caption", "language", "sha256", "source")] + [("per_row", pa.int32())]
 )
 
 GREEDY = 0.0
-# How several texts of one image are drawn; top_p as in SIEVE.
+# Sampling when an image gets several texts; top_p as in SIEVE.
 NUCLEUS_TEMPERATURE, NUCLEUS_TOP_P = 0.9, 0.9
 
 
@@ -38,11 +38,11 @@ class Text(NamedTuple):
 
 
 class CaptionKind(CaptionSection):
-    """Base of the kinds of captions."""
+    """Base of the caption kinds."""
 
-    relation: ClassVar[Relation]  # what its texts are to the caption, by which gates judge them
-    form: ClassVar[Form]  # of its template; a kind that has several chooses in `load_template`
-    tokens: ClassVar[int] = 77  # how long a text is at most
+    relation: ClassVar[Relation]  # how its texts relate to the caption, which decides the gates that apply
+    form: ClassVar[Form]  # its template's; a kind with several overrides `load_template`
+    tokens: ClassVar[int] = 77  # maximum length of a text
 
     def load_template(self) -> Template:
         """Return the user's template, or the package's. Raises RecipeError."""
@@ -50,10 +50,10 @@ class CaptionKind(CaptionSection):
 
     @abstractmethod
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """Yield, by row and style, the number of texts to write, and their request but for ordinal and sampling."""
+        """Yield for each row and style the number of texts and their request, still without ordinal and sampling."""
 
     def requests(self, rows: pa.Table, seed: int) -> list[Request]:
-        """Return the requests by row, style and ordinal."""
+        """Return all requests, sorted by row, style and ordinal."""
         return [
             seeded(replace(draft, ordinal=ordinal, sampling=self.sampling(draft.style, ordinal)), seed)
             for count, draft in self.drafts(rows, seed)
@@ -61,36 +61,36 @@ class CaptionKind(CaptionSection):
         ]
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
-        """Return how the tokens of a text are drawn, but for the seed."""
+        """Return a text's sampling settings, still without a seed."""
         return text_sampling(self.temperature, ordinal, self.max_tokens or self.tokens)
 
     def text_of(self, answer: str, style: str) -> str:
-        """Return the caption that an answer holds: one line without quotes around it, empty where there is none."""
+        """Return an answer's caption: one line without surrounding quotes, empty if there is none."""
         return first_line(answer)
 
     def shown_examples(self) -> list[str]:
-        """Return the texts that its prompts hold as examples."""
+        """Return the example texts in its prompts."""
         return []
 
     def language(self, style: str) -> str | None:
-        """Return the language that a style's texts are in; None for the caption's."""
+        """Return the language of a style's texts; None for the caption's language."""
         return None
 
     @classmethod
     def json_value(cls, texts: Sequence[Text]) -> Any:
-        """Return its field of `captions` in the json: texts by style, and further ones by human_2, human_3 …."""
+        """Return its field in `captions` of the json: texts by style; further ones as human_2, human_3, and so on."""
         return {style if not ordinal else f"{style}_{ordinal + 1}": text for style, ordinal, text in texts}
 
 
 def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> Sampling:
-    """Return how text number `ordinal`, counted from 0, is drawn, but for the seed, which `seeded` adds."""
-    if temperature is None:  # the first one is greedy, and further ones are drawn from the nucleus of 0.9
+    """Return the sampling settings of text number `ordinal`, from 0. `seeded` adds the seed."""
+    if temperature is None:  # the first text is greedy; further texts use nucleus sampling
         temperature = NUCLEUS_TEMPERATURE if ordinal else GREEDY
     return Sampling(temperature, 1.0 if temperature == GREEDY else NUCLEUS_TOP_P, max_tokens)
 
 
 def seeded(request: Request, seed: int) -> Request:
-    """Return the request with a seed of 31 bits, by a hash of what it is for; a greedy one is cached for any `seed`."""
+    """Return the request with a hash as its 31-bit seed. A greedy request gets none, so all seeds share its answer."""
     if request.sampling.temperature == GREEDY:
         return request
     purpose = f"{request.uid}\0{request.kind}\0{request.style}\0{request.ordinal}\0{seed}"

@@ -1,10 +1,10 @@
-"""Templates of prompts: versioned text files of the package, or a user's own file.
+"""Prompt templates: versioned text files in the package, or a user's own file.
 
-A template is text with fields in braces, such as {caption}. Those of chats are cut into turns by lines that hold
-[system], [user] or [assistant] and nothing else. All other braces and brackets are text.
+A template is text with fields in braces, such as {caption}. In a chat template, lines with only [system], [user] or
+[assistant] start a turn. All other braces and brackets are text.
 
-Captions are untrusted: a template is cut into turns and fields before a value is put in, which is never parsed again
-and holds no line break (`as_data`). In chats it must be between delimiters that it cannot hold, as
+Captions are untrusted. A template is split into turns and fields before values are filled in; values are never parsed
+and contain no line break (`as_data`). In chats, they must stand between delimiters that they cannot contain, such as
 `<caption>{caption}</caption>`.
 """
 
@@ -23,15 +23,15 @@ from curate.recipe.files import read_whole
 
 @dataclass(frozen=True)
 class Form:
-    """What a template of a name is like; all fields but the optional ones must be in it, and no others."""
+    """The fields that a template must have; it may have the optional ones too, and no others."""
 
-    name: str  # of the package's file, NAME.VERSION.txt in folder templates
-    version: str  # a text that changes gets a new one
-    fields: tuple[str, ...] = ()  # fields whose values are the package's own text
-    data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
-    optional: tuple[str, ...] = ()  # fields as in `fields`, which a template may leave out
-    is_chat: bool = True  # whether it is cut into turns
-    others: str = ""  # which other fields there are, and when, for messages
+    name: str  # the package's file is templates/NAME.VERSION.txt
+    version: str  # raise it whenever the text changes
+    fields: tuple[str, ...] = ()  # filled with the package's own text
+    data: tuple[str, ...] = ()  # filled with untrusted text, cleaned by `as_data`
+    optional: tuple[str, ...] = ()  # like `fields`, but a template may omit them
+    is_chat: bool = True  # whether it has turns
+    others: str = ""  # for messages: further fields, and when they exist
 
     @property
     def all_fields(self) -> tuple[str, ...]:
@@ -50,26 +50,26 @@ class Template:
     """A checked template."""
 
     form: Form
-    version: str  # the package's, such as v1; or `sha256:` and 12 digits, of a user's
-    text: str  # with its fields
+    version: str  # such as v1; for a user's file, `sha256:` and 12 digits
+    text: str  # with unfilled fields
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields that are in it."""
+        """The fields that it uses."""
         return frozenset(_FIELD.findall(self.text))
 
     def prompt(self, **values: str) -> str:
-        """Return the prompt that a model completes, with values for its fields; those of `Form.data` become data."""
+        """Return the prompt for a model to complete, with fields filled in; `as_data` cleans those in `Form.data`."""
         data = {field: as_data(value) if field in self.form.data else value for field, value in values.items()}
-        return _FIELD.sub(lambda field: data[field[1]], self.text)  # in one pass: a value may look like a field
+        return _FIELD.sub(lambda field: data[field[1]], self.text)  # one pass, since a value may look like a field
 
     def messages(self, **values: str) -> tuple[Message, ...]:
-        """Return the turns of the chat, of a template that is one; as `prompt`."""
+        """Return the turns of a chat template, filled in like `prompt`."""
         return tuple(Message(role, replace(self, text=text).prompt(**values)) for role, text in _turns(self.text))
 
 
 def read_lines(path: str, purpose: str) -> list[str]:
-    """Return the lines of a user's file, which a recipe names for a purpose. Raises RecipeError if it is unreadable."""
+    """Return the lines of a file that a recipe names; `purpose` is for messages. Raises RecipeError if unreadable."""
     try:
         text = read_whole(path, _MAX_BYTES).decode()
     except FileNotFoundError:
@@ -80,11 +80,10 @@ def read_lines(path: str, purpose: str) -> list[str]:
 
 
 def load_template(form: Form, path: str | None = None, check: Callable[..., Iterable[str]] = lambda _: ()) -> Template:
-    """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
+    """Return the package's template, or the user's file at `path`, a local path or any fsspec URL.
 
-    Raises RecipeError, which names file and field, where it cannot be read; and with all faults, each a line, where it
-    has an unknown field, lacks one, does not end with a turn of the user, shows a stranger's text without delimiters,
-    or `check` yields some.
+    Raises RecipeError if the file cannot be read; and, with one line per error, if a field is unknown or missing, the
+    last turn is not the user's, untrusted text has no delimiters, or `check` yields errors.
     """
     if path is None:
         file = files("curate.captions").joinpath("templates", f"{form.name}.{form.version}.txt")

@@ -1,8 +1,8 @@
-"""Describe an image by a vision-language model, in short or in long.
+"""Describe an image with a vision-language model, briefly or at length.
 
-Out: requests of kind `recaption`, one for each row with an image, style and ordinal, each naming its image. The first
-text of a sample is the model's likeliest, further ones are drawn. With `alt_text` the model is shown the original
-caption too, for the names that an image does not show, and the prompt warns that it may be wrong.
+Out: requests of kind `recaption`, one per row with an image, style and ordinal. A sample's first text is decoded
+greedily; further texts are sampled. With `alt_text`, the model also sees the original caption, for names that an image
+does not show, and the prompt warns that the caption may be wrong.
 
 Sources: Xu et al., Altogether, 2024; Awadalla et al., BLIP3-KALE, 2024; Li et al., What If We Recaption Billions of Web
 Images with LLaMA-3? (Recap-DataComp-1B), 2024; Mahmoud et al., SIEVE, 2024 (nucleus sampling).
@@ -23,7 +23,7 @@ from curate.recipe.captions import Unique
 
 
 class Length(NamedTuple):
-    """What a style asks for, and how many tokens it may take."""
+    """A style's length: words for the prompt, and a limit in tokens."""
 
     words: str
     max_tokens: int
@@ -31,7 +31,7 @@ class Length(NamedTuple):
 
 STYLES = {
     "short": Length("in one sentence of at most 25 words", 77),
-    "plain": Length("", 77),  # of captioners that are given an image and nothing else
+    "plain": Length("", 77),  # for captioners that read only an image
     "long": Length("in detail, in one paragraph of three to six sentences", 256),
 }
 Styles = Annotated[tuple[Literal["short", "long", "plain"], ...], Unique]
@@ -51,7 +51,7 @@ class Recaption(CaptionKind):
     key: ClassVar[str] = "recaption"
     kind: ClassVar[str] = "recaption"
     needs_images: ClassVar[bool] = True
-    # It says what the image shows, not what the caption says: it may leave out numbers, names and entries.
+    # It describes the image, not the caption, so it may omit the caption's numbers, names and entries.
     relation: ClassVar[Relation] = "seen"
 
     styles: Styles = Field(("short",), examples=[["short", "long"]], min_length=1)
@@ -64,14 +64,14 @@ class Recaption(CaptionKind):
         return set(self.styles) != {"plain"}
 
     def load_template(self) -> Template:
-        """See `CaptionKind`: by whether the original is shown."""
+        """See `CaptionKind`. The template depends on whether the model sees the original."""
         return load_template(ALT_TEXT_FORM if self.alt_text else FORM, self.template)
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
         return text_sampling(self.temperature, ordinal, self.max_tokens or STYLES[style].max_tokens)
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """See `CaptionKind`; `caption` may be null, and is not looked at without `alt_text`."""
+        """See `CaptionKind`. `caption` may be null, and is unused without `alt_text`."""
         template, without_caption = self.load_template(), load_template(FORM)
         columns = (rows[name].to_pylist() for name in ("uid", "caption", "sha256", "per_row"))
         for uid, caption, picture, count in zip(*columns, strict=True):
@@ -83,7 +83,7 @@ class Recaption(CaptionKind):
                 yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group, picture=picture)
 
     def text_of(self, answer: str, style: str) -> str:
-        """See `CaptionKind`: of a short one the first line that is not empty; of others all lines."""
+        """See `CaptionKind`. A short text is the first line that is not empty; others keep all lines."""
         return first_line(answer) if style == "short" else without_quotes(one_line(answer))
 
     @classmethod

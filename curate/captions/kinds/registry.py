@@ -1,4 +1,4 @@
-"""The kinds of captions, in the order in which they are made: a fused text is made of a recaption."""
+"""The caption kinds, in the order in which they are written: a fused text is made from a recaption."""
 
 from curate.captions.kinds.fuse import Fuse
 from curate.captions.kinds.kind import CaptionKind

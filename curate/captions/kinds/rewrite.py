@@ -1,11 +1,11 @@
-"""Say a caption in other words, after a few examples of how that is done (LaCLIP).
+"""Rewrite a caption in other words, with a few in-context examples (LaCLIP).
 
-Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is a pool of in-context pairs
-`source => target`: the package's own, or a user's file. Of each pool 32 triples are drawn once for all; a sample gets
-one by a hash, so that the prompts of a style share 32 prefixes, which are cached.
+Out: requests of kind `rewrite`, one per row, style and ordinal. A style is a pool of in-context pairs
+`source => target`: the package's own, or a user's file. Each pool has 32 fixed triples, and a hash picks one per
+sample. So the prompts of a style share 32 prefixes, which engines can cache.
 
-Trade-off: the paper draws a triple of 16 pairs for each prompt; here texts of one sample and style differ by their
-seeds alone.
+Trade-off: the paper draws a new triple from 16 pairs for each prompt; here texts of one sample and style differ only by
+their seeds.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
 """
@@ -45,7 +45,7 @@ FORMS = {
 
 
 class Pair(NamedTuple):
-    """A caption, and the same in other words."""
+    """A caption and its rewrite."""
 
     source: str
     target: str
@@ -91,7 +91,7 @@ class Rewrite(CaptionKind):
         return [style for style in self.styles if style not in (*STYLES, *(self.examples or ()))]
 
     def load_template(self) -> Template:
-        """See `CaptionKind`: by the form of prompt. One that shows no examples has one style, of any name."""
+        """See `CaptionKind`. The form depends on the engine. A template without examples allows only one style."""
         return load_template(FORMS[self.prompt], self.template, self._faults_of_examples)
 
     def _faults_of_examples(self, template: Template) -> Iterator[str]:
@@ -104,13 +104,13 @@ class Rewrite(CaptionKind):
             yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {_ACCEPTED}"
 
     def pairs(self, style: str) -> tuple[Pair, ...]:
-        """Return the in-context pairs of a style; none where the section's prompt shows none. Raises RecipeError."""
+        """Return a style's in-context pairs; none if the section's prompt shows none. Raises RecipeError."""
         if self.examples and style in self.examples:
             return read_pairs(self.examples[style])
         return load_pairs(style) if style in STYLES else ()
 
     def sampling(self, style: str, ordinal: int) -> Sampling:
-        """See `CaptionKind`. A chat is not stopped at a line's end, since it may begin with an empty line."""
+        """See `CaptionKind`. A chat does not stop at a line's end, since its answer may begin with an empty line."""
         temperature = 0.9 if self.temperature is None else self.temperature
         stop = ("\n",) if self.prompt == "completion" else ()
         return Sampling(temperature, 0.95, self.max_tokens or self.tokens, stop)
@@ -131,7 +131,7 @@ class Rewrite(CaptionKind):
                 yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group)
 
     def text_of(self, answer: str, style: str) -> str:
-        """See `CaptionKind`: of a chat the first line that is not empty; else the first line, up to another `=>`."""
+        """See `CaptionKind`. From a chat, the first line that is not empty; else the first line, up to another `=>`."""
         if self.prompt == "chat":
             return first_line(answer)
         line = next(iter(answer.splitlines()), "")
@@ -146,15 +146,15 @@ class Rewrite(CaptionKind):
 
 @functools.cache
 def load_pairs(style: str) -> tuple[Pair, ...]:
-    """Return the in-context pairs of one of `STYLES`, as the package's file lists them."""
+    """Return the in-context pairs of one of `STYLES`, from the package's file."""
     text = files("curate.captions").joinpath("examples", f"{style}.txt").read_text("utf-8")
     return tuple(Pair(*line.split(" => ")) for line in text.splitlines())
 
 
 def read_pairs(path: str) -> tuple[Pair, ...]:
-    """Return the pairs of a user's file, `source => target` on a line; empty lines are passed over.
+    """Return the pairs in a user's file, one `source => target` per line; empty lines are skipped.
 
-    Raises RecipeError where it cannot be read, a line is not so, or there are fewer than three.
+    Raises RecipeError if the file cannot be read, a line is malformed, or there are fewer than three pairs.
     """
     pairs: dict[Pair, None] = {}
     for number, line in enumerate(read_lines(path, "examples of rewrite"), 1):
@@ -170,9 +170,9 @@ def read_pairs(path: str) -> tuple[Pair, ...]:
 
 @functools.cache
 def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Return a style's 32 triples, as positions in its pool, no two with the same three pairs; fewer of small pools."""
+    """Return a style's 32 triples as indices into its pool, all different; fewer for a small pool."""
     drawn: dict[frozenset[int], tuple[int, int, int]] = {}
-    for turn in itertools.count():  # a hash orders the pool, and its first three are taken, unless drawn before
+    for turn in itertools.count():  # a hash orders the pool; its first three pairs are a triple, unless drawn before
         keys = [ids.hash64(f"{style}\0{turn}\0{pair.source}") for pair in pairs]
         first, second, third = sorted(range(len(pairs)), key=lambda i: keys[i])[:3]
         drawn.setdefault(frozenset((first, second, third)), (first, second, third))
@@ -183,7 +183,7 @@ def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, i
 
 @functools.cache
 def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]:
-    """Return the fields of each triple, as prompts have them; of a style without pairs one without fields."""
+    """Return each triple's template fields; for a style without pairs, a single entry without fields."""
     examples = []
     for triple in draw_triples(style, pairs) if pairs else ():
         shown = [pairs[i] for i in triple]
@@ -195,7 +195,7 @@ def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]
 
 
 def _choose(uids: pa.Array, style: str, seed: int, count: int) -> list[int]:
-    """Return which of its triples, 32 at most, each uid gets: by the top bits of a hash of uid, style and seed."""
+    """Return the index of each uid's triple, below 32, from the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
     return list((mix64(low ^ mix64(high ^ key)) >> np.uint64(32)).astype(np.int64) * count >> 32)

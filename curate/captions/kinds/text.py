@@ -1,10 +1,10 @@
-"""Strangers' text on its way into a prompt, and a model's text on its way out.
+"""Clean untrusted text for prompts, and read the model's answers.
 
-A caption in a prompt is data. `as_data` gives it a form in which it cannot be anything else: one line, cut to 96 words
-and 512 characters, without what has a meaning in templates, chat formats or tokenizers:
+A caption in a prompt is data. `as_data` ensures this: one line, cut to 96 words and 512 characters, without anything
+that has a meaning in templates, chat formats or tokenizers:
 
     line breaks, tabs, control characters      a space
-    invisible characters (zero width, bidi)    nothing: what people do not see, the model does not read
+    invisible characters (zero width, bidi)    removed: the model reads only what people see
     < > and their wide forms                   ‹ ›: so neither a delimiter, nor <|im_start|>, <s>, <image>
     => -> ⇒                                    →: the arrow between an example's source and target is the prompt's own
     [INST], [IMG] and any other [word]         (word)
@@ -17,11 +17,11 @@ The stored caption is left as it is.
 
 import re
 
-# What is shown of a caption: about 128 tokens of English, so that two fit into CapsFusion's 256.
+# Maximum length of a caption in a prompt: about 128 English tokens, so that two fit into CapsFusion's 256.
 MAX_WORDS, MAX_CHARACTERS = 96, 512
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# Format characters (Cf) that show nothing, and halves of surrogate pairs. The joiners U+200C and U+200D spell words.
+# Invisible format characters (Cf) and lone surrogates. U+200C and U+200D are kept, since they are part of spelling.
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\ud800-\udfff]+"
@@ -37,18 +37,18 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»",
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: a space for each run of white space and control characters, no invisible ones."""
+    """Return the text on one line: runs of white space and control characters become a space, invisible ones vanish."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
 
 
 def as_data(text: str) -> str:
-    """Return the text as prompts may hold it, see above, cut between words if that costs less than half. Idempotent."""
+    """Return the text cleaned for prompts (see above), cut between words unless that loses over half. Idempotent."""
     text = _shorten(one_line(text).translate(_BRACKETS))
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     replaced = 1
-    while replaced:  # what is taken away may have been between the parts of the next one
+    while replaced:  # removing one match can create another
         text, replaced = _DELIMITER.subn(r" \1 ", text)
     text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
     return _shorten(text)
@@ -61,11 +61,11 @@ def first_line(answer: str) -> str:
 
 
 def without_quotes(text: str) -> str:
-    """Return the text without quotes around the whole of it; with them where others are within, as in `"a" and "b"`."""
+    """Return the text without quotes around all of it; unchanged if it has inner quotes, as in `"a" and "b"`."""
     text = text.strip()
     if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
         return text
-    # As in `"a" and "b"` and `"12" frame"`, quotes at a word's edge within are no apostrophes: it stays.
+    # In `"a" and "b"` and `"12" frame"`, inner quotes at a word's edge are not apostrophes, so the text is unchanged.
     inner, marks = text[1:-1].strip(), re.escape(text[0] + text[-1])
     return text if re.search(rf"(?<!\w)[{marks}]|[{marks}](?!\w)", inner) else inner
 

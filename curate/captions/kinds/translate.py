@@ -1,6 +1,6 @@
-"""Translate captions into listed languages: those that `curate.signals.language` can tell, as a gate asks it.
+"""Translate captions into the listed languages, all of which `curate.signals.language` (and so a gate) can identify.
 
-Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code.
+Out: requests of kind `translation`, one per row, language and ordinal; the style is the language's code.
 """
 
 import re
@@ -20,7 +20,7 @@ from curate.captions.kinds.text import one_line
 from curate.llm.engine import Request
 from curate.recipe.captions import Unique
 
-# ISO 639-1 codes, and the English names that prompts use.
+# ISO 639-1 codes and the English names for prompts.
 LANGUAGES: dict[str, str] = tomllib.loads(files("curate.captions.kinds").joinpath("languages.toml").read_text("utf-8"))
 
 
@@ -50,7 +50,7 @@ class Translate(CaptionKind):
     styles_key: ClassVar[str] = "languages"
     replaces: ClassVar[bool] = False
     tokens: ClassVar[int] = 160
-    # It spells names as its language has them, and scores as the CLIP model understands it.
+    # Other languages spell names differently, and CLIP scores depend on how well the model understands them.
     relation: ClassVar[Relation] = "translated"
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
