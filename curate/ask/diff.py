@@ -1,12 +1,12 @@
 """Compare two finished runs: samples gained and lost from A to B, by rule, entry, source, language; and settings.
 
-In: two run folders; shardings, orders and recipes may differ, since samples are identified by uid. Out: a `Diff` of
-small Arrow tables, and the changed samples as batches. Memory: 16 bytes for each kept sample and some 50 for each
-changed one; the joins are DuckDB's, which spills.
+In: two run folders; shards, order and recipes may differ, since samples are identified by uid. Out: a `Diff` of small
+Arrow tables, and the changed samples as batches. Memory: 16 bytes per kept sample and about 50 per changed one; DuckDB
+does the joins and spills to disk.
 
 A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not; the other run's decisions
-say why. Of a uid that repeats in a pool, the row counts that came furthest in the funnel, duplicates of their own uid
-aside. A row that could not be read has no uid in most pools: its sample is `not in the pool` of that run.
+give the reason. If a uid repeats in a pool, the row that passed the most steps counts, not a duplicate of its own uid.
+An unreadable row has no uid in most pools, so its sample is `not in the pool` of that run.
 """
 
 import json
@@ -34,13 +34,13 @@ from curate.store.facts import RunFacts
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
 
-# A row a rule, entry, source or language: rows of A and of B, samples lost and gained; null where the run has none.
+# One row per rule, entry, source or language: rows of A and B, samples lost and gained; null if the run has none.
 _TEXT, _ROWS = pa.string(), pa.int64()
 CHANGES = schema.define(name=_TEXT, a=_ROWS, b=_ROWS, lost=_ROWS, gained=_ROWS)
-# A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
+# A key of the recipe, or another fact of a run, with its value in A and B as JSON; null if there is none.
 SETTINGS = schema.define(key=_TEXT, a=_TEXT, b=_TEXT)
-# A changed sample. `rule` is what dropped it in the run that does not keep it, `value` that run's numbers that the rule
-# reads, as `name = number`; the rest is from the run that keeps it.
+# A changed sample. `rule` dropped it in the run that does not keep it, and `value` has the numbers there that the rule
+# reads, as `name = number`; the other columns are from the run that keeps it.
 SAMPLES = schema.define(
     *schema.define(side=_TEXT, uid=_TEXT, rule=_TEXT, value=_TEXT, duplicate_of=_TEXT),
     *schema.define(source=_TEXT, language=_TEXT, url=_TEXT, caption=_TEXT),
@@ -59,7 +59,7 @@ class Side:
     pool: int  # rows
     failed: int  # rows that could not be read
     kept: int
-    uids: int  # in uids.npy, more than `kept` where samples repeat
+    uids: int  # in uids.npy: more than `kept` if samples repeat
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,19 +68,19 @@ class Diff(Tables):
 
     Attributes:
         settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.
-        rules: CHANGES; `pool`, each rule in A's order (a, b: rows that it dropped; lost: by it in B; gained: by it in
-            A), `not in the pool`, and `kept`.
-        entries: CHANGES; kept samples of each entry of which something is kept, by its text, languages together,
-            those that changed most first; a and lost are null where A matches none, b and gained where B does.
+        rules: CHANGES; `pool`, each rule in A's order (a, b: rows that it dropped; lost: samples that it dropped in B;
+            gained: those that it dropped in A), `not in the pool`, and `kept`.
+        entries: CHANGES; kept samples of each entry that has any, by text, all languages together, the largest change
+            first; a and lost are null if A does not match, b and gained if B does not.
         sources: CHANGES; kept samples by source.
-        languages: CHANGES; kept samples by language, null where none was measured.
+        languages: CHANGES; kept samples by language, null if no language was measured.
     """
 
     a: Side
     b: Side
     lost: int  # how many samples A keeps and B does not
     gained: int  # how many samples B keeps and A does not
-    repeated: int  # samples that both keep, but not equally often in uids.npy
+    repeated: int  # samples that both keep, but with different counts in uids.npy
     settings: pa.Table
     rules: pa.Table
     entries: pa.Table
@@ -91,9 +91,9 @@ class Diff(Tables):
         return f"{self.a.name} → {self.b.name}: lost {self.lost:,}, gained {self.gained:,}, {self.shared:,} in both"
 
     def samples(self, side: str, limit: int | None = None) -> pa.Table:
-        """Return at most `limit` SAMPLES that are `lost` or `gained`, by uid; both runs are opened again.
+        """Return at most `limit` SAMPLES that are `lost` or `gained`, in order of uid; opens both runs again.
 
-        Raises as `diff_runs` does, and RecipeError where the side is another.
+        Raises what `diff_runs` raises, and RecipeError for another side.
         """
         if side not in (LOST, GAINED):
             raise RecipeError(f"samples: {side!r} is no side; accepted: {LOST!r}, {GAINED!r}")
@@ -109,14 +109,14 @@ class Diff(Tables):
 
     @property
     def shares_no_pool(self) -> bool:
-        """Whether no sample that one of them keeps is in the other's pool."""
+        """Whether no sample that one run keeps is in the other run's pool."""
         row = self.rules["name"].to_pylist().index(NOT_IN_POOL)
         outside = int(self.rules["lost"][row].as_py() + self.rules["gained"][row].as_py())
         return outside > 0 and outside == self.a.kept + self.b.kept
 
     @property
     def entry_changes(self) -> dict[str, int]:
-        """How many entries have kept samples in A alone, in B alone, or in both, but fewer or more in B."""
+        """How many entries have kept samples only in A, only in B, or in both, but fewer or more in B."""
         a, b = (np.nan_to_num(self.entries[name].to_numpy()) for name in ("a", "b"))  # null is 0
         changed = {"lost": (a > 0) & (b == 0), "gained": (a == 0) & (b > 0)}
         changed |= {"decreased": (b < a) & (b > 0), "increased": (b > a) & (a > 0)}
@@ -126,7 +126,7 @@ class Diff(Tables):
 def diff_runs(a: str, b: str) -> Diff:
     """Compare two runs; see `Diff`.
 
-    Raises RecipeError where one of them is no run, RunError where one is not finished, or its files are damaged.
+    Raises RecipeError if one of them is not a run, RunError if one is unfinished or damaged.
     """
     with _open_both(a, b) as (first, second, sides, lost, gained, repeated):
         return Diff(
@@ -146,7 +146,7 @@ def diff_runs(a: str, b: str) -> Diff:
 def changed_samples(
     a: str, b: str, limit: int | None = None, sides: Collection[str] = (LOST, GAINED)
 ) -> Iterator[pa.RecordBatch]:
-    """Yield lost, then gained samples, at most `limit` each, by uid, in batches of SAMPLES. Raises as `diff_runs`."""
+    """Yield lost, then gained samples, at most `limit` each, by uid, as batches of SAMPLES. Raises like `diff_runs`."""
     with _open_both(a, b) as (first, second, *_):
         for side, keeping, dropping in ((LOST, first, second), (GAINED, second, first)):
             if side not in sides:
@@ -158,7 +158,7 @@ def changed_samples(
 
 
 def _with_values(run: OpenRun, limit: int | None) -> pa.Table:
-    """Return the reasons of the first `limit` wanted samples by uid: uid, rule, value, duplicate_of; see SAMPLES."""
+    """Return the reasons for the first `limit` wanted samples by uid: uid, rule, value, duplicate_of; see SAMPLES."""
     columns = run.table("FROM verdicts LIMIT 0").schema
     cases = []
     for rule in run.facts.rules:
@@ -166,7 +166,7 @@ def _with_values(run: OpenRun, limit: int | None) -> pa.Table:
         for name in check_rules({rule.name: rule.sql}, columns)[0].columns if rule.sql else filter(None, [rule.of]):
             kind = columns.field(name).type
             if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-                # Of the best rows in all digits, as thresholds are shown.
+                # Top rules show all digits, as their thresholds do.
                 all_digits = pa.types.is_integer(kind) or not rule.sql
                 text = f"{quote_name(name)}::VARCHAR" if all_digits else f"format('{{:.6g}}', {quote_name(name)})"
                 texts.append(f"{quote(f'{name} = ')} || coalesce({text}, 'NULL')")
@@ -182,7 +182,7 @@ def _with_values(run: OpenRun, limit: int | None) -> pa.Table:
 def _open_both(a: str, b: str) -> Iterator[tuple[OpenRun, OpenRun, list[Side], int, int, int]]:
     """Open both runs, and count the samples lost, gained, and kept by both but not equally often.
 
-    Each has the uids that it alone keeps as table `only_here`, and those of the other as `wanted`.
+    In each connection, the table `only_here` has the uids that only this run keeps, `wanted` those of the other.
     """
     listed = {url: _listed_uids(url) for url in (a, b)}
     with connected(a) as first, connected(b) as second:
@@ -211,7 +211,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     sides = []
     for facts in (a, b):
         recipe, plain = dict(facts.recipe), facts.to_json()
-        if isinstance(recipe.get("input"), list):  # by name, so that an added source is one change
+        if isinstance(recipe.get("input"), list):  # by name, so that an added source counts as one change
             recipe["input"] = {source["name"]: source for source in recipe["input"]}
         others = {key: plain[key] for key in ("models", "engine_ids", "metadata", "curate", "t")}
         others["t"] = facts.t_by_language or facts.t
@@ -233,12 +233,12 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
-    """Return each line of the funnel: its rows in A and B, and how many lost and gained samples fell there.
+    """Return each line of the funnel: its rows in A and B, and how many lost and gained samples it dropped.
 
     The query reads the table `wanted`, which `_open_both` registers.
     """
     sql = f"SELECT rule, count(*) AS n FROM ({report_sql('diff_reasons')}) GROUP BY rule"
-    # What only A keeps fell in B, and the other way round.
+    # B dropped what only A keeps, and vice versa.
     why_lost, why_gained = ({row["rule"]: row["n"] for row in run.rows(sql, outside=NOT_IN_POOL)} for run in (b, a))
     names = merge_names(list(a.counts), list(b.counts))
     names.insert(-1, NOT_IN_POOL)
@@ -253,7 +253,7 @@ def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
 
 
 def merge_names(a: list[str], b: list[str]) -> list[str]:
-    """Return the names of both, each of B's that A lacks after the one that it follows in B."""
+    """Return the names of both; a name that only B has follows its predecessor in B."""
     merged = list(a)
     for index, name in enumerate(b):
         if name not in merged:
@@ -262,7 +262,7 @@ def merge_names(a: list[str], b: list[str]) -> list[str]:
 
 
 def _side_by_side(a: OpenRun, b: OpenRun, sql: str, order: str, section: str | None = None) -> pa.Table:
-    """Return CHANGES of what a query yields of both runs (name, kept, changed), if their recipes have the section."""
+    """Return CHANGES from a query on both runs (name, kept, changed), if their recipes have the section."""
     has = {name: section is None or bool(run.facts.recipe.get(section)) for name, run in (("a", a), ("b", b))}
     for name, run in (("a", a), ("b", b)):
         empty = schema.define(name=_TEXT, kept=_ROWS, changed=_ROWS).empty_table()

@@ -1,8 +1,8 @@
 """Explain a sample's decision: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL, key or path. Out: a Page of every row of the pool that has it: each may repeat. The
-page of the run that a row came from follows; it is also searched for samples that it did not keep. Draws of single
-entries are computed again.
+In: a run folder and a uid, URL, key or path. Out: a Page with every row of the pool that has it, since each can repeat.
+If the pool is itself a run, that run's explanation follows; it is also searched for samples that it did not keep. The
+draws of single entries are recomputed.
 """
 
 from collections.abc import Iterator
@@ -26,21 +26,21 @@ from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
 
-_ROWS = 20  # rows that are shown of one key, URL or uid
+_ROWS = 20  # rows shown for one key, URL or uid
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Return everything that the run knows of a sample: a uid, or a URL, key or (end of a) path of a file.
+    """Return everything that the run knows about a sample: a uid, URL, key, or the (end of the) path of a file.
 
     Raises:
-        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL, key or file of the pool.
+        RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL, key or file in the pool.
         RunError: the run is not finished, or no row has this uid.
     """
     return Page(tuple(_explain(url, sample, frozenset())))
 
 
 def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
-    """Return the lines of a sample; `later` are the runs whose stages before are being explained."""
+    """Return the lines for a sample; `later` are the runs downstream of this one, already explained."""
     with connected(url) as run:
         facts, record = run.facts, Record.read(run.folder)
         try:
@@ -71,7 +71,7 @@ def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
 
 
 def _stage_before(facts: RunFacts, source: str, sample: str, later: frozenset[str]) -> tuple[list[Line], bool]:
-    """Return what the run that is a source says of a sample, or why nothing, and whether it knows the sample."""
+    """Return the explanation from the run that is a source, or why there is none, and whether it has the sample."""
     settings = next(section for section in facts.recipe["input"] if section["name"] == source)
     url = str(settings.get("from") or settings["path"])
     title = [line(), line(("stage before", "bold"), (f"  source {source}, run {url}", "dim"))]
@@ -87,7 +87,7 @@ def _stage_before(facts: RunFacts, source: str, sample: str, later: frozenset[st
 
 
 def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str, list[Position]]:
-    """Return what the text is (uid, url, key or file), its spelling, and the positions of the rows that have it."""
+    """Return the kind of the text (uid, url, key or file), its spelling, and the positions of the rows that have it."""
     uid = ids.own_uid(sample.strip())
     names = ("uid", uid), ("url", sample), ("key", sample), ("key", splitext(sample)[0]), ("file", sample.lstrip("./"))
     for kind, name in names:
@@ -108,7 +108,7 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
 
 
 def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None = None) -> str:
-    """Return why a row is kept, empty where no step after the rules chose it, or dropped; `forgotten`: when it was."""
+    """Return why a row is kept (empty if no step after the rules chose it) or dropped; `forgotten`: when that was."""
     rule, status, error = row["rule"], row["status"], row["error"]
     failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     is_missing = status in schema.MISSING_REASONS
@@ -136,7 +136,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
 
 
 def _entries(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
+    """Return the entries that the caption matches, each with its draw; the rarest first, since they decide."""
     facts = run.facts
     if not facts.recipe.get("match") or row["status"] != schema.OK:
         return {"entries": None}
@@ -144,13 +144,13 @@ def _entries(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
     for entry in entries:
         entry["t"] = (facts.t_by_language or {}).get(entry["language"], facts.t or 1)
     is_drawn = row["draw"] is not None and facts.selection is not None and facts.selection.by_entries
-    # The counts may be those of another run; then they follow from p = t / max(count, t).
+    # If the counts are another run's, recover them from p = t / max(count, t).
     counts_of = (facts.recipe.get("balance") or {}).get("counts")
-    if is_drawn and entries:  # the draw u/p of each; `decisions` has the smallest
+    if is_drawn and entries:  # the draw u/p of each entry; `decisions` has only the smallest
         columns = {name: np.array([entry[name] for entry in entries]) for name in ("p", "survivors", "t")}
         counts, earlier = None if counts_of else columns["survivors"], row.get(schema.INPUT_PROBABILITY)
         names = [entry["entry"] for entry in entries]
-        with interpreting(True):  # of one row: to load what is compiled takes longer
+        with interpreting(True):  # for one row, loading compiled kernels takes longer
             draws = entry_draws(str(row["uid"]), names, columns["p"], counts, columns["t"], facts.seed, earlier)
         for entry, draw in zip(entries, draws, strict=True):
             entry["draw"] = draw
@@ -158,7 +158,7 @@ def _entries(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
-    """Return what other rows and tables tell of a row: duplicates, texts of its image, captions, files, and values."""
+    """Return what other rows and tables have on a row: duplicates, texts of its image, captions, files, and values."""
     uid, at = row["uid"], {"unit": row["unit"], "row": row["row"]}
     near = [by for by in (run.facts.recipe.get("dedup") or {}).get("by") or () if isinstance(by, dict)]
     maximum = max((by["phash"]["distance"] for by in near if "phash" in by), default=-1)
@@ -191,7 +191,7 @@ def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
-    """Yield what two rows have in common, and how near they are, but for the cosine that joined them."""
+    """Yield what two rows share, and how similar they are, except for the cosine that joined them."""
     joined = "" if (cosine := row.get(schema.DUPLICATE_COSINE.name)) is None else f"{cosine:.4f}"
     words = {"uid": "uid", "sha256": "image", "url": "URL"}
     same = [name for name in words if row[name] is not None and row[name] == other[name]]

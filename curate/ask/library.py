@@ -5,13 +5,13 @@ A header is made of comments: a summary in one line, further lines if needed, an
     -- theme: THEME                                      its section of the page
     -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
-    -- empty: WHY                                         what to say where the answer has no rows
+    -- empty: WHY                                         the message if the answer has no rows
 
-KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches
-SQL as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a
-rule names, else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step
-that drops samples in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; others
-with an integer as default accept 0 too. `numbers`: null, or numbers separated by spaces or commas.
+KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column in the view. SQL gets
+it as a value for struct_extract, never as part of the statement. The default null selects the first score that a rule
+names, else clip_score, else the first score, or `words` in a run without scores. `rule`: null, or the name of a step
+that drops samples in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; other
+parameters with an integer default also accept 0. `numbers`: null, or numbers separated by spaces or commas.
 """
 
 import difflib
@@ -36,7 +36,7 @@ _PARAM = re.compile(
     r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(rule|text|positive|numbers|(?:column|number) of \w+)\])?\s+(\S.*)\Z"
 )
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?\Z|FLOAT\Z|DOUBLE\Z|DECIMAL")
-_KEYS = ("unit", "row", "offset", "phash")  # numbers that measure nothing
+_KEYS = ("unit", "row", "offset", "phash")  # numbers that are not measurements
 _FALLBACK = "words"
 
 Columns = Callable[[str], Mapping[str, str]]
@@ -54,12 +54,12 @@ class Param(NamedTuple):
 
     @property
     def usage(self) -> str:
-        """The parameter as it is written, with its default."""
+        """The parameter as you write it, with its default."""
         return f"{self.name}={'…' if self.required else 'null' if self.default is None else self.default}"
 
 
 class NamedQuery(NamedTuple):
-    """A file of sql/: theme, summary in one line, notes, parameters, columns (name → meaning), why no rows, SQL."""
+    """A file in sql/: theme, one-line summary, notes, parameters, columns (name → meaning), message if empty, SQL."""
 
     name: str
     theme: str
@@ -67,32 +67,32 @@ class NamedQuery(NamedTuple):
     notes: str
     params: tuple[Param, ...]
     columns: dict[str, str]
-    empty: str  # what to say where the answer has no rows
+    empty: str  # the message if the answer has no rows
     sql: str
 
     @property
     def usage(self) -> str:
-        """Its parameters as they are written."""
+        """The parameters as you write them."""
         return " ".join(param.usage for param in self.params)
 
     @property
     def table(self) -> str:
-        """The query as a table in another one."""
+        """The query as a table for use in another query."""
         return f"({self.sql.strip().rstrip(';')})"
 
 
 @cache
 def named_queries() -> tuple[NamedQuery, ...]:
-    """Return the queries of sql/, by name."""
+    """Return the queries in sql/, by name."""
     paths = sorted(path for path in shipped_folder("sql").glob("*.sql") if path.stem != "views")
     return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
 
 
 @cache
 def report_sql(name: str) -> str:
-    """Return the statement sql/report/NAME.sql, which reports, explanations and comparisons execute, not users.
+    """Return the statement sql/report/NAME.sql, for reports, explanations and comparisons, not for users.
 
-    In it {query} is the named query of that name as a table.
+    In it, {NAME} stands for the named query NAME as a table.
     """
     text = (shipped_folder("sql") / "report" / f"{name}.sql").read_text("utf-8")
     tables = {query.name: query.table for query in named_queries()}
@@ -100,12 +100,12 @@ def report_sql(name: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text is the name of a query: one word is, and is never SQL."""
+    """Return whether a text is the name of a query: a single word is a name, never SQL."""
     return re.fullmatch(r"\s*[\w-]+\s*;*\s*", text) is not None
 
 
 def find_query(text: str) -> NamedQuery:
-    """Return the query of that name. Raises RecipeError, with the three nearest names, where there is none."""
+    """Return the query of that name. Raises RecipeError with the three nearest names if there is none."""
     word = text.strip().rstrip(";").strip()
     queries = {query.name: query for query in named_queries()}
     name = word.lower().replace("-", "_")
@@ -119,10 +119,10 @@ def find_query(text: str) -> NamedQuery:
 def fill_params(
     query: NamedQuery, values: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
 ) -> dict[str, object]:
-    """Return the parameters with defaults, text read by the type of the default.
+    """Return the parameters with defaults filled in; a text is parsed by the type of the default.
 
-    `columns` returns a view's columns, name → DuckDB's type; scores that the text `rules` names are preferred; `steps`
-    are those of the funnel that drop samples.
+    `columns` returns a view's columns (name → DuckDB type); scores that the text `rules` names are preferred; `steps`
+    are the steps of the funnel that drop samples.
     """
     needed = [param.name for param in query.params if param.required]
     check_params(query.name, values, [param.name for param in query.params], needed)
@@ -143,7 +143,7 @@ def fill_params(
 
 
 def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
-    """Raise RecipeError where SQL would return nothing, or an error of its own."""
+    """Raise RecipeError for a value for which SQL would return nothing, or an error of its own."""
     option = f"--param {param.name}={value}"
     if param.kind == "rule" and value is not None and value not in steps:
         hint = did_you_mean(str(value), steps)
@@ -162,7 +162,7 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
 
 
 def check_params(query: str, values: Mapping[str, object], names: Sequence[str], needed: Sequence[str]) -> None:
-    """Raise RecipeError where a parameter is unknown or missing."""
+    """Raise RecipeError if a parameter is unknown or missing."""
     accepted = f"parameters of {query}: {', '.join(names)}" if names else f"{query} has no parameters"
     for name in values:
         if name not in names:

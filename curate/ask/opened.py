@@ -1,4 +1,4 @@
-"""A finished run that is open for statements of ours, through the read-only connection of `curate sql`."""
+"""A finished run that is open for curate's own statements, through the read-only connection of `curate sql`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ class OpenRun:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def report(self, name: str, **params: object) -> list[dict[str, Any]]:
-        """Return the rows of sql/report/NAME.sql."""
+        """Return the rows that sql/report/NAME.sql selects."""
         return self.rows(report_sql(name), **params)
 
     @cached_property
@@ -62,7 +62,7 @@ class OpenRun:
 
     @property
     def drawn(self) -> str | None:
-        """The key of the run's selection; None where all rows that were left are kept."""
+        """The key of the run's selection; None if all remaining rows are kept."""
         return self.facts.selection.key if self.facts.selection else None
 
     @property
@@ -72,9 +72,9 @@ class OpenRun:
 
 @contextmanager
 def connected(url: str) -> Iterator[OpenRun]:
-    """Open a finished run. Raises as `open_run`, and RunError too where what is read within is damaged."""
+    """Open a finished run. Raises like `open_run`, and RunError on damage found while it is open."""
     folder = find_run(url)
-    facts = read_facts(folder)  # first: who compares them later learns of changes
+    facts = read_facts(folder)  # read first, so that a later comparison detects changes
     damaged = reraised(RunError, f"{url}: cannot be read", duckdb.Error, remedy=f"; see `curate verify {url}`")
     with open_run(url) as connection, damaged:
         yield OpenRun(folder, facts, connection)

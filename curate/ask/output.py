@@ -28,16 +28,16 @@ _UNLIMITED = 1_000_000  # columns of a line that is not wrapped yet
 _NARROW = 30  # a value is not wrapped to fewer columns than these
 Format = Literal["table", "csv", "json"]
 
-_ODD = re.compile(r'[",\r\n]')  # in a field of CSV that is quoted
-_CELL = 80  # characters of a value that a table shows
-_SHOWN = 50  # rows of a table that a notebook shows
-_LINE = 200  # characters of a line, above which a table shows one value a line
+_ODD = re.compile(r'[",\r\n]')  # characters for which CSV quotes a field
+_CELL = 80  # characters of a value shown in a table
+_SHOWN = 50  # rows of a table shown in a notebook
+_LINE = 200  # characters; if a line is longer, a table shows one value per line
 _CUT = "long values are cut: --format csv has them whole"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line; where it is too long for the terminal it continues below, indented by `hang` columns."""
+    """A line; if it is too long for the terminal, it wraps, indented by `hang` columns."""
 
     text: Text
     hang: int = 0
@@ -58,7 +58,7 @@ class Page:
     __repr__ = __str__
 
     def write(self, file: IO[str]) -> None:
-        """Write the page: in colours and wrapped if `file` is a terminal, else plain."""
+        """Write the page: colored and wrapped if `file` is a terminal, else plain."""
         if not file.isatty():
             file.write(str(self))
             return
@@ -69,7 +69,7 @@ class Page:
 
 
 def line(*parts: Part, hang: int = 0) -> Line:
-    """Return a line of parts, whose control characters are escaped; nothing in them is markup."""
+    """Return a line of parts as plain text, not markup, with control characters escaped."""
     escaped: list[tuple[str, str] | Text] = []
     for part in parts:
         if isinstance(part, Text):
@@ -81,7 +81,7 @@ def line(*parts: Part, hang: int = 0) -> Line:
 
 
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
-    """Return rows as aligned columns, the numbers `right` to the right; cells are cut but in the last one."""
+    """Return rows as aligned columns, those in `right` right-aligned; cells are cut except in the last column."""
     if not rows:
         return []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -118,15 +118,15 @@ def _wrap(line: Line, console: Console) -> list[Text]:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique.
+    """Rows of a query, a list or an iterator, with the Python values that DuckDB returns. `names` are unique.
 
-    A table shows the floats of columns in `exact` in all digits, and whether these are float32; of others six digits.
+    A table shows floats in all digits for the columns in `exact` (true: float32), else in six digits.
     """
 
     names: tuple[str, ...]
     rows: Iterable[tuple[Any, ...]]
     exact: Mapping[str, bool] = field(default_factory=dict)
-    note: str = ""  # that a named query's `limit` cut rows off
+    note: str = ""  # whether the `limit` of a named query cut off rows
 
 
 def tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
@@ -137,10 +137,10 @@ def tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
     """Write rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects.
 
-    In CSV lines end in a line feed, for programs behind a pipe; null is nothing and an empty text is "", but a null
-    alone in its row is "" too, since readers skip empty lines. In JSON numbers are numbers whatever their size, NaN and
-    infinities are null, lists arrays, structs objects, and all else is text. Control characters reach neither a
-    terminal nor JSON.
+    In CSV, lines end in a line feed, for programs behind a pipe; null is an empty field and empty text is "", but a
+    single null in a row is "" too, since readers skip empty lines. In JSON, numbers of any size are numbers, NaN and
+    infinities are null, lists are arrays, structs are objects, and everything else is text. Control characters are
+    escaped.
     """
     if format == "json":
         names = [f"{_json(name)}: " for name in result.names]
@@ -159,12 +159,12 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
 
 
 def write_json(value: Any, file: IO[str]) -> None:
-    """Write one value as JSON, as `write_result` writes those of its rows."""
+    """Write one value as JSON, in the format of `write_result`."""
     file.write(f"{_json(value)}\n")
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Write lines of CSV; the csv module would write "" as null, and leave \\r bare."""
+    """Write lines of CSV; the csv module would write "" like null, and not quote \\r."""
     for row in rows:
         file.write((",".join(map(_quote, row)) or '""') + "\n")
 
@@ -176,7 +176,7 @@ def _quote(field: str | None) -> str:
 
 
 def _json(value: Any) -> str:
-    """Return the value as JSON, on one line. The json module knows neither exact decimals nor other types of SQL."""
+    """Return the value as JSON, on one line. The json module supports neither exact decimals nor other SQL types."""
     if isinstance(value, str):
         return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", encode_basestring(value))
     if value is None or isinstance(value, int):
@@ -224,7 +224,7 @@ def _table(names: list[str], rows: list[tuple[Any, ...]], cells: list[list[str]]
 
 
 def cell_text(value: Any, single: bool | None = None) -> str:
-    """Return a value as a table shows it: escaped, and cut where it is long; floats as `Result.exact` has it."""
+    """Return a value as a table shows it: escaped, cut if it is long, and floats as `Result.exact` says."""
     if value is None:
         return "NULL"
     if isinstance(value, float) and single is not None:
@@ -237,7 +237,7 @@ def cell_text(value: Any, single: bool | None = None) -> str:
 
 
 def table_html(table: pa.Table) -> str:
-    """Return the first rows of a table as HTML: what notebooks show of it."""
+    """Return the first rows of a table as HTML for notebooks."""
     head = "".join(f"<th>{html_text(name)}</th>" for name in table.column_names)
     rows = tuples(table.slice(0, _SHOWN))
     cells = ("".join(f"<td>{html_text(cell_text(value))}</td>" for value in row) for row in rows)
@@ -247,12 +247,12 @@ def table_html(table: pa.Table) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return a text as HTML shows it."""
+    """Return a text escaped for HTML."""
     return html.escape(escape(text))
 
 
 class Tables:
-    """Base of results that notebooks show: what `repr` says, and each of their tables that has rows."""
+    """Base of results that notebooks show as their `repr` and each of their tables that has rows."""
 
     def _repr_html_(self) -> str:
         shown = (f"<b>{n}</b>{table_html(t)}" for n, t in vars(self).items() if isinstance(t, pa.Table) and len(t))

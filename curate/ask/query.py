@@ -1,8 +1,8 @@
 """Open a run for read-only SQL, and execute a user's query or a named one (`curate.ask.library`).
 
 In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.ask.output` prints it). Three barriers keep a
-query in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there);
-the connection sees no files but the run's tables, as the manifest lists them; and its settings are locked.
+query inside the run: every statement must parse as read-only, including the bodies of CTEs (where DuckDB accepts COPY);
+the connection can read only the run's tables, as listed in the manifest; and its settings are locked.
 """
 
 import glob
@@ -37,24 +37,24 @@ from curate.store.store import RunStore
 from curate.tar.byte_sources import errors_of
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
-# DuckDB's words for a file that is no Parquet file, or missing (then the path is a folder to it); what fails within one
-# is an `Error` of no other class.
+# DuckDB's messages for a file that is not Parquet, or is missing (it takes the path for a folder); an error inside a
+# file is a plain `Error`.
 _DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
 _RUN = "curate_run"  # a variable of a connection: the folder that it sees
 _BATCH = 2048  # rows fetched at once: DuckDB's vector size
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
-# DuckDB's words for a missing table or column, which may be of a named query.
+# DuckDB's messages for a missing table or column, which a named query may have.
 _MISSING = re.compile(r'Table with name (\w+) does not exist|column (?:named )?"(\w+)"')
-# Table functions that make rows of their arguments or describe the catalog, none from a file.
+# Table functions that make rows from their arguments or describe the catalog, but read no file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
 _FUNCTIONS |= {"histogram_values", "duckdb_tables", "duckdb_views", "duckdb_columns", "duckdb_functions"}
 _FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_show"}
 
 
 def open_run(url: str) -> Any:
-    """Return a DuckDB connection that sees the run's tables and views, and nothing else. The caller closes it.
+    """Return a DuckDB connection that sees only the run's tables and views. The caller closes it.
 
-    Raises as `find_run` does, and RunError where the tables are damaged.
+    Raises what `find_run` raises, and RunError if the tables are damaged.
     """
     folder = find_run(url)
     names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
@@ -76,7 +76,7 @@ def _open(connection: Any, folder: RunStore, files: Mapping[str, tuple[str, ...]
     spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
     at_interrupt(partial(shutil.rmtree, spill, ignore_errors=True))
     connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
-    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{max(2, CORES // 4)}GB'")  # else it spills
+    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{max(2, CORES // 4)}GB'")  # beyond it, DuckDB spills
     if not folder.is_local:
         connection.register_filesystem(folder.fs)
     _attach(connection, folder)
@@ -90,7 +90,7 @@ def _open(connection: Any, folder: RunStore, files: Mapping[str, tuple[str, ...]
 
 
 def find_run(url: str) -> RunStore:
-    """Return the folder of a finished run. Raises RecipeError where there is none, RunError if it is not finished."""
+    """Return the folder of a finished run. Raises RecipeError if there is none, RunError if it is not finished."""
     folder = RunStore(url)
     with errors_of(url):
         names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else ()
@@ -105,23 +105,23 @@ def find_run(url: str) -> RunStore:
 
 @contextmanager
 def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
-    """Execute a named query (one word), or one SQL statement that reads; rows are fetched as they are read.
+    """Execute a named query (one word), or one read-only SQL statement; rows are fetched lazily.
 
-    Parameters of a named query are read by the type of the default; of SQL, as numbers where they look so, unless
-    'quoted'.
+    Parameters of a named query are parsed by the type of the default; those of SQL become numbers if they look like
+    numbers, unless 'quoted'.
 
     Raises:
-        RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.
+        RecipeError: there is no such query, run or parameter; the SQL is wrong, or not read-only.
         RunError: the run is not finished, or the query ran out of memory or disk.
     """
     if is_name(text):
-        find_query(text)  # before a run is opened for it
+        find_query(text)  # fail before opening the run
     with open_run(url) as connection:
         yield answer(connection, text, params)
 
 
 def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
-    """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
+    """Execute a query like `asking`, on a connection from `open_run`. The next query invalidates its rows."""
     values = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
     sql, values = _resolve(connection, text, values)
     with _errors(sql, connection):
@@ -129,7 +129,7 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
         _wait(connection, lambda: connection.execute(statement, values or None))
         names = _unique([column[0] for column in connection.description])
         kinds = [str(column[1]) for column in connection.description]
-        # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
+        # All digits of computed shares and means are noise; other numbers may be copied into a rule.
         exact = {
             name: kind == "FLOAT"
             for name, kind in zip(names, kinds, strict=True)
@@ -160,9 +160,9 @@ def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str
 
 
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
-    """Execute a query like `answer`, and return an Arrow table, with 128-bit integers as int64 where they fit.
+    """Execute a query like `answer`, and return an Arrow table, with 128-bit integers as int64 if they fit.
 
-    Parameters of SQL keep their types.
+    SQL parameters keep their types.
     """
     sql, values = _resolve(connection, text, dict(params or {}))
     with _errors(sql, connection):
@@ -170,7 +170,7 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
         relation = _wait(connection, lambda: connection.sql(statement, params=values or None))
         table = _wait(connection, relation.to_arrow_table)
     for index, kind in enumerate(relation.types):
-        if str(kind) in ("HUGEINT", "UHUGEINT"):  # of sums of integers: decimals in Arrow
+        if str(kind) in ("HUGEINT", "UHUGEINT"):  # sums of integers, which are decimals in Arrow
             with suppress(pa.ArrowInvalid):
                 table = table.set_column(index, table.column_names[index], table.column(index).cast(pa.int64()))
     renamed: pa.Table = table.rename_columns(list(_unique(table.column_names)))
@@ -178,7 +178,7 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Yield all rows, beginning with the first batch: most errors occur before anything is printed."""
+    """Yield all rows; fetch the first batch at once, so that most errors occur before anything is printed."""
     while batch:
         yield from batch
         with _errors():
@@ -186,7 +186,7 @@ def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any,
 
 
 def _wait(connection: Any, call: Callable[[], Any]) -> Any:
-    """Make the call in a thread, so that Ctrl-C, which the main thread alone sees, can stop it."""
+    """Run the call in a thread, so that Ctrl-C, which only the main thread sees, can stop it."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(call)
         try:
@@ -201,19 +201,19 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        text = str(error).partition("\n\nPossible solutions")[0]  # settings that are locked
+        text = str(error).partition("\n\nPossible solutions")[0]  # the suggested settings are locked
         raise RunError(f"the query could not be finished: {one_line(text)}") from None
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
-        text = re.sub(r'\nDid you mean "pg_\w+"\?', "", str(error)).strip()  # a table of DuckDB's own
+        text = re.sub(r'\nDid you mean "pg_\w+"\?', "", str(error)).strip()  # an internal table of DuckDB
         raise RecipeError(f"SQL: {_hint(text, sql, connection)}{text}") from None
 
 
 def _hint(error: str, sql: str, connection: Any) -> str:
-    """Return a line that names the named query that SQL took for a table, or the tables that have a column.
+    """Return a hint: the named query that the SQL uses as a table, or the tables that have the column.
 
-    Of a column that the pool alone has, the line says how it comes into the tables.
+    For a column that only the pool has, the hint explains how to get it into the tables.
     """
     missing = _MISSING.search(error)
     table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
@@ -232,7 +232,7 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     if tables:
         return f"{column} is in {', '.join(tables)}{condition}\n"
     [(url,)] = connection.execute(f"SELECT getvariable('{_RUN}')").fetchall()
-    store = RunStore(url)  # whose shards have the columns of its inputs
+    store = RunStore(url)  # its shards have the columns of the inputs
     shards = [x.path for x in read_manifest(store) if x.path.startswith("shards/") and x.path.endswith(".parquet")]
     names: dict[str, str] = {}
     with suppress(OSError, pa.ArrowInvalid):  # they may have been moved
@@ -248,7 +248,7 @@ def _hint(error: str, sql: str, connection: Any) -> str:
 
 
 def _attach(connection: Any, folder: RunStore) -> None:
-    """Make the small tables of stats.duckdb visible, but no views, whose SQL could be anybody's."""
+    """Make the small tables in stats.duckdb visible, but not its views, whose SQL is untrusted."""
     with temporary_folder() as temporary:
         path = folder.path(STATISTICS_FILE)
         if not folder.is_local:
@@ -266,9 +266,9 @@ def _attach(connection: Any, folder: RunStore) -> None:
 
 
 def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
-    """Yield the absolute paths or URLs of files of the run. Raises RunError where one leads out of the folder."""
+    """Yield the absolute paths or URLs of the run's files. Raises RunError if one leads out of the folder."""
     root = os.path.realpath(folder.root) if folder.is_local else ""
-    real = cache(os.path.realpath)  # of folders, which thousands of files share
+    real = cache(os.path.realpath)  # cached by folder, which thousands of files share
     for name in names:
         if name.startswith("/") or ".." in name.split("/") or "*" in name:
             raise RunError(f"{folder.url}: its manifest lists {name!r}, which is not a path within the run")
@@ -285,7 +285,7 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
 
 
 def _check_regular(path: str) -> None:
-    """Raise OSError for a folder, in which DuckDB would look for files, and for a pipe, for which it would wait."""
+    """Raise OSError for a folder, which DuckDB would search for files, and for a pipe, which would block it."""
     if os.path.isdir(path):
         raise IsADirectoryError(0, "", path)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -305,7 +305,7 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
     statement = statements[0]
     reading, kind = statement.query, "another statement"
-    with suppress(ValueError):  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
+    with suppress(ValueError):  # DuckDB's Python API lacks some kinds, such as UPDATE EXTENSIONS
         kind = str(statement.type).rpartition(".")[2].replace("_", " ")
     if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
@@ -332,7 +332,7 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, later ones numbered where they repeat: a JSON object has each key once."""
+    """Return the names, numbered if they repeat, since keys in a JSON object must be unique."""
     unique: list[str] = []
     for name in names:
         numbered = chain([name], (f"{name}_{number}" for number in count(1)))

@@ -1,7 +1,7 @@
-"""Results of a run's rules for single rows, for explanations and for cards of pages.
+"""Results of a run's rules for single rows, for explanations and for cards on pages.
 
-In: a run and the places of rows. Out: each row of `verdicts`, and for each rule a `RuleResult`. Rules are evaluated
-again over the row, so that those after the first failed one have a result too.
+In: a run and the positions of rows. Out: each row of `verdicts`, and a `RuleResult` for each rule. All rules are
+evaluated again, so that those after the first failed one also have a result.
 """
 
 import re
@@ -15,13 +15,13 @@ from curate.recipe.deciding import Top
 from curate.store.facts import RuleFacts, RunFacts
 
 Position = tuple[int, int]  # unit and row: a row's key in the tables
-# Rows at `positions`, of `at_positions`.
+# Selects the rows at `positions`, a parameter made by `at_positions`.
 AT = "SEMI JOIN (SELECT unnest($positions::STRUCT(unit INT, row INT)[], recursive := true)) USING (unit, row)"
-# Columns that rules do not see.
+# Columns that rules cannot use.
 UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
 UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
 PASSED, FAILED, NOT_REACHED = "passed", "failed", "not reached"
-_VALUE = 40  # characters of a value that are shown with a rule
+_VALUE = 40  # characters of a value shown with a rule
 _TEXT = 300  # characters of any other text
 _COMPARISON = re.compile(r"\s*\w+\s*(>=|<=|>|<)\s*(-?\d+\.?\d*)\s*")
 _OPPOSITE = {">=": "<", ">": "<=", "<=": ">", "<": ">="}
@@ -33,19 +33,19 @@ class RuleResult(NamedTuple):
     name: str
     state: str  # PASSED, FAILED (the first one, which drops the row), or NOT_REACHED
     passes: bool | None  # None for NULL, which fails
-    text: str  # the rule, with its threshold where it has one
-    values: dict[str, str]  # of the columns that it reads
+    text: str  # the rule, with its threshold if it has one
+    values: dict[str, str]  # values of the columns that the rule reads
     short: str  # a failure in short, such as clip_score 0.12 < 0.21
-    is_dedup: bool  # whether it is the place of deduplication
+    is_dedup: bool  # whether it is the deduplication step
 
 
 def at_positions(positions: Iterable[Position]) -> list[dict[str, int]]:
-    """Return positions as a query's parameter: see AT."""
+    """Return positions as the query parameter of AT."""
     return [{"unit": unit, "row": row} for unit, row in positions]
 
 
 def evaluate_rows(run: OpenRun, positions: Iterable[Position]) -> Iterator[tuple[dict[str, Any], list[RuleResult]]]:
-    """Yield the rows of `verdicts` at these positions, by unit and row, with the results of the rules."""
+    """Yield the rows of `verdicts` at these positions, by unit and row, with the results of all rules."""
     rows = run.table(f"SELECT * FROM verdicts {AT} ORDER BY unit, row", positions=at_positions(positions))
     seen = rows.select([column for column in rows.column_names if column not in UNSEEN])
     expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in run.facts.rules}
@@ -56,14 +56,14 @@ def evaluate_rows(run: OpenRun, positions: Iterable[Position]) -> Iterator[tuple
 
 
 def show_value(value: object, most: int = _TEXT) -> str:
-    """Return a value of a row as text of at most so many characters."""
+    """Return a value in a row as text of at most so many characters."""
     text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> list[RuleResult]:
     names = [rule.name for rule in rules]
-    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
+    # How many rules the row passed: all, unless a rule or deduplication dropped it, or it could not be read.
     dedup = next((position for position, fact in enumerate(run.rules) if fact.dedup), len(names))
     ended = {stages.FAILED: -1, **dict.fromkeys((stages.UNMATCHED, stages.CONTAMINATED, stages.DUPLICATE), dedup)}
     ended |= {name: position for position, name in enumerate(names)}
@@ -86,12 +86,12 @@ def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict
 
 
 def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, str]) -> tuple[bool | None, str, str]:
-    """Return whether a row is among the best, the rule's text and its failure in short; put its value into `shown`."""
+    """Return whether a top rule keeps the row, the rule's text, and a short failure; add the value to `shown`."""
     value, *group = (row[name] for name in rule.columns)
     threshold = fact.threshold_of(*group)
     passes = None if value is None else threshold is not None and value >= threshold
     if value is not None:
-        shown[rule.columns[0]] = fact.show(value)  # beside the threshold, which it may equal
+        shown[rule.columns[0]] = fact.show(value)  # in as many digits as the threshold, which it may equal
     reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
     text = f"{fact.expression}, {reached}"
     short = f"{rule.columns[0]} {shown[rule.columns[0]]}"
@@ -101,9 +101,9 @@ def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, s
 
 
 def _of_sql(sql: str, shown: dict[str, str], value: Any) -> str:
-    """Return a failure in short: the opposite of a comparison with a number, else values and the condition.
+    """Return a short failure: the negated comparison with a number, else the values and the condition.
 
-    `value` is that of the first column.
+    `value` is the value of the first column.
     """
     if (match := _COMPARISON.fullmatch(sql)) and isinstance(value, int | float):
         short = f"{value:.4g}" if float(f"{value:.4g}") != float(match[2]) else str(value)

@@ -1,7 +1,7 @@
-"""A shell over a run: statements and named queries from standard input, answered one after another.
+"""A shell for a run: executes statements and named queries from standard input, one after another.
 
-The barriers are those of single queries. DuckDB's own shell is not used: it may overwrite what it may read (COPY … TO
-an allowed path), and does not see remote runs.
+The same barriers as for single queries apply. DuckDB's own shell is unsuitable: it can overwrite any file that it can
+read (COPY … TO an allowed path), and cannot open remote runs.
 """
 
 import re
@@ -33,9 +33,9 @@ _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
 
 
 def run_shell(url: str, format: Format, file: IO[str]) -> int:
-    """Answer statements from standard input, until its end or .quit; answers go to `file`, errors to standard error.
+    """Execute statements from standard input, until its end or .quit; results go to `file`, errors to standard error.
 
-    Returns how many statements failed, if input is no terminal; else 0. Raises as `open_run` does.
+    Returns how many statements failed, if the input is not a terminal; else 0. Raises what `open_run` raises.
     """
     with open_run(url) as connection:
         is_terminal = sys.stdin.isatty()
@@ -47,7 +47,7 @@ def run_shell(url: str, format: Format, file: IO[str]) -> int:
 
 
 def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
-    """Yield statements up to their ;, and lines that begin with a dot, until `read` raises EOFError."""
+    """Yield statements that end in ;, and lines that begin with a dot, until `read` raises EOFError."""
     text = ""
     while True:
         try:
@@ -70,7 +70,7 @@ def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
 
 
 def is_complete(text: str) -> bool:
-    """Return whether the last ; ends a statement, outside of texts, names and comments."""
+    """Return whether the last ; ends a statement, that is, is outside of texts, names and comments."""
     rest = _QUIET.sub(" ", text)
     return rest.rstrip().endswith(";") and not re.search(r"""['"]|/\*|\$\w*\$""", rest)
 
@@ -103,7 +103,7 @@ class _Shell:
             self._query(named[1], dict(word.split("=", 1) for word in shlex.split(named[2])))
         else:
             statements = [text]
-            with suppress(duckdb.Error):  # the answer will name the error
+            with suppress(duckdb.Error):  # executing it will report the error
                 statements = [statement.query for statement in self.connection.extract_statements(text)]
             for statement in statements:
                 self._query(statement)
@@ -128,7 +128,7 @@ class _Shell:
 
 
 def _complete_names(connection: Any) -> None:
-    """Let Tab complete tables, columns and named queries, where Python has readline."""
+    """Let Tab complete tables, columns and named queries, if Python has readline."""
     try:
         import readline
     except ImportError:

@@ -1,7 +1,7 @@
-"""What is there of a run, finished or not: steps, failures and speed by its files, and who works on it.
+"""The status of a run, finished or not: steps, failures and speed from its files, and the process that works on it.
 
-In: a run folder, of whatever engine, local or in an object store; nothing is written. Out: `Status`. Each folder is
-listed once; no table is opened. Whether who holds the folder has ended is asked of its engine by the caller.
+In: a run folder, from any engine, local or in an object store; nothing is written. Out: `Status`. Lists each folder
+once and opens no table. The caller asks the engine whether the holder of the folder has exited.
 """
 
 import os
@@ -28,19 +28,19 @@ from curate.store.timings import DEDUP, Records, count_failed, read_records
 from curate.store.worker_log import read_last_error
 
 FINISHED, FAILED, NOT_YET = 0, 1, 3  # exit status
-LONGEST, _TIMES = 30.0, 10  # seconds between two looks at an object store; here it is this many times what a look takes
-_WINDOW = 600.0  # seconds that rates are of
-_LINES, _CHARACTERS = 5, 2000  # of a driver's last words
-_SHOWN = 5  # pieces of work that a message names
+LONGEST, _TIMES = 30.0, 10  # max seconds between two listings; for local runs, relative to their duration
+_WINDOW = 600.0  # seconds over which rates are computed
+_LINES, _CHARACTERS = 5, 2000  # of a driver's log shown at most
+_SHOWN = 5  # pieces of work named in a message
 
-Ask = Callable[[Holder], tuple[bool | None, str]]  # whether it has ended, None where unknown; the state of its job
+Ask = Callable[[Holder], tuple[bool | None, str]]  # whether it has exited, None if unknown; the state of its job
 
 
 @dataclass(frozen=True)
 class Status:
-    """A run as it is now: its exit status, what that is, and what shows it.
+    """A run's current state: the exit status, its meaning, and the evidence.
 
-    `steps` are names, how far each is, and its speed; `notes` are lines, such as the last words of one that failed.
+    `steps` have a name, progress and speed; `notes` are lines, such as the end of the log of a failed run.
     """
 
     url: str
@@ -61,12 +61,12 @@ class Status:
 
 
 def seconds_between(store: RunStore, least: float, took: float) -> float:
-    """Return how long to wait until the folders of a run, whose listing took so many seconds, are listed again."""
+    """Return how long to wait before listing the folders of a run again, if a listing took so many seconds."""
     return max(least, min(LONGEST, _TIMES * took)) if store.is_local else LONGEST
 
 
 def find_status(url: str, ask: Ask) -> Status:
-    """Return what is there of a run. Raises RecipeError where none is, and OSError where a store does not answer."""
+    """Return the status of a run. Raises RecipeError if there is none, and OSError if a store does not answer."""
     store = RunStore(url)
     holder, has_run = find_holder(store), store.exists(layout.RUN_FILE)
     if not (holder or has_run):
@@ -79,7 +79,7 @@ def find_status(url: str, ask: Ask) -> Status:
     exit_status, state = _judge(store, holder, ask)
     if has_ended and holder is None:
         state = "ended with the error below, which says what to do; nobody works on it"
-    if exit_status == FAILED and store.exists(layout.SUCCESS_FILE):  # it ended well while its engine was asked
+    if exit_status == FAILED and store.exists(layout.SUCCESS_FILE):  # it finished while curate asked its engine
         return find_status(url, ask)
     try:
         units = len(read_claim(store).unit_keys) if has_run else None
@@ -110,13 +110,13 @@ def find_status(url: str, ask: Ask) -> Status:
 
 
 def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
-    """Return the exit status of an unfinished run, and what it is, by who holds it and what its engine says."""
+    """Return the exit status of an unfinished run and its meaning, from its holder and the answer of its engine."""
     go_on = how_to_go_on(store, store.url)
     if holder is None:
         return FAILED, f"not finished, and nobody works on it; {go_on}"
     has_ended, state = ask(holder)
     of_job = f" ({state})" if state else ""
-    is_leased = holder.is_detached or not store.is_local  # and not locked, which ends with a process
+    is_leased = holder.is_detached or not store.is_local  # and not locked: a lock ends with its process
     last_renewed = f", {holder.last_renewed}" if is_leased else ""
     if has_ended or (is_leased and holder.is_stale):
         end = "has ended" if has_ended else f"was {holder.last_renewed}, so its lease is stale"
@@ -125,7 +125,7 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
 
 
 def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, str]]:
-    """Return how many units each step of deduplication has done in the last command; a search is of all at once."""
+    """Return how many units each step of deduplication has done in the last command; a search covers all at once."""
     names = sorted({record["name"] for record in records if record["step"] == DEDUP})
     latest = [name for name in names if name.split()[0] == names[-1].split()[0]]
     done = Counter(name.rpartition(".")[0].split(" ", 2)[2] for name in latest)
@@ -134,14 +134,14 @@ def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, st
 
 
 def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield of each step that has begun, or that all runs have, how far it is; at work its speed, and the time left."""
+    """Yield each step that has begun, or that all runs have: its progress and, while it works, speed and time left."""
     now = time.time()
     for name, folder, suffix, noun in COUNTED:
         files = {path: at for path, at in store.times(folder).items() if path.endswith(suffix)}
         done, total = count_done(files, suffix), units if noun == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
         is_working = late and is_at_work and done != total
-        until = now if total or not late else late[-1]  # a step without a total may have ended with its last file
+        until = now if total or not late else late[-1]  # a step without a total may have ended at its last file
         a_minute = 60 * (len(late) - 1) / max(until - late[0], 1.0) if is_working else 0.0
         speed = f"{a_minute:,.3g} {noun}/min" if a_minute else ""
         if speed and total:
@@ -151,7 +151,7 @@ def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterat
 
 
 def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -> str:
-    """Return which work was in flight, of `read_attempts`, and how often it was killed; `units` have titles."""
+    """Return which work was in flight, from `read_attempts`, and how often it was killed; `units` have titles."""
     titles, texts = {unit.name: unit.title for unit in units}, []
     for work, killed in sorted(attempts.items(), key=lambda item: -item[1])[:_SHOWN]:
         kind, _, stem = work.rpartition("/")
@@ -164,6 +164,6 @@ def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -
 
 
 def count_done(paths: Iterable[str], suffix: str) -> int:
-    """Return how many units, batches or shards a step's files of this suffix hold: `00000-00009.parquet` has ten."""
+    """Return how many units, batches or shards a step's files with this suffix hold: `00000-00009.parquet` has ten."""
     stems = (os.path.basename(path).partition(".")[0].split("-") for path in paths if path.endswith(suffix))
     return sum(int(stem[1]) - int(stem[0]) + 1 if stem[1:] and stem[1].isdigit() else 1 for stem in stems)

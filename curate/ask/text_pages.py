@@ -1,8 +1,8 @@
-"""Pages of text: facts in, styled lines out. The words are in `templates/`, a file for each page.
+"""Text pages: facts in, styled lines out. The texts are in `templates/`, one file per page.
 
-Templates are jinja2's, with `%` before statements. Lines are in rich's markup, such as
-[bold]…[/]; what stands in {{ }} is never markup, and its control characters are escaped. Lines that begin with ¦ are
-the rows of a table: ¦ begins a cell, ¦> one whose text is to the right.
+Templates are jinja2 templates with `%` before statements. Lines use rich's markup, such as [bold]…[/]; a value in
+{{ }} is never parsed as markup, and its control characters are escaped. Lines that begin with ¦ are rows of a table:
+¦ begins a cell, ¦> a right-aligned one.
 """
 
 import shlex
@@ -17,14 +17,14 @@ from rich.text import Text
 from curate.ask.output import Line, Page, columns, pad
 from curate.base import wording
 
-_SPECIAL = "[\\¦"  # characters with a meaning in templates; in values, control characters stand for them,
-_HIDDEN = "\x01\x02\x03"  # since those of the values are escaped already
+_SPECIAL = "[\\¦"  # special characters in templates; in values, control characters stand for them,
+_HIDDEN = "\x01\x02\x03"  # since the values' own are escaped already
 _HIDE, _SHOW = str.maketrans(_SPECIAL, _HIDDEN), str.maketrans(_HIDDEN, _SPECIAL)
-_HANG = "\x04"  # ends the number of columns by which a line's continuation is indented
+_HANG = "\x04"  # ends the number of columns to indent a wrapped line by
 
 
 def render_page(name: str, **facts: Any) -> Page:
-    """Fill in a template with facts, which are named as its variables are, and return the page."""
+    """Fill in a template with facts, named like its variables, and return the page."""
     rendered = _environment().get_template(f"{name}.txt").render(facts)
     lines: list[Line] = []
     for indent, group in groupby(rendered.split("\n")[:-1], _table_indent):
@@ -34,7 +34,7 @@ def render_page(name: str, **facts: Any) -> Page:
 
 
 def _table_indent(line: str) -> int | None:
-    """Return the indentation of a row of a table; None for another line."""
+    """Return the indentation of a table row; None for other lines."""
     return line.index("¦") if line.lstrip(" ").startswith("¦") else None
 
 
@@ -46,9 +46,9 @@ def _environment() -> jinja2.Environment:
         line_statement_prefix="%",
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=True,  # so that the output of macros can be told from values
+        autoescape=True,  # to distinguish the output of macros from values
         finalize=_show_value,
-        optimized=False,  # a page is filled in once: it takes longer to optimize its template
+        optimized=False,  # each page is rendered once, and optimizing takes longer
     )
     for name in ("pluralise", "format_bytes", "format_seconds", "all_digits", "describe_seen", "next_size"):
         environment.filters[name] = getattr(wording, name)
@@ -56,7 +56,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {"quote": shlex.quote, "repr": repr}
     environment.filters["number"] = lambda value, form=",": format(value, form)
     environment.globals["hang"] = lambda indent: Markup(f"{indent}{_HANG}")
-    environment.globals["blank"] = ""  # a line of its own: an empty one after a statement is not part of the page
+    environment.globals["blank"] = ""  # an empty line: jinja2 drops one that follows a statement
     return environment
 
 

@@ -1,7 +1,7 @@
-"""Check the integrity of a published run by its files alone: digests, sums, shards against decisions and uids.npy.
+"""Check the integrity of a published run from its files: digests, sums, shards against decisions and uids.npy.
 
-What was forgotten must be absent: tables are compared with what clearing them would leave, every tar's members that are
-no text are hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
+Forgotten data must be absent: tables must equal the result of clearing them, the images in every tar are hashed, and
+sidecars and Parquet shards are searched for uids, URLs and images.
 """
 
 from collections import Counter
@@ -30,13 +30,13 @@ from curate.store.store import RunStore
 _FORGOTTEN = "contains forgotten data"
 _OF_EVERY_RUN = {layout.RUN_FILE, layout.SIZES_FILE, layout.ENTRIES_FILE, layout.FAILURES_FILE}
 _OF_EVERY_RUN |= {layout.UIDS_FILE, layout.STATISTICS_FILE}
-_MARKS = (layout.MANIFEST_FILE, layout.SUCCESS_FILE)  # which the manifest cannot list
+_MARKS = (layout.MANIFEST_FILE, layout.SUCCESS_FILE)  # the manifest cannot list them
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
-    """Return what was checked, and what differs: nothing, if the run is intact.
+    """Return what was checked, and the errors, none if the run is intact.
 
-    Raises RecipeError where there is no run, RunError where it is not finished.
+    Raises RecipeError if there is no run, RunError if it is not finished.
     """
     folder = RunStore(url)
     if not folder.exists(layout.RUN_FILE):
@@ -68,7 +68,7 @@ def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> 
     }
     for path, error in find_faults(folder, lines).items():
         yield f"{path}: {error}{hints.get(path, '')}"
-    if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
+    if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was readable
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
         yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
@@ -78,7 +78,7 @@ def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> 
 
 
 def _check_complete(settings: PublishSettings, units: list[Unit], listed: set[str]) -> Iterator[str]:
-    """Yield what every run has, and the tables and shards' files of this one, that the manifest does not list."""
+    """Yield required files that the manifest lacks: those that every run has, and this run's tables and shards."""
     yield from (f"{path}: is not in the manifest, although every run has it" for path in sorted(_OF_EVERY_RUN - listed))
     needed = [settings.tables(unit).file(name) for unit in units for name in settings.table_names]
     if layout.SIZES_FILE in listed:
@@ -88,7 +88,7 @@ def _check_complete(settings: PublishSettings, units: list[Unit], listed: set[st
 
 
 def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
-    """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
+    """Check that every row counts once, and that shards and uids.npy hold the kept rows."""
     facts = read_facts(settings.store)
     errors: list[str] = []
     kept, repeated = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
@@ -144,7 +144,7 @@ def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
 
 
 def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
-    """Check that nothing is left of what was forgotten; where nothing ever was, nothing is checked."""
+    """Check that no forgotten data is left; checks nothing if nothing was forgotten."""
     facts, record = read_facts(settings.store), Record.read(settings.store)
     named = facts.forgotten
     if not len(record) and not named:
@@ -167,7 +167,7 @@ def _find_forgotten(settings: PublishSettings, units: list[Unit], items: Items) 
     for name in folder.read_json(layout.SIZES_FILE):
         sidecar = folder.read_parquet(f"{layout.stem_of(name)}.parquet")
         columns = {("uid", "uid"), *settings.output.item_columns}
-        if not settings.output.item_columns:  # it has the columns of the inputs
+        if not settings.output.item_columns:  # the shard has the columns of the inputs
             urls = (find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input)
             columns |= {("url", url) for url in urls if url}
         listed = [(kind, sidecar[column]) for kind, column in columns if column in sidecar.column_names]

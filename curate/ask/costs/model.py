@@ -1,9 +1,9 @@
-"""What a run will use: a table of `Cost`s, each what a step takes of a resource for a unit of work, times a count.
+"""Estimate what a run will use: a table of `Cost`s, each the use per unit of work for a step and resource, and a count.
 
-In: trials, runs of parts of a pool aside, or a finished run, and how much work there is. What a step uses is taken for
-a·processes + b + c·units + d·rows, of CPU each at least 0. Trials differ in one of these at a time: first and second by
-whether the process has done something before, scattered and adjacent by the units of the same rows. Margins are of
-90 %.
+In: trials (runs of parts of a pool in a temporary folder) or a finished run, and the amount of work. The model of a
+step's use is a·processes + b + c·units + d·rows; for CPU, each coefficient is at least 0. Trials vary one term at a
+time: `first` and `second` differ in whether the process has worked before, `scattered` and `adjacent` in how many units
+hold the same rows. Margins are 90 % intervals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ from curate.publish.drift import SAMPLED
 from curate.store.facts import RunFacts, UsedFacts
 
 CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
-IDLE = "idle"  # cores that wait: paid for, but nobody's work
-DISK = "disk"  # of machines, in GB-seconds: no step counts it
-# How far a measurement may be from the truth, as a share: one of CPU, with some seconds more; one that counts; what all
-# of a machine have in common; and of constants, which caches and neighbours change.
+IDLE = "idle"  # cores that wait: paid for, but used by no step
+DISK = "disk"  # of machines, in GB-seconds; not measured per step
+# Relative errors: of measured CPU, plus some seconds; of counts; shared by all measurements on a machine; and of
+# constants, which vary with caches and other load.
 _CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.1, 0.008, 0.05, 0.1, 0.3
-_PACKED = 0.2  # of bytes that are grouped, whose packing depends on how many there are
-_STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # t at 90 %, by degrees of freedom
+_PACKED = 0.2  # of grouped bytes, whose packing depends on their number
+_STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # Student's t at 90 %, by degrees of freedom
 _CONSTANTS = tuple(stage.name for stage in STAGES if stage.grows == "run")
-_STAGES = 15  # of a run, about, that work on all units, and as many that do not
+_STAGES = 15  # about how many stages of a run work on all units; about as many do not
 
 
 class CalibrationRun(NamedTuple):
-    """What a run used, by step; on how many units, rows and kept rows it worked."""
+    """What a run used, by step, and how many units, rows and kept rows it processed."""
 
     units: int
     rows: int
@@ -48,17 +48,17 @@ class CalibrationRun(NamedTuple):
         return float(getattr(self.used[step], kind)) if step in self.used else 0.0
 
     def size(self, step: str) -> int:
-        """Return the rows that a step works on."""
+        """Return how many rows a step processes."""
         sampled = min(self.rows, self.sources * 2 * SAMPLED)
         return {"kept rows": self.kept, "sampled rows": sampled}.get(STAGE[step].grows, self.rows)
 
 
 class Trials(NamedTuple):
-    """Runs of parts of a pool; of a finished run, all are that one.
+    """Runs of parts of a pool; for a finished run, all four are that run.
 
-    `start` is CPU seconds before the first step, `bytes` those of a row in the inputs, 0 where nobody looked;
-    `compiling` is CPU seconds that each process of other machines will spend on kernels, as this one did once; `run` is
-    the folder of the finished run.
+    `start` is the CPU seconds before the first step; `bytes` the bytes per row in the inputs, 0 if unknown; `compiling`
+    the CPU seconds that each process on another machine will spend to compile kernels; `run` the folder of the finished
+    run.
     """
 
     first: CalibrationRun
@@ -72,7 +72,7 @@ class Trials(NamedTuple):
 
 
 class Work(NamedTuple):
-    """How much a run has to do; `left`: the share of rows whose tables are neither here nor lent by an older run."""
+    """How much work a run has; `left`: the share of rows without tables, here or in a run that it reuses."""
 
     rows: float
     kept: float
@@ -81,16 +81,16 @@ class Work(NamedTuple):
 
 
 class Workers(NamedTuple):
-    """What an engine has at work, as far as its options say, and what it uses besides the steps' work.
+    """The resources of an engine, as far as its options say, and its overhead beyond the steps' work.
 
     Attributes:
         engine: the key of its prices.
-        cores: at work at once; None where the options do not say it: `missing` says which do.
-        processes: that the steps work in; None: one a core.
-        memory: GB of all of them; None where that is not known.
-        overhead: CPU seconds of a run, of a process and of a task, Java's included; None: what trials show.
-        seconds: of wall that pass before the first step, and between two.
-        disk: GB of all of their machines, where the engine asks money for it.
+        cores: concurrent cores; None if the options do not set them: `missing` names the options that do.
+        processes: worker processes; None: one per core.
+        memory: total GB; None if unknown.
+        overhead: CPU seconds per run, process and task, including Java; None: as measured in trials.
+        seconds: wall time before the first step, and between two steps.
+        disk: total GB of disk, if the engine charges for it.
     """
 
     engine: str
@@ -104,7 +104,7 @@ class Workers(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A sum, and the interval that holds the truth in 8 of 10 runs."""
+    """A sum with its 80 % interval."""
 
     value: float
     low: float
@@ -116,7 +116,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step uses of a resource for one kind of its work: `each` ± `margin`, in the resource's unit, a `count`."""
+    """A step's use of a resource for one kind of work: `each` ± `margin`, in the resource's unit, times `count`."""
 
     step: str
     kind: str
@@ -135,7 +135,7 @@ def add_up(costs: Iterable[Cost]) -> Range:
 
 
 def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
-    """Return what a process, a run, a unit and a row of a step use of a kind, each with its margin."""
+    """Return a step's use of a resource per process, run, unit and row, each with its margin."""
     second, scattered, adjacent = trials[1:4]
     cold_value, small, many, large = (trial.value(step, kind) for trial in trials[:4])
     share, minimum, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)
@@ -149,7 +149,7 @@ def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
     if step not in _CONSTANTS and 2 * second.size(step) < size:
         rows = size - second.size(step)
         row, row_margin = max(floor, large - small) / rows, margin(large, small) / rows
-    elif step not in _CONSTANTS:  # no two sizes
+    elif step not in _CONSTANTS:  # trials of one size only
         row, row_margin = large / max(1, size), margin(large) / max(1, size)
     if more_units > 0:
         more_value = many - large - row * (scattered.size(step) - size)
@@ -187,10 +187,10 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
 
 
 def find_seconds(costs: Sequence[Cost], work: Work, workers: Workers) -> Range | None:
-    """Return the seconds of wall of a run that has its cores to itself; None where nobody says how many these are.
+    """Return the wall seconds of a run that has its cores to itself; None if the number of cores is unknown.
 
-    What a process does once all do at once; what the driver does alone, that of tasks too, nobody shares; units are
-    shared by the cores, and the last round of them leaves some idle.
+    All processes do their one-time work in parallel; the driver's work, including per-task work, is serial; units are
+    spread over the cores, and the last round leaves some cores idle.
     """
     if not workers.cores:
         return None
@@ -208,7 +208,7 @@ def find_seconds(costs: Sequence[Cost], work: Work, workers: Workers) -> Range |
 
 
 def add_waiting(costs: list[Cost], seconds: Range | None, workers: Workers) -> None:
-    """Add what machines are paid for besides their work: the time of idle cores, memory and disks."""
+    """Add what machines cost beyond their work: idle cores, memory and disks."""
     if seconds and workers.cores:
         margin = (seconds.high - seconds.low) / 2
         idle = seconds.value - add_up(cost for cost in costs if cost.kind == CPU).value / workers.cores

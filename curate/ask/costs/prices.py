@@ -1,8 +1,8 @@
-"""Prices, and what a run costs by them: by step, by resource, and in money.
+"""Price a run: by step, by resource, and in money.
 
-In: the table of costs, idle cores included, and a file of prices in YAML, each figure with its source and date; none is
-guessed. Out: a `CostPlan`; `costs.txt` is its page. What is not known is asked for, and not taken as 0; figures older
-than MAX_DAYS are named.
+In: the table of costs, including idle cores, and a YAML file of prices, each with its source and date; curate guesses
+none. Out: a `CostPlan`; `costs.txt` is its page. The page asks for missing prices instead of counting them as 0, and
+names figures older than MAX_DAYS.
 """
 
 import datetime
@@ -23,7 +23,7 @@ from curate.recipe.section import Section
 MAX_DAYS = 180
 FILE = "infra/prices.yaml"
 _HOUR = 3600
-# Of each resource: the key of its price, and how much of it that is for
+# For each resource: the key of its price, and the quantity that the price buys
 _PRICED = {
     model.CPU: ("engines.{}.core_hour", _HOUR),
     model.MEMORY: ("engines.{}.memory_hour", _HOUR),
@@ -37,7 +37,7 @@ _PRICED = {
 
 
 class Price(Section):
-    """A figure: `price` for `per` units, as `source` said on `date`."""
+    """A figure: `price` for `per` units, as published by `source` on `date`."""
 
     price: float = Field(ge=0, allow_inf_nan=False)
     per: float = Field(1, gt=0, allow_inf_nan=False)
@@ -53,7 +53,7 @@ _OfEngine = Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffl
 
 
 class Prices(Section):
-    """All of a file: what engines ask for an hour of a core, a GB or a GPU, and stores for a request or a GB."""
+    """A file of prices: engines charge per hour of a core, a GB or a GPU, and stores per request or GB."""
 
     currency: str
     engines: dict[str, dict[_OfEngine, Price]] = Field({})
@@ -73,7 +73,7 @@ class Prices(Section):
 
 
 def load_prices(path: str | None = None) -> Prices:
-    """Read a file of prices; None: the package's. Raises RecipeError, a line per fault with file, line and key."""
+    """Read a file of prices; None: the package's. Raises RecipeError, one line per error with file, line and key."""
     name = f"--prices {path or FILE}"
     shipped = str(shipped_folder("infra").parent / FILE)
     data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping as {FILE}")
@@ -85,7 +85,7 @@ def load_prices(path: str | None = None) -> Prices:
 
 
 def _line(text: str, fault: str) -> int:
-    """Return the line of the key that a fault begins with, or of the nearest one around it."""
+    """Return the line of the key that an error names, or of the nearest key that encloses it."""
     node, number = yaml.compose(text, Loader=yaml.SafeLoader), 1
     for key in fault.partition(": ")[0].split("."):
         pairs: list[Any] = [pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", None) == key]
@@ -96,9 +96,9 @@ def _line(text: str, fault: str) -> int:
 
 
 class BillLine(NamedTuple):
-    """What a run costs under one key: `quantity` units at a price, which is None where it is missing, as the amount is.
+    """What a run costs under one key: `quantity` units at a price; price and amount are None if the price is missing.
 
-    Requests to an engine of captions have their own price: for them `requests` says what for.
+    Requests to a caption engine have their own price; `requests` names what they are for.
     """
 
     key: str
@@ -110,10 +110,10 @@ class BillLine(NamedTuple):
 
 @dataclass(frozen=True)
 class CostPlan:
-    """What a run will cost: `seconds` of wall, None where nobody says how many cores there are.
+    """What a run will cost: wall `seconds`, None if the number of cores is unknown.
 
-    `store` is the kind of store of its folder, such as gs, empty where that is on disks; `trials` are the grounds, and
-    `requests` are those to engines of captions.
+    `store` is the kind of store of the run folder, such as gs, empty for a local disk; the estimate is based on
+    `trials`; `requests` are those to caption engines.
     """
 
     costs: Sequence[model.Cost]
@@ -126,7 +126,7 @@ class CostPlan:
     requests: Sequence[EstimatedRequests] = ()
 
     def sum(self, kind: str, step: str | None = None) -> model.Range:
-        """Return how much of a resource a step uses, or all steps if `step` is None."""
+        """Return a step's use of a resource, or that of all steps if `step` is None."""
         return model.add_up(cost for cost in self.costs if cost.kind == kind and step in (None, cost.step))
 
     def steps_of(self, kind: str) -> list[str]:
@@ -134,7 +134,7 @@ class CostPlan:
         return list(dict.fromkeys(cost.step for cost in self.costs if cost.kind == kind))
 
     def price_key(self, kind: str) -> str:
-        """Return the key of a resource's price; empty if the resource comes with a machine that the user owns."""
+        """Return the key of a resource's price; empty if the resource is part of a machine that you own."""
         key = _PRICED[kind][0]
         is_own = self.workers.overhead is None and kind in (model.MEMORY, model.SHUFFLED)
         name = self.store if key.startswith("stores") else "" if is_own else self.workers.engine
@@ -147,18 +147,18 @@ class CostPlan:
         return self.sum(kind, step).times(price.each / _PRICED[kind][1]) if price else None
 
     def parts(self, step: str | None) -> list[model.Cost]:
-        """Return what a step uses of CPU by kind of work, the most first."""
+        """Return a step's CPU use by kind of work, largest first."""
         parts = (cost for cost in self.costs if (cost.kind, cost.step) == (model.CPU, step) and cost.each)
         return sorted(parts, key=lambda cost: -cost.count * cost.each)
 
     def step_money(self, step: str | None) -> float | None:
-        """Return what all that a step uses costs, or all steps if `step` is None; None without any price."""
+        """Return the total cost of a step, or of all steps if `step` is None; None without any price."""
         amounts = [amount.value for kind in _PRICED if (amount := self.money(kind, step))]
         return sum(amounts) if amounts else None
 
     @property
     def busy(self) -> model.Range:
-        """CPU of all steps without that of idle cores: what `curate sql RUN costs` says of a run."""
+        """CPU of all steps without idle cores, as `curate sql RUN costs` shows it for a run."""
         return model.add_up(cost for cost in self.costs if cost.kind == model.CPU and cost.step != model.IDLE)
 
     @property
@@ -174,6 +174,6 @@ class CostPlan:
 
     @property
     def total(self) -> model.Range:
-        """The sum of the bill, without lines that have no price."""
+        """The total of all lines that have a price."""
         amounts = [line.amount for line in self.bill if line.amount]
         return model.Range(*map(sum, zip((0.0, 0.0, 0.0), *amounts, strict=True)))

@@ -1,6 +1,6 @@
-"""Parts of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG.
+"""Parts of a report section: plain values, which page.html lays out. The only HTML is the SVG of charts.
 
-And texts and numbers of the report: untrusted texts escaped and shortened, and shares.
+Also formats the texts and numbers in a report: untrusted texts, escaped and shortened, and shares.
 """
 
 import math
@@ -14,10 +14,10 @@ import jinja2
 from curate.base.ids import own_uid
 from curate.base.wording import escape, format_bytes, format_seconds
 
-LONGEST = 400  # characters of a caption that are shown
+LONGEST = 400  # characters shown of a caption
 SHORT = 80  # characters of a name
 CELL = 160  # characters of a cell
-PAIRS = 60  # rows of a table of names and values
+PAIRS = 60  # rows in a table of names and values
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
@@ -44,42 +44,42 @@ def number(value: float) -> str:
 
 
 def finite(value: object) -> float | None:
-    """Return a number by which cards can be sorted and filtered; None for what is none, or is not finite."""
+    """Return a number to sort and filter cards by; None if the value is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def count(value: int | Decimal | None) -> str:
-    """Return a number with thousands separated, and a true minus; "–" for none."""
+    """Return a number with thousands separators and a true minus sign; "–" for None."""
     return "–" if value is None else f"{value:,}".replace("-", "−")
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share of `whole`; "–" of nothing."""
+    """Return a share of `whole`; "–" if `whole` is 0."""
     return f"{100 * part / whole:.2f}\N{NO-BREAK SPACE}%" if whole else "–"
 
 
 def format_shares(shares: Sequence[float | None]) -> list[str]:
-    """Return the shares of a column: two digits each, or up to four where a smaller one would be zero."""
+    """Return the shares in a column with two digits, or up to four if a small share would show as zero."""
     smallest = min((abs(share) for share in shares if share), default=1.0)
     digits = next((digits for digits in (2, 3) if smallest >= 10 ** -(digits + 2)), 4)
     return ["–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%" for share in shares]
 
 
 class Bar(NamedTuple):
-    """A cell with a bar behind its text; lengths are fractions of the column's width."""
+    """A cell with a bar behind its text; its length is a fraction of the column's width."""
 
     text: str
     length: float
-    style: str = "kept"  # kept, pool, drop: a colour
+    style: str = "kept"  # kept, pool or drop: a color
 
 
 Cell = str | Bar
 
 
 class Table(NamedTuple):
-    """A table. Columns named in `words` are text, to the left; the others are numbers. Folded: shown when opened."""
+    """A table. Columns named in `words` are left-aligned text; the others are numbers. Folded: collapsed at first."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -91,10 +91,10 @@ class Table(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], title: str = "", note: str = "", **options: Any) -> Self:
-        """Return rows of a query as a table: the names of columns are its heads, their types say how they are shown.
+        """Return rows of a query as a table, with column names as heads; the type of a value sets its format.
 
-        A float is a share of 1; an integer or decimal a number; a dict a bar, of `count` or `share`, with `style`, and
-        `length` where that is not the share.
+        A float is a share of 1; an integer or decimal is a number; a dict is a bar with `count` or `share`, `style`,
+        and `length` if that is not the share.
         """
         columns = {clean(head, SHORT): [row[head] for row in rows] for head in (rows[0] if rows else ())}
         words = [head for head, cells in columns.items() if any(isinstance(v, str | list | dict) for v in cells)]
@@ -121,7 +121,7 @@ def _cells(values: Sequence[Any]) -> list[Cell]:
 
 
 class Figure(NamedTuple):
-    """A chart: SVG by `charts.render_svg`; `narrow` may hold one for phones. The legend's first item is a colour."""
+    """A chart: SVG from `charts.render_svg`; `narrow` may hold one for phones. A legend item starts with its color."""
 
     title: str
     svg: str
@@ -129,7 +129,7 @@ class Figure(NamedTuple):
     narrow: str = ""
     legend: Sequence[tuple[str, str]] = ()
     note: str = ""
-    spec: Mapping[str, Any] | None = None  # for a file
+    spec: Mapping[str, Any] | None = None  # to write the chart to a file
 
 
 class Picture(NamedTuple):
@@ -141,10 +141,10 @@ class Picture(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A sample: the rows that it shows, with the roles that they have in a group of duplicates, values, and its fate.
+    """A sample: its rows with their roles in a group of duplicates, its values, and its verdict.
 
-    The first row is the sample itself. Without rows, `missing` says why. `verdict` is what became of the sample, and
-    why; `rule` is what cards are filtered by. `name` is for `curate explain`: uid or key.
+    The first row is the sample itself. If there are no rows, `missing` has the reason. `verdict` is the verdict and its
+    reason; cards are filtered by `rule`. `name` is a uid or key for `curate explain`.
     """
 
     group: Sequence[tuple[str, Mapping[str, Any]]]
@@ -156,7 +156,7 @@ class Card(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the page: facts that `sections.html` turns into text and tables."""
+    """A section of the page: facts that `sections.html` renders as text and tables."""
 
     id: str
     title: str
@@ -165,7 +165,7 @@ class Section(NamedTuple):
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("curate.ask", "report"),
-    autoescape=jinja2.select_autoescape(["html"]),  # the others are of JSON
+    autoescape=jinja2.select_autoescape(["html"]),  # other templates are JSON
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
 )

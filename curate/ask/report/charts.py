@@ -1,8 +1,8 @@
 """Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
 
-Colours are CSS variables, which the page defines for light and dark (`style.css`); `theme.json` is Vega-Lite's config.
-A mark with `aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed
-`blocks.clean`.
+Colors are CSS variables, which the page defines for light and dark mode (`style.css`); `theme.json` is the Vega-Lite
+config. A mark with `aria: true` that encodes `description` gets it as a native tooltip. Pass untrusted texts through
+`blocks.clean` first.
 """
 
 import json
@@ -19,8 +19,8 @@ KINDS = ("svg", "png", "html")  # of files
 _ENGINE_BYTES = 100_000_000_000  # address space that V8 reserves; it uses hardly any of it
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json"}
 
-# No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
-# column name breaks the chart.
+# No descriptions by default: Vega-Lite builds expressions from unescaped titles, so a backslash in a column name would
+# break the chart.
 _VARIABLE = re.compile(r"--([\w-]+): (#\w+);")
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _FRAMES = {"axis", "legend", "title", "group mark container", None}
@@ -28,15 +28,15 @@ _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", 
 
 
 def load_engine() -> Any:
-    """Return the library that draws charts. Raises RunError where a limit would end the process."""
+    """Return the library that draws charts. Raises RunError if a memory limit would kill the process."""
     check_address_space(_ENGINE_BYTES, "drawing charts")
-    import vl_convert  # here: a JavaScript engine, 0.4 s to start
+    import vl_convert  # imported late: a JavaScript engine that takes 0.4 s to start
 
     return vl_convert
 
 
 def write_chart(path: str, spec: Mapping[str, Any]) -> None:
-    """Write a chart, whose data are in its spec, to a file whose name ends in one of KINDS. Raises OSError."""
+    """Write a chart, with its data in the spec, to a file whose suffix is one of KINDS. Raises OSError."""
     vl_convert = load_engine()
     whole = {**_SCHEMA, **spec}
     kind = path.rpartition(".")[2].lower()
@@ -53,11 +53,11 @@ def write_chart(path: str, spec: Mapping[str, Any]) -> None:
 def render_svg(spec: Mapping[str, Any], title: str) -> str:
     """Return a Vega-Lite spec, with its data in it, as an `<svg>` element for an HTML page: its view box scales.
 
-    The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
+    Adds the theme, and the title for screen readers. Raises ValueError if the spec is invalid.
     """
     vl_convert = load_engine()
     themed = {**_SCHEMA, **spec, "config": fill_spec("theme")}
-    # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
+    # No base URL is allowed, so a spec that refers to external data fails instead of fetching them.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
     root = ElementTree.fromstring(svg)
     width = root.get("width", "320")
@@ -67,7 +67,7 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
 
 
 def join_charts(figures: Sequence[Figure], legend: str) -> dict[str, Any]:
-    """Return the charts of figures as one Vega-Lite spec for a file: with the theme, and the page's light colors."""
+    """Return the charts of figures as one Vega-Lite spec for a file, with the theme and the page's light colors."""
     style = files("curate.ask.report").joinpath("style.css").read_text("utf-8")
     colors = dict(_VARIABLE.findall(style.partition("}")[0]))
     specs = [{"title": figure.title, **(figure.spec or {})} for figure in figures]
@@ -80,11 +80,11 @@ def join_charts(figures: Sequence[Figure], legend: str) -> dict[str, Any]:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Remove all but what draws, and turn the description of a mark into its tooltip."""
+    """Remove everything that draws nothing, and turn a mark's description into its tooltip."""
     element.tag = element.tag.rpartition("}")[2]
     description = element.get("aria-label") if element.get("aria-roledescription") not in _FRAMES else None
     for name in [name for name in element.attrib if name.rpartition("}")[2].lower().startswith(_DROPPED)]:
-        # The size of the svg follows from its view box; rectangles keep their sizes.
+        # The view box sets the size of the svg; rectangles keep their sizes.
         if not (element.tag == "rect" and name in ("width", "height")):
             del element.attrib[name]
     for child in list(element):
@@ -105,9 +105,9 @@ def fill_spec(name: str, **facts: Any) -> dict[str, Any]:
 
 
 def draw_lines(rows: Sequence[Mapping[str, Any]], title: str, t: int | None, is_share: bool) -> tuple[str, str]:
-    """Return charts, wide and for phones, of two lines: of rows whose field `series` is before, and of those kept.
+    """Return two charts, wide and for phones, with two lines: the rows whose `series` is before, and those kept.
 
-    They are samples by rank, or the share of matches by samples (`is_share`); see lines.json.
+    They plot samples by rank, or the share of matches by samples (`is_share`); see lines.json.
     """
     wide, narrow = (
         render_svg(fill_spec("lines", rows=rows, t=t, is_share=is_share, width=width, height=height), title)
@@ -117,7 +117,7 @@ def draw_lines(rows: Sequence[Mapping[str, Any]], title: str, t: int | None, is_
 
 
 class Bin(NamedTuple):
-    """A bin of two histograms: its name and edges, and how many rows of each set are in it."""
+    """A bin shared by two histograms: its name, its edges, and the rows of each set in it."""
 
     name: str
     low: float
@@ -127,7 +127,7 @@ class Bin(NamedTuple):
 
 
 def count_integers(rows: Sequence[Mapping[str, int]], longest: int, shift: float = 0) -> list[Bin]:
-    """Return bins of rows by the integer n, with how many there are before and after; `longest` stands for more too."""
+    """Return bins by the integer n, with the number of rows before and after; the bin `longest` includes all above."""
     counts = {row["n"]: (row["before"], row["after"]) for row in rows}
     names = {longest: f"{longest} and more"}
     return [Bin(names.get(n, str(n)), n - shift, n + 1 - shift, *counts.get(n, (0, 0))) for n in range(max(counts) + 1)]
@@ -141,10 +141,10 @@ def describe_bins(
     thresholds: Sequence[tuple[str, float, bool]] = (),
     scale_type: str = "linear",
 ) -> tuple[dict[str, Any], Table]:
-    """Return the spec of a chart of two histograms, each as shares of its own total, and the table of its numbers.
+    """Return the spec for a chart of two histograms, each as shares of its own total, and a table of its numbers.
 
-    `title` and `axis` are of the horizontal axis, `sets` are the names of the two; `thresholds` have a name, a value,
-    and whether the name is to the left of it.
+    `title` and `axis` configure the horizontal axis, `sets` names the two histograms; `thresholds` have a name, a
+    value, and whether the name is to the left of the line.
     """
     before, after = sum(part.before for part in bins) or 1, sum(part.after for part in bins) or 1
     heads = ("bin", *sets, *(f"{name}, share" for name in sets))

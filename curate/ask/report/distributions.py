@@ -1,8 +1,8 @@
 """Scores and sizes before and after: a histogram of each measured number, with the thresholds of rules.
 
-Bins are counted by DuckDB in one scan for all columns; their edges are quantiles of about a million rows at most, so
-that no outlier stretches a chart. A threshold is of a top rule, or of a rule in SQL: of conditions joined by AND each
-that compares a column, the shorter or longer side or their ratio with a number. All else, such as OR, is not drawn.
+DuckDB counts the bins of all columns in one scan. Quantiles of at most about a million rows set their range, so that no
+outlier stretches a chart. A threshold comes from a top rule, or from a SQL rule whose conditions, joined by AND,
+compare a column, the shorter or longer side, or their ratio with a number. Other conditions, such as OR, are not drawn.
 """
 
 import math
@@ -25,9 +25,9 @@ _BETWEEN = re.compile(rf"(\w+) between ({_NUMBER}) and ({_NUMBER})")
 _EXPRESSIONS = {ASPECT: f"greatest{_BOTH}/least{_BOTH}", MIN_SIDE: f"least{_BOTH}", "max_side": f"greatest{_BOTH}"}
 _SIDES = {MIN_SIDE: ("width", "height", MIN_SIDE), "max_side": ("width", "height")}
 BINS = 40
-MAX_COLUMNS = 40  # columns that are drawn
+MAX_COLUMNS = 40  # columns drawn at most
 LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
-_SAMPLED = 1_000_000  # rows that quantiles are taken of, about
+_SAMPLED = 1_000_000  # about how many rows the quantiles are computed from
 _SCAN = "measured s JOIN decisions d USING (unit, row) WHERE s.status = 'ok'"
 _MEASURES = {
     "words": ("s.words", "words in the caption"),
@@ -41,20 +41,20 @@ _MEASURES = {
 
 
 def drawn_thresholds(run: OpenRun) -> dict[str, list[tuple[str, float]]]:
-    """Return column → the rules that have a threshold on it, with its value."""
+    """Return column → the rules with a threshold on it, and the threshold."""
     thresholds: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
         cuts = list(find_cuts(rule.sql or ""))
         if rule.of and rule.threshold is not None:
             cuts = [(rule.of, float(rule.show(rule.threshold)))]
         for column, value in cuts:
-            name = run.column_names.get(column.lower(), column)  # as it was measured: a rule may write Width
+            name = run.column_names.get(column.lower(), column)  # the name as measured: a rule may write Width
             thresholds.setdefault(name, []).append((rule.name, value))
     return thresholds
 
 
 def find_cuts(sql: str) -> Iterator[tuple[str, float]]:
-    """Yield the columns that a rule compares with a number, each with the number; of the shorter side, both sides."""
+    """Yield each column that a rule compares with a number, and the number; for the shorter side, both sides."""
     text = re.sub(r'"(\w+)"', r"\1", re.sub("'[^']*'", "''", sql).lower())
     text = re.sub(r"\s*([(),/<>=]+)\s*", r"\1", text)
     for name, expression in _EXPRESSIONS.items():
@@ -68,7 +68,7 @@ def find_cuts(sql: str) -> Iterator[tuple[str, float]]:
 
 
 class Histogram(NamedTuple):
-    """A column's rows by bin, of the pool's readable rows and of the kept set.
+    """The rows per bin for a column: the readable rows of the pool, and the kept rows.
 
     Bin i holds values above edges[i], up to edges[i + 1]; values beyond the edges count in the end bins.
     """
@@ -82,7 +82,7 @@ class Histogram(NamedTuple):
 
 
 def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None = None) -> Section | None:
-    """Return figures of scores, then of sizes, or of these histograms; None where nothing was measured."""
+    """Return figures for scores, then for sizes, or for these histograms; None if nothing was measured."""
     histograms = count_bins(run) if histograms is None else histograms
     if not histograms:
         return None
@@ -94,7 +94,7 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
 
 
 def count_bins(run: OpenRun) -> list[Histogram]:
-    """Return a histogram of each measured number that has more than one value, scores first."""
+    """Return a histogram for each measured number with more than one value, scores first."""
     columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MAX_COLUMNS - len(_MEASURES)]} | _MEASURES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
@@ -123,23 +123,23 @@ def count_bins(run: OpenRun) -> list[Histogram]:
 
 
 def _by_bin(edges: Sequence[float], histogram: dict[float, int] | None) -> tuple[int, ...]:
-    """Return counts in the order of the bins; DuckDB counts values above the last bound under infinity."""
+    """Return counts in the order of bins; DuckDB counts values above the last bound under infinity."""
     counts = histogram or {}
     inner = [counts.get(edge, 0) for edge in edges[1:-1]]
     return (*inner, sum(counts.values()) - sum(inner))
 
 
 def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tuple[float, ...], bool]:
-    """Return the edges of at most BINS bins from low to high, and whether they grow by a factor, over many magnitudes.
+    """Return the edges of at most BINS bins from low to high, and whether they are logarithmic, for wide ranges.
 
-    Bins of integers (`whole`) have an integer width, with edges between integers.
+    Bins for integers (`whole`) have an integer width, with edges between integers.
     """
     if low > 0 and high >= 50 * low and high >= 6 * middle and not (whole and low < 20):
-        first, last = math.log(low), math.log(high)  # their ratio may be more than a float holds
+        first, last = math.log(low), math.log(high)  # their ratio may overflow a float
         return tuple(math.exp(first + (last - first) * i / BINS) for i in range(BINS + 1)), True
     if whole:
         span, minimum = high - low + 1, math.ceil((high - low + 1) / BINS)
-        width = min(range(minimum, 2 * minimum), key=lambda width: (-span % width) / width)  # a last bin that is full
+        width = min(range(minimum, 2 * minimum), key=lambda width: (-span % width) / width)  # fill the last bin
         return tuple(low - 0.5 + width * i for i in range(math.ceil(span / width) + 1)), False
     return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
 

@@ -1,9 +1,9 @@
-"""Galleries: a few kept and dropped samples of every step, with the values that decided; and thumbnails, as data URIs.
+"""Galleries: a few kept samples, and a few that each step dropped, with the decisive values; thumbnails as data URIs.
 
-A hash of the uid chooses samples, so they depend on the samples alone, not on shards or units. Images are of the input
-pool, or of kept samples in the published shards. A sample whose image is missing, changed, unreadable or too much for
-the page gets words instead. Images are untrusted: they are decoded with the limits of measuring, and the page holds a
-JPEG that is written here.
+A hash of the uid chooses samples, so they do not depend on shards or units. Images come from the input pool or, for
+kept samples, from the published shards. If an image is missing, changed, unreadable or over the page's budget, its
+sample shows a reason instead. Images are untrusted: they are decoded within the limits for measuring, and the page
+holds a re-encoded JPEG.
 """
 
 import base64
@@ -36,26 +36,26 @@ from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.source import Source, source_sections
 from curate.tar.byte_sources import errors_of
 
-SIDE = 160  # pixels of a thumbnail's longer side
-BUDGET = 2_400_000  # characters of all data URIs together
-BLURRED = 0.8  # images with an `nsfw` above this are blurred until pointed at
+SIDE = 160  # longer side of a thumbnail, pixels
+BUDGET = 2_400_000  # total characters of all data URIs
+BLURRED = 0.8  # images with `nsfw` above this are blurred until you point at them
 
 Row = Mapping[str, Any]
 MAX_GALLERIES = 30  # galleries
-SAMPLES = 8  # of each; half as many where there are many galleries
-SCORES = 6  # of a kept sample
-ENTRIES = 5  # of a sample
-NUMBERS = 16  # scores of any sample, folded, and these:
+SAMPLES = 8  # in each; half as many if there are many galleries
+SCORES = 6  # shown for a kept sample
+ENTRIES = 5  # shown for a sample
+NUMBERS = 16  # scores shown for any sample, collapsed, and these:
 SIZES = ("words", "characters", "width", "height", "min_side", "aspect", "bytes")
 
 
 def position_of(row: Row) -> Position:
-    """Return the key of a row in the tables."""
+    """Return a row's key in the tables."""
     return row["unit"], row["row"]
 
 
 def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
-    """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
+    """Return a picture for each row of samples, scores and decisions. Earlier rows use the page's budget first."""
     images = read_originals(run, rows)
     rows = list({position_of(row): row for row in rows}.values())
     thumbnails = in_threads(thumbnail, (images.get(position_of(row)) or b"" for row in rows))
@@ -80,7 +80,7 @@ def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Position, Picture]:
 
 
 def thumbnail(data: bytes) -> bytes | None:
-    """Return the image as a small JPEG, after EXIF rotation, transparency on white; None where it cannot be decoded."""
+    """Return the image as a small JPEG, after EXIF rotation, on white; None if it cannot be decoded."""
     facts = measure_image(data, ImageOptions(jpeg_side=2 * SIDE), [_shrink])
     return facts.observed[0] if facts.observed else None
 
@@ -94,10 +94,10 @@ def _shrink(image: Image.Image) -> bytes:
 
 
 def read_originals(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes | None]:
-    """Return the images that can still be read; None where the input holds something else now."""
+    """Return the images that can still be read; None if the input has changed."""
     sources: dict[str, Source] = {}
     for section in run.facts.recipe.get("input", ()):
-        with suppress(ValidationError):  # of a format that is not installed here
+        with suppress(ValidationError):  # a format that is not installed here
             source = TypeAdapter[Source](source_sections()).validate_python(section).placed_in(run.folder.url)
             sources[source.name] = source
     shards: dict[str, list[Row]] = {}
@@ -111,11 +111,11 @@ def read_originals(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes | 
         if source.name in unreachable:
             continue
         try:
-            with errors_of(shard):  # replaced files raise errors of many kinds
+            with errors_of(shard):  # replaced files raise many kinds of errors
                 for row, data in _from_input(run, source, shard, of_shard):
                     images[position_of(row)] = data if _is_original(row, data) else None
         except (OSError, ImportError, CurateError) as error:
-            if "://" in shard and not isinstance(error, FileNotFoundError):  # a store that does not answer is left
+            if "://" in shard and not isinstance(error, FileNotFoundError):  # skip a store that does not answer
                 unreachable.add(source.name)
     remaining = [row for row in rows if row["sha256"] is not None and row["kept"] and not images.get(position_of(row))]
     return images | _published(run, remaining)
@@ -126,7 +126,7 @@ def _is_original(row: Row, data: bytes) -> bool:
 
 
 def _from_input(run: OpenRun, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
-    """Yield images of an input file: its n-th row is the n-th of the run that names the file, unless it is damaged."""
+    """Yield images from an input file: its n-th row is the n-th row of the file in the run, unless it is damaged."""
     by_position = {position_of(row): row for row in rows}
     numbered = run.report("rows_of_shard", shard=path, positions=at_positions(by_position))
     wanted = [by_position[position_of(row)] for row in numbered]
@@ -142,7 +142,7 @@ def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes]:
     published = run.report("published_keys", uids=list(by_uid)) if rows else []
     for shard, in_shard in groupby(published, itemgetter("shard")):
         wanted = {row["key"]: by_uid[row["uid"]] for row in in_shard}
-        with suppress(OSError, ImportError, CurateError), errors_of(shard):  # a shard may have been moved, too
+        with suppress(OSError, ImportError, CurateError), errors_of(shard):  # a shard may have been moved
             for member, data in kind.members(run.folder, shard.partition(".")[0], wanted.keys()):
                 row = wanted[split_name(member)[0]]
                 if _is_original(row, data):
@@ -174,14 +174,14 @@ def galleries_section(run: OpenRun) -> Section:
             group = [("duplicate", row), ("representative", partner)] if partner else [("", row)]
             name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
             line["cards"].append(Card(group, values, name, verdict, verdict[0]))
-    # The page's room goes to the first sample of each step, then to the second.
+    # The page's budget goes to the first sample of each step, then to the second.
     in_turn = [card for rank in zip_longest(*(line["cards"] for line in shown)) for card in rank if card is not None]
     facts = {"lines": shown, "left_out": len(lines) - len(shown), **of_cards(run, in_turn)}
     return Section("samples", "Samples", facts)
 
 
 def of_cards(run: OpenRun, cards: Iterable[Card]) -> dict[str, Any]:
-    """Return the facts that all cards share: pictures by position, and the columns that each has folded."""
+    """Return the facts that all cards share: pictures by position, and each card's collapsed columns."""
     rows = [row for card in cards for _, row in card.group]
     pictures = make_pictures(run, rows) if run.facts.pool.images else {}
     return {"pictures": pictures, "folded": [*run.scores[:NUMBERS], *SIZES]}
@@ -196,7 +196,7 @@ def _entries(run: OpenRun, positions: Sequence[Position]) -> dict[Position, str]
 
 
 def _values(run: OpenRun, row: Row) -> list[tuple[str, Any]]:
-    """Return what a card shows besides the verdict: of a kept sample its size and scores."""
+    """Return the values that a card shows besides the verdict: for a kept sample, its size and scores."""
     if not row["kept"]:
         return []
     size = [("size", f"{row['width']} × {row['height']}")] if row["width"] else []
@@ -204,7 +204,7 @@ def _values(run: OpenRun, row: Row) -> list[tuple[str, Any]]:
 
 
 def judge(run: OpenRun, positions: Iterable[Position]) -> dict[Position, tuple[Row, tuple[str, str]]]:
-    """Return rows, each with its rule, and why, in short: the value and the threshold, where it is a rule."""
+    """Return rows, each with its rule and a short reason: the value and the threshold, if it is a rule."""
     judged: dict[Position, tuple[Row, tuple[str, str]]] = {}
     for row, results in evaluate_rows(run, positions):
         failed = next((result for result in results if result.state == FAILED and not result.is_dedup), None)

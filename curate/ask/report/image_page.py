@@ -1,9 +1,9 @@
-"""Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns; and rows for FiftyOne.
+"""Pages of a query's rows with thumbnails, and of histograms of columns; exports a query's rows for FiftyOne.
 
-In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network. Of rows that share a uid one is
-shown, a kept one if any; a group of duplicates with all its pictures, where the query yields `members`,
-`representative` or `duplicate_of`. For FiftyOne a folder: `data/` with the original images, and `samples.json`, a
-`fiftyone.types.FiftyOneDataset` whose fields are the query's columns, with a tag that says kept, or the rule.
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network. If rows share a uid, the page
+shows one of them, a kept one if any; if the query yields `members`, `representative` or `duplicate_of`, it shows all
+pictures of the group of duplicates. For FiftyOne, a folder: `data/` with the original images, and `samples.json`, a
+`fiftyone.types.FiftyOneDataset` whose fields are the query's columns, with a tag `kept` or the rule's name.
 """
 
 import html
@@ -26,10 +26,10 @@ from curate.base.errors import RecipeError
 from curate.base.stages import KEPT
 from curate.base.wording import format_bytes, pluralise
 
-MAX_ROWS = 300  # rows of a page
-_PICTURES = 600  # of a page, as many of each row, but two at least
-_TOGETHER = 256  # rows whose images are in memory
-_RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
+MAX_ROWS = 300  # rows on a page
+_PICTURES = 600  # pictures on a page, spread evenly over the rows, but at least two each
+_TOGETHER = 256  # rows whose images are in memory at once
+_RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # FiftyOne's own fields
 
 _LEGEND = "Shares by value. Grey: readable samples of the pool; line: kept; dashed: thresholds of rules"
 _NO_UID = "This row could not be read, so it has no uid and no picture. `curate explain` takes its key or URL."
@@ -37,14 +37,14 @@ _NO_UID = "This row could not be read, so it has no uid and no picture. `curate 
 
 @dataclass(frozen=True, repr=False)
 class HtmlPage:
-    """A page of HTML; notebooks show it in a frame of its own. `chart` are its charts as one Vega-Lite spec, if any."""
+    """A page of HTML, which notebooks show in an iframe. `chart`: its charts as one Vega-Lite spec, if any."""
 
     text: str
-    height: int = 600  # pixels of the frame
+    height: int = 600  # of the iframe, pixels
     chart: Mapping[str, Any] | None = None
 
     def save(self, path: str) -> None:
-        """Write the page to a file; charts also as SVG or PNG. Raises RecipeError for another name, and OSError."""
+        """Write the page to a file; charts also as SVG or PNG. Raises RecipeError for another suffix, and OSError."""
         suffix = os.path.splitext(path)[1].lower()
         if self.chart is not None and suffix in (".svg", ".png"):
             write_chart(path, self.chart)
@@ -64,9 +64,9 @@ class HtmlPage:
 
 
 def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
-    """Return histograms of measured numbers in the pool and in the kept set; of all without `columns`.
+    """Return histograms of measured numbers in the pool and in the kept set; of all numbers without `columns`.
 
-    Raises RecipeError where a column is no measured number, or has one value only.
+    Raises RecipeError if a column is not a measured number, or has only one value.
     """
     histograms = {histogram.name: histogram for histogram in count_bins(run)}
     for name in columns:
@@ -80,7 +80,7 @@ def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
 
 
 def uid_column(result: Result) -> int:
-    """Return the position of a query's column uid. Raises RecipeError where it yields none."""
+    """Return the position of a query's column uid. Raises RecipeError if it has none."""
     names = [name.lower() for name in result.names]
     if "uid" not in names:
         example = "SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
@@ -90,13 +90,13 @@ def uid_column(result: Result) -> int:
 
 
 def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
-    """Return what is known of the rows of these uids, by uid: of several a duplicate first, and a kept one last."""
+    """Return the rows with these uids, by uid: if several rows share one, a duplicate first and a kept one last."""
     rows = run.report("rows_of_uids", uids=list(uids))
     return {uid: list(of_uid) for uid, of_uid in groupby(rows, itemgetter("uid"))}
 
 
 def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return the role and uid of each picture of a query's row: of the whole group, where it names one."""
+    """Return the role and uid of each picture for a query's row: of the whole group, if the row names one."""
     uid, members = row["uid"], row.get("members")
     if isinstance(members, list):
         return [("representative", uid), *(("duplicate", member) for member in members if isinstance(member, str))]
@@ -105,7 +105,7 @@ def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
-    """Return the page of a query's first MAX_ROWS rows. Raises RecipeError where the query yields no column uid."""
+    """Return a page of a query's first MAX_ROWS rows. Raises RecipeError if the query yields no column uid."""
     names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(of_query := iter(result.rows), MAX_ROWS))
     total = len(rows) + sum(1 for _ in of_query)
@@ -125,7 +125,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         hidden = {"uid", "caption", "url"} if parts else {"uid"}
         if verdict and verdict[0] == rule:
             hidden |= {"rule", "kept"}
-        if run.facts.pool.images and len(parts) > 1:  # they are shown with their pictures
+        if run.facts.pool.images and len(parts) > 1:  # the pictures show them
             hidden |= {"members", "representative", "duplicate_of"}
         values = [
             (name, value)
@@ -143,10 +143,10 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
 
 
 def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
-    """Write a new folder of a query's rows; return how many samples it has, and how many rows have no readable image.
+    """Write a query's rows to a new folder; return the number of samples, and of rows without a readable image.
 
-    Rows that share a uid are one sample. Raises RecipeError where the query yields no uid, the pool has no images, or
-    the folder is not new or empty.
+    Rows that share a uid are one sample. Raises RecipeError if the query yields no uid, the pool has no images, or the
+    folder is not new or empty.
     """
     at = uid_column(result)
     if not run.facts.pool.images:
@@ -179,6 +179,6 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
 
 
 def _field(name: str) -> str:
-    """Return the name of a column as FiftyOne takes it for a field."""
+    """Return the name of a column as a valid FiftyOne field name."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_") or "column"
     return f"{plain}_" if plain in _RESERVED else plain

@@ -1,9 +1,9 @@
-"""report.html: what curation did to a pool, on one page that needs no network; one script of ours sorts and filters.
+"""report.html: what curation did to a pool, on one page that needs no network; its own script sorts and filters cards.
 
-In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists
-it, or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget.
-Untrusted texts are escaped by the template and cleaned by `blocks.clean`; the page's policy allows styles, data images
-and, by its digest, page.js.
+In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run folder, where the manifest lists
+it, or elsewhere. The page's size is bounded for any pool: every list is cut, and thumbnails share a budget. The
+template escapes untrusted texts, and `blocks.clean` cleans them; the page's content security policy allows styles,
+data images and, by its digest, page.js.
 """
 
 from base64 import b64encode
@@ -32,40 +32,40 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
-_MAX_ROWS = 20  # rows of a table
-_SAMPLES = 12  # of each side
-SAMPLES = 8  # originals that are shown
-TEXTS = 6  # synthetic captions of each
+_MAX_ROWS = 20  # rows in a table
+_SAMPLES = 12  # on each side
+SAMPLES = 8  # originals shown
+TEXTS = 6  # synthetic captions shown for each
 MAX_FIGURES = 40
-_LONGEST = 60  # words, above which all lengths count together
+_LONGEST = 60  # words; longer captions share one bin
 
 
 def write_report(
     url: str, out: str | None = None, against: str | None = None, language: str | None = None
 ) -> tuple[str, int]:
-    """Write the report of a run, perhaps compared with another, and return its path and its size in bytes.
+    """Write the report for a run, optionally compared with another run, and return its path and its size in bytes.
 
-    `language` is that of entries which is shown in detail; None: the largest but that of reference.
+    `language`: the language of entries to show in detail; None: the largest except the reference language.
 
-    It goes to `out`, a file, local or remote, or into the run's folder, where it replaces an older one.
+    The report goes to `out`, a local or remote file, or into the run folder, where it replaces an older one.
 
     Raises:
-        RecipeError: there is no run, no entry is of the language, or `out` cannot be written.
-        RunError: the run is not finished, or was changed meanwhile: the page could show samples that were taken out.
+        RecipeError: there is no run, no entry has the language, or `out` cannot be written.
+        RunError: the run is not finished, or has changed meanwhile: the page could show samples that were removed.
     """
     with connected(url) as run:
         page = render_page(run, diff_runs(against, url) if against else None, language).encode()
     if out is not None:
         _check_unchanged(run)
         with reraised(RecipeError, f"--out {out}: cannot be written", OSError, ValueError, ImportError):
-            fs, path = fsspec.core.url_to_fs(out)  # which makes no folders, as `fsspec.open` would
+            fs, path = fsspec.core.url_to_fs(out)  # unlike `fsspec.open`, it creates no folders
             with fs.open(path, "wb") as file:
                 file.write(page)
         return out, len(page)
     folder = run.folder
     with locked(folder, "report"):
         _check_unchanged(run)
-        # The page first: a reader of the manifest finds what it lists, this one or the one before.
+        # Write the page first, so that a reader of the manifest finds the file that it lists, old or new.
         folder.write_bytes(REPORT_FILE, page)
         lines = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
         write_manifest(folder, Lines([*lines, digest_file(folder, REPORT_FILE)]))
@@ -79,7 +79,7 @@ def _check_unchanged(run: OpenRun) -> None:
 
 
 def render_page(run: OpenRun, against: Diff | None = None, language: str | None = None) -> str:
-    """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are left out."""
+    """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are omitted."""
     candidates = (
         sections.funnel_section(run),
         sections.downloads_section(run),
@@ -105,7 +105,7 @@ def render_page(run: OpenRun, against: Diff | None = None, language: str | None 
 def render_sections(
     kind: str, run: OpenRun, sections: Sequence[Section], lead: str = "", totals: Mapping[str, Any] | None = None
 ) -> str:
-    """Return a page of these sections as HTML, under the kind of page, the run's name, and a sentence or totals."""
+    """Return a page with these sections as HTML; the head has the kind of page, the run's name, a lead or totals."""
     package = files("curate.ask.report")
     template = TEMPLATES.get_template("page.html")
     style, script = (package.joinpath(name).read_text("utf-8") for name in ("style.css", "page.js"))
@@ -115,18 +115,18 @@ def render_sections(
 
 
 def changes_section(diff: Diff) -> Section:
-    """Return the comparison with another run: settings, and samples gained and lost."""
+    """Return the section that compares with another run: settings, and samples gained and lost."""
     other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
     samples: list[dict[str, Any]] = []
     if not diff.is_same:
-        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES):  # by uid, which is a hash
+        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES):  # in order of uid, a hash
             samples += batch.to_pylist()
     facts = {"diff": diff, "most": _MAX_ROWS, "samples": samples}
     return Section("changes", f"Compared with {clean(other, SHORT)}", facts)
 
 
 def captions_section(run: OpenRun) -> Section | None:
-    """Return the section of synthetic captions; None where none were written."""
+    """Return the section on synthetic captions; None if there are none."""
     if not run.rows("FROM captions LIMIT 1"):
         return None
     work = [row | {"engine": format_seconds(row["engine"])} for row in run.report("caption_work")]
@@ -136,7 +136,7 @@ def captions_section(run: OpenRun) -> Section | None:
 
 
 def _lengths(run: OpenRun) -> list[Figure]:
-    """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
+    """Return charts of words per caption, by kind: captions that passed, and the originals of the same samples."""
     figures = []
     for kind, rows in groupby(run.report("caption_words", longest=_LONGEST), itemgetter("kind")):
         name = clean(kind, SHORT)

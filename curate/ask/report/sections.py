@@ -1,10 +1,10 @@
-"""What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason.
+"""Sections of the report: what each step dropped, in shares with an exact sum; duplicates by kind; failures by reason.
 
-And link rot: how many URLs of each source came, why the others did not, and on which hosts. And what it comes to:
-sources, languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings.
-Entries of the metadata before and after balancing (MetaCLIP's figure), which gained and lost, and their languages:
-before are the rows left when balancing began, or the pool where the run does not balance; shares are of all matches.
-At the end the run itself: its times, and what determines it.
+Link rot: how many URLs of each source were downloaded, why the others failed, and on which hosts. Composition: sources,
+languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings. Entries
+of the metadata before and after balancing (MetaCLIP's figure), which gained and lost, and their languages: "before" is
+the rows left when balancing began, or the pool if the run does not balance; shares are of all matches. Last, the run
+itself: its times, and what determines its result.
 """
 
 from datetime import UTC, datetime
@@ -24,16 +24,16 @@ from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.layout import REPORT_FILE
 
-_STEPS = 200  # lines of the funnel that are shown one by one
-POINTS = 250  # of each curve of entries
+_STEPS = 200  # lines of the funnel shown one by one
+POINTS = 250  # in each curve of entries
 TOP = 15  # entries in a list
-_MANY = 30  # entries in a caption, from where all count together
-_LANGUAGES = 40  # lines of their table
+_MANY = 30  # entries in a caption; captions with more share one bin
+_LANGUAGES = 40  # lines in their table
 _TITLES = {"source": "Sources", "language": "Languages", "format": "Image formats"}
 
 
 def funnel_section(run: OpenRun) -> Section:
-    """Return the steps in order: what each is, what it dropped, and what was left."""
+    """Return the steps in order: what each does, what it dropped, and what was left."""
     selection = run.facts.selection
     summary = selection.summary if selection and not selection.by_entries else []
     facts = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
@@ -41,7 +41,7 @@ def funnel_section(run: OpenRun) -> Section:
 
 
 def funnel_table(run: OpenRun) -> Table:
-    """Return a line for each step; shares are of the pool."""
+    """Return a line for each step, with shares of the pool."""
     meaning = {rule.name: rule.expression for rule in run.facts.rules}
     meaning |= {name: verdict.meaning for name, verdict in stages.VERDICT.items()}
     meaning |= {run.facts.selection.key: run.facts.selection.meaning} if run.facts.selection else {}
@@ -52,7 +52,7 @@ def funnel_table(run: OpenRun) -> Table:
 
 
 def duplicates_section(run: OpenRun) -> Section | None:
-    """Return how many there are, by kind of match and by size of their groups; None where there are none."""
+    """Return the number of duplicates, by kind of match and by size of group; None if there are none."""
     dropped = run.counts.get(stages.DUPLICATE, 0)
     if not dropped:
         return None
@@ -61,13 +61,13 @@ def duplicates_section(run: OpenRun) -> Section | None:
 
 
 def failures_section(run: OpenRun) -> Section | None:
-    """Return samples and files that could not be read, by reason; None where all could."""
+    """Return samples and files that could not be read, by reason; None if there are none."""
     facts = {"samples": run.report("failed_samples"), "files": run.report("failed_files")}
     return Section("failures", "Failures", facts) if any(facts.values()) else None
 
 
 def downloads_section(run: OpenRun) -> Section | None:
-    """Return what came of the URLs; None where none were downloaded."""
+    """Return the results of downloading URLs; None if none were downloaded."""
     [facts] = run.report("downloads")
     if not facts["urls"]:
         return None
@@ -78,7 +78,7 @@ def downloads_section(run: OpenRun) -> Section | None:
 
 
 def composition_section(run: OpenRun) -> Section:
-    """Return a table for each column that has values, and one of sources by step where there are several sources."""
+    """Return a table for each column that has values, and a table of sources by step if there are several sources."""
     tables = []
     for column, rows in groupby(run.report("composition"), itemgetter("column")):
         values = [{column: row.pop("name"), **row} for row in rows if row.pop("column")]
@@ -130,9 +130,9 @@ def _per_text(run: OpenRun) -> Figure | None:
 
 
 def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None:
-    """Return a table of languages, and the chosen one in detail, by default the largest but that whose share is taken.
+    """Return a table of languages, and one in detail: the chosen one, or the largest except the reference language.
 
-    None where entries are of one language or there are none. Raises RecipeError where there is no such language.
+    None if the entries have at most one language. Raises RecipeError if there is no such language.
     """
     rows = run.report("languages") if run.facts.recipe.get("match") else []
     names = [row["language"] for row in rows]
@@ -149,7 +149,7 @@ def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None
 
 
 def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) -> Figure | None:
-    """Return the share of matches of entries up to a count, of a language and of the one whose share it takes."""
+    """Return the share of matches in entries up to a count, for a language and for the reference language."""
     series = {"kept": language} | ({"before": reference} if reference not in (None, language) else {})
     legend = [(key, clean(name, SHORT)) for key, name in series.items()]
     points = [
@@ -167,19 +167,19 @@ def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) ->
 
 
 def time_section(run: OpenRun) -> Section | None:
-    """Return how long the run took, and its throughput; None where run.json holds no times."""
+    """Return how long the run took, and its throughput; None if run.json has no times."""
     started, seconds = run.facts.started, run.facts.seconds
     if not started or not seconds:
         return None
     steps = []
-    if any(step.seconds for step in run.facts.steps):  # else all tables were present already
+    if any(step.seconds for step in run.facts.steps):  # else all tables existed already
         steps = [row | {"work": format_seconds(row["work"])} for row in run.report("steps")]
     times = {"started": datetime.fromtimestamp(started, UTC), "seconds": seconds, "pool": run.counts["pool"]}
     return Section("time", "Time", times | {"steps": steps})
 
 
 def provenance_section(run: OpenRun) -> Section:
-    """Return what determines the run, and its digests."""
+    """Return the inputs that determine the run, and its digests."""
     facts = run.facts
     [digest] = run.report("published_digest", report=REPORT_FILE)
     published = run.report("published_files", report=REPORT_FILE)

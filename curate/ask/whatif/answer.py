@@ -1,8 +1,8 @@
 """Compute what a finished run would yield with other rules, deduplication or balance, compared with what it did.
 
-In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules
-and deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's
-draws, compared with the run's own, from which the rows that it kept differ by chance.
+In: a run and `key=value` overrides, as for `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules
+and deduplication drop are exact counts. What balancing keeps is an expectation, with the standard error of a run's
+draws; it is compared with the run's own expectation, from which its kept rows differ by chance.
 """
 
 from collections import Counter
@@ -35,39 +35,39 @@ from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
 
 _TEXT, _ROWS, _MEAN = pa.string(), pa.int64(), pa.float64()
-# Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
+# The run's counts, their expectation, the expectation with other settings, and the difference of the expectations.
 _NUMBERS = schema.define(run=_ROWS, run_expected=_MEAN, whatif=_MEAN, change=_MEAN)
-# Kinds are pool, drop and kept; dropped rows are negative, so that all add up to the kept ones. The error is one
-# standard error of a run's draws. Null: that recipe has no such rule.
+# Kinds are pool, drop and kept; dropped rows are negative, so that all lines sum to the kept rows. The error is one
+# standard error of a run's draws. Null: the recipe has no such rule.
 FUNNEL = schema.define(*schema.define(position=pa.int32(), kind=_TEXT, rule=_TEXT), *_NUMBERS, pa.field("error", _MEAN))
-# Rows of the pool, and kept ones.
+# Rows in the pool, and kept rows.
 SOURCES = schema.define(*schema.define(source=_TEXT, pool=_ROWS), *_NUMBERS)
 LANGUAGES = schema.define(*schema.define(language=_TEXT, pool=_ROWS), *_NUMBERS)
 _WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_MEAN, whatif=_MEAN)
 _DIGITS = 6  # of expected rows, below which sums of probabilities depend on their order
-# t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy where rows repeat; entries that
-# some survivor matches, and how many are gained and lost; the share of entries of which all rows stay in the matches of
-# survivors, and of kept rows; that of entries with fewer than t rows (`balance.tail_share`), and the smallest above 0
-# that the counts allow.
+# t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy if rows repeat; entries that some
+# survivor matches, and how many are gained and lost; the share of matches in entries that keep all rows, among
+# survivors and among kept rows; the share in entries with fewer than t rows (`balance.tail_share`), and its smallest
+# value above 0 that the counts allow.
 FACTS = schema.define(fact=_TEXT, run=_MEAN, whatif=_MEAN)
 
 
 @dataclass(frozen=True, repr=False)
 class WhatIf(Tables):
-    """What a run kept (`run`), and would keep (`whatif`); `change` is `whatif` minus `run_expected`, without chance."""
+    """What a run kept (`run`), and would keep (`whatif`); `change` is `whatif` minus `run_expected`, free of chance."""
 
     changes: tuple[str, ...]  # the overrides
     funnel: pa.Table  # FUNNEL
     sources: pa.Table  # SOURCES
-    languages: pa.Table  # LANGUAGES; no rows where languages are not known
+    languages: pa.Table  # LANGUAGES; no rows if languages are unknown
     facts: pa.Table  # FACTS
     expected: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws; 0 without balance
-    choice: Choice | None  # of the selection; None where all rows that are left are kept
+    choice: Choice | None  # of the selection; None if all remaining rows are kept
     t: int | None  # of balance, from the recipe or solved; None without balance
-    above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
-    is_same: bool  # whether a run would keep just the rows that this one kept
-    thresholds: Mapping[str, float]  # of top rules, where rules were evaluated again
+    above: float | None  # expected rows with t + 1, if t was solved for a target size and more can be kept
+    is_same: bool  # whether a run would keep exactly the rows that this one kept
+    thresholds: Mapping[str, float]  # of top rules, if rules were evaluated again
 
     def fact(self, name: str) -> float | None:
         return next((row["whatif"] for row in self.facts.to_pylist() if row["fact"] == name), None)
@@ -80,8 +80,8 @@ class WhatIf(Tables):
 def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     """Return what a run, opened by `open_finished`, would yield with other settings.
 
-    `overrides` are `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
-    Raises RecipeError where one is wrong or would need the pool, RunError where not even t = 1 gives so few rows.
+    `overrides` are `key=value` as for `curate run --set`: rules, dedup and balance; `rules.NAME=null` removes a rule.
+    Raises RecipeError if one is wrong or would need the pool, RunError if even t = 1 gives too many rows.
     """
     recipe = run.changed(overrides)
     surviving = find_survivors(run, recipe)
@@ -90,7 +90,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     was, will = count_verdicts(run.states, run.recipe), count_verdicts(surviving.states, recipe)
     weighed = list(in_threads(lambda index: _weigh(run, surviving, expectation, index), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
-    sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
+    sources = pa.table({"source": [source.name for source in run.recipe.input]})  # including sources without rows
     has_languages = "language" in surviving.settings.columns.names
     run_expected = round(pc.sum(weights["run_expected"]).as_py() or 0.0, _DIGITS)
     return WhatIf(
@@ -115,23 +115,23 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
 
 
 def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
-    """Return the rows that might be drawn."""
+    """Return the number of rows that the draw may keep."""
     return counts[stages.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
 
 
 def _count_kept(counts: Counter[str], recipe: Recipe) -> int:
-    """Return the rows that were left when the last choice began."""
+    """Return the number of rows left when the last choice began."""
     return _rows_left(counts, recipe) + counts[stages.OTHER_TEXT]
 
 
 def _funnel(
     old: Recipe, was: Counter[str], run_expected: float, new: Recipe, will: Counter[str], expectation: Expectation
 ) -> pa.Table:
-    """Return FUNNEL of counts by both recipes; `run_expected` is the expected number of rows that the run keeps."""
+    """Return FUNNEL with the counts of both recipes; `run_expected`: how many rows the run is expected to keep."""
     forgotten = bool(was[stages.FORGOTTEN])
 
     def rows_of(counts: Counter[str], recipe: Recipe, kept: float) -> dict[str, float]:
-        """Return rows by verdict with so many rows kept; the selection drops the others that are left."""
+        """Return rows by verdict if `kept` rows are kept; the selection drops the others that are left."""
         rows: dict[str, float] = {stages.POOL: counts.total()}
         rows |= {verdict.name: counts[verdict.name] for verdict in recipe.verdicts(forgotten)}
         if recipe.selection:
@@ -204,7 +204,7 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, w
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
         counts, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
         counts[entry_ids], kept[entry_ids] = before, expected
-        if run.recipe.selection and run.facts.selection:  # by another run's counts, only where they are read anyway
+        if run.recipe.selection and run.facts.selection:  # another run's counts only if they are read anyway
             section = run.recipe.selection[1]
             choice = run.recipe.selector.recorded(section, run.facts, survivors.selection_run, counts)
             was = choice.shares(counts, kept) if choice else {}

@@ -1,8 +1,8 @@
 """Estimate what a run will yield and cost from a small sample of rows, measured and decided as the run would.
 
 Entry counts grow with the pool, so a sample of fraction f is balanced with its counts divided by f. Duplicates, and
-other texts of an image, are detected within the sample alone, so too few. The error is that of cluster sampling over
-the units where there are several, else that of the rows, and that of a run's draws.
+duplicate captions of an image, are detected only within the sample, so the estimate has too few. The error combines
+cluster sampling over units, or over rows if there is one unit, with a run's draws.
 """
 
 import re
@@ -53,61 +53,61 @@ from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 
-# CPU seconds to decide a row, and to emit an image; of any run to start and publish; to compile kernels, with `match`
-# more; and of an interpreted row
+# CPU seconds to decide a row and to emit an image; to start and publish any run; to compile kernels, and those of
+# `match`; and per interpreted row
 _DECIDED, _EMITTED, _START, _COMPILING, _COMPILING_MATCH, _INTERPRETED = 1e-5, 1.2e-4, 3.0, 5.0, 18.0, 0.0015
-_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured at most, about
-# CPU seconds to measure a sample, and of kernels that are interpreted; rows of a part at least; entries that they match
+_BYTES, _ROWS = 32 << 20, 50_000  # about how much is measured at most
+# CPU seconds to measure a sample, with compiled and interpreted kernels; min rows per part; max interpreted entries
 _SECONDS, _COLD_SECONDS, _PART_ROWS, _COLD_ENTRIES = 1.5, 0.8, 16, 20_000
-_PROMPTS = 1000  # rows of a unit whose prompts are looked at
-_CHARACTERS = 4.0  # of a token, about, in English
+_PROMPTS = 1000  # rows per unit whose prompts are counted
+_CHARACTERS = 4.0  # per token, about, in English
 _WITHOUT_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{4}"
 _WORDS = re.compile(r"\bwords\b", re.IGNORECASE)
-_SHARE = 0.01  # of captions in such scripts that is worth a warning
+_SHARE = 0.01  # share of captions in such scripts that triggers a warning
 
 
-Watch = Callable[[RunStore, int], AbstractContextManager[None]]  # of a folder in which so many units are measured
+Watch = Callable[[RunStore, int], AbstractContextManager[None]]  # progress for a folder and its number of units
 
 
 class NotCompiledError(RecipeError):
-    """An estimate would wait until kernels are compiled."""
+    """The estimate would have to wait for kernels to compile."""
 
 
 class EstimatedRequests(NamedTuple):
-    """What one engine would have to answer for one kind."""
+    """The requests that one engine would get for one kind."""
 
-    kind: str  # for what, and by its name in the recipe
+    kind: str  # what the requests are for, and the engine's name in the recipe
     engine: str
-    answered: float  # requests with an answer in the run or the one to reuse; of fused texts that is not known before
-    requests: float  # those that have none
-    tokens_in: float  # of their prompts, an image's not counted
-    tokens_out: float  # of their answers, at most
-    cost: float  # by the engine's price
-    has_images: bool  # whether some show an image
+    answered: float  # requests answered in the run or the one to reuse; unknown for fused texts
+    requests: float  # requests without an answer
+    tokens_in: float  # in their prompts, without images
+    tokens_out: float  # in their answers, at most
+    cost: float  # at the engine's price
+    has_images: bool  # whether some include an image
 
 
 class EstimateWarning(NamedTuple):
-    """Why the run may end with an error, or select fewer rows than asked: `plan.txt` says it, by its kind and facts."""
+    """Why the run may fail, or select fewer rows than requested; `plan.txt` has a text for each kind."""
 
     kind: Literal["too_many_failed", "without_spaces", "nothing_kept", "too_many_members", "out_of_reach", "shortfall"]
     facts: Mapping[str, object]
 
 
 class Estimate(NamedTuple):
-    """What the sample says of the pool."""
+    """The estimate for the pool from a sample."""
 
     units: int  # how many were measured
-    sampled: int  # rows of theirs
-    rows: int  # of the pool
-    is_counted: bool  # whether they are known: for Parquet, and where all is measured or in the sample
+    sampled: int  # rows measured
+    rows: int  # in the pool
+    is_counted: bool  # whether `rows` is exact: for Parquet, and if all is measured or in the sample
     verdicts: dict[str, float]  # expected rows of the pool per rule, `balance` and `kept` included
     error: float  # one standard error of the kept rows
-    copies: float | None  # kept rows as often as they repeat; None where none does
-    seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
-    compiling: float  # seconds of one core that the run takes to compile kernels, once
-    bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
+    copies: float | None  # kept rows, counting repeats; None if none repeats
+    seconds: float  # of one core, to measure and match what is not current, here or in the run to reuse
+    compiling: float  # seconds of one core to compile kernels, once per run
+    bytes: int | None  # of the kept samples' images; None without images, or if no size is known
     requests: list[EstimatedRequests]  # by kind and engine
-    chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
+    chosen: str  # the selection's choice as text, such as t = 20,000; may be empty
     warnings: list[EstimateWarning]
 
     @property
@@ -125,10 +125,10 @@ def estimate(
     rows: int | None = None,
     watch: Watch = lambda *_: nullcontext(),
 ) -> Estimate | None:
-    """Measure a few rows in a temporary folder and extrapolate. `record`: what is blocked; `watch` shows progress.
+    """Measure a few rows in a temporary folder and extrapolate. `record`: the blocklist; `watch` shows progress.
 
-    `rows` are those of the pool, of which the units may be a part; None: of these units. Nothing is downloaded: of what
-    a run downloads, units count whose files are there. None where there are none. Raises NotCompiledError.
+    `rows` is the size of the pool, if the units are a part of it; None: the size of these units. Downloads nothing: if
+    a run downloads, only units whose files exist count. Returns None without units. Raises NotCompiledError.
     """
     pool_rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
     context, usable = fetched(context, units)
@@ -140,7 +140,7 @@ def estimate(
     is_interpreted = share > 0 and _interprets(context, is_limited, metadata)
     answers = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as folder, interpreting(is_interpreted):
-        # Where all units are alike, their time is that of what the run to reuse does not have.
+        # If no or all units are left, the time is that of the tables missing from the run to reuse.
         context = replace(context, store=RunStore(folder), reuse=context.reuse if share in (0, 1) else None)
         limit = (_COLD_SECONDS if is_interpreted else _SECONDS) if is_limited else 0.0
         _write_inputs(context, metadata, record)
@@ -185,12 +185,12 @@ def _read_samples(survivors: DecidedRows) -> pa.Table:
 
 
 def share_left(context: RunContext, units: Sequence[Unit]) -> float:
-    """Return the share of units, by size, that are to be measured: their tables are neither here nor lent."""
+    """Return the share of units, by size, left to measure: without tables here or in the run to reuse."""
     return size_of([unit for unit in units if not _is_measured(context, unit)]) / max(1, size_of(units))
 
 
 def fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
-    """Return the units that can be read without a download, and the context whose sources read them where they are."""
+    """Return the units that can be read without a download, and a context whose sources read their downloaded files."""
     if not any(map(find_downloading, context.sources)):
         return context, units
     sources, fetched = [], []
@@ -216,7 +216,7 @@ def _is_measured(context: RunContext, unit: Unit) -> bool:
 
 
 def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
-    """Return the rows of the units, where each is measured here or in the run to reuse."""
+    """Return the number of rows in the units, if each is measured here or in the run to reuse."""
     settings, rows = MeasureSettings.of(context), 0
     for unit in units:
         key = settings.key("samples", unit)
@@ -228,8 +228,8 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
 
 
 def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None) -> bool:
-    """Return whether kernels that are not compiled yet are interpreted. Raises NotCompiledError for many rows."""
-    kernels = [text.count_words]  # some that are compiled where all are
+    """Return whether to interpret kernels that are not compiled yet. Raises NotCompiledError for many rows."""
+    kernels = [text.count_words]  # if these are compiled, all are
     if context.recipe.match:
         kernels.append(kernel.match_texts)
     if all(map(is_compiled, kernels)):
@@ -249,20 +249,20 @@ def _write_inputs(context: RunContext, metadata: pa.Table | None, record: Record
 
 
 class _Sample(NamedTuple):
-    """Rows that are measured and matched: of how many units, which files were unread, CPU seconds, bytes of inputs."""
+    """Rows measured and matched: their number of units, unread files, CPU seconds, and bytes of inputs."""
 
     measured: InProcessUnits
     units: int
     unread: Answer
     seconds: float
     size: float
-    is_whole: bool  # whether all of the units was read
+    is_whole: bool  # whether the units were read completely
 
 
 def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, watch: Watch) -> _Sample:
-    """Measure and match rows of these units, more and more of them until it takes about `limit` CPU seconds; 0: all.
+    """Measure and match more and more rows of these units until it takes about `limit` CPU seconds; 0: all rows.
 
-    What is loaded for the first row does not count.
+    One-time loading for the first row does not count.
     """
     parts = [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     rows, first = 1, 0
@@ -273,7 +273,7 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
             limited = ((unit, replace(unit.parts[0], limit=ceil(rows / count))) for unit in spread(parts, count))
             chosen = [replace(unit, parts=(part,)) for unit, part in limited]
             numbered = [replace(unit, index=first + i) for i, unit in enumerate(chosen)]
-        with watch(context.store, first + len(chosen)):  # those of the rounds before are there
+        with watch(context.store, first + len(chosen)):  # earlier rounds have written `first` units
             began = time.process_time() - METER.compiling
             measured = InProcessUnits(numbered, context)
             unread = measure(measured, context)
@@ -289,7 +289,7 @@ def _measure_sample(context: RunContext, units: Sequence[Unit], limit: float, wa
 
 
 def _decide(context: RunContext, sample: _Sample) -> tuple[DecidedRows, float]:
-    """Decide a sample up to the selection; return also the CPU seconds to measure it, and to relate it to itself."""
+    """Decide a sample up to the selection; also return the CPU seconds to measure it, and to relate it to itself."""
     units, began = sample.measured, time.process_time() - METER.compiling
     if context.blocklist_key:
         apply_blocklist(units, PublishSettings.of(context))
@@ -303,19 +303,19 @@ def _decide(context: RunContext, sample: _Sample) -> tuple[DecidedRows, float]:
 
 
 def _can_limit(context: RunContext, unit: Unit) -> bool:
-    """Return whether it is known how much of the unit the first rows of its parts are."""
+    """Return whether the size of the first rows in the unit's parts is known, relative to the unit."""
     source = next(source for source in context.sources if source.name == unit.source)
     return find_format(source).has_members or all(part.rows for part in unit.parts)
 
 
 def _has_more(context: RunContext, unit: Unit) -> bool:
-    """Return whether a part has rows beyond its limit, probably."""
+    """Return whether a part probably has rows beyond its limit."""
     limit = unit.parts[0].limit
     return limit is not None and limit <= context.unit_tables(unit).rows() and limit < (unit.parts[0].rows or inf)
 
 
 def _size_read(context: RunContext, unit: Unit) -> float:
-    """Return how many bytes of a unit, as its inputs state them, the rows are that were measured."""
+    """Return the bytes of a unit's measured rows, on the scale of `size_of`."""
     if not _has_more(context, unit):
         return size_of([unit])
     tables, [part] = context.unit_tables(unit), unit.parts
@@ -327,7 +327,7 @@ def _size_read(context: RunContext, unit: Unit) -> float:
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
-    """Return units spread evenly over the pool, as many as are enough: all of a small pool."""
+    """Return enough units for a sample, spread evenly over the pool; all units of a small pool."""
     rows = sum(part.rows or 0 for unit in units for part in unit.parts)
     size, enough = (size_of(units), _BYTES) if context.pool.has_images or not rows else (rows, _ROWS)
     count = min(len(units), ceil(enough * len(units) / max(1, size)))
@@ -335,17 +335,17 @@ def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
 
 
 def spread(units: Sequence[Unit], count: int) -> list[Unit]:
-    """Return so many units, spread evenly."""
+    """Return `count` units, spread evenly."""
     return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 
 
 def size_of(units: Sequence[Unit]) -> int:
-    """Return the bytes of units, as their inputs state them."""
+    """Return the bytes of units, as stated by their inputs."""
     return sum(part.size for unit in units for part in unit.parts)
 
 
 def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[EstimateWarning]]:
-    """Return what the selection keeps of the sample, what it chooses of the pool, in its words, and warnings."""
+    """Return what the selection keeps of the sample, its choice for the pool as text, and warnings."""
     recipe, selection, fraction = survivors.recipe, survivors.recipe.selection, survivors.fraction
     if selection is None:
         return expect(survivors, None), "", []
@@ -366,7 +366,7 @@ def _select(survivors: DecidedRows) -> tuple[Expectation, str, list[EstimateWarn
 
 
 def scaled(recipe: Recipe, fraction: float) -> Recipe:
-    """Return the recipe with its selection's sizes as of a part of the pool: rounded down, for some are limits."""
+    """Return the recipe with its selection's sizes scaled to a part of the pool; rounds down, since some are limits."""
     if recipe.selection:
         for name, rows in recipe.selector.sizes_in(recipe.selection[1]).items():
             recipe = _changed(recipe, [recipe.selector.key, *name.split(".")], int(rows * fraction + 1e-6))
@@ -374,7 +374,7 @@ def scaled(recipe: Recipe, fraction: float) -> Recipe:
 
 
 def _changed(section: Any, keys: list[str], value: int) -> Any:
-    """Return a section with another value at these keys, each of the section in the one before."""
+    """Return a section with another value at this path of keys."""
     inner = _changed(getattr(section, keys[0]), keys[1:], value) if keys[1:] else value
     return section.model_copy(update={keys[0]: inner})
 
@@ -385,7 +385,7 @@ def _warn(survivors: DecidedRows, expected: Mapping[str, float], samples: pa.Tab
     missing = Counter({status: rows for status, rows in statuses.items() if status in MISSING_REASONS})
     failed = statuses - missing - Counter({OK: statuses[OK]})
     limits = row_limits(recipe, failed.total(), missing.total(), statuses.total())
-    for limit, reasons in zip(limits, (failed, missing), strict=True):  # those of `audit.check_damage`
+    for limit, reasons in zip(limits, (failed, missing), strict=True):  # as in `audit.check_damage`
         if limit.is_exceeded:
             yield EstimateWarning("too_many_failed", {"limit": limit, "reason": reasons.most_common(1)[0][0]})
     dropped = _count_without_spaces(survivors, samples["caption"])
@@ -402,7 +402,7 @@ def _warn(survivors: DecidedRows, expected: Mapping[str, float], samples: pa.Tab
 
 
 def _count_without_spaces(survivors: DecidedRows, captions: pa.ChunkedArray) -> Counter[str]:
-    """Return how many captions in scripts without spaces are dropped by each rule or step that counts words."""
+    """Return how many captions in scripts without spaces each rule or step that counts words drops."""
     rules = enumerate(survivors.recipe.rules.items())
     by_words = {i: name for i, (name, rule) in rules if isinstance(rule, str) and _WORDS.search(rule)}
     match = survivors.recipe.match
@@ -417,7 +417,7 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, flo
     counts = count_verdicts(survivors.states, recipe)
     eligible, kept = counts[KEPT] / fraction, expectation.rows / fraction
     drawn, section = recipe.selection or (None, None)
-    if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
+    if drawn and expectation.is_uniform:  # a fixed size: exact, while the scaled one is rounded
         kept = min([eligible, *recipe.selector.sizes_in(section).values()])
     stages = [verdict.name for verdict in recipe.verdicts(True) if verdict.name not in (drawn, KEPT)]
     shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
@@ -428,7 +428,7 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation) -> dict[str, flo
 
 
 def _error(survivors: DecidedRows, expectation: Expectation) -> float:
-    is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
+    is_sample = expectation.choice and expectation.is_uniform  # its size is exact if enough rows are left
     if is_sample and expectation.rows < sum(map(len, survivors.rows)):
         return 0.0
     sizes = np.array([len(state.verdicts) for state in survivors.states])
@@ -437,7 +437,7 @@ def _error(survivors: DecidedRows, expectation: Expectation) -> float:
     of_rows = np.sqrt(share * (1 - share) / sizes.sum())
     scatter = np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else of_rows
     fraction = survivors.fraction
-    sampling = (scatter * sizes.sum() / fraction) ** 2 * (1 - fraction)  # none where all was sampled
+    sampling = (scatter * sizes.sum() / fraction) ** 2 * (1 - fraction)  # 0 if everything was sampled
     return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
@@ -450,11 +450,11 @@ def _bytes(survivors: DecidedRows, expectation: Expectation, sizes: pa.ChunkedAr
 def _requests(
     context: RunContext, survivors: DecidedRows, expectation: Expectation, answers: Sequence[Index]
 ) -> list[EstimatedRequests]:
-    """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
+    """Return requests for the whole pool, from the prompts of the sample's rows, weighted by their probability."""
     captioning = CaptionSettings.of(context)
     captions = captioning.captions
     counts = survivors.counts if context.recipe.match else None
-    # By kind and engine requests that are answered, that are not, and tokens in and out of these.
+    # By kind and engine: answered requests, other requests, and the tokens in and out of the latter.
     sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.requested}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
         eligible = np.flatnonzero(state.eligible)
@@ -462,7 +462,7 @@ def _requests(
         scale = len(eligible) / max(1, len(prompted))
         tables = context.unit_tables(state.unit)
         rows = Rows.of(tables, prompted, counts, inclusion[:_PROMPTS])
-        rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better
+        rows = replace(rows, sources=rows.column("caption"))  # not written yet: assume the length of captions
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.requested:
             requests = make_requests(captioning, tables, task, rows)

@@ -1,10 +1,10 @@
-"""The rows still in when balancing begins, by a run's own recipe or a changed one, and what a selection keeps of them.
+"""The rows left when balancing begins, by a run's own recipe or a changed one, and what a selection keeps of them.
 
-In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that does it.
-Out: `DecidedRows`, and an `Expectation`. The run's own kernels decide only what a change affects: duplicates are found
-again where dedup changes or other rows reach it; where rows were forgotten, top rules and near-duplicates always. Equal
-keys are detected once among all rows, and then resolved for any of them. Memory: about 70 bytes a row of the pool, and
-20 bytes a survivor.
+In: a finished run, and its recipe with overrides; changes that would need the pool are refused, with the command to run
+instead. Out: `DecidedRows`, and an `Expectation`. The run's own kernels decide only what a change affects: duplicates
+are found again if dedup changes or other rows reach it; top rules and near-duplicates also if rows were forgotten.
+Equal keys are detected once among all rows, and then resolved for any subset. Memory: about 70 bytes per row of the
+pool, and 20 bytes per survivor.
 """
 
 import tempfile
@@ -48,30 +48,30 @@ _HINT = (
     "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
-# Verdicts of the rows left when the last choice begins.
+# Verdicts of the rows left when the last choice begins
 LEFT = (SURVIVING, CODES[stages.OTHER_TEXT], CODES[stages.SELECTION])
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, stages.CONTAMINATED, stages.FORGOTTEN))
 
 
 @dataclass(frozen=True)
 class _ReadOnlyStore(RunStore):
-    """The folder of a finished run, which may be read only."""
+    """The read-only folder of a finished run."""
 
     is_read_only: ClassVar[bool] = True
 
     def spool(self) -> IO[bytes]:
-        return tempfile.TemporaryFile()  # without a name, on this machine's disk
+        return tempfile.TemporaryFile()  # unnamed, on the local disk
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, as its tables record it."""
+    """A finished run, as recorded in its tables."""
 
     context: RunContext
     units: list[Unit]
-    states: list[UnitState]  # one a unit, after the draws: alive is what was kept
+    states: list[UnitState]  # one per unit, after the draws: surviving rows are the kept ones
     facts: RunFacts
-    # By the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
+    # The rules before the first top rule → the states after them, which a sweep over a fraction reuses
     opened: dict[str, list[UnitState]] = field(default_factory=dict)
 
     @property
@@ -90,7 +90,7 @@ class FinishedRun:
         return any((state.verdicts == _FORGOTTEN).any() for state in self.states)
 
     def settings(self, recipe: Recipe) -> DecideSettings:
-        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has."""
+        """Return the settings to decide by a changed recipe, without the evaluation set, which only a run has."""
         dedup_alone = recipe.dedup.model_copy(update={"against": None})
         context = replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone}))
         try:
@@ -102,7 +102,7 @@ class FinishedRun:
             raise RecipeError(f"{error}; {reason}: {remedy}{measured_by(error.column)}") from None
 
     def changed(self, overrides: Sequence[str]) -> Recipe:
-        """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
+        """Return the recipe with overrides. Raises RecipeError, also for changes that need more than the tables."""
         accepted = (*_DECIDING, *SELECTIONS.kinds())
         for override in overrides:
             section = override.partition("=")[0].partition(".")[0]
@@ -128,17 +128,17 @@ class DecidedRows:
     context: RunContext
     recipe: Recipe
     settings: DecideSettings
-    states: list[UnitState]  # one a unit, after deduplication and the rules that follow it
-    rows: list[RowsLeft]  # of each unit, the rows left; what is read of them stays in memory
-    counts: I64  # int64[entries], the rows left that match each; empty without `match`
-    thresholds: Mapping[str, TopSearch]  # of each top rule that was applied, its search
-    fraction: float = 1.0  # of the pool's rows that units hold
+    states: list[UnitState]  # one per unit, after deduplication and the rules that follow it
+    rows: list[RowsLeft]  # the rows left in each unit; the columns read stay in memory
+    counts: I64  # int64[entries], the matching rows left; empty without `match`
+    thresholds: Mapping[str, TopSearch]  # the search of each top rule that was applied
+    fraction: float = 1.0  # share of the pool's rows in these units
 
     @classmethod
     def of(
         cls, units: InProcessUnits, settings: DecideSettings, answers: Answers, context: RunContext, recipe: Recipe
     ) -> Self:
-        """Return those of units after deduplication, to which the rules that follow it are applied."""
+        """Return the rows of units after deduplication, and apply the rules that follow it."""
         answers = [*answers, *apply_later_rules(units, settings)]
         thresholds = {search.rule: search for search in map(units.value, answers) if isinstance(search, TopSearch)}
         drop_duplicate_captions(units, settings)
@@ -147,19 +147,19 @@ class DecidedRows:
         if not recipe.match:
             return decided
         for _ in in_threads(lambda of_unit: of_unit.matches, rows):
-            pass  # all are read before the entries and counts come, which take what reading has freed
+            pass  # read all before loading entries and counts, which reuse the memory freed by reading
         return replace(decided, counts=units.value(count_alive(units, settings, decided.selection_run.rows_left)))
 
     @property
     def selection_run(self) -> SelectionRun:
-        """The run to a selection: none is on its way that messages could continue. All choices have the same rows."""
+        """The run as a selection sees it: without progress messages. All choices have the same rows."""
         by_unit = {state.unit.index: rows for state, rows in zip(self.states, self.rows, strict=True)}
         rows_left = lambda _, state: by_unit[state.unit.index]  # noqa: E731
         return replace(self.settings.selection_run, place="", rows_left=rows_left, fraction=self.fraction)
 
 
 def open_finished(url: str) -> FinishedRun:
-    """Open a finished run. Raises as `find_run`, `check_signals` and `open_context`, and RunError if it is damaged."""
+    """Open a finished run. Raises like `find_run`, `check_signals` and `open_context`, and RunError on damage."""
     store = find_run(url)
     folder = _ReadOnlyStore(store.url, store.storage)
     facts = read_facts(folder)
@@ -180,14 +180,14 @@ def open_finished(url: str) -> FinishedRun:
 
 
 def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | None = None) -> DecidedRows:
-    """Return the rows left when balancing begins by a recipe of `FinishedRun.changed`.
+    """Return the rows left when balancing begins, by a recipe from `FinishedRun.changed`.
 
-    `repeats` are `all_repeats`, which recipes of the same deduplication share. Raises RecipeError where a rule is
-    wrong, a column is not measured, or rows would have to be compared with an evaluation set.
+    `repeats` is the result of `all_repeats`, shared by recipes with the same deduplication. Raises RecipeError if a
+    rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
     """
     settings = run.settings(recipe)
     looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
-    is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
+    is_derived = any(segment.derive for segment in settings.segments)  # derived values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
     units = InProcessUnits([], run.context)
     answers: Answers = []
@@ -212,7 +212,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
-    """Return the rows that share a key of deduplication with another; None where that depends on the rules."""
+    """Return the rows that share a deduplication key with another row; None if that depends on the rules."""
     settings = run.settings(recipe)
     prefers_many = recipe.dedup.prefer in settings.derived and any(segment.derive for segment in settings.segments)
     if recipe.dedup.near or prefers_many:
@@ -228,7 +228,7 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
 
 
 def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
-    """Return rows by rule, stage and selection; those alive as `kept`."""
+    """Return rows by rule, stage and selection; surviving rows count as `kept`."""
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(recipe.rules))}
     if recipe.selection:
         names[CODES[stages.SELECTION]] = recipe.selection[0]
@@ -240,19 +240,19 @@ def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
 
 
 def among(verdicts: I16, codes: Sequence[int]) -> Mask:
-    """Return which verdicts are among a few codes; numpy's `isin` takes ten times as long."""
+    """Return which verdicts are among a few codes, ten times as fast as numpy's `isin`."""
     return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
 
 
 def has_same_rules(old: Recipe, new: Recipe) -> bool:
-    """Return whether the same rows reach deduplication by both."""
+    """Return whether the same rows reach deduplication in both."""
     first, second = (list(recipe.rules.items())[: recipe.dedup_place] for recipe in (old, new))
     same = first == second and list(old.derive.items()) == list(new.derive.items())
     return same and old.dedup.against == new.dedup.against
 
 
 def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettings, recipe: Recipe) -> Answers:
-    """Apply rules and what precedes deduplication; forgotten rows stay out."""
+    """Apply rules and all steps before deduplication; forgotten rows stay dropped."""
     first = settings.segments[0]
     key = repr((first.rules, first.dedup, settings.derived))
     if key not in run.opened:
@@ -277,21 +277,21 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
     return answers
 
 
-# ---- what a selection keeps of them
+# ---- selection
 
 
 class Expectation(NamedTuple):
-    """What a selection keeps."""
+    """The rows that a selection is expected to keep."""
 
-    choice: Choice | None  # None where all rows that are left are kept
+    choice: Choice | None  # None if all remaining rows are kept
     rows: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws
-    inclusion: list[F64]  # of each unit, π of its rows left (float64)
+    inclusion: list[F64]  # per unit, π of its rows left (float64)
     shares: Mapping[str, float | None]  # see `Choice.shares`
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Numbers of the choice, see `Choice.values`."""
+        """The choice's numbers, see `Choice.values`."""
         return self.choice.values if self.choice else {}
 
     @property
@@ -301,7 +301,7 @@ class Expectation(NamedTuple):
 
 
 def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
-    """Return what a recipe's selection chooses among the rows left. Raises RunError as `Selection.choose`."""
+    """Return the choice of a recipe's selection among the rows left. Raises RunError like `Selection.choose`."""
     if recipe.selection is None:
         return None
     units = InProcessUnits(survivors.states, survivors.context)
@@ -311,7 +311,7 @@ def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
 
 
 def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
-    """Return what a choice keeps."""
+    """Return the rows that a choice is expected to keep."""
     if choice is None:
         surviving = [len(rows) for rows in survivors.rows]
         return Expectation(None, float(sum(surviving)), 0.0, [np.ones(n) for n in surviving], {})
@@ -328,7 +328,7 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
 
 
 def count_copies(survivors: DecidedRows, expectation: Expectation) -> float:
-    """Return how long uids.npy is expected to be: a row is there as often as it repeats."""
+    """Return the expected length of uids.npy, which counts repeats."""
     settings, choice, total = survivors.settings, expectation.choice, 0.0
     for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
         if settings.repeat is not None:

@@ -1,8 +1,8 @@
-"""Sweep a number of a run's recipe over a range: the yield of each value; and search the value of a target size.
+"""Sweep a number in a run's recipe over a range, with the yield at each value; or search the value for a target size.
 
-In: an open run, overrides, a `SweptNumber`. Out: one `Point` a value. What all points share is computed once: survivors
-for a number of balance, the rows that may be duplicates for one of a rule. Their plot has expected rows over values,
-with two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
+In: an open run, overrides, a `SweptNumber`. Out: one `Point` per value. All points share one computation: of survivors
+for a number in balance, of possible duplicates for a number in a rule. The plot shows expected rows over values, with
+two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
 """
 
 import os
@@ -27,28 +27,28 @@ POINTS = schema.define(
     *schema.define(value=_NUMBER, expected=_NUMBER, error=_NUMBER),
     *schema.define(survivors=_ROWS, dropped=_ROWS, duplicate=_ROWS, tail_share=_NUMBER, t=_ROWS),
 )
-_STEPS = 60  # of a search: enough to halve any range down to neighbours
+_STEPS = 60  # in a search: enough to halve any range down to adjacent values
 
 
 class Point(NamedTuple):
-    """What one value would yield."""
+    """The yield at one value."""
 
-    value: float  # of the number
-    expected: float | None  # the expected number of kept rows; None where the value cannot be reached
+    value: float  # the swept number
+    expected: float | None  # the expected number of kept rows; None if the value is out of reach
     error: float | None  # one standard error of the number that a run draws
-    survivors: int  # rows still in when balancing begins
-    dropped: int | None  # rows that the number's rule drops; None where it is of no rule
+    survivors: int  # rows left when balancing begins
+    dropped: int | None  # rows that the number's rule drops; None if it is not in a rule
     duplicate: int  # rows dropped as duplicates
     tail_share: float | None  # see `Expectation.tail`; None without balance
     t: int | None  # of balance, from the recipe or solved; None without balance
-    fault: str = ""  # why the value cannot be reached
+    fault: str = ""  # why the value is out of reach
 
 
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
-    """Yield the points of a sweep, each as soon as it is known. All recipes are checked first: RecipeError."""
+    """Yield the points of a sweep as they are computed. Checks all recipes first, and raises RecipeError."""
     values = number.values(points)
     recipes = [run.changed([*overrides, number.override(value)]) for value in values]
-    if number.rule is None:  # all values in one pass over the survivors, which are the same
+    if number.rule is None:  # the survivors are the same, so one pass gives all values
         yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
         return
     repeats = all_repeats(run, recipes[0])
@@ -57,16 +57,16 @@ def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, point
 
 
 def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows: int) -> str:
-    """Return the override with the largest expected size up to the target, to within a row where that can be.
+    """Return the override with the largest expected size up to the target, to within a row if possible.
 
     Raises:
-        RecipeError: balance solves for a size, a sample is at most the target, or the recipe with some value is wrong.
-        RunError: nothing in the number's range gives so few.
+        RecipeError: balance solves for a size, a sample is at most the target, or the recipe is wrong with some value.
+        RunError: all values in the range give more.
     """
     base = run.changed(overrides)
     if number.rule is None or number.listed:
         raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
-    if base.balance and base.balance.rows is not None:  # without it, each point can be reached
+    if base.balance and base.balance.rows is not None:  # without it, every point can be reached
         reason = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
         raise RecipeError(f"{reason}; accepted: --by with --set balance.t=… or --set balance=null")
     if base.sample:
@@ -87,12 +87,12 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
 
 
 def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
-    """Return the value of the largest size up to `rows`, by Brent's method between the ends.
+    """Return the value with the largest size up to `rows`, by Brent's method between the ends.
 
-    Where deduplication and draws make sizes rise and fall, another value may come nearer. Raises RunError where both
-    ends give more.
+    If deduplication and draws make sizes rise and fall, another value may be nearer. Raises RunError if both ends give
+    more.
     """
-    from scipy.optimize import brentq  # here: it takes a while to load
+    from scipy.optimize import brentq  # imported late: slow to load
 
     sizes: dict[float, float] = {}
 
@@ -114,14 +114,14 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
 
 
 def points_table(points: Sequence[Point]) -> pa.Table:
-    """Return points as a table (POINTS): columns as the attributes of `Point`."""
+    """Return points as a table (POINTS); the columns are the attributes of `Point`."""
     return pa.Table.from_pylist([point._asdict() for point in points], POINTS)
 
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
     counts = count_verdicts(survivors.states, survivors.recipe)
     surviving = counts[stages.KEPT]
-    choices: list[tuple[Choice | None, str]] = []  # and why a target cannot be reached
+    choices: list[tuple[Choice | None, str]] = []  # and why a target is out of reach
     for recipe in recipes:
         try:
             choices.append((choose(survivors, recipe), ""))
@@ -141,7 +141,7 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
 
 
 def check_plot(path: str) -> None:
-    """Raise RecipeError where the name of a plot's file tells no kind, or it has no folder."""
+    """Raise RecipeError if the suffix of a plot's file is unknown, or its folder does not exist."""
     if not path.lower().endswith(tuple(f".{kind}" for kind in KINDS)):
         raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in KINDS)}")
     if not os.path.isdir(os.path.dirname(path) or "."):
@@ -149,13 +149,13 @@ def check_plot(path: str) -> None:
 
 
 def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
-    """Write the chart of a sweep; `kept` is what the run kept. Raises RecipeError as `check_plot`, or OSError."""
+    """Write the chart of a sweep; `kept`: the rows that the run kept. Raises like `check_plot`, or OSError."""
     check_plot(path)
     write_chart(path, sweep_chart(points, number, kept))
 
 
 def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
-    """Return the Vega-Lite spec: expected rows with their band, survivors above, and what the run kept, dashed."""
+    """Return the Vega-Lite spec: expected rows with their band, survivors above, and the run's kept rows, dashed."""
     text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
-    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
+    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # in HTML, the spec is in a script, which a tag could end
     return fill_spec("sweep", points=points, title=title, is_logarithmic=number.logarithmic, kept=kept)

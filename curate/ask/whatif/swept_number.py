@@ -1,4 +1,4 @@
-"""What changes in a sweep or a search: one number of the recipe, over a range or a list of values in braces.
+"""The variable of a sweep or a search: one number in the recipe, with a range or a list of values in braces.
 
     balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
     balance.rows={10000,20000,40000}          these values; likewise sample.rows and all other sizes of selections
@@ -7,10 +7,10 @@
     rules.best.rows={1000..50000}             whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule
 
-Where the number is the whole value, braces may be left out. Values between the ends of a range are rounded by less than
-half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words >
-{1..9}, values are integers; {0.0..1.0} is any number between.
-In: such a text. Out: a `SweptNumber`, with values and, for each, the override (`key=value`) that sets it.
+If the number is the whole value, you can omit the braces. Values between the ends of a range are rounded by less than
+half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. If both ends are written as integers, as in
+words > {1..9}, values are integers; {0.0..1.0} allows any number in between.
+In: such a text. Out: a `SweptNumber`, with its values and the override (`key=value`) for each.
 """
 
 import math
@@ -32,9 +32,9 @@ _ALONE = re.compile(rf"(\{{)?(?P<values>{_RANGE}|{_LIST}*)(?(1)\}})")
 _IN_BRACES = [re.compile(rf"\{{(?P<values>{values})\}}") for values in (_RANGE, f"{_LIST}+")]
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
-_EDGE = 1e-9  # a top rule's fraction is above 0
+_EDGE = 1e-9  # the lowest fraction of a top rule, which must be above 0
 _MOST_ROWS = 10**12
-_MAX_NUMBER, _MAX_LISTED = 1e15, 1000  # of a number, and of how many
+_MAX_NUMBER, _MAX_LISTED = 1e15, 1000  # largest number, and how many of them
 _FORMS = (
     "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
     "balance.t, balance.tail_share, rules.NAME.top, rules.NAME.rows, any number in a rule, and numbers of rows: "
@@ -47,16 +47,16 @@ SEARCHED = (
 
 @dataclass(frozen=True)
 class SweptNumber:
-    """One number of the recipe."""
+    """One number in the recipe."""
 
     key: str  # the override's key
-    before: str  # what is around the number in the override's value
+    before: str  # the text around the number in the override's value
     after: str
     low: float  # the range
     high: float
-    listed: tuple[float, ...]  # the values, where they were listed
+    listed: tuple[float, ...]  # the values, if they were listed
     is_whole: bool  # whether the number is an integer
-    of_run: float | None = None  # the value that the run has, where it is known
+    of_run: float | None = None  # the run's value, if known
 
     @property
     def rule(self) -> str | None:
@@ -67,14 +67,14 @@ class SweptNumber:
         return self.key in _sizes() and self.low > 0
 
     def override(self, value: float) -> str:
-        """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
+        """Return the override that sets the number, without exponents: YAML reads 1e-09 as text."""
         text = str(int(value)) if self.is_whole else np.format_float_positional(value, trim="0")
-        if value < 0 and self.before:  # in `words -{-1..1}` a second minus would begin a comment of SQL
+        if value < 0 and self.before:  # in `words -{-1..1}`, a second minus would begin a SQL comment
             text = f"({text})"
         return f"{self.key}={self.before}{text}{self.after}"
 
     def with_value_of(self, recipe: Mapping[str, Any], t: int | None) -> Self:
-        """Return the number with its value in a run's recipe; `t` is what the run used."""
+        """Return the number with its value in a run's recipe; `t` is the value that the run used."""
         setting: Any = recipe
         for key in self.key.split("."):
             setting = setting.get(key) if isinstance(setting, Mapping) else None
@@ -87,14 +87,14 @@ class SweptNumber:
         return replace(self, of_run=setting) if isinstance(setting, int | float) else self
 
     def values(self, points: int) -> list[float]:
-        """Return the listed values, or so many over the range: both ends, and besides the run's value if it is there.
+        """Return the listed values, or `points` values over the range with both ends, plus the run's value if in range.
 
-        They are fewer where whole numbers are fewer.
+        Fewer if the range has fewer whole numbers.
         """
         if self.listed:
             return list(self.listed)
         spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
-        # Rounded to the first digit of the distance from the value before: by less than half of it.
+        # Round to the first digit of the distance to the previous value: by less than half of it.
         digits = [math.floor(math.log10(b - a)) if a < b else -9 for a, b in pairwise(spaced[:-1].tolist())]
         inner = [round(value, -n) for value, n in zip(spaced[1:-1].tolist(), digits, strict=True)]
         values = {self.rounded(value) for value in [self.low, *inner, self.high]}
@@ -103,21 +103,21 @@ class SweptNumber:
         return sorted(values)
 
     def rounded(self, value: float) -> float:
-        """Return the value as overrides spell it: a whole number, or nine digits."""
+        """Return the value as written in overrides: a whole number, or nine digits."""
         return round(value) if self.is_whole else float(f"{value:.9g}")
 
 
 @cache
 def _sizes() -> list[str]:
-    """Return the keys of t and of the numbers of rows of all selections."""
+    """Return the keys of t and of the sizes of all selections."""
     kinds = ((key, form) for key, kind in SELECTIONS.kinds().items() for form in (kind, *kind.forms.values()))
     return list(dict.fromkeys(["balance.t", *(f"{key}.{size}" for key, form in kinds for size in form.sizes_of)]))
 
 
 def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
-    """Return the number that a text names; `rules.NAME.top` alone is its whole range.
+    """Return the number that a text names; `rules.NAME.top` alone means its whole range.
 
-    Raises RecipeError, with what is `accepted`: SEARCHED for a search, where `rules.NAME.rows` may be alone too.
+    Raises RecipeError with the `accepted` forms: SEARCHED for a search, where `rules.NAME.rows` may also stand alone.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     is_top, is_rows = bool(_TOP.fullmatch(key)), bool(_ROWS.fullmatch(key))
@@ -129,7 +129,7 @@ def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
     is_share = is_top or key == "balance.tail_share"
     if is_share or is_rows or key in _sizes():
         matches = [match for match in [_ALONE.fullmatch(value)] if match]
-    elif _RULE.fullmatch(key):  # {2,3} may also be of a regular expression, so a range goes first
+    elif _RULE.fullmatch(key):  # {2,3} may be part of a regular expression, so try ranges first
         matches = next(filter(None, (list(braces.finditer(value)) for braces in _IN_BRACES)), [])
     if len(matches) != 1:
         problem = f"{text!r} names no value to {'search' if accepted else 'sweep'}"
