@@ -48,16 +48,9 @@ def served(models):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = [
-        "--max-num-batched-tokens",
-        "16384",
-        "--max-model-len",
-        "1024",
-        "--enforce-eager",
-        "--gpu-memory-utilization",
-        "0.2",
-        "--block-size",
-        "32",
-    ]
+        "--max-num-batched-tokens", "16384", "--max-model-len", "1024", "--enforce-eager", "--gpu-memory-utilization",
+        "0.2", "--block-size", "32",
+    ]  # fmt: skip
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(models / "smollm2")]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "smollm2", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

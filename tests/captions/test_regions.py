@@ -126,22 +126,9 @@ SCENES = {
 }
 
 WORDS = [
-    "[PAD]",
-    "[BOS]",
-    "[UNK]",
-    ".",
-    "red",
-    "blue",
-    "green",
-    "dog",
-    "cat",
-    "tree",
-    "car",
-    "sky",
-    "small",
-    "big",
+    "[PAD]", "[BOS]", "[UNK]", ".", "red", "blue", "green", "dog", "cat", "tree", "car", "sky", "small", "big",
     "[EOS]",
-]
+]  # fmt: skip
 BOS, EOS = 1, len(WORDS) - 1
 TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
@@ -411,15 +398,9 @@ def test_regions_are_row_by_row_and_say_why_there_are_none():
     for batch, most in ((3, 9), (8, 2), (1, 1)):
         regions, errors = detect_all(iter(images), column, Fake(batch, most))
         assert regions.to_pylist() == [
-            [{"bbox": [0, 1, 20, 10], "phrase": name, "score": 0.5} for name in "ab"],
-            None,
-            [],
-            None,
-            None,
-            None,
-            [{"bbox": [0, 1, 7, 7], "phrase": "c", "score": 0.5}],
-            None,
-        ]
+            [{"bbox": [0, 1, 20, 10], "phrase": name, "score": 0.5} for name in "ab"], None, [], None, None, None,
+            [{"bbox": [0, 1, 7, 7], "phrase": "c", "score": 0.5}], None,
+        ]  # fmt: skip
         said = errors.to_pylist()
         assert said[1] == "no_image: the sample has none" and said[3] == "engine: seeing red"
         assert said[4].startswith("no_image: cannot identify") and [said[i] for i in (0, 2, 5, 6, 7)] == [None] * 5
@@ -442,12 +423,9 @@ def test_images_are_read_a_batch_at_a_time():
 
 SIZES = [(70, 40), (40, 70), (50, 50), (33, 64), (90, 20)]
 QUERIES = [
-    ["red dog", "cat"],
-    ["sky"],
-    ["small tree", "blue car", "Dog cat"],
-    ["green"] * 2 + ["sky"],
+    ["red dog", "cat"], ["sky"], ["small tree", "blue car", "Dog cat"], ["green"] * 2 + ["sky"],
     ["big big cat", "car"],
-]
+]  # fmt: skip
 
 
 def pictures():

@@ -394,17 +394,12 @@ def test_the_plan_says_that_tokens_of_images_are_not_counted(server, tmp_path):
 
 
 FAULTS = {
-    "429 storm": [status(429, b"{}", Retry_After="0")] * 3,
-    "500": [status(500), status(503)],
-    "hang": [hang],
-    "truncated JSON": [body(b'{"choices": [{"text": "a')],
-    "no JSON": [body(b"<html>busy</html>")],
+    "429 storm": [status(429, b"{}", Retry_After="0")] * 3, "500": [status(500), status(503)], "hang": [hang],
+    "truncated JSON": [body(b'{"choices": [{"text": "a')], "no JSON": [body(b"<html>busy</html>")],
     "empty choices": [body({"choices": []})],
-    "null text": [body({"choices": [{"text": None, "finish_reason": "stop"}]})],
-    "reset": [servers.reset],
-    "cut": [servers.cut],
-    "refused": [status(400, {"error": {"message": "no"}})],
-}
+    "null text": [body({"choices": [{"text": None, "finish_reason": "stop"}]})], "reset": [servers.reset],
+    "cut": [servers.cut], "refused": [status(400, {"error": {"message": "no"}})],
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -611,11 +606,9 @@ def test_the_order_of_shares_does_not_count(server, tmp_path):
     texts = []
     for number, mix in enumerate(({"rewrite": 0.4, "fused": 0.4}, {"fused": 0.4, "rewrite": 0.4})):
         captions = {
-            "recaption": {"engine": "llm"},
-            "fuse": {"engine": "llm"},
-            "output": {"mix": mix},
+            "recaption": {"engine": "llm"}, "fuse": {"engine": "llm"}, "output": {"mix": mix},
             "gates": {"off": ["names", "numbers", "length", "echo_prompt", "echo", "preamble", "unsafe", "repetition"]},
-        }
+        }  # fmt: skip
         done = kit.run_local(recipe(path, server, captions=captions), tmp_path / str(number))
         texts.append({uid: files["txt"] for uid, files in kept_samples(done.folder).items()})
     assert texts[0] == texts[1]

@@ -20,25 +20,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[DEC]",
-    "a",
-    "the",
-    "of",
-    "on",
-    "with",
-    "red",
-    "blue",
-    "dog",
-    "cat",
-    "tree",
-    "car",
-    "sky",
-    "photo",
-]
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]", "a", "the", "of", "on", "with", "red", "blue", "dog", "cat", "tree",
+    "car", "sky", "photo",
+]  # fmt: skip
 PAD, CLS, SEP, DEC = 0, 2, 3, 4
 VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SIZE = {"image_size": 24, "patch_size": 8}
@@ -51,12 +35,8 @@ def save_tokenizer(folder):
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", CLS), ("[SEP]", SEP)])
     names = {
-        "unk_token": "[UNK]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "bos_token": "[DEC]",
-    }
+        "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "bos_token": "[DEC]",
+    }  # fmt: skip
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names).save_pretrained(folder)
 
 
@@ -280,14 +260,10 @@ def one(tmp_path_factory):
 def test_requests_that_cannot_be_asked_cost_no_other(one):
     cut = FILES[0][:60]
     requests = [
-        asked(FILES[0]),
-        asked(None),
-        asked(cut),
-        asked(b"no image"),
+        asked(FILES[0]), asked(None), asked(cut), asked(b"no image"),
         Request("0" * 32, "recaption", "guided", 0, messages=(Message("user", "what is it?"),), image=FILES[1]),
-        asked(FILES[2], "a " * 40),
-        asked(FILES[3]),
-    ]
+        asked(FILES[2], "a " * 40), asked(FILES[3]),
+    ]  # fmt: skip
     answers = engine(one, 2.0).ask(requests)
     codes = [answer.error and answer.error.split(":")[0] for answer in answers]
     assert codes == [None, "no_image", "no_image", "no_image", "refused", "too_long", None]

@@ -146,17 +146,12 @@ def test_the_limit_holds_over_all_threads_and_is_reached(server, open_engine):
 
 
 RETRIED = {
-    "429": (do.status(429), "busy"),
-    "429 at a time": (do.status(429, Retry_After="0"), "busy"),
-    "408": (do.status(408), "timeout"),
-    "500": (do.status(500, {"error": {"message": "CUDA error"}}), "busy"),
-    "503": (do.status(503, b"<html>Service Unavailable</html>"), "busy"),
-    "529": (do.status(529), "busy"),
-    "reset": (do.reset, "unreachable"),
-    "reset after headers": (do.reset_after_headers, "unreachable"),
-    "cut": (do.cut, "unreachable"),
-    "no http": (do.no_http, "unreachable"),
-}
+    "429": (do.status(429), "busy"), "429 at a time": (do.status(429, Retry_After="0"), "busy"),
+    "408": (do.status(408), "timeout"), "500": (do.status(500, {"error": {"message": "CUDA error"}}), "busy"),
+    "503": (do.status(503, b"<html>Service Unavailable</html>"), "busy"), "529": (do.status(529), "busy"),
+    "reset": (do.reset, "unreachable"), "reset after headers": (do.reset_after_headers, "unreachable"),
+    "cut": (do.cut, "unreachable"), "no http": (do.no_http, "unreachable"),
+}  # fmt: skip
 FINAL = {
     "400": (do.status(400, {"error": {"message": "bad image"}}), "refused: 400 Bad Request: bad image"),
     "401": (do.status(401), "refused: 401 Unauthorized"),
@@ -479,15 +474,12 @@ def test_the_key_is_sent_and_shown_nowhere(server, open_engine, caplog):
         return fault
 
     server.faults = {
-        "a": [tell(400, lambda told: {"error": {"message": told, "code": KEY}})],
-        "b": [tell(403, str.encode)],
-        "c": [tell(500)] * 3,
-        "d": [tell(200, lambda told: completion(None, refusal=told))],
+        "a": [tell(400, lambda told: {"error": {"message": told, "code": KEY}})], "b": [tell(403, str.encode)],
+        "c": [tell(500)] * 3, "d": [tell(200, lambda told: completion(None, refusal=told))],
         "e": [tell(200, lambda told: completion(None, finish=KEY))],
-        "f": [tell(400, lambda told: {"message": "x" * 285 + told})],
-        "g": [tell(200, lambda told: {"error": told})],
+        "f": [tell(400, lambda told: {"message": "x" * 285 + told})], "g": [tell(200, lambda told: {"error": told})],
         "h": [do.reset] * 3,
-    }
+    }  # fmt: skip
     engine = open_engine(key="TEST_KEY")
     answers = engine.ask(prompts(*"abcdefghi"))
     assert {seen.headers["Authorization"] for seen in server.asked} == {f"Bearer {KEY}"}
@@ -545,25 +537,21 @@ def test_what_names_the_model():
     [
         ({"base_url": "localhost:8000/v1"}, "base_url: .*accepted: an address such as"),
         ({"base_url": "ftp://localhost/v1"}, "base_url: 'ftp://localhost/v1'"),
-        ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"),
-        ({"base_url": "http://local host/v1"}, "base_url"),
+        ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"), ({"base_url": "http://local host/v1"}, "base_url"),
         ({"base_url": "http://localhost:port/v1"}, "base_url: is not an address"),
         ({"base_url": "http://user:sk-5ecret@localhost/v1"}, "base_url: holds a user"),
         ({"base_url": "http://localhost/v1?key=sk-5ecret"}, "base_url: contains a user, a password, a query"),
         ({"key": "sk-5ecret"}, "key: is not the name of an environment variable"),
-        ({"key": ""}, "key: is not the name"),
-        ({"model": ""}, "model: .*at least 1 character"),
+        ({"key": ""}, "key: is not the name"), ({"model": ""}, "model: .*at least 1 character"),
         ({"concurrency": 0}, "concurrency: .*greater than or equal to 1 .found 0"),
-        ({"attempts": 0}, "attempts: .*found 0"),
-        ({"timeout": 0.0}, "timeout: .*found 0.0"),
-        ({"timeout": float("nan")}, "timeout: .*found nan"),
-        ({"timeout": float("inf")}, "timeout: .*found inf"),
+        ({"attempts": 0}, "attempts: .*found 0"), ({"timeout": 0.0}, "timeout: .*found 0.0"),
+        ({"timeout": float("nan")}, "timeout: .*found nan"), ({"timeout": float("inf")}, "timeout: .*found inf"),
         ({"extra": {"stream": True, "n": 2}}, "extra: n, stream cannot be set"),
         ({"extra": {"api_key": "sk-5ecret"}}, "extra: api_key looks like a secret"),
         ({"extra": {"a": float("nan")}}, "extra: is not accepted in JSON"),
         ({"extra": {"a": {1, 2}}}, "extra: is not accepted in JSON"),
     ],
-)
+)  # fmt: skip
 def test_wrong_options_are_reported_by_their_key(options, message):
     asked = {"openai": {"base_url": "http://localhost:8000/v1", "model": "tiny", **options}}
     captions = {"engines": {"llm": asked}, "rewrite": {"engine": "llm"}}
@@ -697,17 +685,9 @@ def test_the_proxy_of_the_environment_is_used(server, open_engine, monkeypatch):
 def test_a_certificate_that_nobody_vouches_for_is_refused(open_engine, tmp_path, monkeypatch):
     names = ("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-subj", "/CN=127.0.0.1")
     new = (
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
         "1",
-    )
+    )  # fmt: skip
     subprocess.run([*new, *names, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")

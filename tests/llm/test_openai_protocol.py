@@ -61,11 +61,9 @@ def encoded(kind):
 def test_messages_are_a_chat():
     messages = (Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
     assert write_chat(Request(UID, "fused", "", 0, messages=messages)) == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"},
-    ]
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -242,17 +240,9 @@ def test_codes_of_statuses():
     assert {
         code: error_code(code, "no such context") for code in (301, 400, 401, 404, 408, 413, 429, 500, 503, 599)
     } == {
-        301: "refused",
-        400: "refused",
-        401: "refused",
-        404: "refused",
-        408: "timeout",
-        413: "refused",
-        429: "busy",
-        500: "busy",
-        503: "busy",
-        599: "busy",
-    }
+        301: "refused", 400: "refused", 401: "refused", 404: "refused", 408: "timeout", 413: "refused", 429: "busy",
+        500: "busy", 503: "busy", 599: "busy",
+    }  # fmt: skip
 
 
 def test_models():

@@ -17,25 +17,18 @@ REQUESTS = [
     Request("f" * 32, "recaption", "short", 1, messages=(Message("user", "What is it?"),), image=b"\xff\xd8\xff"),
 ]
 ANSWERS = [
-    Answer("a dog", None, 3, 2, "stop"),
-    Answer(" ", None, 0, 0, None),
-    Answer(None, "busy: 503", 0, 0, None),
+    Answer("a dog", None, 3, 2, "stop"), Answer(" ", None, 0, 0, None), Answer(None, "busy: 503", 0, 0, None),
     Answer("ein Hund 🐕\n", None, 2**31 - 1, 7, "length"),
     Answer(None, "empty: the answer contains no text", 9, 1, "stop"),
-    Answer("cut", "engine: half an answer", 1, 1, None),
-    Answer("a cat", None, 600, 2, "stop"),
-]
+    Answer("cut", "engine: half an answer", 1, 1, None), Answer("a cat", None, 600, 2, "stop"),
+]  # fmt: skip
 
 
 def row(request, answer, model=MODEL):
     return {
-        "digest": request.digest(model),
-        "answer": answer.text,
-        "error": answer.error,
-        "tokens_in": answer.tokens_in,
-        "tokens_out": answer.tokens_out,
-        "finish": answer.finish,
-    }
+        "digest": request.digest(model), "answer": answer.text, "error": answer.error, "tokens_in": answer.tokens_in,
+        "tokens_out": answer.tokens_out, "finish": answer.finish,
+    }  # fmt: skip
 
 
 ROWS = [row(request, answer) for request, answer in zip(REQUESTS, ANSWERS, strict=True)]

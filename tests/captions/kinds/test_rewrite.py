@@ -302,13 +302,11 @@ def test_a_prompt_without_examples(tmp_path):
     ("text", "message"),
     [
         ("a => b\nc\n", r"line 2 is 'c'; accepted: a caption => the same in other words"),
-        ("a => b => c\n", r"line 1 is 'a => b => c'"),
-        ("=> b\n", r"line 1 is '=> b'"),
-        ("a => b\na => b\nc => d", r"has 2 pairs; accepted: at least 3, all of them different"),
-        ("", r"has 0 pairs"),
+        ("a => b => c\n", r"line 1 is 'a => b => c'"), ("=> b\n", r"line 1 is '=> b'"),
+        ("a => b\na => b\nc => d", r"has 2 pairs; accepted: at least 3, all of them different"), ("", r"has 0 pairs"),
         (b"\xff => b", r"cannot be read as examples of rewrite"),
     ],
-)
+)  # fmt: skip
 def test_wrong_examples(text, message, tmp_path):
     path = tmp_path / "own.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -350,16 +348,12 @@ def test_a_hostile_caption_stays_data(caption):
 @pytest.mark.parametrize(
     ("answer", "completion", "chat"),
     [
-        (" a cat on a mat\nanother => line", "a cat on a mat", "a cat on a mat"),
-        (' "a cat" ', "a cat", "a cat"),
-        ("\na cat", "", "a cat"),
-        ("a cat => a black cat", "a cat", "a cat => a black cat"),
+        (" a cat on a mat\nanother => line", "a cat on a mat", "a cat on a mat"), (' "a cat" ', "a cat", "a cat"),
+        ("\na cat", "", "a cat"), ("a cat => a black cat", "a cat", "a cat => a black cat"),
         ("Sure! Here it is:\n\na cat", "Sure! Here it is:", "Sure! Here it is:"),
-        ("Rewrite: a cat", "Rewrite: a cat", "Rewrite: a cat"),
-        ("", "", ""),
-        ("=>", "", "=>"),
+        ("Rewrite: a cat", "Rewrite: a cat", "Rewrite: a cat"), ("", "", ""), ("=>", "", "=>"),
     ],
-)
+)  # fmt: skip
 def test_text_of(answer, completion, chat):
     assert rewrite().text_of(answer, "human") == completion
     assert rewrite(prompt="chat").text_of(answer, "human") == chat

@@ -72,16 +72,13 @@ def test_all_languages_are_ones_that_the_language_model_names():
 @pytest.mark.parametrize(
     ("code", "near"),
     [
-        ("german", r"did you mean 'de \(German\)'"),
-        ("Chinse", r"did you mean 'zh \(Chinese\)'"),
-        ("pt-BR", r"did you mean 'pt \(Portuguese\)'"),
-        ("zh_Hant", r"did you mean 'zh \(Chinese\)'"),
-        ("EN", r"did you mean 'en \(English\)'"),
-        ("deu", r"did you mean .*de \(German\)"),
+        ("german", r"did you mean 'de \(German\)'"), ("Chinse", r"did you mean 'zh \(Chinese\)'"),
+        ("pt-BR", r"did you mean 'pt \(Portuguese\)'"), ("zh_Hant", r"did you mean 'zh \(Chinese\)'"),
+        ("EN", r"did you mean 'en \(English\)'"), ("deu", r"did you mean .*de \(German\)"),
         ("klingon!", "; accepted: ISO 639-1 codes"),
         ("zu", "accepted: ISO 639-1 codes of languages that can be identified: af, am, "),
     ],
-)
+)  # fmt: skip
 def test_an_unknown_language(code, near):
     with pytest.raises(ValueError, match=near) as error:
         translate("fr", code)
