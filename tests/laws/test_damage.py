@@ -31,11 +31,10 @@ from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from pipelines.prepare import prepare
 from tests import kit
-from tests.kit import forked
+from tests.kit import forked, precomputed
 from tests.kit import llm_server as servers
 from tests.kit.llm_server import FaultServer
 from tests.publish.forget.victims import uids
-from tests.signals import test_precomputed
 
 pytestmark = pytest.mark.thorough
 
@@ -119,10 +118,10 @@ def texts(tmp_path_factory):
     """Text with embeddings, and clusters of them."""
     folder = tmp_path_factory.mktemp("texts")
     for number in range(3):
-        test_precomputed.write_file(folder / "pool", number, rows=20)
-    measure = {"embeddings": {**test_precomputed.ASKED, "keep": True}, "language": {}}
-    relate = {"clusters": {"topic": {"of": test_precomputed.ASKED["name"], "k": 3, "rounds": 2}}}
-    return run_to(test_precomputed.recipe(folder / "pool", measure=measure, relate=relate), folder)
+        precomputed.write_file(folder / "pool", number, rows=20)
+    measure = {"embeddings": {**precomputed.OPTIONS, "keep": True}, "language": {}}
+    relate = {"clusters": {"topic": {"of": precomputed.OPTIONS["name"], "k": 3, "rounds": 2}}}
+    return run_to(precomputed.recipe(folder / "pool", measure=measure, relate=relate), folder)
 
 
 @pytest.fixture(scope="module")
