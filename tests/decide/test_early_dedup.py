@@ -49,13 +49,10 @@ def test_explain_says_what_it_found(run):
 @pytest.mark.parametrize(
     "override",
     [
-        "rules.best.top=0.3",
-        "rules.words=words > 3",
-        "rules.duplicates=null",
-        "rules.late=characters > 20",
+        "rules.best.top=0.3", "rules.words=words > 3", "rules.duplicates=null", "rules.late=characters > 20",
         "dedup.by=[uid, sha256]",
     ],
-)
+)  # fmt: skip
 def test_whatif_finds_what_a_run_would(override, run, tmp_path):
     recipe = parse_recipe(run.run["recipe"] | {"rules": RULES})
     if override.startswith("dedup"):

@@ -211,27 +211,15 @@ def test_messages_do_not_show_all_of_a_long_expression():
 # ---- files
 
 FILE_SQL = [
-    "(select content from read_text('{0}')) is null",
-    "read_text('{0}') is null",
-    "read_blob('{0}') is null",
-    "exists (from '{0}')",
-    "exists (from read_csv('{0}'))",
-    "exists (from read_json('{0}'))",
-    "exists (from read_parquet('{0}'))",
-    "exists (from glob('{1}/*'))",
-    "exists (from sniff_csv('{0}'))",
-    "exists (from parquet_metadata('{0}'))",
-    "exists (from query('from ''{0}'''))",
-    "exists (with x as (copy (select 1) to '{1}/new') select 1)",
-    "true); copy (select 1) to '{1}/new'; select (true",
-    "true); attach '{1}/new' as db; select (true",
-    "true); install httpfs; select (true",
-    "true); load '{0}'; select (true",
-    "true); export database '{1}/new'; select (true",
-    "true); set enable_external_access=true; select (true",
-    "getenv('HOME') = '/'",
-    "exists (from secret_table)",
-]
+    "(select content from read_text('{0}')) is null", "read_text('{0}') is null", "read_blob('{0}') is null",
+    "exists (from '{0}')", "exists (from read_csv('{0}'))", "exists (from read_json('{0}'))",
+    "exists (from read_parquet('{0}'))", "exists (from glob('{1}/*'))", "exists (from sniff_csv('{0}'))",
+    "exists (from parquet_metadata('{0}'))", "exists (from query('from ''{0}'''))",
+    "exists (with x as (copy (select 1) to '{1}/new') select 1)", "true); copy (select 1) to '{1}/new'; select (true",
+    "true); attach '{1}/new' as db; select (true", "true); install httpfs; select (true",
+    "true); load '{0}'; select (true", "true); export database '{1}/new'; select (true",
+    "true); set enable_external_access=true; select (true", "getenv('HOME') = '/'", "exists (from secret_table)",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("sql", FILE_SQL)

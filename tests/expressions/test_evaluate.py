@@ -12,32 +12,15 @@ from curate.expressions import evaluate
 from tests.expressions.tables import SECRET, table
 
 STATEMENTS = [
-    "SELECT content FROM read_text('{0}')",
-    "SELECT content FROM read_blob('{0}')",
-    "FROM '{0}'",
-    "FROM read_csv('{0}')",
-    "FROM read_json_auto('{0}')",
-    "FROM read_parquet('{0}')",
-    "FROM parquet_metadata('{0}')",
-    "FROM sniff_csv('{0}')",
-    "FROM glob('{1}/*')",
-    "FROM query('FROM ''{0}''')",
-    "COPY (SELECT 1) TO '{1}/new'",
-    "WITH x AS (COPY (SELECT 1) TO '{1}/new') SELECT 1",
-    "ATTACH '{1}/new' AS db",
-    "EXPORT DATABASE '{1}/new'",
-    "IMPORT DATABASE '{1}'",
-    "INSTALL httpfs",
-    "LOAD '{0}'",
-    "SET enable_external_access = true",
-    "SET allowed_paths = ['{0}']",
-    "SET temp_directory = '{1}/new'",
-    "SET log_query_path = '{1}/new'",
-    "PRAGMA enable_profiling; PRAGMA profiling_output = '{1}/new'",
-    "RESET lock_configuration",
-    "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b'); FROM 's3://a/b.parquet'",
-    "FROM secret_table",
-]
+    "SELECT content FROM read_text('{0}')", "SELECT content FROM read_blob('{0}')", "FROM '{0}'",
+    "FROM read_csv('{0}')", "FROM read_json_auto('{0}')", "FROM read_parquet('{0}')", "FROM parquet_metadata('{0}')",
+    "FROM sniff_csv('{0}')", "FROM glob('{1}/*')", "FROM query('FROM ''{0}''')", "COPY (SELECT 1) TO '{1}/new'",
+    "WITH x AS (COPY (SELECT 1) TO '{1}/new') SELECT 1", "ATTACH '{1}/new' AS db", "EXPORT DATABASE '{1}/new'",
+    "IMPORT DATABASE '{1}'", "INSTALL httpfs", "LOAD '{0}'", "SET enable_external_access = true",
+    "SET allowed_paths = ['{0}']", "SET temp_directory = '{1}/new'", "SET log_query_path = '{1}/new'",
+    "PRAGMA enable_profiling; PRAGMA profiling_output = '{1}/new'", "RESET lock_configuration",
+    "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b'); FROM 's3://a/b.parquet'", "FROM secret_table",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("sql", STATEMENTS)

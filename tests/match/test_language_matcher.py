@@ -79,29 +79,8 @@ def check(entries, keys, texts, codes, mode):
 
 
 EDGES = [
-    "日",
-    "人",
-    "か",
-    "カ",
-    "ー",
-    "ไ",
-    "ກ",
-    "က",
-    "ក",
-    "བ",
-    "，",
-    "。",
-    "！",
-    "।",
-    "؟",
-    "-",
-    "'",
-    "+",
-    ".",
-    ",",
-    "`",
-    " ",
-]
+    "日", "人", "か", "カ", "ー", "ไ", "ກ", "က", "ក", "བ", "，", "。", "！", "।", "؟", "-", "'", "+", ".", ",", "`", " ",
+]  # fmt: skip
 EDGES += ["  ", "\t", "\n", "a", "b", "ab", "é", "é", "é", "́", "ß", "Ж", "ع", "न", "한", "각", "ᄀ", "𠀀", "𰀀", "😀"]
 EDGES += ["\u00a0", "\u3000", "\u2003", "\x1c", "\0", "¿", "—", "·", "ﾊ", "\u200b", "i" * 9, "j" * 17, "あ" * 7]
 
@@ -121,28 +100,8 @@ def test_drawn_edges(entries, texts, data):
 def test_one_character_at_either_end():
     """Each class of character as the whole entry, as its first and as its last, beside each class in a text."""
     marks = [
-        "a",
-        "é",
-        "ж",
-        "한",
-        "न",
-        "1",
-        "日",
-        "か",
-        "ー",
-        "ไ",
-        "，",
-        "！",
-        "؟",
-        "-",
-        "`",
-        ".",
-        "𠀀",
-        "𰀀",
-        "ﾊ",
-        "¿",
-        "\u00a0",
-    ]
+        "a", "é", "ж", "한", "न", "1", "日", "か", "ー", "ไ", "，", "！", "؟", "-", "`", ".", "𠀀", "𰀀", "ﾊ", "¿", "\u00a0",
+    ]  # fmt: skip
     entries = [*marks, *("x" + mark for mark in marks), *(mark + "x" for mark in marks), *(m + "x" + m for m in marks)]
     texts = [a + b + "x" + c for a in marks for b in ("", " ", "x") for c in (*marks, "", " ", ".")]
     for mode in MODES:

@@ -124,27 +124,21 @@ def damaged_parquet():
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("m.json", '{"dog": 1}', "a JSON object"),
-        ("m", ' {"dog": 1}', "a JSON object"),
-        ("m.json", '"dog"', "a JSON string"),
-        ("m.json", "17", "a JSON number"),
-        ("m.json", "null", "a JSON null"),
-        ("m.json", "true", "a JSON boolean"),
-        ("m.json", json.dumps(["a"] * 17 + [3]), "item 17 is int"),
+        ("m.json", '{"dog": 1}', "a JSON object"), ("m", ' {"dog": 1}', "a JSON object"),
+        ("m.json", '"dog"', "a JSON string"), ("m.json", "17", "a JSON number"), ("m.json", "null", "a JSON null"),
+        ("m.json", "true", "a JSON boolean"), ("m.json", json.dumps(["a"] * 17 + [3]), "item 17 is int"),
         ("m.json", '["a", null]', "item 1 is NoneType"),
         ("m.json", '["a", "\\ud800"]', "JSON that is damaged: no low surrogate in string: line 1 column 8"),
         ("m.json", '["a", ', "JSON that is damaged: unexpected end of data: line 1 column 7"),
-        ("m.json", "", "JSON that is damaged"),
-        ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
+        ("m.json", "", "JSON that is damaged"), ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
         ("m.json", "[" * 200_000, "JSON that is damaged: depth limit exceeded"),
-        ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"),
-        ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
+        ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"), ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
         ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "gzip that is damaged"),
         ("m.json.gz", b"\x1f\x8bnonsense", "gzip that is damaged"),
         ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "gzip that is damaged"),
         ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
     ],
-)
+)  # fmt: skip
 def test_errors_name_the_file_what_was_found_and_what_is_accepted(tmp_path, name, content, found):
     path = write(tmp_path / name, content)
     with pytest.raises(RecipeError) as error:

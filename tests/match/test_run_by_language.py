@@ -18,14 +18,8 @@ ROWS = [
     *[("th", "สุนัขในบ้าน"), ("gan", "狗"), (None, "dog"), ("de", "a dog"), ("en", "ein Hund"), ("jpn", "犬！")],
 ] * 6
 ENTRIES = [
-    ("dog", "en"),
-    ("house", "en"),
-    ("Hund", "de"),
-    ("dog", "de"),
-    ("Haus", "de"),
-    ("犬", "ja"),
-    ("アメリカ", "ja"),
-]
+    ("dog", "en"), ("house", "en"), ("Hund", "de"), ("dog", "de"), ("Haus", "de"), ("犬", "ja"), ("アメリカ", "ja"),
+]  # fmt: skip
 ENTRIES += [("狗", "zh"), ("สุนัข", "th"), ("狗", "other"), ("dog", "other"), ("Haus", "de")]
 
 

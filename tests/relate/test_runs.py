@@ -161,11 +161,8 @@ def test_what_if_the_report_and_plan_know_them(path, tmp_path):
     assert costs.status == 0 and "relate" in costs.out and "kept" in costs.out, costs.err
     with connected(out) as run:
         assert [histogram.name for histogram in count_bins(run)][:4] == [
-            "s_clip",
-            "topic",
-            "topic_distance",
-            "pool_vas",
-        ]
+            "s_clip", "topic", "topic_distance", "pool_vas",
+        ]  # fmt: skip
     names = [stage.name for stage in STAGES]
     for query, column in (("costs", "what"), ("step_times", "step")):
         steps = [row[column] for row in json.loads(run_command("sql", out, query, "--format", "json").out)]

@@ -77,18 +77,12 @@ TABLE = pa.table(
     {
         "uid": [f"{i:032x}" for i in range(8)],
         "url": [
-            "http://a/1",
-            "http://b/1",
-            "http://a/2",
-            "http:///3",
-            "http://c/1",
-            "http://B/2",
-            "http://d/1",
+            "http://a/1", "http://b/1", "http://a/2", "http:///3", "http://c/1", "http://B/2", "http://d/1",
             "http:///7",
         ],
         "caption": ["x y", "x", "z", "x", "x y z", "q w e", "six words are in this caption", "x y"],
     }
-)
+)  # fmt: skip
 
 
 def asked(folder, by):

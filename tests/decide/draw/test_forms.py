@@ -61,15 +61,12 @@ SAMPLES = {form: f"sample={of['sample']}" for form, of in FORMS.items() if "samp
 @pytest.mark.parametrize(
     ("form", "text"),
     [
-        ("weights", "sample.rows=20..100"),
-        ("mixture", "sample.mixture.rows=20..100"),
-        ("quotas", "sample.quotas.rows=20..100"),
-        ("quotas", "sample.quotas.most=0..60"),
-        ("quotas", "sample.quotas.least=0,5,100"),
-        ("soft cap", "sample.soft_cap.draws=20..400"),
+        ("weights", "sample.rows=20..100"), ("mixture", "sample.mixture.rows=20..100"),
+        ("quotas", "sample.quotas.rows=20..100"), ("quotas", "sample.quotas.most=0..60"),
+        ("quotas", "sample.quotas.least=0,5,100"), ("soft cap", "sample.soft_cap.draws=20..400"),
         ("soft cap", "sample.soft_cap.batch=20,50"),
     ],
-)
+)  # fmt: skip
 def test_numbers_of_rows_are_swept(form, text, finished):
     base, number = [SAMPLES[form].replace("500", "90").replace("2000", "200")], parse_swept_number(text)
     if "most=0" in text:

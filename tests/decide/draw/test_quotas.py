@@ -135,12 +135,9 @@ def run(path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     np.save(folder / "centroids.npy", np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32))
     quotas = {
-        "of": "cluster",
-        "rows": 200,
-        "by": "complexity",
-        "keep": "farthest",
+        "of": "cluster", "rows": 200, "by": "complexity", "keep": "farthest",
         "centroids": str(folder / "centroids.npy"),
-    }
+    }  # fmt: skip
     return kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), folder / "run")
 
 

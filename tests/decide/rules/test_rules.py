@@ -37,18 +37,13 @@ def failed(sqls, rows):
 @pytest.mark.parametrize(
     ("sql", "parts"),
     [
-        ("", ["true or false"]),
-        ("words", ["INTEGER", "true or false"]),
-        ("caption", ["VARCHAR"]),
-        ("1", ["INTEGER"]),
-        ("NULL", ["NULL"]),
-        ("{'a': words}", ["STRUCT"]),
-        ("[words]", ["INTEGER[]"]),
+        ("", ["true or false"]), ("words", ["INTEGER", "true or false"]), ("caption", ["VARCHAR"]), ("1", ["INTEGER"]),
+        ("NULL", ["NULL"]), ("{'a': words}", ["STRUCT"]), ("[words]", ["INTEGER[]"]),
         (Top(top=0.3, of="clip_scor"), ["'clip_scor'", "did you mean 'clip_score'?"]),
         (Top(top=0.3, of="caption"), ["numeric", "'caption'", "string"]),
         (Top(top=0.3, of="taken"), ["numeric", "'taken'"]),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_rule_is_refused(sql, parts):
     message = refusal(sql)
     assert message.startswith("rules.mine: ")
@@ -190,13 +185,10 @@ def test_rule_values_of_errors_and_top_rules():
 def test_rules_are_cut_after_each_top_rule():
     top = Top(top=0.5, of="words")
     shapes = {
-        "": [(0, 0, False)],
-        "s": [(0, 1, False)],
-        "t": [(0, 0, True), (1, 0, False)],
-        "sst": [(0, 2, True), (3, 0, False)],
-        "tsst": [(0, 0, True), (1, 2, True), (4, 0, False)],
+        "": [(0, 0, False)], "s": [(0, 1, False)], "t": [(0, 0, True), (1, 0, False)],
+        "sst": [(0, 2, True), (3, 0, False)], "tsst": [(0, 0, True), (1, 2, True), (4, 0, False)],
         "stts": [(0, 1, True), (2, 0, True), (3, 1, False)],
-    }
+    }  # fmt: skip
     for shape, expected in shapes.items():
         *cut, end = cut_segments(check(*("true" if kind == "s" else top for kind in shape)), {}, None)
         assert cut[-1].dedup and end == Segment(len(shape))

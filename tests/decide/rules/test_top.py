@@ -13,19 +13,11 @@ from curate.recipe.deciding import Top
 from tests.decide.test_units import curate, rules_of
 
 FORMS = [
-    {"top": 0.3},
-    {"top": 1},
-    {"rows": 7},
-    {"top": 0.3, "over": "pool"},
-    {"rows": 40, "over": "pool"},
-    {"top": 1, "over": "pool"},
-    {"top": 0.2, "over": "budget"},
-    {"top": 0.1, "by": "language", "over": "budget"},
-    {"top": 0.4, "by": "language"},
-    {"rows": 3, "by": "language"},
-    {"top": 0.2, "by": "language", "over": "pool"},
+    {"top": 0.3}, {"top": 1}, {"rows": 7}, {"top": 0.3, "over": "pool"}, {"rows": 40, "over": "pool"},
+    {"top": 1, "over": "pool"}, {"top": 0.2, "over": "budget"}, {"top": 0.1, "by": "language", "over": "budget"},
+    {"top": 0.4, "by": "language"}, {"rows": 3, "by": "language"}, {"top": 0.2, "by": "language", "over": "pool"},
     {"top": 0.5, "by": "words"},
-]
+]  # fmt: skip
 
 
 def expected(spec, values, groups, reached):

@@ -133,18 +133,15 @@ def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path):
     ("derive", "message"),
     [
         ({"a": "b"}, "derive.a: there is a column a already"),
-        ({"kept": "b"}, "derive.kept: there is a column kept already"),
-        ({"x": "c"}, r"derive.x: no column 'c'"),
-        ({"x": "y", "y": "a"}, r"derive.x: no column 'y'"),
-        ({"x": "zscore(a, b)"}, r"zscore\(\) takes one argument"),
+        ({"kept": "b"}, "derive.kept: there is a column kept already"), ({"x": "c"}, r"derive.x: no column 'c'"),
+        ({"x": "y", "y": "a"}, r"derive.x: no column 'y'"), ({"x": "zscore(a, b)"}, r"zscore\(\) takes one argument"),
         ({"x": "zscore(minmax(a))"}, r"zscore\(\) takes one argument, which must not contain zscore, minmax, quantile"),
         ({"x": "zscore(caption)"}, r"zscore\(\) needs a number; caption is VARCHAR"),
-        ({"x": "avg(a)"}, r"avg\(\) is an aggregate"),
-        ({"x": "a +"}, "is not a SQL expression"),
+        ({"x": "avg(a)"}, r"avg\(\) is an aggregate"), ({"x": "a +"}, "is not a SQL expression"),
         ({"x": "[a]"}, r"is of type FLOAT\[\]; accepted: numbers, text and booleans"),
         ({"x": "random()"}, "deterministic"),
     ],
-)
+)  # fmt: skip
 def test_what_is_refused(derive, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
         curate(tmp_path, pool(20), derive=derive)

@@ -7,66 +7,19 @@ from xml.sax.saxutils import escape
 
 NAMESPACES = {"de": ((6, "Datei"), (14, "Kategorie")), "ja": ((6, "ファイル"), (14, "カテゴリ")), "en": ((6, "File"),)}
 KANJI = [
-    "日本",
-    "言語",
-    "処理",
-    "東京",
-    "大学",
-    "研究",
-    "です",
-    "の",
-    "は",
-    "を",
-    "アメリカ",
-    "写真",
-    "犬",
-    "猫",
-    "。",
-    "、",
-    "「猫」",
-    "abc",
-]
+    "日本", "言語", "処理", "東京", "大学", "研究", "です", "の", "は", "を", "アメリカ", "写真", "犬", "猫", "。", "、", "「猫」", "abc",
+]  # fmt: skip
 WORDS = {
     "de": [
-        "Haus",
-        "Straße",
-        "der",
-        "die",
-        "und",
-        "Köln",
-        "z.B.",
-        "St.",
-        "Dr.",
-        "„Zitat“",
-        "C++",
-        "größe",
-        "e\u0301tude",
-        "字典",
-        "2020",
-        "-",
-        "(alt)",
+        "Haus", "Straße", "der", "die", "und", "Köln", "z.B.", "St.", "Dr.", "„Zitat“", "C++", "größe", "e\u0301tude",
+        "字典", "2020", "-", "(alt)",
     ],
     "en": [
-        "the",
-        "of",
-        "and",
-        "dog",
-        "cat",
-        "hot",
-        "New",
-        "York",
-        "St.",
-        "Louis",
-        "photo",
-        "it's",
-        "U.S.",
-        "café",
-        "中文",
-        "—",
-        "[x]",
+        "the", "of", "and", "dog", "cat", "hot", "New", "York", "St.", "Louis", "photo", "it's", "U.S.", "café", "中文",
+        "—", "[x]",
     ],
     "ja": KANJI,
-}
+}  # fmt: skip
 
 
 def draw_text(language, rng):
@@ -74,26 +27,13 @@ def draw_text(language, rng):
     vocabulary = [*WORDS[language], *(f"{word}{number}" for word in WORDS[language][:8] for number in range(20))]
     space = "" if language == "ja" else " "
     forms = ["%s"] * 8 + [
-        "'''%s'''",
-        "[[%s]]",
-        "[[Ziel|%s]]",
-        "{{Vorlage|%s}}",
-        "<ref>%s</ref>",
-        "<b>%s</b>",
-        "%s,",
-        "%s.",
+        "'''%s'''", "[[%s]]", "[[Ziel|%s]]", "{{Vorlage|%s}}", "<ref>%s</ref>", "<b>%s</b>", "%s,", "%s.",
         "<!-- %s -->",
-    ]
+    ]  # fmt: skip
     forms += [
-        "\n== %s ==\n",
-        "\n* %s",
-        "[[Datei:a.jpg|thumb|%s]]",
-        "{|\n| %s\n|}",
-        "&amp;%s",
-        "[http://x.org %s]",
-        "%s\n",
+        "\n== %s ==\n", "\n* %s", "[[Datei:a.jpg|thumb|%s]]", "{|\n| %s\n|}", "&amp;%s", "[http://x.org %s]", "%s\n",
         "{{a|{{b}}|%s}}",
-    ]
+    ]  # fmt: skip
     words = (vocabulary[min(int(rng.paretovariate(0.7)) - 1, len(vocabulary) - 1)] for _ in range(rng.randint(3, 200)))
     return space.join(rng.choice(forms) % word for word in words)
 
@@ -116,18 +56,9 @@ def draw_dump(language, pages, seed=0, of_stream=7):
 def draw_views(files, rng):
     """Return hours of page views: of sites, their mobile forms, sister projects, and some broken lines."""
     titles = [
-        "Haus",
-        "Köln_(Stadt)",
-        "Spezial:Suche",
-        "New_York",
-        "the",
-        "日本",
-        "犬",
-        "St._Louis",
-        "-",
-        "_x",
+        "Haus", "Köln_(Stadt)", "Spezial:Suche", "New_York", "the", "日本", "犬", "St._Louis", "-", "_x",
         *(f"T{i}" for i in range(40)),
-    ]
+    ]  # fmt: skip
     hours = []
     for _ in range(files):
         lines = [

@@ -79,12 +79,9 @@ def test_how_files_are_cut_changes_nothing(tmp_path):
 def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path):
     """Each wiki has caps of its own."""
     texts = {
-        "nds": "een twee dree " * 20,
-        "nds_nl": "ien twee drij " * 20,
-        "simple": "easy dog " * 9,
-        "ab": "аб аԥсуа " * 9,
+        "nds": "een twee dree " * 20, "nds_nl": "ien twee drij " * 20, "simple": "easy dog " * 9, "ab": "аб аԥсуа " * 9,
         "roa_rup": "a b",
-    }
+    }  # fmt: skip
     for wiki, text in texts.items():
         (tmp_path / f"20260101.{wiki.replace('_', '-')}").mkdir()
         table = pa.table({"text": [f"{text} x{i}" for i in range(40)]})

@@ -33,14 +33,9 @@ def test_keys():
         for wiki in ("de", "nds_nl", "zh_yue", "zh_min_nan", "simple", "ab", "roa_rup")
     }
     assert keys == {
-        "de": "de",
-        "nds_nl": "nds",
-        "zh_yue": "zh",
-        "zh_min_nan": "zh",
-        "simple": "other",
-        "ab": "other",
+        "de": "de", "nds_nl": "nds", "zh_yue": "zh", "zh_min_nan": "zh", "simple": "other", "ab": "other",
         "roa_rup": None,
-    }
+    }  # fmt: skip
     assert key_of_wiki("zh_min_nan", Mode.corrected) == "zh_min_nan"
 
 

@@ -13,13 +13,10 @@ from tests.match.building import naive
 
 TEXTS = {
     "de": "Köln (am Rhein), z.B. „C++“ <b>fett</b>&lt;i&gt; 漢字 ไทย a\u00a0b\u2003c\x1cd",
-    "ja": "アメリカ合衆国は、北米大陸にある「連邦共和国」である。 (注 abc",
-    "zh": "自然语言处理是人工智能的分支。中华人民共和国（中国）位于亚洲",
-    "th": "ประเทศไทยเป็นรัฐชาติ",
-    "km": "ប្រទេសកម្ពុជាមានទីតាំងនៅអាស៊ី",
-    "lo": "ປະເທດລາວຕັ້ງຢູ່ໃນອາຊີ",
+    "ja": "アメリカ合衆国は、北米大陸にある「連邦共和国」である。 (注 abc", "zh": "自然语言处理是人工智能的分支。中华人民共和国（中国）位于亚洲", "th": "ประเทศไทยเป็นรัฐชาติ",
+    "km": "ប្រទេសកម្ពុជាមានទីតាំងនៅអាស៊ី", "lo": "ປະເທດລາວຕັ້ງຢູ່ໃນອາຊີ",
     "my": "မြန်မာနိုင်ငံသည်အရှေ့တောင်အာရှတွင်တည်ရှိသည်",
-}
+}  # fmt: skip
 
 
 def counted(wiki, texts, mode):
@@ -64,27 +61,9 @@ def test_each_tokeniser_makes_words(wiki):
 def test_drawn_characters_of_all_kinds(seed):
     rng = random.Random(seed)
     kinds = [
-        "a",
-        "ß",
-        "中",
-        "あ",
-        "ก",
-        "་",
-        "。",
-        ",",
-        "—",
-        " ",
-        "\n",
-        "\u3000",
-        "\x85",
-        "\u200b",
-        "😀",
-        "\U00020000",
-        "।",
-        "e\u0301",
-        "<",
-        ">",
-    ]
+        "a", "ß", "中", "あ", "ก", "་", "。", ",", "—", " ", "\n", "\u3000", "\x85", "\u200b", "😀", "\U00020000", "।",
+        "e\u0301", "<", ">",
+    ]  # fmt: skip
     texts = ["".join(rng.choices(kinds, k=rng.randint(0, 60))) for _ in range(300)]
     for mode in ("worldwide", "corrected"):
         assert counted("de", texts, mode) == plain("de", texts, mode)
