@@ -1,8 +1,6 @@
 """The main jobs on real input, against a plain oracle written from the definitions; and the demo against its truth.
 
-The oracle knows nothing of the package: captions, entries and URLs in, verdicts and entry numbers out, with Python's
-integers. It follows MetaCLIP (arXiv 2309.16671): substring matching after spacing, counts over the survivors,
-p = t / max(count, t), an independent draw per text and entry; here the draw is a hash of uid, entry and seed.
+The oracle knows nothing of the package: captions, entries, and URLs in, verdicts and entry numbers out.
 """
 
 import gzip
@@ -16,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -29,14 +26,10 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import run
 from pipelines.prepare import prepare
-from tests.kit import Ran
-from tests.kit.web import Web, running
+from tests.kit import Ran, metaclip
 from tests.kit.written_runs import run_query
 
-FULL = 2**64
 
-
-# ---------------------------------------------------------------- the oracle
 @dataclass(frozen=True)
 class Pair:
     """A sample of a pool."""
@@ -47,7 +40,7 @@ class Pair:
 
 @dataclass
 class Outcome:
-    """What the oracle says: the rule of each pair (None: kept) with π, the entries' numbers, and t."""
+    """What the oracle expects: the rule of each pair (None: kept) with π, the entries' numbers, and t."""
 
     rules: list[str | None]
     pi: list[float]
@@ -58,58 +51,11 @@ class Outcome:
     t: int
 
 
-def read_entries(path):
-    listed = json.loads(gzip.decompress(path.read_bytes()))
-    return list(dict.fromkeys(entry for entry in listed if entry and entry not in set(string.punctuation)))
-
-
-def space(text):
-    spaced = f" {text} "
-    for mark in ",.;:?!`":
-        spaced = spaced.replace(mark, f" {mark} ")
-    return spaced.translate(str.maketrans("\t\n\r", "   "))
-
-
-def match(text, by_text, most):
-    """Entries that are a run of the spaced text's tokens, empty ones included."""
-    tokens = space(text).split(" ")[1:-1]
-    runs = (" ".join(tokens[a:b]) for a in range(len(tokens)) for b in range(a + 1, min(a + most, len(tokens)) + 1))
-    return sorted({by_text[run] for run in runs if run in by_text})
-
-
-def mix(z):
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % FULL
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % FULL
-    return z ^ (z >> 31)
-
-
-def inclusion(found, counts, t):
-    miss = 1.0
-    for entry in found:
-        miss *= 1.0 - t / max(counts[entry], t)
-    return 1.0 - miss
-
-
-def fixed(pi):
-    return round(pi * 2**32)
-
-
-def solve(lists, counts, rows):
-    """The largest t whose expected size is at most `rows`."""
-    low, high = 1, max(counts.values()) + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = sum(fixed(inclusion(found, counts, middle)) for found in lists) <= rows << 32
-        low, high = (middle, high) if fits else (low, middle)
-    return low
-
-
-def decide(pairs, entries, seed, t, rows):
+def decide(pairs, entries, seed, t=None, rows=0):
     """The rule `words > 2`, matching, deduplication by uid, balance by t or by rows."""
-    by_text, most = {entry: i for i, entry in enumerate(entries)}, max(entry.count(" ") + 1 for entry in entries)
-    lists = [match(pair.caption, by_text, most) for pair in pairs]
-    rules = []
-    seen = set()
+    numbers, longest = metaclip.number_entries(entries), max(entry.count(" ") + 1 for entry in entries)
+    lists = [metaclip.match(numbers, pair.caption, longest) for pair in pairs]
+    rules, seen = [], set()
     for pair, found in zip(pairs, lists, strict=True):
         rule = "words" if len(pair.caption.split()) <= 2 else None if found else "unmatched"
         rule = "duplicate" if rule is None and pair.uid in seen else rule
@@ -118,18 +64,15 @@ def decide(pairs, entries, seed, t, rows):
     alive = [i for i, rule in enumerate(rules) if rule is None]
     pool = Counter(entry for found in lists for entry in found)
     survivors = Counter(entry for i in alive for entry in lists[i])
-    t = t or solve([lists[i] for i in alive], survivors, rows or 0)
+    t = t or metaclip.solve_t([lists[i] for i in alive], survivors, rows)
+    keys = {entry: xxhash.xxh3_64_intdigest(entries[entry].encode()) for entry in survivors}
     out = Outcome(rules, [0.0] * len(pairs), pool, survivors, Counter(), Counter(), t)
     for i in alive:
-        unit, kept = int(pairs[i].uid, 16) % FULL, False
-        for entry in lists[i]:
-            key, count = xxhash.xxh3_64_intdigest(entries[entry].encode()), survivors[entry]
-            u = mix(unit ^ mix((key * 0x9E3779B97F4A7C15 + seed) % FULL))
-            kept |= count <= t or u < t * FULL // count
-        out.pi[i] = inclusion(lists[i], survivors, t)
+        kept = metaclip.is_kept(pairs[i].uid, lists[i], survivors, t, keys, seed)
+        out.pi[i] = metaclip.inclusion(lists[i], survivors, t)
         rules[i] = None if kept else "balance"
         for entry in lists[i]:
-            out.expected[entry] += fixed(out.pi[i])
+            out.expected[entry] += metaclip.fixed(out.pi[i])
             out.kept[entry] += kept
     return out
 
@@ -138,7 +81,6 @@ def uid(first, caption):
     return xxhash.xxh3_128_hexdigest(f"{first}\0{caption}".encode())
 
 
-# ---------------------------------------------------------------- the jobs
 def curate(out, source, shared, reuse=None, **sections):
     recipe = {
         "input": [{"name": "pool", **source}],
@@ -154,7 +96,8 @@ def curate(out, source, shared, reuse=None, **sections):
 
 @pytest.fixture(scope="module")
 def entries(shared):
-    return read_entries(shared / "metadata_396k.json.gz")
+    listed = json.loads(gzip.decompress((shared / "metadata_396k.json.gz").read_bytes()))
+    return list(dict.fromkeys(entry for entry in listed if entry and entry not in set(string.punctuation)))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +150,7 @@ def check(ran, pairs, entries, told):
 
 @pytest.mark.thorough
 def test_ten_thousand_captions_balanced_by_t(by_t, laion, entries):
-    told = decide(laion, entries, seed=0, t=20, rows=None)
+    told = decide(laion, entries, seed=0, t=20)
     assert min(Counter(told.rules).values()) > 0 and len(set(told.rules)) >= 4
     check(by_t, laion, entries, told)
     shard = pq.read_table(by_t.folder / "shards/00000.parquet")
@@ -220,32 +163,20 @@ def test_ten_thousand_captions_balanced_by_t(by_t, laion, entries):
 def test_ten_thousand_captions_balanced_by_rows(by_t, laion, entries, shared, tmp_path):
     source = {"format": "parquet", "path": str(shared / "laion_urls_10k.parquet")}
     ran = curate(tmp_path / "run", source, shared, by_t.folder, balance={"rows": 3800}, seed=5)
-    told = decide(laion, entries, seed=5, t=None, rows=3800)
+    told = decide(laion, entries, seed=5, rows=3800)
     check(ran, laion, entries, told)
-    expected = Fraction(sum(map(fixed, told.pi)), 2**32)
+    expected = Fraction(sum(map(metaclip.fixed, told.pi)), 2**32)
     variance = sum(pi * (1 - pi) for pi in told.pi)
     assert 3700 < expected <= 3800 and abs(ran.counts["kept"] - expected) < 4 * variance**0.5
 
 
-def test_matching_is_by_substring(laion, entries):
-    """The oracle's runs of tokens, against the definition itself, on a few captions."""
-    by_text = {entry: i for i, entry in enumerate(entries)}
-    for pair in laion[::500]:
-        spaced = space(pair.caption)
-        assert match(pair.caption, by_text, 9) == [i for i, entry in enumerate(entries) if f" {entry} " in spaced]
-
-
 @pytest.mark.thorough
 def test_photos(shared, entries, tmp_path):
-    captions = {}
-    images = {}
-    fields = {}
+    captions, images, fields = {}, {}, {}
     with tarfile.open(shared / "photos.tar") as tar:
         for member in tar:
             key, _, suffix = member.name.partition(".")
-            file = tar.extractfile(member)
-            assert file is not None
-            content = file.read()
+            content = tar.extractfile(member).read()
             if suffix == "txt":
                 captions[key] = content.decode()
             elif suffix == "json":
@@ -256,7 +187,7 @@ def test_photos(shared, entries, tmp_path):
     source = {"format": "webdataset", "path": str(shared / "photos.tar")}
     measure = {"image": {"phash": True}, "language": {}}
     ran = curate(tmp_path / "run", source, shared, measure=measure, balance={"t": 2}, output={"rows_per_shard": 20})
-    told = decide(pairs, entries, seed=0, t=2, rows=None)
+    told = decide(pairs, entries, seed=0, t=2)
     check(ran, pairs, entries, told)
 
     samples = ran.table("samples").to_pylist()
@@ -276,49 +207,6 @@ def test_photos(shared, entries, tmp_path):
     assert list(sizes.values()) == [len(kept[i : i + 20]) for i in range(0, len(kept), 20)]
 
 
-@pytest.mark.slow
-def test_a_list_decided_before_it_is_downloaded(shared, entries, tmp_path):
-    """Alt texts of the web are matched and balanced, and photos downloaded for what was kept, and for nothing else."""
-    pytest.importorskip("img2dataset")
-    with tarfile.open(shared / "photos.tar") as tar:
-        members = {member.name: tar.extractfile(member) for member in tar if member.name.endswith(".jpg")}
-        photos = {name: file.read() for name, file in members.items() if file}
-    table, names = pq.read_table(shared / "laion_urls_10k.parquet")[:2500], list(photos)
-    with running(Web(photos, 16)) as web:
-        number = {url: i for i, url in enumerate(dict.fromkeys(table["URL"].to_pylist()))}
-        places = [number[url] for url in table["URL"].to_pylist()]
-        paths = [f"{'gone' if i % 10 == 3 else 'image'}/{names[i % len(names)]}?{i}" for i in places]
-        urls = [web.url(path, i % 16) for path, i in zip(paths, places, strict=True)]
-        # Its own uids: a port that is another each time must draw nothing else.
-        pairs = [
-            Pair(uid(url, text), text)
-            for url, text in zip(*(table[n].to_pylist() for n in ("URL", "TEXT")), strict=True)
-        ]
-        listed = {"uid": [pair.uid for pair in pairs], "URL": urls, "TEXT": table["TEXT"]}
-        pq.write_table(pa.table(listed), tmp_path / "list.parquet")
-        source = {"format": "parquet", "path": str(tmp_path / "list.parquet")}
-        first = curate(tmp_path / "first", source, shared, balance={"t": 20})
-        told = decide(pairs, entries, seed=0, t=20, rows=None)
-        check(first, pairs, entries, told)
-
-        network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"]}
-        fetched = {"format": "urls", "from": str(first.folder), "network": network}
-        rules = {"words": "words > 2", "wide": "min_side >= 100"}
-        second = curate(tmp_path / "second", fetched, shared, rules=rules, max_failed=1.0)
-    kept = {pair: url for pair, url, rule in zip(pairs, urls, told.rules, strict=True) if rule is None}
-    samples = second.table("samples")
-    found = dict(zip(samples["uid"].to_pylist(), samples["status"].to_pylist(), strict=True))
-    assert found == {pair.uid: "http_404" if "/gone/" in url else "ok" for pair, url in kept.items()}
-    assert sorted(path for _, path, _ in web.log if path != "/robots.txt") == sorted(
-        "/" + url.split("/", 3)[3] for url in kept.values()
-    )
-    downloaded = {digest for digest in samples["sha256"].to_pylist() if digest}
-    assert downloaded <= {hashlib.sha256(photo).hexdigest() for photo in photos.values()} and len(downloaded) > 100
-    assert second.counts["failed"] == sum("/gone/" in url for url in kept.values())
-    assert verify_run(str(second.folder))[1] == []
-
-
-# ---------------------------------------------------------------- the demo
 DAMAGE = ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", "empty_caption", "no_caption")
 # Language identification errs on a few words: of sound English captions so many may be taken for another language.
 MISTAKEN = 0.02

@@ -12,7 +12,6 @@ import pytest
 from curate.api import Run
 from curate.ask.whatif.surviving import choose, find_survivors, open_finished
 from curate.base import ids
-from curate.base.errors import RecipeError
 from curate.base.stages import CODES, OTHER_TEXT
 from curate.decide.decide_rows import drop_duplicate_captions
 from curate.decide.draw.selection import texts_error
@@ -203,10 +202,3 @@ def test_images_without_a_url_are_on_their_own_and_images_may_be_told_by_their_b
         assert run.counts["kept"] == images and run.counts["other_text"] == 12 - images
         left = Left(run, {"url": "url", "image": "sha256"}[one_per])
         assert [row["rule"] is None for row in left.rows] == left.chosen(0)
-
-
-def test_images_are_needed_where_their_bytes_are_compared(folder, tmp_path):
-    with pytest.raises(RecipeError, match=r"balance.one_per: image needs images, and the pool has none; accepted: url"):
-        kit.run_local(recipe_of(folder, one_per="image"), tmp_path / "x")
-    with pytest.raises(RecipeError, match=r"balance.one_per: .*'url' or 'image'"):
-        recipe_of(folder, one_per="uid")

@@ -1,12 +1,11 @@
-import gzip
-import json
+"""Matching against its definition, text by text."""
+
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,36 +15,22 @@ from curate.base.errors import RunError
 from curate.match import kernel
 from curate.match import matcher as module
 from curate.match.matcher import build_matcher
-from tests.match.reference import spaced
+from tests.kit import metaclip
 
 ALPHABET = "  \t\n\r,.;:?!`'\"-\u00a0\0é漢😀\x1f\x7fabA"
 
 
 def by_substring(entries, texts):
     """The definition itself; of equal entries only the first."""
-    needles = {f" {e} ": i for i, e in reversed([*enumerate(entries)])}
-    return [
-        [] if text is None else sorted(i for needle, i in needles.items() if needle in s)
-        for text in texts
-        for s in [spaced(text or "")]
-    ]
+    numbers = metaclip.number_entries(entries)
+    return [metaclip.match_substrings(numbers, text) if text is not None else [] for text in texts]
 
 
-class ByRuns:
-    """Exact and fast: every run of tokens is looked up; tested against `by_substring` below."""
-
-    def __init__(self, entries):
-        self.ids = {entry: i for i, entry in reversed([*enumerate(entries)])}
-        self.longest = max((e.count(" ") + 1 for e in entries), default=0)
-
-    def __call__(self, text):
-        tokens = spaced(text).split(" ")[1:-1]
-        runs = {
-            " ".join(tokens[i:j])
-            for i in range(len(tokens))
-            for j in range(i + 1, min(len(tokens), i + self.longest) + 1)
-        }
-        return sorted(self.ids[run] for run in runs if run in self.ids)
+def by_runs(entries, texts, longest=0):
+    """The same, faster."""
+    numbers = metaclip.number_entries(entries)
+    longest = longest or max((entry.count(" ") + 1 for entry in entries), default=0)
+    return [metaclip.match(numbers, text, longest) if text is not None else [] for text in texts]
 
 
 @st.composite
@@ -53,7 +38,7 @@ def cases(draw):
     """Texts, and entries that are mostly pieces of them: of the text itself and of the spaced text."""
     words = st.lists(st.sampled_from(["a", "b", "ab", "long-token-of-20-byt", ",", "", "é"]), max_size=12).map(" ".join)
     texts = draw(st.lists(st.none() | st.text(ALPHABET, max_size=40) | words, max_size=12))
-    pieces = ["", *(t for t in texts if t), *(spaced(t) for t in texts if t)]
+    pieces = ["", *(t for t in texts if t), *(metaclip.space(t) for t in texts if t)]
     piece = st.sampled_from(pieces).flatmap(
         lambda t: st.tuples(st.integers(0, len(t)), st.integers(0, 12)).map(lambda cut: t[cut[0] : cut[0] + cut[1]])
     )
@@ -82,8 +67,7 @@ def test_equals_the_definition(case):
     padded = pa.array(["a, b", None, *texts, "x a"], pa.string())
     assert matcher.match(padded.slice(2, len(texts))).to_pylist() == expected
     assert build_matcher(pa.array(["x", *entries]).slice(1)).match(padded)[2:-1].to_pylist() == expected
-    fast = ByRuns(entries)
-    assert [[] if t is None else fast(t) for t in texts] == expected
+    assert by_runs(entries, texts) == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,51 +83,28 @@ def test_is_exact_where_hashes_collide(case, bits):
     assert got.to_pylist() == by_substring(entries, texts)
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 40])
-def test_words_differ_in_any_one_byte(length):
-    word = "".join(chr(97 + i % 26) for i in range(length))
-    changed = [word[:i] + "_" + word[i + 1 :] for i in range(length)]
-    words = [word, *changed, word + "\0", "\0" + word, word[:-1]]
-    assert build_matcher(words[::2]).match(pa.array(words)).to_pylist() == by_substring(words[::2], words)
+def test_words_differ_in_any_one_byte():
+    for length in (1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 40):
+        word = "".join(chr(97 + i % 26) for i in range(length))
+        changed = [word[:i] + "_" + word[i + 1 :] for i in range(length)]
+        words = [word, *changed, word + "\0", "\0" + word, word[:-1]]
+        assert build_matcher(words[::2]).match(pa.array(words)).to_pylist() == by_substring(words[::2], words)
 
 
-@pytest.fixture(scope="module")
-def real(shared):
-    with gzip.open(shared / "metadata_396k.json.gz") as file:
-        entries = json.load(file)
-    captions = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"]
-    lower = pc.utf8_lower(captions)
-    return entries, [*captions.to_pylist(), *lower.to_pylist()], build_matcher(entries)
-
-
-@pytest.mark.slow
-def test_equals_the_oracle_on_real_captions(real):
-    entries, texts, matcher = real
-    oracle = ByRuns(entries)
-    some = random.Random(0).sample(texts, 200)
-    assert [oracle(t) for t in some] == by_substring(entries, some)
-    expected = [oracle(t) for t in texts]
-    assert matcher.match(pa.array(texts)).to_pylist() == expected
-    assert sum(map(len, expected)) > 100_000
-
-
-def test_two_threads_at_once(real):
-    _, texts, matcher = real
-    halves = [pa.array(texts[:10_000]), pa.array(texts[10_000:])]
+def test_four_threads_at_once():
+    draw = random.Random(4)
+    words = [f"w{i}" for i in range(50)]
+    texts = [" ".join(draw.choices(words, k=30)) for _ in range(4000)]
+    matcher, halves = build_matcher(words), [pa.array(texts[:2000]), pa.array(texts[2000:])]
     expected = [matcher.match(half) for half in halves]
-    wrong = []
     start = threading.Barrier(4)
 
     def work(i):
         start.wait()
-        wrong.extend(i for _ in range(10) if not matcher.match(halves[i % 2]).equals(expected[i % 2]))
+        return all(matcher.match(halves[i % 2]).equals(expected[i % 2]) for _ in range(10))
 
-    threads = [threading.Thread(target=work, args=[i]) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 @pytest.mark.thorough
@@ -155,21 +116,18 @@ def test_one_megabyte_captions_among_short_ones():
     long = " ".join(draw.choices(words, k=200_000))
     texts = ["w1 w2", long, "", "w1 " * 300_000, ",`" * 500_000, "x" * 1_000_000, "w3", "w1" + " w1" * 50]
     assert len(long) > 1_000_000
-    oracle = ByRuns(entries)
-    oracle.longest = 3  # the one longer entry is looked for below
-    expected = [sorted({*oracle(t), *([len(entries) - 1] if entries[-1] + " " in t + " " else [])}) for t in texts]
+    short = by_runs(entries, texts, longest=3)  # the one longer entry is the last
+    expected = [row + [len(entries) - 1] * (entries[-1] + " " in t + " ") for row, t in zip(short, texts, strict=True)]
     assert build_matcher(entries).match(pa.array(texts)).to_pylist() == expected
     assert len(expected[1]) > 2000 and expected[3][-1] == expected[7][-1] == len(entries) - 1
 
 
-@pytest.mark.parametrize("number", [1, 2, 15, 16, 17, 32, 33, 63, 64, 65, 66, 1000])
-def test_lists_of_any_length_ascend(number):
-    draw = random.Random(number)
-    entries = [f"e{i}" for i in range(number)]
-    draw.shuffle(entries)
-    twice = entries + draw.sample(entries, number // 2)
-    draw.shuffle(twice)
-    assert build_matcher(entries).match(pa.array([" ".join(twice)])).to_pylist() == [list(range(number))]
+def test_lists_of_any_length_ascend():
+    for number in (1, 2, 15, 16, 17, 32, 33, 63, 64, 65, 66, 1000):
+        draw, entries = random.Random(number), [f"e{i}" for i in range(number)]
+        draw.shuffle(entries)
+        twice = draw.sample(entries * 2, number * 2)
+        assert build_matcher(entries).match(pa.array([" ".join(twice)])).to_pylist() == [list(range(number))]
 
 
 def test_many_texts_about_the_size_of_a_block():
@@ -179,31 +137,24 @@ def test_many_texts_about_the_size_of_a_block():
     lengths += [4094, 4095, 4096, 4097, 8193, 0, 0, 1]
     texts = ["".join(draw.choices("ab  ,", k=n)) for n in lengths]
     nulls = [None if draw.random() < 0.1 else t for t in texts]
-    oracle = ByRuns(entries)
-    assert build_matcher(entries).match(pa.array(nulls)).to_pylist() == [[] if t is None else oracle(t) for t in nulls]
-
-
-def test_null_differs_from_empty_even_where_bytes_lie_under_it():
-    data, offsets = b"a b", np.array([0, 1, 3, 3], np.int32)
-    buffers = [pa.py_buffer(b"\x05"), pa.py_buffer(offsets), pa.py_buffer(data)]
-    texts = pa.Array.from_buffers(pa.string(), 3, buffers)
-    assert texts.to_pylist() == ["a", None, ""]
-    assert build_matcher(["a", "b", ""]).match(texts).to_pylist() == [[0], [], [2]]
+    assert build_matcher(entries).match(pa.array(nulls)).to_pylist() == by_runs(entries, nulls)
 
 
 def test_buffers_without_padding_or_alignment():
-    data = b"a long-token-of-20-byt"
+    """A null may cover bytes, and bytes that are no UTF-8 are bytes like others."""
+
+    def match(kind, offsets, data, entries, validity=None, shift=0):
+        raw = bytes(shift) + np.array(offsets, kind).tobytes()
+        buffers = [validity and pa.py_buffer(validity), pa.py_buffer(raw).slice(shift), pa.py_buffer(data)]
+        type_ = pa.string() if kind is np.int32 else pa.large_string()
+        texts = pa.Array.from_buffers(type_, len(offsets) - 1, buffers)
+        return build_matcher(entries).match(texts).to_pylist()
+
     for shift, kind in [(0, np.int32), (1, np.int32), (4, np.int64), (0, np.int64)]:
-        raw = bytes(shift) + np.array([0, 1, len(data)], kind).tobytes()
-        buffers = [None, pa.py_buffer(raw).slice(shift), pa.py_buffer(data)]
-        texts = pa.Array.from_buffers(pa.string() if kind is np.int32 else pa.large_string(), 2, buffers)
-        assert build_matcher(["a", "long-token-of-20-byt"]).match(texts).to_pylist() == [[0], [1]]
-
-
-def test_bytes_that_are_no_utf8_are_bytes_like_others():
-    data, offsets = b"abc\xffabc", np.array([0, 4, 7], np.int32)
-    texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    assert build_matcher(["abc"]).match(texts).to_pylist() == [[], [0]]
+        words = ["a", "long-token-of-20-byt"]
+        assert match(kind, [0, 1, 22], b"a long-token-of-20-byt", words, shift=shift) == [[0], [1]]
+    assert match(np.int32, [0, 1, 3, 3], b"a b", ["a", "b", ""], validity=b"\x05") == [[0], [], [2]]
+    assert match(np.int32, [0, 4, 7], b"abc\xffabc", ["abc"]) == [[], [0]]
 
 
 def test_arrays_of_other_shapes():

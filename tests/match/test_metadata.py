@@ -18,7 +18,7 @@ from curate.match import metadata as module
 from curate.match.characters import CORRECTED_MARKS
 from curate.match.matcher import build_matcher
 from curate.match.metadata import never_match, read_metadata, write_metadata
-from tests.match.reference import spaced
+from tests.kit.metaclip import space
 
 MESSY = ["dog", "", "St. Louis", "Dog", ",", "dog", "_", " a  b ", "tab\there", "", "!!", "née", "dog", "~"]
 CLEAN = ["dog", "St. Louis", "Dog", " a  b ", "tab\there", "!!", "née"]
@@ -239,8 +239,8 @@ def witness(entry, more=""):
 @example(" , ", "a ,")
 def test_never_match_is_the_rule(entry, text):
     never = never_match(pa.array([entry]))[0].as_py()
-    assert never is (f" {entry} " not in spaced(witness(entry)))
-    if f" {entry} " in spaced(text):
+    assert never is (f" {entry} " not in space(witness(entry)))
+    if f" {entry} " in space(text):
         assert not never
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curate.base import ids
+from tests.kit.metaclip import inclusion
 
 Row = dict[str, Any]
 Rule = Callable[[Row], bool | None] | tuple[float, str]  # what a row must be, or the best fraction of a column
@@ -70,7 +71,8 @@ def decide(rows, rules, by, prefer=None, t=None):
     verdicts["duplicate"] = len(alive) - len(left)
     verdicts["alive"] = len(left)
     counts = Counter(entry for row in left for entry in row.get("entry_ids", ()))
-    return Expected(verdicts, [(row, inclusion(row, counts, t)) for row in left], counts)
+    survivors = [(row, inclusion(row["entry_ids"], counts, t, Fraction) if t else Fraction(1)) for row in left]
+    return Expected(verdicts, survivors, counts)
 
 
 def deduplicate(rows, by, prefer):
@@ -86,15 +88,6 @@ def deduplicate(rows, by, prefer):
                 best[row[column]] = row
         rows = [row for row in rows if row[column] is None or best[row[column]] is row]
     return rows
-
-
-def inclusion(row, counts, t):
-    if t is None:
-        return Fraction(1)
-    miss = Fraction(1)
-    for entry in row["entry_ids"]:
-        miss *= 1 - Fraction(t, max(counts[entry], t))
-    return 1 - miss
 
 
 def usable(number):

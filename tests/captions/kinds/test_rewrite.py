@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from curate.llm.engine import Sampling
 from curate.recipe.gates import Gates
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows, requests
+from tests.kit.metaclip import mix64
 
 CHI_SQUARE_31 = 61.1  # exceeded by chance once in a thousand
 SMALL_WORDS = {"with", "the", "to", "in", "a", "of", "and", "for", "on"}
@@ -129,19 +131,10 @@ def test_triples_of_styles_and_seeds_are_independent():
 
 
 def test_the_draw_by_a_naive_splitmix():
-    import xxhash
-
-    mask = (1 << 64) - 1
-
-    def mix(z):
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
-        return z ^ (z >> 31)
-
     uids = ["0123456789abcdef" * 2, "f" * 32, "0" * 32, "00ff" * 8]
     for style in STYLES:
         key = xxhash.xxh3_64_intdigest(f"captions.rewrite\0{style}\x007".encode())
-        expected = [mix(int(uid[16:], 16) ^ mix(int(uid[:16], 16) ^ key)) % (1 << 64) >> 59 for uid in uids]
+        expected = [mix64(int(uid[16:], 16) ^ mix64(int(uid[:16], 16) ^ key)) >> 59 for uid in uids]
         assert chosen(uids, style, seed=7) == expected
 
 

@@ -11,7 +11,6 @@ from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
-from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from pipelines.prepare import prepare
 from tests import kit
@@ -91,12 +90,3 @@ def test_people_are_told_the_value(run, path, tmp_path):
     prepared = prepare(kit.recipe_of(path, "parquet", balance={"of": "tag", "t": T}), str(tmp_path / "out"))
     expected = estimate(prepared.context, prepared.plan.units, None)
     assert expected is not None and "t = 40" in expected.chosen
-
-
-def test_faults_are_named(path, tmp_path):
-    with pytest.raises(RecipeError, match="balance: `counts` are for metadata entries"):
-        kit.recipe_of(path, "parquet", balance={"of": "tag", "t": 3, "counts": "run1"})
-    with pytest.raises(RecipeError, match=r"balance needs `match`.*balance.of: COLUMN"):
-        kit.recipe_of(path, "parquet", balance={"t": 3})
-    with pytest.raises(RecipeError, match=r"balance.of: no column 'tags'; columns: .*, note, tag"):
-        kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tags", "t": 3}), tmp_path / "run")

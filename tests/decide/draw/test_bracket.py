@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from curate.base.errors import RunError
 from curate.decide.draw import entry_sums, inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket
-from tests.decide.draw.test_balance import ROWS, N, Pool, list_array, naive_sum
+from tests.decide.draw.matches import ROWS, N, Pool, list_array
+from tests.kit.metaclip import expected_rows
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def test_solve_t_is_the_largest(rows, target):
     matches = list_array(rows)
     counts = entry_sums.sparse_counts(matches, N).dense(N)
     largest = max(1, int(counts.max()))
-    possible = [t for t in range(1, largest + 1) if naive_sum(rows, counts.tolist(), t) <= target << 32]
+    lists = [row or [] for row in rows]
+    possible = [t for t in range(1, largest + 1) if expected_rows(lists, counts.tolist(), t) <= target << 32]
     if not possible:
         with pytest.raises(RunError, match=f"balance.rows is {target}.*even t = 1.*at least [1-9]"):
             solve_t(counts, matches, target)
@@ -62,7 +64,7 @@ def test_all_survive_when_the_wish_is_larger_than_the_pool(pool):
 
 
 def test_too_small_a_wish_says_what_is_accepted(pool):
-    least = math.ceil(naive_sum(pool.lists, pool.counts.tolist(), 1) / 2**32)
+    least = math.ceil(expected_rows(pool.lists, pool.counts.tolist(), 1) / 2**32)
     with pytest.raises(RunError, match=f"balance.rows of at least {least},"):
         solve_t(pool.counts, pool.matches, least - 1)
     assert solve_t(pool.counts, pool.matches, least) >= 1

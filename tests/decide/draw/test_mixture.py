@@ -10,7 +10,6 @@ from curate.ask.report.page import write_report
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.surviving import open_finished
-from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.decide.draw.sample import split_rows
 from pipelines.prepare import prepare
@@ -99,21 +98,3 @@ def test_whatif_expects_what_a_run_keeps(runs):
     assert answer(run, ["sample.rows=9"]).expected == 9
     other = answer(run, ["sample={mixture: {of: source, rows: 50, shares: {pool: 1}}}"])
     assert other.expected == 50 and not other.is_same
-
-
-def test_faults_are_named(tmp_path):
-    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(30), 1)
-    for mixture, message in (
-        (
-            {"of": "clip_score", "rows": 3, "shares": {"a": 1}},
-            "sample.mixture.of: column 'clip_score' is float; accepted",
-        ),
-        ({"of": "word", "rows": 3, "shares": {"a": 1}}, "sample.mixture.of: no column 'word'; did you mean 'words'"),
-        ({"of": "words", "rows": 3, "shares": {}}, "sample.mixture.shares: "),
-        ({"of": "words", "rows": 3, "shares": {"a": 0}}, "sample.mixture.shares.a: .* greater than 0"),
-        ({"of": "words", "rows": 3, "shares": {"a": float("inf")}}, "sample.mixture.shares.a: .* finite number"),
-    ):
-        with pytest.raises(RecipeError, match=message):
-            kit.run_local(kit.recipe_of(path, "parquet", sample={"mixture": mixture}), tmp_path / "run")
-    with pytest.raises(RecipeError, match="sample: has mixture, rows; accepted"):
-        kit.recipe_of(path, "parquet", sample={"rows": 1, "mixture": {"of": "words", "rows": 3, "shares": {"a": 1}}})

@@ -21,7 +21,6 @@ from curate.decide.draw import inclusion
 from curate.decide.draw.schemes import PerLanguage, nearest_counts
 from curate.match.unit import Entries
 from curate.recipe.recipe import parse_recipe
-from pipelines.prepare import prepare
 from tests import kit
 from tests.ask.whatif.asked import whatif
 from tests.decide.draw import languages
@@ -119,30 +118,6 @@ def test_t_by_hand_and_a_share_of_the_tail():
     assert ts_of(given_share, [t], counts) == ts_of(PerLanguage(), [t], counts)
     off = PerLanguage(share=0.5)  # p is the share itself, and not that of the t of the reference language
     assert ts_of(off, [off.t_of_share(0.5, flat, entries)], counts) == [{"en": 40, "de": 4, "ja": 9}]
-
-
-def balance(**section):
-    source = {"name": "pool", "format": "parquet", "path": "pool.parquet"}
-    return parse_recipe({"input": source, "match": {"metadata": "entries.parquet"}, "balance": section})
-
-
-@pytest.mark.parametrize(
-    ("section", "why"),
-    [
-        (
-            {"t": {"de": 3}, "scheme": "per_language"},
-            r"balance.t: found numbers of de; accepted: a number, or .* of en",
-        ),
-        ({"t": {"en": 3}}, r"balance.t: found numbers of en; accepted: a number, or with scheme: per_language"),
-        ({"t": {"en": 0}, "scheme": "per_language"}, r"balance.t.en: .*greater than or equal to 1"),
-        ({"t": 3, "language": "de"}, r"balance.language: is of scheme: per_language"),
-        ({"t": 3, "of": "cluster", "scheme": "per_language"}, "`per_language` needs languages of entries"),
-        ({"scheme": "per_language"}, r"give either t, rows or tail_share"),
-    ],
-)
-def test_faults_of_a_recipe_are_named(section, why):
-    with pytest.raises(RecipeError, match=why):
-        balance(**section)
 
 
 def test_a_norwegian_t_is_no_boolean(tmp_path):
@@ -312,12 +287,3 @@ def test_the_same_entry_has_counts_and_a_limit_in_each_language_that_a_text_may_
     assert pi[0] == pytest.approx(pi[1])
     balance = [Run(str(run.folder)).sql("language_balance").drop_columns(["kept", "kept_share"]) for run in runs]
     assert balance[0] == balance[1]  # samples by the keys of their languages
-
-
-def test_languages_of_the_recipe_are_those_of_the_metadata(folder, tmp_path):
-    with pytest.raises(
-        RecipeError, match=r"balance.language: the metadata has no entries of language 'fr'; it has en, de"
-    ):
-        prepare(recipe_of(folder, t=3, language="fr"), str(tmp_path / "x"))
-    with pytest.raises(RecipeError, match=r"balance.t: the metadata has no entries of language 'jp'; it has en, de"):
-        prepare(recipe_of(folder, t={"en": 3, "jp": 2}), str(tmp_path / "x"))

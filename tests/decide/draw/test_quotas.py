@@ -13,7 +13,7 @@ from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RunError
 from curate.decide.draw.groups import ColumnGroups
 from curate.decide.draw.quotas import Quotas, find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.recipe import change_recipe, parse_recipe
@@ -240,22 +240,6 @@ def test_no_row_has_a_cluster(path, tmp_path):
     run = kit.run_local(kit.recipe_of(path, "parquet", rules=rules, sample={"quotas": quotas}), tmp_path / "run")
     kit.conserved(run)
     assert not any(run.table("decisions")["kept"].to_pylist())
-
-
-def test_faults_are_named(path, tmp_path):
-    for name, centroids in (("zeros", np.eye(5, 4)), ("flat", np.ones(5))):
-        np.save(tmp_path / f"{name}.npy", centroids)
-    complexity = {"of": "cluster", "rows": 3, "by": "complexity"}
-    for quotas, message in (
-        (complexity | {"centroids": str(tmp_path / "zeros.npy")}, "centroids: .* holds zeros alone in row 4; accepted"),
-        (complexity | {"centroids": str(tmp_path / "flat.npy")}, r"centroids: .* is float64 \[5\]; accepted"),
-        ({"of": "words", "rows": 3, "keep": "farthest"}, "sample.quotas.distance: no column 'words_distance'"),
-        ({"of": "cluster", "rows": 3, "by": "complexity"}, "needs the centroids of 'cluster'; accepted: "),
-        ({"of": "cluster", "rows": 3, "by": "complexity", "centroids": "no.npy"}, "sample.quotas.centroids: .*No such"),
-        ({"of": "cluster", "rows": 3, "by": "sizes"}, "sample.quotas.by: .*'equal', 'size' or 'complexity'"),
-    ):
-        with pytest.raises(RecipeError, match=message):
-            kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "run")
 
 
 @pytest.mark.parametrize(("largest", "is_refused"), [(1e10, False), (4e10, True), (1e300, True)])

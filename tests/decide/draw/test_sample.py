@@ -13,7 +13,6 @@ from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
-from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.decide.draw.groups import random_keys
 from curate.decide.draw.smallest import Keys
@@ -126,8 +125,3 @@ def test_whatif_and_sweeps_know_the_size(runs):
     assert changed.sources.select(["run_expected", "whatif", "change"]).to_pylist() == [
         {"run_expected": 120, "whatif": 120, "change": 0}
     ]
-
-
-def test_it_excludes_balance():
-    with pytest.raises(RecipeError, match="balance and sample both draw rows"):
-        kit.recipe_of("x", "parquet", match={"metadata": "m"}, balance={"t": 5}, sample={"rows": 3})

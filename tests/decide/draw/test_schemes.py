@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
-from curate.base.errors import RecipeError
 from curate.base.registry import _load
 from curate.decide.draw import schemes
 from curate.decide.draw.schemes import Scheme, stack_limits
@@ -113,12 +112,3 @@ def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it()
     code = "import sys, tests.decide.by_parity; print('curate.decide.draw.registry' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
-
-
-def test_an_unknown_scheme_names_those_that_there_are(tmp_path):
-    with pytest.raises(
-        RecipeError, match=r"balance.scheme: no balancing scheme is named 'metclip'; did you mean 'metaclip'"
-    ):
-        asked(tmp_path, t=2, scheme="metclip")
-    assert asked(tmp_path, t=2).model_dump()["balance"] == {"t": 2, "rows": None}
-    assert asked(tmp_path, t=2, scheme="metaclip") == asked(tmp_path, t=2)

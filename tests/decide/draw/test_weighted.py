@@ -7,7 +7,6 @@ import pytest
 from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
-from curate.base.errors import RecipeError
 from curate.decide.draw.sample import WeightedChoice, weighted_keys
 from curate.expressions.check import CheckedExpression
 from tests import kit
@@ -75,17 +74,3 @@ def test_a_run_says_why(tmp_path):
     assert fewer.run["selection"]["summary"] == [
         f"sample: 1,000 wanted, {fewer.counts['kept']} left with a positive weight"
     ]
-
-
-def test_faults_are_named(tmp_path):
-    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(30), 1)
-    accepted = r"accepted: \{rows: …\} or \{weights: …, rows: …\}"
-    for sample, message in (
-        ({}, f"sample: has no key; {accepted}"),
-        ({"weights": "words"}, f"sample: has weights; {accepted}"),
-        ({"weights": "caption", "rows": 3}, r"sample.weights: 'caption' is of type VARCHAR; accepted: a number"),
-        ({"weights": "sum(words)", "rows": 3}, r"sample.weights: 'sum\(words\)': sum\(\) is an aggregate"),
-        ({"weights": "wrods", "rows": 3}, "no column 'wrods'; did you mean 'words'"),
-    ):
-        with pytest.raises(RecipeError, match=message):
-            kit.run_local(kit.recipe_of(path, "parquet", sample=sample), tmp_path / "run")

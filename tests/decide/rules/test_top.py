@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RunError
 from curate.base.numeric.quantiles import key_bits, order_keys
 from curate.decide.rules.top import MAX_GROUPS, TopSearch, TopValues, add_counts
 from curate.recipe.deciding import Top
-from tests.decide.test_units import curate, rules_of
+from tests.decide.units import curate, rules_of
 
 FORMS = [
     {"top": 0.3}, {"top": 1}, {"rows": 7}, {"top": 0.3, "over": "pool"}, {"rows": 40, "over": "pool"},
@@ -120,10 +120,3 @@ def test_too_many_groups_are_an_error():
     for counting in (lambda: count(range(MAX_GROUPS + 1)), lambda: search.narrow(both)):
         with pytest.raises(RunError, match=r"rules.best: g has more than 1,000 values; accepted: a column of at most"):
             counting()
-
-
-def test_groups_are_of_text_integers_or_booleans(tmp_path):
-    with pytest.raises(RecipeError, match=r"rules.best: by needs a column of text, integers or booleans; 's' is float"):
-        curate(tmp_path, pool(20), rules={"best": {"top": 0.5, "of": "large", "by": "s"}})
-    with pytest.raises(RecipeError, match=r"rules.best: no column 'langage'; did you mean 'language'"):
-        curate(tmp_path, pool(20), rules={"best": {"top": 0.5, "of": "large", "by": "langage"}})
