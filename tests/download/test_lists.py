@@ -4,21 +4,15 @@ import gzip
 import json
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from curate.base.errors import RecipeError
 from curate.base.process import Cache
 from curate.download import lists
 from curate.download.lists import UrlList, describe_list, read_rows, share_list
-from curate.download.source import UrlsSource
-from curate.pool.urls.format import UrlsInput
 from curate.store.store import RunStore
 
 TEXTS = frozenset({"url", "caption"})
@@ -32,31 +26,31 @@ def rows_of(path, column_names=None):
     return list(rows)
 
 
-def test_without_a_header(tmp_path):
-    """Like CC12M, and like CC3M."""
-    path = tmp_path / "cc12m.tsv"
-    path.write_text("https://a.example/1\tA red dog\nhttps://a.example/2\t12\n")
-    rows = [{"url": "https://a.example/1", "caption": "A red dog"}, {"url": "https://a.example/2", "caption": "12"}]
-    assert rows_of(path, ("url", "caption")) == rows
-    (tmp_path / "cc3m.csv.gz").write_bytes(gzip.compress(b'"a dog, red",https://a.example/1\n'))
-    assert rows_of(tmp_path / "cc3m.csv.gz", ("caption", "url")) == [
-        {"caption": "a dog, red", "url": "https://a.example/1"}
-    ]
+LISTS = [  # (name, content, names of its columns, rows)
+    (
+        "cc12m.tsv", b"https://a.example/1\tA red dog\nhttps://a.example/2\t12\n", ("url", "caption"),
+        [("https://a.example/1", "A red dog"), ("https://a.example/2", "12")],
+    ),
+    ("cc3m.csv.gz", gzip.compress(b'"a dog, red",https://a/1\n'), ("caption", "url"), [("https://a/1", "a dog, red")]),
+    *(
+        ("a.jsonl.zst", zstandard.compress(b'{"url": "http://a/1", "caption": "a"}\n') * frames, None, [("http://a/1", "a")] * frames)
+        for frames in (1, 2)
+    ),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("frames", [1, 2])
-def test_json_lines_packed_by_zstd_are_read(frames, tmp_path):
-    line = b'{"url": "http://a/1", "caption": "a"}\n'
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(line) * frames)
-    assert rows_of(tmp_path / "a.jsonl.zst") == [{"url": "http://a/1", "caption": "a"}] * frames
+@pytest.mark.parametrize(("name", "content", "column_names", "rows"), LISTS)
+def test_lists_without_a_header_and_packed_ones(name, content, column_names, rows, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    found = rows_of(tmp_path / name, column_names)
+    assert [(row["url"], row["caption"]) for row in found] == rows
 
 
 def test_columns_of_views(tmp_path):
     """Some libraries write views: rows come from all row groups, and texts as strings."""
     table = pa.table({"url": [f"https://a.example/{row}" for row in range(5)]})
-    path = tmp_path / "list.parquet"
-    pq.write_table(table.cast(pa.schema([("url", pa.string_view())])), path, row_group_size=2)
-    assert read_rows(UrlList(str(path), ""), range(1, 4)).equals(table.slice(1, 3))
+    pq.write_table(table.cast(pa.schema([("url", pa.string_view())])), tmp_path / "list.parquet", row_group_size=2)
+    assert read_rows(UrlList(str(tmp_path / "list.parquet"), ""), range(1, 4)).equals(table.slice(1, 3))
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
@@ -67,9 +61,8 @@ def test_columns_that_begin_as_another_type(tmp_path, kind):
     lines = [mark.join(("URL", "caption", "score", "note", "flag"))]
     lines += [mark.join((f"http://a.example/{i}", f"{i:05d}", "1", "", "true")) for i in range(count)]
     lines += [mark.join(("http://a.example/x", "words", "0.5", "odd", "perhaps"))]
-    path = tmp_path / f"a.{kind}"
-    path.write_text("\n".join(lines) + "\n")
-    rows = rows_of(path)
+    (tmp_path / f"a.{kind}").write_text("\n".join(lines) + "\n")
+    rows = rows_of(tmp_path / f"a.{kind}")
     assert len(rows) == count + 1 and rows[7]["caption"] == "00007" and rows[7]["score"] == 1.0
     last = {"URL": "http://a.example/x", "caption": "words", "score": 0.5, "note": "odd", "flag": "perhaps"}
     assert rows[-1] == last and rows[0]["flag"] == "true"
@@ -123,8 +116,6 @@ def test_quotation_marks(tmp_path):
     path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\nhttp://a/3\t"so\n')
     captions = [row["caption"] for row in rows_of(path)]
     assert captions == ['"a dog', 'a cat"', '"so']
-    path.write_text('url\tcaption\nhttp://a/1\t"a dog\nhttp://a/2\ta cat"\n')
-    assert [row["url"] for row in rows_of(path)] == ["http://a/1", "http://a/2"]
     path.write_text('"url"\t"caption"\n"http://a/1"\t"a ""big"" dog"\n')
     assert rows_of(path) == [{"url": "http://a/1", "caption": 'a "big" dog'}]
     for value in ("a dog\nand more", "a\tdog"):
@@ -135,34 +126,36 @@ def test_quotation_marks(tmp_path):
     assert [row["caption"] for row in rows_of(tmp_path / "a.csv")] == ["a dog\nand more"]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_other_processes_read_what_one_made(tmp_path, kind, monkeypatch):
-    path = tmp_path / f"a.{kind}"
+PROGRAM = """
+import sys
+from curate.download import lists
+from curate.store.store import RunStore
+rows = lists.read_rows(lists.UrlList(sys.argv[1], "a", {}, None, frozenset(["url", "caption"])), range(10, 13), RunStore(sys.argv[2]))
+print(rows["url"].to_pylist(), len(lists._converted._kept))
+"""
+
+
+def test_other_processes_read_what_one_made(tmp_path, monkeypatch):
+    path, run = tmp_path / "a.jsonl", RunStore(str(tmp_path / "run"))
     rows = [{"url": f"http://a/{i}", "caption": f"number {i}"} for i in range(50)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_text(text if kind == "jsonl" else "\n".join(["url,caption", *(",".join(row.values()) for row in rows)]))
-    run = RunStore(str(tmp_path / "run"))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     share_list(UrlList(str(path), "a", {}, None, TEXTS), run)
-    program = (
-        "from curate.download import lists\nfrom curate.store.store import RunStore\n"
-        f"urls = lists.UrlList({str(path)!r}, 'a', {{}}, None, frozenset({sorted(TEXTS)!r}))\n"
-        f"print(lists.read_rows(urls, range(10, 13), RunStore({run.url!r}))['url'].to_pylist(), len(lists._converted._kept))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PROGRAM, str(path), run.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "['http://a/10', 'http://a/11', 'http://a/12'] 0\n"
     path.unlink()  # this process has it too
     assert read_rows(UrlList(str(path), "a", {}, None, TEXTS), [49]).to_pylist() == rows[49:]
     monkeypatch.setattr(lists, "_converted", Cache())  # a process that finds none there makes its own
-    path.write_text('{"url": "http://b/1", "caption": "b"}\n' if kind == "jsonl" else "url,caption\nhttp://b/1,b\n")
+    path.write_text('{"url": "http://b/1", "caption": "b"}\n')
     run.delete("tmp")
     assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]
 
 
-@pytest.mark.parametrize("content", ["", "\n" * 1000, " \n\t\n"])
-def test_json_of_blank_lines(content, tmp_path):
-    (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
-        rows_of(tmp_path / "a.jsonl")
+def test_json_of_blank_lines(tmp_path):
+    for content in ("", "\n" * 1000, " \n\t\n"):
+        (tmp_path / "a.jsonl").write_text(content)
+        with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
+            rows_of(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
@@ -186,35 +179,3 @@ def test_csv_of_many_columns_that_change(tmp_path, monkeypatch):
     path.write_text("\n".join([*lines, ",".join("x" * columns)]) + "\n")
     with pytest.raises(pa.ArrowInvalid, match="columns and more begin with numbers and hold text"):
         rows_of(path)
-
-
-def test_a_list_without_bytes_is_not_opened(tmp_path, monkeypatch):
-    """The kernel's messages have no size either, and reading them blocks."""
-    (tmp_path / "a.jsonl").touch()
-    monkeypatch.setattr(lists.fsspec, "open", None)
-    source = UrlsSource(
-        name="web", format="urls", path=str(tmp_path / "a.jsonl"), network={"contact": "you@example.org"}
-    )
-    with pytest.raises(RecipeError, match="it has 0 bytes"):
-        UrlsInput().plan(source, [], False)
-
-
-def test_lists_are_converted_at_the_same_time(tmp_path, monkeypatch):
-    """Each once, even if several threads want it; planning converts several at once."""
-    both, converted, convert = threading.Barrier(2, timeout=60), list[str](), lists._convert
-
-    def together(urls):
-        both.wait()
-        converted.append(urls.path)
-        return convert(urls)
-
-    monkeypatch.setattr(lists, "_convert", together)
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.csv").write_text(f"url,caption\nhttp://{name}/1,{name}\n")
-    source = {"name": "web", "format": "urls", "path": str(tmp_path / "*.csv"), "network": {"contact": "me@a.org"}}
-    planned = UrlsInput().plan(UrlsSource.model_validate(source), (), False)
-    assert [(Path(part.path).name, part.rows) for part in planned.parts] == [("a.csv", 1), ("b.csv", 1)]
-    some = [UrlList(str(tmp_path / f"{name}.csv"), "x", {}, None, TEXTS) for name in ("a", "b", "a", "b")]
-    with ThreadPoolExecutor(4) as pool:
-        assert [len(read.result()) for read in [pool.submit(read_rows, urls, [0]) for urls in some]] == [1] * 4
-    assert sorted(converted) == sorted(str(tmp_path / f"{name}.csv") for name in ("a", "a", "b", "b"))

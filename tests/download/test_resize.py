@@ -38,15 +38,11 @@ def test_the_private_class_is_the_one_that_takes_the_output_away():
         assert os.fstat(1) == before
 
 
-def test_images():
-    resize = make_resizer(RESIZED)
-    resized = resize(encoded(80, 100))
+def test_sizes():
+    """Without resizing, after EXIF rotation; a later step decodes the pixels, and finds damage."""
+    resized = make_resizer(RESIZED)(encoded(80, 100))
     assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
     assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
-
-
-def test_images_that_are_not_resized_have_their_size():
-    """After EXIF rotation; damaged pixels are found by whoever decodes them."""
     resize, exif = make_resizer(UNCHANGED), Image.Exif()
     exif[274] = 6
     assert resize(encoded(80, 100)) == Resized(encoded(80, 100), 80, 100, 80, 100)
@@ -54,22 +50,13 @@ def test_images_that_are_not_resized_have_their_size():
     assert resize(encoded(80, 100)[:-99]) == Resized(encoded(80, 100)[:-99], 80, 100, 80, 100)
 
 
-@pytest.mark.parametrize("data", [b"", b"nothing", encoded(80, 100)[:30], b"<html>", b"GIF89a" + bytes(5)])
-def test_what_has_no_header_is_no_image(data):
-    error = make_resizer(UNCHANGED)(data).error
-    assert error is not None and reason_of(error) == "served_no_image"
+def test_reasons():
+    def reason(source, data):
+        return reason_of(make_resizer(source)(data).error)
 
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small"), (encoded(90, 90), "too_large_area")],
-)
-def test_messages_are_reasons(data, reason):
-    error = make_resizer(RESIZED)(data).error
-    assert error is not None and reason_of(error) == reason
-
-
-def test_other_messages():
+    for data in (b"", b"nothing", encoded(80, 100)[:30], b"<html>", b"GIF89a" + bytes(5)):
+        assert reason(UNCHANGED, data) == reason(RESIZED, data) == "served_no_image"
+    assert [reason(RESIZED, encoded(*size)) for size in ((80, 55), (90, 90))] == ["too_small", "too_large_area"]
     assert reason_of(HASH_MISMATCH) == "hash_mismatch"
     assert reason_of("OpenCV(4.1): an assertion failed") == "not_resized"
 

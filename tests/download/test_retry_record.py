@@ -1,7 +1,6 @@
 """The record of retried rows: its file, its key, and its rounds."""
 
 import pyarrow as pa
-import pytest
 
 from curate.base import schema
 from curate.download.retry_record import Retries
@@ -17,20 +16,14 @@ def rows(*numbers, list_="a", source="web"):
     return pa.table(columns, schema=pa.schema([schema.RETRIES.field(name) for name in columns]))
 
 
-@pytest.fixture
-def store(tmp_path):
-    return RunStore(str(tmp_path))
-
-
-def test_a_record_is_read_as_it_was_written(store):
-    written = Retries().with_round(rows(3, 1)).with_round(rows(1, list_="b"))
+def test_the_file_of_a_record(tmp_path, caplog):
+    """It is read as it was written; an empty record deletes it; curate ignores a damaged one, with a warning."""
+    store, written = RunStore(str(tmp_path)), Retries().with_round(rows(3, 1)).with_round(rows(1, list_="b"))
     written.write(store)
     assert Retries.read(store).table.equals(written.table)
     assert (written.rounds, len(written)) == (2, 3) and written.table["row"].to_pylist() == [1, 3, 1]
-
-
-def test_an_empty_record_deletes_the_file_of_an_earlier_one(store):
-    Retries().with_round(rows(1)).write(store)
+    store.write_bytes(RETRIES_FILE, b"damaged")
+    assert len(Retries.read(store)) == 0 and RETRIES_FILE in caplog.text
     Retries().write(store)
     assert not store.exists(RETRIES_FILE) and len(Retries.read(store)) == 0
 
@@ -43,12 +36,7 @@ def test_the_key_depends_on_the_rows_alone():
 
 def test_rows_are_grouped_by_list():
     record = Retries().with_round(rows(5, 4, list_="b")).with_round(rows(0, list_="a")).with_round(rows(4, list_="b"))
-    lists = {key: table.select(["round", "row"]).to_pylist() for key, table in record.by_list("web").items()}
-    lists = {key: [(row["round"], row["row"]) for row in rows] for key, rows in lists.items()}
+    lists = {
+        key: [(row["round"], row["row"]) for row in table.to_pylist()] for key, table in record.by_list("web").items()
+    }
     assert lists == {"a": [(2, 0)], "b": [(1, 4), (1, 5), (3, 4)]} and record.by_list("other") == {}
-
-
-def test_a_damaged_record_is_left_out_with_a_warning(store, caplog):
-    Retries().with_round(rows(1)).write(store)
-    store.write_bytes(RETRIES_FILE, b"damaged")
-    assert len(Retries.read(store)) == 0 and RETRIES_FILE in caplog.text

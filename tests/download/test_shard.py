@@ -15,11 +15,9 @@ from curate.download.fetch import Fetcher, Outcome
 from curate.download.rates import log_download, read_downloads
 from curate.download.resize import Resized
 from curate.download.retry_record import Retry
-from curate.download.shard import clear_samples, download_shard, read_facts, read_previous_keys
+from curate.download.shard import download_shard, read_facts, read_previous_keys
 from curate.download.shard_names import ENDINGS, OUTCOMES, shard_stem
 from curate.download.source import UrlsSource
-from curate.store import local
-from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
@@ -56,17 +54,6 @@ def members(store):
     index = index_tar(tar)
     sizes = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
     return {name: bytes(tar.read(offset, size)) for name, offset, size in sizes}
-
-
-def test_all_shards_are_in_one_log(monkeypatch):
-    """Each step has its own copy of the source; separate logs would be further objects in a store."""
-    monkeypatch.setattr(local, "_BETWEEN", 0.0)
-    web, facts = source(), DownloadFacts(urls=1, came=1, bytes=1, began=0.0, ended=1.0, reasons={})
-    for shard in ("a", "b", "c"):
-        log_download(web.placed_in("memory://one-log").run_store, shard, facts)
-    folder = RunStore("memory://one-log")
-    found = read_downloads(folder)[0]
-    assert found and found.urls == 3 and len(folder.files()) == 1
 
 
 def test_a_shard(tmp_path):
@@ -115,39 +102,6 @@ def test_the_first_complete_shard_is_kept(tmp_path, url):
     assert (again, nothing) == (first, {}) and {name: store.read_bytes(name) for name in store.files("pool")} == files
 
 
-def test_reasons_for_refused_images(tmp_path):
-    """For the hash in the list, by the resizer, and for an unexpected error."""
-    rows = pa.table(
-        {
-            "sha256": [
-                sha256(data).hexdigest() if row else "other" for row, data in enumerate([b"0", b"1", b"2", b"3"])
-            ],
-            "caption": ["a"] * 4,
-            "url": [f"http://a/{row}" for row in range(4)],
-        }
-    )
-
-    def resize(data):
-        if data == b"3":
-            raise KeyError("unforeseen")
-        return Resized(None, error="Image decoding error: none" if data == b"1" else "image too small")
-
-    store = download(
-        tmp_path,
-        rows,
-        fetcher(FakeTransport({f"http://a/{row}": str(row).encode() for row in range(4)}), robots="ignore"),
-        verify_hash=("sha256", "sha256"),
-        resize=resize,
-    )
-    table = store.read_parquet(f"{STEM}.parquet")
-    assert table["reason"].to_pylist() == ["hash_mismatch", "served_no_image", "too_small", "lost"]
-    assert table["status"].to_pylist() == [
-        "failed_to_download", "failed_to_resize", "failed_to_resize", "failed_to_download",
-    ]  # fmt: skip
-    assert table["detail"].to_pylist()[3] == "KeyError: 'unforeseen'" and table["sha256"].null_count == 4
-    assert members(store) == {}
-
-
 class Odd(Fetcher):
     """Fetches slowly and with unexpected errors; counts concurrent fetches."""
 
@@ -165,13 +119,6 @@ class Odd(Fetcher):
         return nullcontext()
 
 
-def test_one_url_ends_no_shard(tmp_path):
-    rows = pa.table({"caption": ["a"] * 5, "url": [f"http://a/{row}" for row in range(5)]})
-    table = download(tmp_path, rows, Odd()).read_parquet(f"{STEM}.parquet")
-    assert table["reason"].to_pylist() == [None, None, None, "lost", None]
-    assert table["error_message"][3].as_py() == "lost: ZeroDivisionError: by zero"
-
-
 def test_no_more_wait_to_be_resized_than_two_a_thread():
     by = Odd()
     outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, source(thread_count=3))
@@ -181,27 +128,37 @@ def test_no_more_wait_to_be_resized_than_two_a_thread():
     assert len(list(outcomes)) == 99 and by.begun == 100
 
 
+def test_reasons_for_refused_images(tmp_path):
+    """For the hash in the list, by the resizer, and for unexpected errors, which end no shard."""
+    hashes = [sha256(data).hexdigest() for data in (b"0", b"1", b"2", b"3")]
+    urls = [f"http://a/{row}" for row in range(4)]
+    rows = pa.table({"sha256": ["other", *hashes[1:]], "caption": ["a"] * 4, "url": urls})
+
+    def resize(data):
+        if data == b"3":
+            raise KeyError("unforeseen")
+        return Resized(None, error="Image decoding error: none" if data == b"1" else "image too small")
+
+    by = fetcher(FakeTransport({url: url[-1].encode() for url in urls}), robots="ignore")
+    store = download(tmp_path, rows, by, verify_hash=("sha256", "sha256"), resize=resize)
+    table = store.read_parquet(f"{STEM}.parquet")
+    assert table["reason"].to_pylist() == ["hash_mismatch", "served_no_image", "too_small", "lost"]
+    fetched, resized = "failed_to_download", "failed_to_resize"
+    assert table["status"].to_pylist() == [fetched, resized, resized, fetched]
+    assert table["detail"].to_pylist()[3] == "KeyError: 'unforeseen'" and table["sha256"].null_count == 4
+    assert members(store) == {}
+    rows = rows.drop_columns(["sha256"])
+    table = download(tmp_path / "odd", rows, Odd()).read_parquet(f"{STEM}.parquet")
+    assert table["reason"].to_pylist() == [None, None, None, "lost"]
+    assert table["error_message"][3].as_py() == "lost: ZeroDivisionError: by zero"
+
+
 def test_rows_that_are_tried_again(tmp_path):
     store = download(tmp_path, retry=Retry(1, (0, 1, 2, 3), ("1", "2", "3", "4"), (3, 1, 2, 1)))
     table = store.read_parquet(f"{STEM}.parquet")
     assert table["previous_key"].to_pylist() == ["1", "2", "3", "4"] and table["attempts"].to_pylist() == [4, 2, 3, 2]
     assert read_previous_keys(store, STEM, table["key"].to_pylist()[1:3]) == ["2", "3"]
     assert table["attempted"][0].as_py() <= datetime.now(UTC)
-
-
-def test_what_is_cleared_is_zeros(tmp_path):
-    store = download(tmp_path)
-    key = store.read_parquet(f"{STEM}.parquet")["key"][1].as_py()
-    index = index_tar(open_source(store.path(f"{STEM}.tar")))
-    spans = [
-        (o, s) for n, o, s in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True) if key in n
-    ]
-    assert clear_samples(store, STEM, [key], spans) == [f"{STEM}.tar", f"{STEM}.parquet"]
-    assert {name: data.strip(b"\0") for name, data in members(store).items() if key in name} == {
-        f"{key}.{suffix}": b"" for suffix in ("jpg", "json", "txt")
-    }
-    row = store.read_parquet(f"{STEM}.parquet").to_pylist()[1]
-    assert {name for name, value in row.items() if value is not None} == {"key", "status"}
 
 
 def test_a_store_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -2,16 +2,11 @@
 
 import json
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import orjson
 import pyarrow as pa
@@ -23,16 +18,11 @@ from hypothesis import strategies as st
 from curate.api import Run
 from curate.download import shared_hosts
 from curate.download.shared_hosts import SharedHosts, change_queue
-from curate.pool.urls.format import UrlsInput, _fetcher
-from curate.recipe.recipe import load_recipe, parse_recipe
-from curate.run.context import RunContext
-from curate.run.units import WorkerLocation
+from curate.pool.urls.format import UrlsInput
+from curate.recipe.recipe import load_recipe
 from curate.store.store import RunStore
 from tests import kit
 from tests.kit.web import Web, running
-
-if TYPE_CHECKING:
-    from curate.pool.plan import Pool
 
 PROCESSES, PER_HOST, HOSTS = 8, 2, 40
 BIG = 0  # the host that has 30 % of the URLs
@@ -124,56 +114,6 @@ def test_a_process_that_cannot_write_loses_its_slots_later(store, monkeypatch):
         thread.join()
 
 
-def hold(folder):
-    """Hold a slot until killed."""
-    shared_hosts.LASTS = 2.0
-    own = shared(RunStore(folder))
-    with own.expecting(["host"]), own.slot("host"):
-        (Path(folder) / "holds").touch()
-        time.sleep(60)
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_slots_of_a_killed_process_come_free(store):
-    """Its entry lasts for 2 seconds; then come max_seconds, and the tolerance."""
-    store.write_bytes("a", b"")
-    holder = multiprocessing.get_context("spawn").Process(target=hold, args=[store.url])
-    holder.start()
-    while not store.exists("holds"):
-        time.sleep(0.05)
-    own, began = shared(store), time.monotonic()
-    os.kill(holder.pid or 0, signal.SIGKILL)
-    holder.join()
-    with own.expecting(["host", "other"]):
-        with own.slot("other"):
-            assert time.monotonic() < began + 2 + 1 + shared_hosts._SPARE
-        with own.slot("host"):
-            assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 60
-
-
-def test_a_failing_store_is_not_asked_constantly(store, monkeypatch):
-    hosts, asked = shared(store), []
-
-    def refuse():
-        asked.append(time.monotonic())
-        raise OSError("access denied")
-
-    with hosts.expecting(["a"]):
-        monkeypatch.setattr(hosts, "_share", refuse)
-        time.sleep(0.3)
-    assert len(asked) <= 2  # at a round of 0.01 s
-
-
-def test_one_process_alone_shares_nothing():
-    source = {"name": "web", "format": "urls", "path": "list.parquet", "network": {"contact": "me@example.org"}}
-    context = RunContext(parse_recipe({"input": source}, "recipe"), cast("Pool", None), RunStore("run"))
-    for place in WorkerLocation:
-        [placed] = replace(context, place=place).sources
-        queues = _fetcher(placed)._shared
-        assert (queues is None) == (place is WorkerLocation.THIS_PROCESS)
-
-
 def write_recipe(folder, urls, per_host=PER_HOST):
     captions = [f"number {n}" for n in range(len(urls))]
     if not (folder / "list.parquet").exists():
@@ -218,7 +158,6 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path):
         assert stored == sorted(urls[first : first + 40] for first in range(0, len(urls), 40))  # as by one process
         big = web.hosts[BIG]
         assert len(web.times[big]) == 384
-        print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
         assert max(web.most_open.values()) <= PER_HOST
         assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core
 
@@ -255,23 +194,3 @@ def test_limits_change_no_row_shard_or_uid(tmp_path):
     for other_samples, other_files in runs[1:]:
         assert other_samples.equals(samples) and other_files.keys() == files.keys()
         assert [name for name in files if other_files[name] != files[name]] == []
-
-
-@pytest.mark.runners
-@pytest.mark.slow
-def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path):
-    """Four Python workers on one machine, whose tasks begin and end."""
-    pytest.importorskip("img2dataset")
-    pytest.importorskip("pyspark")
-    images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
-    with running(Web(images, HOSTS)) as web:
-        web.keeps, web.delay = lambda host: True, lambda path: 0.25
-        urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(4000)]
-        recipe, options = write_recipe(tmp_path, urls), ["--runner=spark", "--spark_master_url=local[4]"]
-        command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(tmp_path / "run"), "--", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        big = web.hosts[BIG]
-        print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
-        assert len(web.times[big]) == 1200 and max(web.most_open.values()) <= PER_HOST
-        assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core

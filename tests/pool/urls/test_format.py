@@ -2,8 +2,6 @@
 
 import re
 import struct
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -11,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
@@ -35,41 +34,30 @@ def web():
 
 
 def test_nothing_is_downloaded_twice(web, tmp_path):
-    """Not by another recipe over the same list in another folder, if the shards have a store of their own."""
+    """Neither by a run that reuses another one, nor, from a store, by another recipe over the same list.
+
+    A list that was moved is downloaded again, unless it is identified by content: keys of samples contain numbers of
+    shards, which depend on the list's identity.
+    """
     path = write_list(tmp_path / "list.csv", [web.url(f"image/{i}") for i in range(30)])
-    own = {"store": str(tmp_path / "store")}
-    first = run_local(recipe(path, own), tmp_path / "first")
+    shared = {"store": str(tmp_path / "store")}
+    first = run_local(recipe(path, shared), tmp_path / "first")
+    plain = [run_local(recipe(path), tmp_path / f"plain {content}", content=content) for content in (False, True)]
     asked = len(web.log)
-    second = run_local(recipe(path, own, rules={"words": "words > 3"}), tmp_path / "second")
-    assert len(web.log) == asked and first.kept == second.kept
-    assert not (tmp_path / "first/pool").exists() and len(list((tmp_path / "store").glob("*.tar"))) == 1
+    second = run_local(recipe(path, shared, rules={"words": "words > 3"}), tmp_path / "second")
+    third = run_local(recipe(path, rules={"small": "width < 1000"}), tmp_path / "third", reuse=plain[0].folder)
+    fourth = run_local(recipe(path, rules={"small": "width < 2000"}), tmp_path / "fourth", reuse=third.folder)
+    moved = recipe(path.rename(tmp_path / "moved.csv"), rules={"small": "width < 1000"})
+    run_local(moved, tmp_path / "fifth", reuse=plain[1].folder, content=True)
+    assert len(web.log) == asked and first.kept == second.kept == third.kept == fourth.kept
+    assert not (first.folder / "pool").exists() and len(list((tmp_path / "store").glob("*.tar"))) == 1
+    shard = "shards/00000.tar"
+    assert (fourth.folder / shard).read_bytes() == (plain[0].folder / shard).read_bytes()
+    again = run_local(moved, tmp_path / "sixth", reuse=plain[0].folder)
+    assert len(web.log) > asked and len(again.kept) == len(first.kept)
 
 
-def test_a_run_that_is_reused_gives_its_shards(web, tmp_path):
-    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
-    first = run_local(recipe(path), tmp_path / "first")
-    asked = len(web.log)
-    second = run_local(recipe(path, rules={"small": "width < 1000"}), tmp_path / "second", reuse=first.folder)
-    assert len(web.log) == asked and second.kept == first.kept
-    third = run_local(recipe(path, rules={"small": "width < 2000"}), tmp_path / "third", reuse=second.folder)
-    assert len(web.log) == asked and third.kept == first.kept
-    assert (tmp_path / "third/shards/00000.tar").read_bytes() == (tmp_path / "first/shards/00000.tar").read_bytes()
-
-
-@pytest.mark.parametrize("content", [True, False])
-def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(content, web, tmp_path):
-    """Sample keys contain shard numbers, which depend on the list's identity."""
-    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
-    first = run_local(recipe(path), tmp_path / "first", content=content)
-    asked = len(web.log)
-    moved = recipe(path.rename(tmp_path / "moved.parquet"), rules={"small": "width < 1000"})
-    second = run_local(moved, tmp_path / "second", reuse=first.folder, content=content)
-    assert (len(web.log) == asked) == content and len(second.kept) == len(first.kept)
-    fresh = run_local(moved, tmp_path / "fresh", content=content)
-    assert (tmp_path / "second/shards/00000.tar").read_bytes() == (fresh.folder / "shards/00000.tar").read_bytes()
-
-
-@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "a.tsv", "a.jsonl"])
 def test_lists(web, tmp_path, name):
     urls = [web.url(f"image/{i}", i % HOSTS) for i in range(30)]
     path = write_list(tmp_path / name, urls, similarity=[i / 30 for i in range(30)])
@@ -119,38 +107,27 @@ def test_no_image_takes_memory_or_time(web, tmp_path):
     }
     path = write_list(tmp_path / "list.parquet", [web.url(f"image/{name}") for name in ("bomb", "exif", "1")])
     for number, own in enumerate([{"image_size": 64}, {"image_size": 64, "max_image_area": 9000}, {}]):
-        began = time.monotonic()
+        began = time.process_time()
         ran = run_local(recipe(path, own), tmp_path / f"run{number}")
-        assert time.monotonic() - began < 20
+        assert time.process_time() - began < 20
         sidecar = pq.read_table(next((ran.folder / "pool").glob("*.parquet"))).to_pylist()
         expected = [["too_large_area", None, None], ["too_large_area"] * 3, [None] * 3][number]
         assert [row["reason"] for row in sidecar] == expected and sidecar[1]["exif"] is None
 
 
-def test_what_is_forgotten_is_gone_from_the_shards(web, tmp_path):
+def test_a_blocklist_and_forgetting_reach_the_shards(web, tmp_path):
     urls = [web.url(f"image/{i}") for i in range(12)] + [web.url("status/404")]
     path = write_list(tmp_path / "list.parquet", urls)
-    ran = run_local(recipe(path), tmp_path / "run")
+    (tmp_path / "blocked.txt").write_text(f"{urls[5]}\n")
+    ran = run_local(recipe(path, blocklist=str(tmp_path / "blocked.txt")), tmp_path / "run")
     (tmp_path / "gone.txt").write_text(f"{urls[3]}\n{urls[12]}\n")
     forget(str(ran.folder), read_list(str(tmp_path / "gone.txt")))
     held = b"".join(file.read_bytes() for file in (ran.folder / "pool").iterdir())
-    assert web.images["3"] not in held and web.images["4"] in held
+    assert [web.images[str(i)] in held for i in (3, 4, 5)] == [False, True, False]
     assert b"number 3" not in held and str(urls[3]).encode() + b'"' not in held
     sidecar = pq.read_table(next((ran.folder / "pool").glob("*.parquet")))
-    assert sidecar["url"].to_pylist() == [*urls[:3], None, *urls[4:12], None]
-    done = subprocess.run(
-        [sys.executable, "-m", "curate", "verify", str(ran.folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_blocklist_reaches_the_shards(web, tmp_path):
-    urls = [web.url(f"image/{i}") for i in range(12)]
-    path = write_list(tmp_path / "list.parquet", urls)
-    (tmp_path / "gone.txt").write_text(f"{urls[3]}\n")
-    run_local(recipe(path, blocklist=str(tmp_path / "gone.txt")), tmp_path / "run")
-    held = b"".join(file.read_bytes() for file in (tmp_path / "run/pool").iterdir())
-    assert web.images["3"] not in held and web.images["4"] in held
+    assert sidecar["url"].to_pylist() == [*urls[:3], None, urls[4], None, *urls[6:12], None]
+    assert verify_run(str(ran.folder))[1] == []
 
 
 def test_a_url_twice_has_two_verdicts(web, tmp_path):
@@ -198,15 +175,6 @@ def test_odd_rows(web, tmp_path):
     assert found == Counter((url, status) for url, (_, status) in odd.items())
 
 
-def test_max_missing(web, tmp_path):
-    path = write_list(tmp_path / "list.parquet", [web.url("image/1"), web.url("status/404")])
-    limited = recipe(path, max_missing=0.1, max_failed=0.0)
-    with pytest.raises(Exception, match=r"1 of 2 samples \(50.0%\) were never downloaded, and max_missing is 0.1"):
-        run_local(limited, tmp_path / "run")
-    ran = run_local(recipe(path, max_failed=0.0), tmp_path / "other")
-    assert ran.counts == {"failed": 1, "kept": 1}
-
-
 def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
     """The servers sent them in full; resizing is left to img2dataset."""
     png = encode(picture(4, 120), "PNG")
@@ -222,9 +190,6 @@ def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
     limited = recipe(path, max_missing=0.5)
     with pytest.raises(Exception, match=r"3 of 4 samples \(75.0%\) were never downloaded, and max_missing is 0.5"):
         run_local(limited, tmp_path / "limited")
-    small = {"image_size": 500, "resize_only_if_bigger": True, "skip_reencode": True}
-    ran = run_local(recipe(path, small, max_failed=0.0), tmp_path / "small")
-    assert set(ran.table("samples")["status"].to_pylist()) <= {"served_no_image", "not_resized", "ok"}
 
 
 def test_captions_that_are_not_utf8(web, tmp_path):
@@ -262,6 +227,7 @@ REFUSED = {  # name: (file, its content, keys of the source, part of the message
     "named twice": ("a.tsv", HEADLESS, {"column_names": ["url", "url"]}, "two columns are named 'url'"),
     "names in JSON": ("a.jsonl", '{"url": "x", "caption": "y"}', {"column_names": ["url", "caption"]}, "JSON lines has column names"),
     "URLs alone": ("a.txt", "http://a/1\n", {}, "a list of URLs alone has no captions"),
+    "empty": ("a.jsonl", "", {}, "it has 0 bytes"),
     "damaged": ("a.parquet", "x" * 100, {}, "none of 1 lists can be read"),
     "no network": ("a.csv", "url,caption\nx,y\n", {"network": {"contact": "a@b.c", "allow_networks": ["127.0.0.1/8"]}}, "accepted: a network such as"),
 }  # fmt: skip
