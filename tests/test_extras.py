@@ -72,7 +72,7 @@ CASES = [
     (
         "gcp",
         "apache_beam.runners.dataflow.internal.apiclient",
-        lambda folder: check("--runner=DataflowRunner", *DATAFLOW),
+        lambda folder: check("--runner=DataflowRunner", *DATAFLOW.split()),
     ),
     ("bo", "botok", lambda folder: tokenise("bo", tokens._load_tibetan)),
     ("ja", "fugashi", lambda folder: tokenise("ja", tokens._load_japanese)),

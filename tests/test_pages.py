@@ -23,7 +23,6 @@ from tests.conftest import made_once
 from tests.kit import forked
 from tests.kit.packages import lay_out
 from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
-from tests.test_imports import ROOMS
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -68,13 +67,6 @@ def test_the_readme_leads_to_all_pages():
     }
     missing = {*PAGES} - links
     assert missing == {ROOT / "README.md", ROOT / "curate/demo/clip/README.md"}  # the latter has the model's license
-
-
-def test_the_architecture_lists_all_rooms_in_their_order():
-    text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
-    lines = text.split("```")[1].strip().splitlines()
-    listed = [name for line in lines for name in line.split("  ")[0].split()]
-    assert listed == [room.removeprefix("curate.") for room in ROOMS if room not in ("curate", "curate.__main__")]
 
 
 # Pages whose commands take longest; those of the others are `thorough`.

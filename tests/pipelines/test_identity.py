@@ -10,7 +10,7 @@ from curate.base.stages import VERSIONS
 from curate.store.layout import MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
-from pipelines.identity import find_identity, is_finished, log_damage
+from pipelines.identity import find_identity, log_damage
 from pipelines.prepare import prepare
 from tests import kit
 
@@ -26,12 +26,6 @@ def make_recipe(folder, **sections):
 def run(tmp_path):
     kit.run_local(make_recipe(tmp_path), tmp_path / "run")
     return tmp_path / "run"
-
-
-def test_a_new_folder_and_a_finished_run(run, tmp_path):
-    prepared = prepare(make_recipe(tmp_path), str(run))
-    assert is_finished(prepared.context, prepared.plan.units, "run")
-    assert not prepare(make_recipe(tmp_path), str(tmp_path / "new")).finished
 
 
 def test_a_stores_files_are_asked_for_at_once(run, tmp_path, monkeypatch):
@@ -89,24 +83,12 @@ def test_limits_and_names_make_no_other_run(run, tmp_path):
     assert prepare(recipe, str(run)).finished
 
 
-def test_another_recipe_is_refused_by_the_key_that_changed(run, tmp_path):
-    with pytest.raises(RecipeError, match=r"holds a run of another recipe or pool \(changed: rules.*with --reuse"):
-        prepare(make_recipe(tmp_path, rules={"long": "words > 2"}), str(run))
-
-
 def test_another_pool_is_refused(run, tmp_path):
     (tmp_path / "pool/00000.parquet").unlink()
     (tmp_path / "pool").rmdir()
     kit.write_parquets(tmp_path / "pool", kit.make_rows(13), 1)
     with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs"):
         prepare(make_recipe(tmp_path), str(run))
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine.txt").touch()
-    with pytest.raises(RecipeError, match="is not empty and not a run"):
-        prepare(make_recipe(tmp_path), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter"])

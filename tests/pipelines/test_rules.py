@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.cli.run import summary
@@ -139,11 +138,6 @@ def test_explain_shows_deduplication_among_the_rules(runs):
     assert "✗ duplicates fails here: duplicate" in page and "– large not reached, would" in page
     page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["large"])).split())
     assert "✓ duplicates no duplicate" in page and "✗ large fails here" in page
-
-
-def test_diff_names_what_changed(runs):
-    found = diff_runs(*(str(run.folder) for run in runs))
-    assert found.is_same
 
 
 @pytest.mark.slow

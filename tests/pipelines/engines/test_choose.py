@@ -1,103 +1,175 @@
-"""The engine that is chosen, and where its steps work: what Beam reads, in whatever words it was said."""
+"""The engine that is chosen, by words after `--` or by a file of `--on`, and where its steps work."""
 
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions, StandardOptions
 
 from curate.base.errors import RecipeError
 from curate.run.units import WorkerLocation
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
+from pipelines.spark.context import SparkOptions
 from tests import kit
 
-DATAFLOW = [
-    "--project=project",
-    "--region=us-central1",
-    "--sdk_container_image=curate",
-    "--temp_location=gs://bucket/temp",
-]
+DATAFLOW = "--project=project --region=us-central1 --sdk_container_image=curate --temp_location=gs://bucket/temp"
 HERE, PROCESSES, ELSEWHERE = WorkerLocation.THIS_PROCESS, WorkerLocation.PROCESSES, WorkerLocation.CLUSTER
+SPARK = """
+runner: spark
+spark_master_url: spark://host:7077
+spark_conf: {spark.executor.memory: 2g, spark.task.cpus: 2, spark.ui.enabled: false}
+experiments: [one, "two=2"]
+"""
 
 
 class OwnRunner(StandardOptions):
     """Something that is no runner, to be named by its dotted path."""
 
 
+def read(folder, text, *words):
+    path = folder / "engine.yaml"
+    path.write_text(text)
+    return choose_engine(words, str(path))
+
+
 @pytest.mark.parametrize(
     ("words", "where"),
     [
-        ([], HERE),
-        (["--direct_num_workers", "2"], HERE),
-        (["--direct_running_mode=multi_processing"], PROCESSES),
-        (["--direct_running_mode", "multi_processing"], PROCESSES),
-        (["--job_name=multi_processing"], HERE),
-        (["--direct_running_mode=multi_processing", "--direct_running_mode=in_memory"], HERE),
-        (["--runner", "FnApiRunner"], HERE),
-        (["--runner=direct"], HERE),
-        (["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"], HERE),
-        (["--runner=TestDirectRunner"], HERE),
-        (["--runner", "DataflowRunner", *DATAFLOW], ELSEWHERE),
-        (["--runner=dataflow", *DATAFLOW], ELSEWHERE),
-        ([*DATAFLOW, "--runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner"], ELSEWHERE),
-        (["--runner=FnApiRunner", "--runner", "SparkRunner"], ELSEWHERE),
-        (["--runner", "SparkRunner", "--what_only_a_job_server_knows=3"], ELSEWHERE),
-        (["--runner=SparkRunner", "--job_name=FnApiRunner"], ELSEWHERE),
-        (
-            ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf", "spark.ui.enabled=false"],
-            WorkerLocation.LOCAL_CLUSTER,
-        ),
-        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], WorkerLocation.LOCAL_CLUSTER),
-        (["--runner=spark", "--spark_master_url=spark://host:7077"], ELSEWHERE),
-        (["--runner=PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE),
+        ("", HERE),
+        ("--direct_num_workers 2", HERE),
+        ("--direct_running_mode=multi_processing", PROCESSES),
+        ("--direct_running_mode multi_processing", PROCESSES),
+        ("--job_name=multi_processing", HERE),
+        ("--direct_running_mode=multi_processing --direct_running_mode=in_memory", HERE),
+        ("--runner FnApiRunner", HERE),
+        ("--runner=direct", HERE),
+        ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner", HERE),
+        ("--runner=TestDirectRunner", HERE),
+        (f"--runner DataflowRunner {DATAFLOW}", ELSEWHERE),
+        (f"--runner=dataflow {DATAFLOW}", ELSEWHERE),
+        (f"{DATAFLOW} --runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", ELSEWHERE),
+        ("--runner=FnApiRunner --runner SparkRunner", ELSEWHERE),
+        ("--runner SparkRunner --what_only_a_job_server_knows=3", ELSEWHERE),
+        ("--runner=SparkRunner --job_name=FnApiRunner", ELSEWHERE),
+        ("--runner=spark --spark_master_url=local[2] --spark_conf spark.ui.enabled=false", WorkerLocation.LOCAL_CLUSTER),
+        ("--runner=pipelines.spark.SparkRunner --spark_exchange=/shared", WorkerLocation.LOCAL_CLUSTER),
+        ("--runner=spark --spark_master_url=spark://host:7077", ELSEWHERE),
+        ("--runner=PortableRunner --job_endpoint=localhost:1", ELSEWHERE),
+    ],
+)  # fmt: skip
+def test_where_the_work_is_done(words, where):
+    assert choose_engine(words.split()).place is where
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", "FnApiRunner"),
+        ("# nothing but comments", "FnApiRunner"),
+        ("runner: local", "FnApiRunner"),
+        ("runner: prism", "PrismRunner"),
+        ("runner: spark", "Spark"),
+        ("runner: Spark", "Spark"),  # of which Beam makes its own
+        ("runner: SparkRunner", "SparkRunner"),  # Beam's own, by a Java job server
+        ("runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true", "FlinkRunner"),
+        ("runner: pipelines.spark.SparkRunner", "Spark"),
+        ("runner: dataflow\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
+        ("runner: DataflowRunner\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
     ],
 )
-def test_where_the_work_is_done(words, where):
-    assert choose_engine(words).place is where
+def test_names_of_runners(tmp_path, text, name):
+    assert read(tmp_path, text).name == name
 
 
-@pytest.mark.parametrize("words", [["--runner=spark"], ["--runner", "spark"], ["--runner=pipelines.spark.SparkRunner"]])
-def test_spark_is_the_runner_on_pyspark(words):
-    assert choose_engine(words).key == "spark"
-    assert choose_engine(["--runner=SparkRunner"]).name == "SparkRunner"  # Beam's, by a Java job server
-
-
-def test_the_defaults_are_for_who_names_no_runner():
+def test_defaults_apply_where_no_runner_is_named():
     def read(*words):
         options = choose_engine(words).options
         direct = options.view_as(DirectOptions)
         return options.view_as(StandardOptions).runner, direct.direct_num_workers, direct.direct_running_mode
 
     assert read() == read("--runner", "FnApiRunner") == ("FnApiRunner", 1, "in_memory")
+    assert read("--direct_num_workers", "3") == read("--runner", "local", "--direct_num_workers=3")
     assert read("--direct_num_workers", "3") == ("FnApiRunner", 3, "in_memory")
+
+
+def test_a_file_is_the_same_options(tmp_path):
+    found = read(tmp_path, SPARK)
+    assert found.key == "spark" and found.place is ELSEWHERE
+    conf = {"spark.executor.memory": "2g", "spark.task.cpus": "2", "spark.ui.enabled": "false"}
+    assert found.options.view_as(SparkOptions).read_conf() == conf | {"spark.master": "spark://host:7077"}
+    assert found.options.view_as(DebugOptions).experiments == ["one", "two=2"]
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    words = ("--spark_master_url", "local[2]", "--spark_conf=spark.executor.memory=4g", "--spark_conf=spark.a=b")
+    found = read(tmp_path, SPARK, *words)
+    assert found.options.view_as(SparkRunnerOptions).spark_master_url == "local[2]"
+    conf = found.options.view_as(SparkOptions).read_conf()
+    assert (conf["spark.executor.memory"], conf["spark.task.cpus"], conf["spark.a"]) == ("4g", "2", "b")
+    assert read(tmp_path, SPARK, "--runner=local").key == "local"
+    assert read(tmp_path, "runner: local\ndirect_num_workers: 2", "--runner", "spark").key == "spark"
+
+
+def test_prism_works_where_its_environment_is(tmp_path):
+    assert read(tmp_path, "runner: prism").place is HERE
+    text = "runner: prism\nenvironment_type: EXTERNAL\nenvironment_options: {external_service_address: localhost:1}"
+    assert read(tmp_path, text).place is PROCESSES
 
 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--runner"], ["--runner", "expected one argument"]),
-        (["--runner="], ["--runner=", "DataflowRunner"]),
-        (["--runner", "Nosuch"], ["--runner Nosuch", "DataflowRunner"]),
-        (["--runner=no.such.Runner"], ["no.such.Runner", "No module named"]),
-        (["--runner=os.nothing"], ["os.nothing", "no attribute"]),
-        ([f"--runner={__name__}.OwnRunner"], ["OwnRunner"]),
-        (["--runner", "DataflowRunner"], ["--runner DataflowRunner", "project", "region"]),
-        (["--direct_num_workers", "many"], ["--direct_num_workers", "'many'"]),
-        (["--direct_running_mode=threads"], ["'threads'", "multi_threading"]),
-        (["--resource_hint=x"], ["resource hint", "x"]),
-        (["--runn=DataflowRunner"], ["Beam does not know --runn=DataflowRunner", "did you mean '--runner'?"]),
-        (["-runner", "DataflowRunner"], ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
-        (["--direct_num_workers", "2", "stray"], ["Beam does not know stray"]),
-        (["--spark_master_url=spark://host:7077"], ["--spark_master_url needs runner: spark"]),
-        (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["Beam does not know --max_workers=9"]),
+        ("--runner", ["--runner", "expected one argument"]),
+        ("--runner=", ["--runner=", "DataflowRunner"]),
+        ("--runner Nosuch", ["--runner Nosuch", "DataflowRunner"]),
+        ("--runner=no.such.Runner", ["no.such.Runner", "No module named"]),
+        ("--runner=os.nothing", ["os.nothing", "no attribute"]),
+        (f"--runner={__name__}.OwnRunner", ["OwnRunner"]),
+        ("--runner DataflowRunner", ["--runner DataflowRunner", "project", "region"]),
+        ("--direct_num_workers many", ["--direct_num_workers", "'many'"]),
+        ("--direct_running_mode=threads", ["'threads'", "multi_threading"]),
+        ("--resource_hint=x", ["resource hint", "x"]),
+        ("--runn=DataflowRunner", ["Beam does not know --runn=DataflowRunner", "did you mean '--runner'?"]),
+        ("-runner DataflowRunner", ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
+        ("--direct_num_workers 2 stray", ["Beam does not know stray"]),
+        ("--spark_master_url=spark://host:7077", ["--spark_master_url needs runner: spark"]),
+        (f"--runner=DataflowRunner {DATAFLOW} --max_workers=9", ["Beam does not know --max_workers=9"]),
     ],
 )
-def test_what_is_refused(words, parts, capsys):
+def test_refused_words(words, parts, capsys):
     with pytest.raises(RecipeError) as caught:
-        choose_engine(words)
+        choose_engine(words.split())
+    assert not [part for part in parts if part not in str(caught.value)], str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("runner: sparc", ["runner", "'sparc'", "did you mean 'spark'?", "local, spark, prism, dataflow", "PrismRunner"]),
+        ("runner: no.such.Runner", ["no.such.Runner", "No module named"]),
+        ("runner: local\nmax_worker: 3", ["max_worker", "did you mean", "max_num_workers"]),
+        ("runner: spark\nspark_cnf: {a: b}", ["spark_cnf", "did you mean 'spark_conf'?"]),
+        ("direct_num_workers: many", ["direct_num_workers", "'many'"]),
+        ("direct_running_mode: threads", ["direct_running_mode", "'threads'", "multi_threading"]),
+        ("direct_running_mode: [in_memory]", ["direct_running_mode", "['in_memory']", "one value"]),
+        ("streaming: 1", ["streaming", "found 1", "true or false"]),
+        ("spark_conf: {spark.a: null}", ["spark_conf.spark.a", "None"]),
+        ("job_name: 2026-01-02", ["job_name", "quote all else"]),
+        ("--runner: spark", ["--runner", "runner: VALUE"]),
+        ("runner: spark\nrunner: local", ["'runner'", "twice", "line 2"]),
+        ("a: 1\nb: : 2", ["not valid YAML", "line 2"]),
+        ("[runner, spark]", ["['runner', 'spark']", "a YAML mapping"]),
+        (None, ["no such file of options", "`curate init --on ENGINE` writes one"]),
+    ],
+)  # fmt: skip
+def test_refused_files(tmp_path, text, parts, capsys):
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, text) if text is not None else choose_engine([], f"{tmp_path}/engine.yaml")
+    parts = [f"--on {tmp_path}/engine.yaml", *parts]
     assert not [part for part in parts if part not in str(caught.value)], str(caught.value)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path):
     recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(12), 1))
-    for words, where in (([], HERE), (["--runner", "PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE)):
+    for words, where in ((), HERE), (("--runner", "PortableRunner", "--job_endpoint=localhost:1"), ELSEWHERE):
         assert prepare(recipe, str(tmp_path / "out"), options=words).context.place is where

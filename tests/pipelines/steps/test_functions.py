@@ -9,8 +9,6 @@ import apache_beam as beam
 import pytest
 from apache_beam.pvalue import AsList
 from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, get_dofn_specs, on_timer
 
 from curate.base.process import CORES, in_threads
 from curate.run.units import Fold
@@ -47,27 +45,6 @@ def test_large_wholes_are_combined_some_together(numbers):
         assert_that(whole, equal_to([sum(n**2 for n in numbers)] if numbers else []))
 
 
-class Stateful(beam.DoFn):
-    SUM, TIMER = CombiningValueStateSpec("sum", sum), TimerSpec("timer", TimeDomain.WATERMARK)
-    TOTAL, AT = beam.DoFn.StateParam(SUM), beam.DoFn.TimerParam(TIMER)
-
-    def process(self, element, total=TOTAL, at=AT):
-        return [element]
-
-    @on_timer(TIMER)
-    def expire(self):
-        pass
-
-
-def test_what_beam_knows_of_other_dofns_stays():
-    stateful, mapped = Stateful(), beam.Map(len).fn
-    for _ in range(2):
-        states, timers = get_dofn_specs(stateful)
-        assert states == {Stateful.SUM} and timers == {Stateful.TIMER}
-        states.clear()
-    assert get_dofn_specs(mapped) == get_dofn_specs(beam.Map(stateful.expire).fn) == (set(), set())
-
-
 def meet(number):
     MEETING.wait(300)  # breaks unless CORES threads are here at once
     return number
@@ -94,13 +71,6 @@ def test_as_many_at_a_time_as_there_are_cores():
     with pipeline() as root:
         met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | in_units(meet)
         assert_that(met, equal_to(list(range(4 * CORES))))
-
-
-def test_side_inputs_follow_the_element_in_threads():
-    with pipeline() as root:
-        side = root | "Side" >> beam.Create([1, 2])
-        made = root | beam.Create(range(50)) | in_units(lambda n, more, last: (n, sum(more), last), AsList(side), "x")
-        assert_that(made, equal_to([(n, 3, "x") for n in range(50)]))
 
 
 def test_a_unit_may_use_the_threads_of_its_own_work():
