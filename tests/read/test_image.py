@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 import warnings
@@ -17,12 +15,13 @@ from unittest.mock import Mock
 import imagehash
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, features
+from PIL import Image, ImageOps, JpegImagePlugin, features
 
 from curate.base.schema import SAMPLE_REASONS
 from curate.read.image import FORMATS, as_rgb, measure_image
 from curate.read.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
+from tests import kit
 
 FULL = ImageOptions(phash=True)
 HEADER = ImageOptions(decode=False)
@@ -38,19 +37,20 @@ def scene(width=64, height=48, seed=0):
 
 
 def encode(picture, kind, **how):
-    out = io.BytesIO()
-    picture.copy().save(out, kind, **how)  # a copy: saving leaves an encoder's settings on the image
-    return out.getvalue()
+    return kit.encode(picture.copy(), kind, **how)  # a copy: saving leaves an encoder's settings on the image
 
 
 def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_with(*extra, width=4, height=4):
-    pixels = zlib.compress(b"\0" * (height * (width + 1)))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+def png(header, *chunks, pixels=bytes(20)):
+    """A PNG of this IHDR; by default of 4 x 4 gray pixels."""
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", *header)), *chunks, chunk(b"IDAT", zlib.compress(pixels))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+SMALL = (4, 4, 8, 0, 0, 0, 0)
 
 
 def directory_bomb(tags, size):
@@ -67,11 +67,7 @@ def segment(marker, body):
 
 
 def phash(facts):
-    return int(hash_small([facts.small or b""])[0])
-
-
-def hex_hash(facts):
-    return f"{phash(facts):016x}"
+    return imagehash.hex_to_hash(f"{int(hash_small([facts.small or b''])[0]):016x}")
 
 
 def check(data, options=FULL, observers=()):
@@ -84,30 +80,20 @@ def check(data, options=FULL, observers=()):
     assert (facts.status == "ok") == (facts.error is None)
     assert facts.status == "ok" or facts.status in SAMPLE_REASONS
     assert (facts.small is not None) == (facts.status == "ok" and options.phash)
-    if facts.error is not None:
-        assert facts.error.isprintable()
-        assert 0 < len(facts.error) <= 160
-        assert "0x7" not in facts.error
-    if facts.status == "ok":
-        assert facts.width and facts.height and facts.format
+    assert facts.error is None or (facts.error.isprintable() and 0 < len(facts.error) <= 160)
+    assert facts.status != "ok" or (facts.width and facts.height and facts.format)
     return facts
 
 
 PICTURE = scene()
 ENCODED = {
-    "jpeg": encode(PICTURE, "JPEG"),
-    "progressive": encode(PICTURE, "JPEG", progressive=True),
-    "jpeg_444": encode(PICTURE, "JPEG", subsampling=0),
-    "jpeg_grey": encode(PICTURE.convert("L"), "JPEG"),
-    "cmyk": encode(PICTURE.convert("CMYK"), "JPEG"),
-    "png": encode(PICTURE, "PNG"),
-    "webp": encode(PICTURE, "WEBP"),
-    "webp_lossless": encode(PICTURE, "WEBP", lossless=True),
-    "gif": encode(PICTURE.quantize(64), "GIF"),
-    "bmp": encode(PICTURE, "BMP"),
-    "tiff": encode(PICTURE, "TIFF"),
+    "jpeg": encode(PICTURE, "JPEG"), "progressive": encode(PICTURE, "JPEG", progressive=True),
+    "jpeg_444": encode(PICTURE, "JPEG", subsampling=0), "jpeg_grey": encode(PICTURE.convert("L"), "JPEG"),
+    "cmyk": encode(PICTURE.convert("CMYK"), "JPEG"), "png": encode(PICTURE, "PNG"), "webp": encode(PICTURE, "WEBP"),
+    "webp_lossless": encode(PICTURE, "WEBP", lossless=True), "gif": encode(PICTURE.quantize(64), "GIF"),
+    "bmp": encode(PICTURE, "BMP"), "tiff": encode(PICTURE, "TIFF"),
     "tiff_lzw": encode(PICTURE, "TIFF", compression="tiff_lzw"),
-}
+}  # fmt: skip
 if features.check("avif"):
     ENCODED["avif"] = encode(PICTURE, "AVIF")
 
@@ -120,16 +106,8 @@ def test_good(name):
         want = imagehash.phash(image.convert("RGB"))
     assert facts[:3] == (64, 48, {"progressive": "jpeg", "cmyk": "jpeg"}.get(name, name.split("_")[0]))
     assert facts.status == "ok"
-    assert hex_hash(facts) == str(want)
+    assert phash(facts) == want
     assert check(data, ImageOptions()) == facts._replace(small=None) == check(data, HEADER)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_phash_is_imagehash(seed):
-    rng = np.random.default_rng(seed)
-    picture = scene(int(rng.integers(1, 300)), int(rng.integers(1, 300)), seed)
-    facts = check(encode(picture, "PNG"))
-    assert hex_hash(facts) == str(imagehash.phash(picture))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +148,7 @@ def test_upright(kind, turn):
         upright = ImageOps.exif_transpose(image)
     facts = check(data)
     assert (facts.width, facts.height) == upright.size == ((48, 64) if turn >= 5 else (64, 48))
-    assert hex_hash(facts) == str(imagehash.phash(upright.convert("RGB")))
+    assert phash(facts) == imagehash.phash(upright.convert("RGB"))
     assert check(data, HEADER) == facts._replace(small=None)
 
 
@@ -218,6 +196,7 @@ def test_every_flipped_bit_of_png_pixels_is_noticed():
         assert check(bytes(torn), ImageOptions()).status in ("truncated_image", "not_an_image"), at
 
 
+# The passes of an interlaced PNG: where they begin, and their steps
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 KINDS_OF_PNG = [
     *((bits, 0, 1) for bits in (1, 2, 4, 8, 16)), *((bits, 3, 1) for bits in (1, 2, 4, 8)),
@@ -228,24 +207,23 @@ KINDS_OF_PNG = [
 @pytest.mark.parametrize("is_interlaced", [False, True])
 @pytest.mark.parametrize(("bits", "color", "channels"), KINDS_OF_PNG)
 def test_a_png_lacks_rows(bits, color, channels, is_interlaced):
-    """Pillow takes the end of the compressed pixels for that of the image; whole, a black one is one like any other."""
+    """Pillow takes the end of the compressed pixels for the image's end, and fills it up with black."""
+    palette = [chunk(b"PLTE", bytes(3))] if color == 3 else []
     for width, height in ((1, 1), (1, 9), (9, 1), (3, 2), (8, 8), (13, 21)):
         passes = PASSES if is_interlaced else [(0, 0, 1, 1)]
         sizes = [(len(range(x, width, a)), len(range(y, height, b))) for x, y, a, b in passes]
         rows = [1 + (columns * bits * channels + 7) // 8 for columns, count in sizes if columns for _ in range(count)]
-        palette = chunk(b"PLTE", bytes(3)) if color == 3 else b""
         for kept, fill in ((len(rows), 0), (len(rows) - 1, 0), (len(rows) - 1, 1 - (color == 3)), (0, 0)):
             pixels = b"".join(b"\0" + bytes([fill]) * (size - 1) for size in rows[:kept])
-            packed = zlib.compress(pixels)
-            data = b"\x89PNG\r\n\x1a\n" + chunk(
-                b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, is_interlaced)
-            )
-            data += palette + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + chunk(b"IEND", b"")
+            # In two chunks, of which the first has a part of the compressed pixels
+            whole = png((width, height, bits, color, 0, 0, is_interlaced), *palette, pixels=pixels)
+            at, packed = whole.rindex(b"IDAT") - 4, zlib.compress(pixels)
+            data = whole[:at] + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + whole[-12:]
             assert check(data).status == ("ok" if kept == len(rows) else "truncated_image"), (width, height, kept)
 
 
-def test_what_a_jpeg_does_not_tell():
-    """Said in the module's docstring: cut, then given an end marker, a JPEG decodes, with grey in place of pixels."""
+def test_a_cut_jpeg_with_an_end_marker_decodes():
+    """With gray in place of pixels, as the module's docstring states."""
     assert check(ENCODED["jpeg"][:-300] + b"\xff\xd9").status == "ok"
 
 
@@ -258,10 +236,14 @@ def test_random_bytes_behind_each_signature(capfd):
             assert check(start + rng.bytes(size)).status != "ok"
 
 
+# A 4 x 4 gray PNG in Adam7 order, which Pillow does not write: passes 1, 4, 5, 6, 7 have pixels
+INTERLACED = b"".join(
+    b"\0" + bytes([16 * w] * w) for w, h in ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2)) for _ in range(h)
+)
 RAMP16 = np.linspace(0, 63_000, 64 * 48).reshape(48, 64).astype(np.uint16)
 ODD = {
+    "interlaced": (png((4, 4, 8, 0, 0, 0, 1), pixels=INTERLACED), "png", "ok"),
     "one_bit": (encode(PICTURE.convert("1"), "PNG"), "png", "ok"),
-    "interlaced": (b"", "png", "ok"),  # filled in below: Pillow does not write it
     "animated_png": (encode(PICTURE, "PNG", save_all=True, append_images=[scene(seed=1)]), "png", "ok"),
     "tiff_of_two_pages": (encode(PICTURE, "TIFF", save_all=True, append_images=[scene(32, 16)]), "tiff", "ok"),
     "tiff_16_bits": (encode(Image.fromarray(RAMP16), "TIFF"), "tiff", "ok"),
@@ -275,32 +257,11 @@ ODD = {
     "gif_of_no_frames": (ENCODED["gif"][: 13 + 3 * 64] + b";", "gif", "truncated_image"),
     "png_wrong_crc": (ENCODED["png"][:-14] + b"\0\0" + ENCODED["png"][-12:], "png", "truncated_image"),
     "png_wrong_header_crc": (ENCODED["png"][:29] + b"\0\0\0\0" + ENCODED["png"][33:], "png", "not_an_image"),
-    "png_text_bomb": (png_with(chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * 9_000_000))), "png", "not_an_image"),
-    "png_profile_bomb": (png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(b"a" * 9_000_000))), "png", "not_an_image"),
-    "bmp_of_negative_width": (
-        ENCODED["bmp"][:18] + struct.pack("<i", -64) + ENCODED["bmp"][22:],
-        "bmp",
-        "too_many_pixels",
-    ),
-    "jpeg_2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 50, None, "not_an_image"),
-    "icon": (b"\0\0\1\0\1\0" + b"\0" * 50, None, "not_an_image"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, None, "not_an_image"),
-    "svg": (b'\n <SVG xmlns="http://www.w3.org/2000/svg"/>', None, "not_an_image"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n", None, "not_an_image"),
+    "png_text_bomb": (png(SMALL, chunk(b"zTXt", b"a\0\0" + zlib.compress(b"a" * 9_000_000))), "png", "not_an_image"),
+    "png_profile_bomb": (png(SMALL, chunk(b"iCCP", b"a\0\0" + zlib.compress(b"a" * 9_000_000))), "png", "not_an_image"),
+    "bmp_of_negative_width": (ENCODED["bmp"][:18] + b"\xc0\xff\xff\xff" + ENCODED["bmp"][22:], "bmp", "too_many_pixels"),
     "truncated_webp_header": (ENCODED["webp"][:25], "webp", "truncated_image"),
-}
-
-
-def interlaced():
-    """A 4 x 4 grey PNG in Adam7 order: passes 1, 4, 5, 6, 7 have pixels."""
-    rows = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2)]
-    values = iter(range(16))
-    raw = b"".join(b"\0" + bytes(next(values) * 16 for _ in range(w)) for w, h in rows for _ in range(h))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 1))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-
-
-ODD["interlaced"] = (interlaced(), "png", "ok")
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -314,27 +275,17 @@ def test_odd_images(name):
 
 
 FOREIGN = {
-    "HEIF or another ISO media file": b"\0\0\0\x18ftypheic",
-    "PDF": b"%PDF-1.7",
-    "PostScript": b"%!PS-Adobe-3.0",
-    "PSD": b"8BPS\0\1",
-    "ICO": b"\0\0\1\0\1\0",
-    "JPEG 2000": b"\xff\x4f\xff\x51",
-    "JPEG XL": b"\xff\x0a\xfa",
-    "QOI": b"qoif\0",
-    "DDS": b"DDS |",
-    "gzip": b"\x1f\x8b\x08",
-    "zip": b"PK\3\4\x14",
-    "SVG": b"\xef\xbb\xbf\n<SVG ",
-    "XML or SVG": b" <?xml ",
-    "HTML": b"<!DOCTYPE html>",
-    "unknown bytes": b"pk\3\4\x14",
-}
+    "HEIF or another ISO media file": b"\0\0\0\x18ftypheic", "PDF": b"%PDF-1.7", "PostScript": b"%!PS-Adobe-3.0",
+    "PSD": b"8BPS\0\1", "ICO": b"\0\0\1\0\1\0", "JPEG 2000": b"\xff\x4f\xff\x51", "JPEG XL": b"\xff\x0a\xfa",
+    "QOI": b"qoif\0", "DDS": b"DDS |", "gzip": b"\x1f\x8b\x08", "zip": b"PK\3\4\x14", "SVG": b"\xef\xbb\xbf\n<SVG ",
+    "XML or SVG": b" <?xml ", "HTML": b"<!DOCTYPE html>", "unknown bytes": b"pk\3\4\x14",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FOREIGN)
-def test_what_a_file_is_instead_of_an_image(name):
-    assert check(FOREIGN[name] + bytes(50)).error == f"{name}, not one of {', '.join(FORMATS)}"
+def test_what_a_file_is_instead_of_an_image():
+    for name, start in FOREIGN.items():
+        facts = check(start + bytes(50))
+        assert facts.status == "not_an_image" and facts.error == f"{name}, not one of {', '.join(FORMATS)}"
 
 
 def test_first_frame_is_the_one_measured():
@@ -342,8 +293,8 @@ def test_first_frame_is_the_one_measured():
     for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
         both = check(encode(first, kind, save_all=True, append_images=[second.copy()]))
         alone = check(encode(first, "JPEG" if kind == "MPO" else kind))
-        assert bin(phash(both) ^ phash(alone)).count("1") <= 2, kind
-        assert bin(phash(both) ^ phash(check(encode(second, "PNG")))).count("1") > 10, kind
+        assert phash(both) - phash(alone) <= 2, kind
+        assert phash(both) - phash(check(encode(second, "PNG"))) > 10, kind
 
 
 def test_adobe_cmyk_is_not_inverted():
@@ -392,10 +343,8 @@ def test_too_many_pixels_are_refused_before_decoding():
 @pytest.mark.parametrize(("width", "height"), [(1, 89_000_000), (89_000_000, 1), (80, (1 << 20) + 1)])
 def test_a_side_that_is_too_long(width, height):
     """Of 69 bytes, and few pixels: Pillow ran out of memory for the perceptual hash, and the kernel took 3 GB."""
-    data = png_with()
-    data = data[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + data[33:]
     for options in (FULL, HEADER):
-        facts = check(data, options)
+        facts = check(png((width, height, 1, 0, 0, 0, 0)), options)
         assert (facts.width, facts.height, facts.status) == (width, height, "too_many_pixels")
         assert facts.error == f"png: {width} x {height} pixels, more than 1048576 on a side"
 
@@ -429,7 +378,7 @@ def huge_gif():
 @pytest.mark.parametrize(
     "data",
     [
-        png_with()[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 0x7FFFFFFF, 0x7FFFFFFF, 8, 2, 0, 0, 0)) + png_with()[33:],
+        png((0x7FFFFFFF, 0x7FFFFFFF, 8, 2, 0, 0, 0)),
         canvas(60_000, 60_000),
         canvas(16_384, 16_384),
         huge_gif(),
@@ -452,23 +401,9 @@ def test_bombs_stay_small(data):
 
 
 def test_warnings_stay_quiet_and_change_nothing():
-    data = ODD["exif_damaged"][0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert check(data).status == "ok"
-    code = "import sys; from curate.read.image import *; print(measure_image(sys.stdin.buffer.read(), ImageOptions()).status)"
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
-    assert (done.stdout, done.stderr) == (b"ok\n", b"")
-
-
-def test_header_only_needs_no_scipy():
-    code = "import sys, curate.read.image; print(sorted({'scipy.fft', 'imagehash'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
-
-
-def test_truncated_images_are_not_allowed_by_anyone():
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+        assert check(ODD["exif_damaged"][0]).status == "ok"
 
 
 def test_threads_agree():
@@ -530,17 +465,12 @@ def test_bad_images(shared):
     bad = shared / "bad"
     cases = [case for case in json.loads((bad / "cases.json").read_text()) if case["kind"] == "image"]
     found = {Path(case["path"]).name: check((bad / case["path"]).read_bytes()) for case in cases}
-    reasons = {
-        "truncated.jpg": "truncated_image",
-        "truncated.png": "truncated_image",
-        "header_only.jpg": "truncated_image",
-        "html.jpg": "not_an_image",
-        "random_bytes.jpg": "not_an_image",
-        "zero_size.png": "not_an_image",
-        "zero_bytes.jpg": "empty_image",
-        "bomb_30000x30000.png": "too_many_pixels",
-        "bomb_header.png": "too_many_pixels",
-    }
+    names = {
+        "truncated_image": ["truncated.jpg", "truncated.png", "header_only.jpg"], "empty_image": ["zero_bytes.jpg"],
+        "not_an_image": ["html.jpg", "random_bytes.jpg", "zero_size.png"],
+        "too_many_pixels": ["bomb_30000x30000.png", "bomb_header.png"],
+    }  # fmt: skip
+    reasons = {name: reason for reason, files in names.items() for name in files}
     if not features.check("avif"):
         reasons["photo.avif"] = "not_an_image"
     assert len(cases) == 25
@@ -550,7 +480,6 @@ def test_bad_images(shared):
         assert case["result"] == "either" or (facts.status == "ok") == (case["result"] == "ok"), case
         if facts.status == "ok" and "width" in case:
             assert (facts.width, facts.height) == (case["width"], case["height"])
-    assert found["html.jpg"].error.startswith("HTML, not one of ")
 
 
 def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch):
@@ -580,15 +509,13 @@ def test_a_tiff_in_millions_of_strips_is_too_slow(order, is_big):
     assert measure_image(tiff(64), FULL).status != "too_slow"
 
 
-@pytest.mark.parametrize("pieces", [200, 201])
-def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow(pieces):
-    picture = encode(scene(), "JPEG")
-    data = picture[:2] + segment(0xE1, b"Exif\0\0" + bytes(6000)) * pieces + picture[2:]
-    facts = measure_image(data, FULL)
-    assert facts.status == ("too_slow" if pieces > 200 else "ok")
-    assert facts.error == ("jpeg: its EXIF is in too many pieces" if pieces > 200 else None)
+def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow():
+    for pieces, expected in ((200, ("ok", None)), (201, ("too_slow", "jpeg: its EXIF is in too many pieces"))):
+        facts = check(inserted("JPEG", segment(0xE1, b"Exif\0\0" + bytes(6000)), pieces))
+        assert (facts.status, facts.error) == expected
 
 
+@pytest.mark.upstream
 def test_pillow_reads_a_resolution_by_the_method_that_is_overridden(monkeypatch):
     """Else EXIF blocks are parsed again: `_read_dpi_from_exif` was renamed."""
     read = Mock()
