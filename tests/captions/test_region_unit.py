@@ -15,8 +15,8 @@ from curate.store import checkpoints
 from pipelines.prepare import prepare
 from tests import kit
 from tests.captions.test_regions import needs_textblob, owl, stir
-from tests.captions.test_unit import kept_samples
 from tests.kit import conserved
+from tests.kit.captioned import kept_samples
 
 pytestmark = [pytest.mark.thorough, needs_textblob]
 

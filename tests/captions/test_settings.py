@@ -14,12 +14,10 @@ DECISIONS = "d" * 32
 ENGINE = {"base_url": "http://localhost:1/v1", "model": "tiny"}
 CAPTIONS = {
     "engines": {"llm": {"openai": ENGINE}, "other": {"openai": ENGINE}},
-    "recaption": {"engine": "llm", "styles": ["short"]},
-    "fuse": {"engine": "llm"},
+    "recaption": {"engine": "llm", "styles": ["short"]}, "fuse": {"engine": "llm"},
     "rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "llm", "styles": ["coco"]}],
-    "translate": {"engine": "llm", "languages": ["de"]},
-    "regions": {"model": "org/owl"},
-}
+    "translate": {"engine": "llm", "languages": ["de"]}, "regions": {"model": "org/owl"},
+}  # fmt: skip
 SAME = {
     "where the engine is": {"engines": {"llm": {"openai": {**ENGINE, "base_url": "http://elsewhere:1/v1"}}}},
     "how it is asked": {"engines": {"llm": {"openai": {**ENGINE, "concurrency": 3, "timeout": 5, "attempts": 2}}}},
@@ -31,18 +29,16 @@ SAME = {
 OTHER = {
     "the engine's model": {"engines": {"llm": {"openai": {**ENGINE, "model": "large"}}}},
     "further fields of requests": {"engines": {"llm": {"openai": {**ENGINE, "extra": {"top_k": 3}}}}},
-    "a kind less": {"translate": None},
-    "a style more": {"recaption": {"engine": "llm", "styles": ["short", "long"]}},
+    "a kind less": {"translate": None}, "a style more": {"recaption": {"engine": "llm", "styles": ["short", "long"]}},
     "a section less": {"rewrite": {"engine": "llm", "styles": ["human"]}},
     "texts of a row": {"fuse": {"engine": "llm", "per_row": 2}},
     "the temperature": {"fuse": {"engine": "llm", "temperature": 0.5}},
     "a language": {"translate": {"engine": "llm", "languages": ["fr"]}},
     "the template": {"translate": {"engine": "llm", "languages": ["de"], "template": "TEMPLATE"}},
-    "the gates": {"gates": {"words": [2, 50]}},
-    "the mix": {"output": {"mix": {"rewrite": 0.1}}},
+    "the gates": {"gates": {"words": [2, 50]}}, "the mix": {"output": {"mix": {"rewrite": 0.1}}},
     "the detector": {"regions": {"model": "org/other"}},
     "its threshold": {"regions": {"model": "org/owl", "threshold": 0.2}},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

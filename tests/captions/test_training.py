@@ -13,8 +13,8 @@ import webdataset
 from PIL import Image
 
 from tests import kit
-from tests.captions.test_unit import faithful, kept_samples, recipe
 from tests.kit import llm_server as servers
+from tests.kit.captioned import caption_recipe, faithful, kept_samples
 from tests.kit.llm_server import FaultServer
 from tests.test_readers import loader_args, open_clip_data, to_tensor
 
@@ -36,7 +36,7 @@ def captioned(tmp_path_factory):
     with FaultServer() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "echo", faithful)
         captions = {"output": {"mix": {"rewrite": 0.5}}, "gates": {"off": ["names", "numbers"]}}
-        asked = recipe(path, server, captions=captions, output={"rows_per_shard": 5})
+        asked = caption_recipe(path, server, captions, output={"rows_per_shard": 5})
         return kit.run_beam(asked, folder / "run")
 
 

@@ -7,7 +7,8 @@ A test reads as a case: a pool, a recipe, which samples are kept, and why the ot
         assert result.by_key == {"a": "kept", "b": "short"}
 
 Its modules have the rest: `forked` (commands in processes), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
-`packages` (packages of foreign kinds), `written_runs` (run folders without a pipeline), `clips` (CLIP checkpoints),
+`packages` (packages of foreign kinds), `captioned` (runs with captions), `written_runs` (run folders without a pipeline),
+`clips` (CLIP checkpoints),
 `crawls` and `articles` (pools of other formats), `commands` (commands in this process), `pages` (the commands on pages),
 `waiting`, `memory`, `watched`, `store_requests`.
 """

@@ -348,7 +348,7 @@ def test_half_precision_runs(one):
 
 def test_what_cannot_be_loaded_is_said(one, tmp_path, monkeypatch):
     transformers.ViTConfig(**VISION, **SIZE).save_pretrained(tmp_path / "vit")
-    with pytest.raises(RecipeError, match=r"model type is 'vit', .*accepted: vision-encoder-decoder, blip, git"):
+    with pytest.raises(RecipeError, match=r"model type 'vit'; .*accepted: vision-encoder-decoder, blip, git"):
         engine(tmp_path / "vit", 2.0).check()
     with pytest.raises(RecipeError, match=r"guided .*nowhere: cannot be loaded: .*Accepted: a folder"):
         engine(tmp_path / "nowhere", 2.0).check()

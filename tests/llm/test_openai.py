@@ -539,7 +539,7 @@ def test_what_names_the_model():
         ({"base_url": "ftp://localhost/v1"}, "base_url: 'ftp://localhost/v1'"),
         ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"), ({"base_url": "http://local host/v1"}, "base_url"),
         ({"base_url": "http://localhost:port/v1"}, "base_url: is not an address"),
-        ({"base_url": "http://user:sk-5ecret@localhost/v1"}, "base_url: holds a user"),
+        ({"base_url": "http://user:sk-5ecret@localhost/v1"}, "base_url: contains a user"),
         ({"base_url": "http://localhost/v1?key=sk-5ecret"}, "base_url: contains a user, a password, a query"),
         ({"key": "sk-5ecret"}, "key: is not the name of an environment variable"),
         ({"key": ""}, "key: is not the name"), ({"model": ""}, "model: .*at least 1 character"),

@@ -22,9 +22,9 @@ from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests import kit
-from tests.captions.test_unit import ask, faithful, kept_samples
 from tests.kit import Ran, conserved
 from tests.kit import llm_server as servers
+from tests.kit.captioned import ask, faithful, kept_samples
 from tests.kit.llm_server import FaultServer, status
 from tests.kit.waiting import wait_until
 
