@@ -23,7 +23,7 @@ from curate.cli.run import summary
 from curate.recipe.recipe import load_recipe
 from curate.signals.language import _MODEL
 from tests import kit
-from tests.signals.test_imagenet_words import open_nltk, write
+from tests.kit.wordnet import open_nltk, write_wordnet
 
 pytestmark = pytest.mark.thorough
 
@@ -108,7 +108,7 @@ def make_pool(folder, captions):
         torch.save(saved, folder.parent / f"in1k_clip_vit_l14_{n}.pt")
     rare = ["a_word_of_no_caption"]  # files need a line
     synsets = {"noun": [*NOUNS, *OTHERS], "verb": rare, "adj": rare, "adv": rare}
-    offsets = write(folder.parent / "wordnet", synsets, dict.fromkeys(synsets, ""))
+    offsets = write_wordnet(folder.parent / "wordnet", synsets, dict.fromkeys(synsets, ""))
     (folder.parent / "ids.txt").write_text("".join(f"n{offsets[noun]:08}\n" for noun in NOUNS))
 
 
