@@ -1,17 +1,13 @@
-"""A signal of another package, that of its folder's README, installed: in runs of one and several processes; its faults."""
+"""The signals on this folder's page, as installed packages: what only signals have (see tests/test_foreign_kinds.py)."""
 
 import json
 import os
 import pickle
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -19,324 +15,156 @@ from PIL import Image
 
 from curate.signals.signal import BuildContext, IdentifyContext
 from tests import kit
-from tests.kit.packages import curate, needs_hatchling
+from tests.kit.commands import run_command
+from tests.kit.packages import ROOT, change, curate, installed, lay_out_example
+from tests.kit.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-pytestmark = needs_hatchling
-
-
-def blocks():
-    """The code of the section of the folder's README, by language."""
-    page = (ROOT / "curate/signals/README.md").read_text()
-    text = page.partition("## A signal of your own\n")[2].partition("\n## ")[0]
-    return dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
+PAGE = (ROOT / "curate/signals/README.md").read_text()
+SECTION = PAGE.partition("## A signal of your own\n")[2].partition("\n## ")[0]
+OBSERVE = "grey = np.asarray"
+WHERE = "signal 'blur' of package curate-blur 0.1: "
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with the README's package, built and installed."""
-    folder = tmp_path_factory.mktemp("blur")
-    (folder / "package").mkdir()
-    (folder / "package" / "curate_blur.py").write_text(blocks()["python"])
-    (folder / "package" / "pyproject.toml").write_text(blocks()["toml"])
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    pip += ["--target", folder / "site", folder / "package"]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder / "site"
+    """A folder with the page's package."""
+    return lay_out_example(tmp_path_factory.mktemp("blur"), SECTION)
 
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A pool of small pictures, one of them of noise, and the README's sections."""
+    """The page's recipe, over 12 pictures and a file that is none."""
     samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), f"a caption number {i}") for i in range(12)]
     path = kit.write_tars(tmp_path / "tars", [*samples, kit.Sample("bad", b"no image", "a caption")], 3)
-    sections = yaml.safe_load(blocks()["yaml"])
+    sections = yaml.safe_load(re.search(r"```yaml\n(.*?)```", SECTION, re.DOTALL)[1])
     sections |= {"input": {"name": "pool", "format": "webdataset", "path": path}, "max_failed": 1.0}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(sections))
     return str(tmp_path / "r.yaml")
 
 
-@pytest.mark.slow
-def test_editors_know_its_section(site):
-    done = curate(site, "schema")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["$defs"]["Blur"]["properties"]["side"]["type"] == "integer"
+def command(site, *words):
+    """Run a command in this process, with the packages there; return what it printed."""
+    with installed(site):
+        done = run_command(*map(str, words))
+    assert done.status == 0, done.err
+    return done.out
+
+
+def query(site, out, sql):
+    return json.loads(command(site, "sql", out, sql, "--format", "json"))
 
 
 @pytest.mark.slow
-def test_the_reference_is_of_this_packages_keys(site):
-    code = "from tests.recipe.reference import reference_pages; print(reference_pages()['measure.md'], end='')"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == (ROOT / "pipelines/recipes/measure.md").read_text()
-
-
-@pytest.mark.slow
-def test_the_readmes_signal_is_a_column(site, recipe, tmp_path):
+def test_the_signal_of_the_page_is_a_column(site, recipe, tmp_path):
+    several = ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     values = []
-    for out, options in (
-        ("one", []),
-        ("several", ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]),
-    ):
+    for out, options in (("one", []), ("several", several)):
         done = curate(site, "run", recipe, "--out", str(tmp_path / out), *options)
         assert done.returncode == 0, done.stderr
         sql = "SELECT key, blur, rule FROM measured JOIN decisions USING (unit, row) ORDER BY key"
-        told = curate(site, "sql", str(tmp_path / out), sql, "--format", "json")
-        assert told.returncode == 0, told.stderr
-        values.append(json.loads(told.stdout))
+        values.append(query(site, tmp_path / out, sql))
     assert values[0] == values[1]
     rows = {row["key"]: row for row in values[0]}
     assert rows.pop("bad")["blur"] is None and len(rows) == 12
     assert all(row["blur"] >= 0 and (row["rule"] == "sharp") == (row["blur"] <= 100) for row in rows.values())
-    assert len(np.unique([row["blur"] for row in rows.values()])) > 1
+    assert len({row["blur"] for row in rows.values()}) > 1
     run = json.loads((tmp_path / "one" / "run.json").read_text())
     assert run["models"]["blur"] == "blur 1, side 256" and run["recipe"]["measure"]["blur"] == {"side": 256}
 
 
-@pytest.mark.slow
+DEEP = '__import__("functools").reduce(lambda inner, _: [inner], range(5000), [])'
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("old", "new", "status", "message"),
+    ("old", "new", "message"),
     [
-        (
-            "import numpy as np",
-            "import numpy_of_no_one",
-            2,
-            "signal 'blur' of package curate-blur 0.1: .*cannot be loaded",
-        ),
-        (
-            'key="blur"',
-            'key="blurr"',
-            2,
-            "package curate-blur 0.1: .* is SignalKind.*'blurr'.*; accepted: a kind .* with the entry point's name",
-        ),
-        (
-            "options.side}",
-            "options.sides}",
-            1,
-            "signal 'blur' of package curate-blur 0.1: AttributeError: .*sides.* at curate_blur.py:[0-9]+ in <lambda>",
-        ),
-        ("Sharpness(options.side)", "Sharpness()", 1, "signal 'blur' of package curate-blur 0.1: TypeError: .*side"),
-        (
-            "[image_signal(name, Sharpness(options.side), built.identities[name])]",
-            "(image_signal(name, Sharpness(), built.identities[name]) for _ in range(1))",
-            1,
-            "signal 'blur' of package curate-blur 0.1: TypeError: .*side",
-        ),
-        (
-            "image.convert",
-            "image.to_grey",
-            1,
-            r"signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar",
-        ),
-        ("[pa.array(observed", "[pa.arrays(observed", 1, "signal 'blur' of package curate-blur 0.1: AttributeError"),
-        (
-            'pa.schema([("blur", pa.float32())])',
-            '"blur"',
-            1,
-            "signal 'blur' of package curate-blur 0.1: its columns are .*; accepted: fields of Arrow",
-        ),
-        (
-            'f"blur 1, side {options.side}"',
-            '__import__("functools").reduce(lambda inner, _: [inner], range(5000), [])',
-            2,
-            "signal 'blur' of package curate-blur 0.1: identify returned what is no plain JSON data",
-        ),
-        (
-            "grey = np.asarray",
-            'grey = open("/no/such/weights") and np.asarray',
-            1,
-            "signal 'blur' of package curate-blur 0.1: FileNotFoundError: .*/no/such/weights",
-        ),
+        ("image.convert", "image.to_grey", r"AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar"),
+        ('pa.schema([("blur", pa.float32())])', '"blur"', "its columns are .*; accepted: fields of Arrow"),
+        ('f"blur 1, side {options.side}"', DEEP, "identify returned what is no plain JSON data"),
+        (OBSERVE, f"raise ValueError('no')\n        {OBSERVE}", "fails on each of 12 images, the first time with ValueError: no at"),
     ],
-)
-def test_a_fault_of_the_package_names_it(old, new, status, message, site, recipe, tmp_path):
-    code = blocks()["python"]
-    assert code.count(old) == 1
-    faulty = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
-    (faulty / "curate_blur.py").write_text(code.replace(old, new))
-    done = curate(faulty, "run", recipe, "--out", str(tmp_path / "out"))
-    assert done.returncode == status and re.search(message, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def changed(site, folder, old, new):
-    """The package installed in another folder, with other code."""
-    other = shutil.copytree(site, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    code = (other / "curate_blur.py").read_text()
-    assert code.count(old) == 1
-    (other / "curate_blur.py").write_text(code.replace(old, new))
-    return other
+)  # fmt: skip
+def test_errors_that_only_signals_make(old, new, message, site, recipe, tmp_path):
+    with installed(change(site, tmp_path / "site", "curate_blur", (old, new))):
+        done = run_command("run", recipe, "--out", str(tmp_path / "out"))
+    assert done.status in (1, 2) and re.search(WHERE + f".*({message})", done.err), done.err
+    assert not (tmp_path / "out/_SUCCESS").exists()
 
 
 @pytest.mark.slow
-def test_images_that_it_fails_on_are_counted(site, recipe, tmp_path):
-    """In the run's summary; also where what was measured is reused, and where it is an older run's."""
-    some = changed(
-        site, tmp_path / "site", "grey = np", "image.getpixel((0, 0))[0] < 128 and int('x')\n        grey = np"
-    )
-    told = r"warning: signal 'blur' of package curate-blur 0.1: null in (\d+) of 12 readable images, where it fails \(first: ValueError"
-    first = curate(some, "run", recipe, "--out", str(tmp_path / "first"))
-    assert first.returncode == 0, first.stderr
-    options = ["--reuse", str(tmp_path / "first"), "--set", "rules.sharp=blur > 5"]
-    second = curate(some, "run", recipe, "--out", str(tmp_path / "second"), *options)
-    options = ["--reuse", str(tmp_path / "second"), "--set", "measure.language={}"]
-    third = curate(some, "run", recipe, "--out", str(tmp_path / "third"), *options)
-    counts = [re.findall(told, done.stdout) for done in (first, second, third)]
-    sql = "SELECT count(*) AS n FROM measured WHERE blur IS NULL AND status = 'ok'"
-    nulls = json.loads(curate(some, "sql", str(tmp_path / "third"), sql, "--format", "json").stdout)[0]["n"]
-    assert 0 < nulls < 12 and counts == [[str(nulls)]] * 3, (counts, nulls)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_values_that_are_not_finite_pass_no_rule(site, recipe, tmp_path, value):
-    """They are null, and the run says how many; so does one that reuses them."""
-    code = f"pa.array([v and float('{value}') if n % 2 else v for n, v in enumerate(observed)], pa.float32())"
-    some = changed(site, tmp_path / "site", "pa.array(observed, pa.float32())", code)
-    rule = ["--set", "rules.sharp=blur >= 0", "--set", "dedup.by=[]"]
-    first = curate(some, "run", recipe, "--out", str(tmp_path / "first"), *rule)
-    assert first.returncode == 0, first.stderr
-    options = ["--reuse", str(tmp_path / "first"), *rule, "--set", "measure.language={}"]
-    second = curate(some, "run", recipe, "--out", str(tmp_path / "second"), *options)
-    told = r"warning: blur: null in (\d+) of 12 readable images, where it fails \(first: NaN or infinity\)"
-    counts = [re.findall(told, done.stdout) for done in (first, second)]
-    sql = "SELECT count(*) FILTER (blur IS NULL) AS n, count(*) FILTER (kept) AS kept FROM verdicts WHERE status = 'ok'"
-    [row] = json.loads(curate(some, "sql", str(tmp_path / "second"), sql, "--format", "json").stdout)
-    assert 0 < row["n"] == 12 - row["kept"] and counts == [[str(row["n"])]] * 2, (counts, row)
-
-
-@pytest.mark.slow
-def test_a_signal_that_fails_on_every_image_ends_the_run(site, recipe, tmp_path):
-    """And once it is repaired, it is measured again."""
-    broken = changed(site, tmp_path / "site", "grey = np", "raise ValueError('no')\n        grey = np")
-    done = curate(broken, "run", recipe, "--out", str(tmp_path / "out"))
-    message = (
-        r"signal 'blur' of package curate-blur 0.1: fails on each of 12 images, the first time with ValueError: no at"
-    )
-    assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-    done = curate(site, "run", recipe, "--out", str(tmp_path / "out"))
-    assert done.returncode == 0 and "signal 'blur'" not in done.stdout, done.stderr
-    sql = "SELECT count(blur) AS n FROM measured"
-    assert json.loads(curate(site, "sql", str(tmp_path / "out"), sql, "--format", "json").stdout) == [{"n": 12}]
+def test_images_on_which_it_fails_are_null_and_counted(site, recipe, tmp_path):
+    """Also by runs that reuse the values."""
+    failing = (OBSERVE, f"image.getpixel((0, 0))[0] < 128 and int('x')\n        {OBSERVE}")
+    infinite = "pa.array([v and float('inf') if n % 2 else v for n, v in enumerate(observed)], pa.float32())"
+    for name, what, changes in (
+        ("raises", "signal 'blur' of package curate-blur 0.1", failing),
+        ("infinite", "blur", ("pa.array(observed, pa.float32())", infinite)),
+    ):
+        some, out = change(site, tmp_path / name, "curate_blur", changes), tmp_path / f"{name}_out"
+        more = (["--set", "rules.sharp=blur >= 0"], ["--set", "measure.language={}"])
+        options = [more[0], [*more[0], *more[1], "--reuse", f"{out}0"], [*more[0], "--reuse", f"{out}1"]]
+        printed = [command(some, "run", recipe, "--out", f"{out}{i}", *options[i]) for i in range(3)]
+        text = rf"warning: {what}: null in (\d+) of 12 readable images, where it fails"
+        [row] = query(some, f"{out}2", "SELECT count(*) FILTER (blur IS NULL) AS n FROM verdicts WHERE status = 'ok'")
+        assert 0 < row["n"] < 12 and [re.findall(text, out) for out in printed] == [[str(row["n"])]] * 3
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_it(site, recipe, tmp_path):
-    slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
-    hanging = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
-    (hanging / "curate_blur.py").write_text(blocks()["python"].replace("grey =", slow, 1))
+    begun = tmp_path / "begun"
+    slow = (OBSERVE, f"import pathlib, time; pathlib.Path('{begun}').touch(); time.sleep(600)\n        {OBSERVE}")
+    hanging = change(site, tmp_path / "site", "curate_blur", slow)
     command = ["env", "--default-signal=INT", sys.executable, "-m", "curate", "run", recipe]
-    command += ["--out", str(tmp_path / "out")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(hanging), str(ROOT)])}
-    with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
-        while not (tmp_path / "begun").exists():
-            assert running.poll() is None
-            time.sleep(0.1)
+    out = ["--out", str(tmp_path / "out")]
+    with subprocess.Popen([*command, *out], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        wait_until(begun.exists, lambda: running.poll() is None)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=300)
-    assert running.returncode == 130 and "interrupted in signal 'blur' of package curate-blur 0.1\n" in said, said
-
-
-@pytest.mark.slow
-def test_an_unknown_key_of_its_section(site, recipe, tmp_path):
-    done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
-    assert done.returncode == 2
-    assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
-
-
-@pytest.mark.slow
-def test_without_the_package_there_is_no_such_signal(recipe, tmp_path):
-    (tmp_path / "empty").mkdir()
-    done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
-    assert done.returncode == 2 and re.search(
-        r"yaml: measure.blur: unknown key, or a signal of a package that is not installed; known keys: image, language, .*\n\S*: measure.tiny: unknown key, or a signal of a package that is not installed\n$",
-        done.stderr,
-    )
+        _, err = running.communicate(timeout=300)
+    assert running.returncode == 130 and f"interrupted in {WHERE[:-2]}\n" in err, err
 
 
 @pytest.mark.slow
 def test_a_finished_run_without_the_package(site, recipe, tmp_path):
-    """Is verified, and samples are taken out of all its tables; what would measure asks for the package."""
-    out, empty = str(tmp_path / "out"), tmp_path / "empty"
+    """It is verified, and samples are taken out of all its tables; what-if needs the package, if the recipe uses it."""
+    out, empty = tmp_path / "out", tmp_path / "empty"
     empty.mkdir()
-    assert curate(site, "run", recipe, "--out", out).returncode == 0
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["packages"]["curate-blur"] == "0.1"
-    assert curate(empty, "verify", out).returncode == 0
-    sql = "SELECT uid FROM measured WHERE blur IS NOT NULL ORDER BY key LIMIT 1"
-    [row] = json.loads(curate(empty, "sql", out, sql, "--format", "json").stdout)
+    command(site, "run", recipe, "--out", out)
+    command(empty, "verify", out)
+    [row] = query(empty, out, "SELECT uid FROM measured WHERE blur IS NOT NULL ORDER BY key LIMIT 1")
     (tmp_path / "uids.txt").write_text(row["uid"])
-    done = curate(empty, "forget", out, "--uids", str(tmp_path / "uids.txt"))
-    assert done.returncode == 0, done.stderr
-    assert curate(empty, "verify", out).returncode == 0
-    sql = "SELECT count(blur) AS n, count(*) AS rows FROM scores"
-    assert json.loads(curate(empty, "sql", out, sql, "--format", "json").stdout) == [{"n": 11, "rows": 13}]
-    done = curate(empty, "whatif", out, "--set", "rules.sharp=blur > 5")
-    assert done.returncode == 2 and done.stderr == (
-        f"curate: {out}: this run used signal blur of package curate-blur 0.1, which is not installed; install it\n"
+    command(empty, "forget", out, "--uids", tmp_path / "uids.txt")
+    command(empty, "verify", out)
+    assert query(empty, out, "SELECT count(blur) AS n, count(*) AS rows FROM scores") == [{"n": 11, "rows": 13}]
+    command(
+        site, "run", recipe, "--out", tmp_path / "unused", "--set", "measure.blur=null", "--set", "rules.sharp=null"
     )
-    options = ["--set", "measure.blur=null", "--set", "rules.sharp=null"]
-    assert curate(site, "run", recipe, "--out", str(tmp_path / "unused"), *options).returncode == 0
-    assert curate(empty, "whatif", str(tmp_path / "unused"), "--set", "rules.w=words > 2").returncode == 0
+    command(empty, "whatif", tmp_path / "unused", "--set", "rules.w=words > 2")
 
 
 @pytest.mark.slow
 def test_a_plan_measures_only_what_is_not_reused(site, recipe, tmp_path):
     """Nothing of an older run with the same signals; with another version of one, that alone."""
-    counting = changed(site, tmp_path / "one", "grey = np", "open('observed', 'a').write('x')\n        grey = np")
-    run, measure = str(tmp_path / "run"), ["--set", "measure.language={}"]
-    assert curate(counting, "run", recipe, "--out", run, *measure).returncode == 0
-    observed = (counting / "observed").stat().st_size
-    done = curate(counting, "plan", recipe, "--reuse", run, *measure, "--set", "rules.sharp=blur > 5")
-    assert done.returncode == 0 and "everything is measured and matched already" in done.stdout, (
-        done.stdout + done.stderr
-    )
-    assert (counting / "observed").stat().st_size == observed == 12
-
-    other = changed(counting, tmp_path / "two", "blur 1,", "blur 2,")
-    done = curate(other, "plan", recipe, "--reuse", run, *measure)
-    assert re.search(
-        r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", done.stdout
-    )
-    done = curate(other, "run", recipe, "--out", run, *measure)
-    assert (
-        done.returncode == 2
-        and "holds a run of the same recipe with another identity (model, file or version) of blur." in done.stderr
-    )
-
-
-def test_the_example_of_a_signal_of_captions(tmp_path):
-    """That of the folder's README."""
-    path = tmp_path / "weights.json"
-    path.write_text('{"good": 1, "bad": -1}')
-    signal = build_example("tone", path)
-    found = signal.compute(pa.array(["good good dog", None, "bad cat"]))
-    assert [column.to_pylist() for column in found] == [[2, None, -1]]
-
-
-@pytest.mark.slow
-def test_the_example_of_a_signal_of_images(tmp_path):
-    """That of the folder's README; a file that holds no model is reported when it is loaded, before a run."""
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "weights.pt"
-    model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
-    torch.save(model.state_dict(), path)
-    signal = build_example("liked", path)
-    part = signal.start(pa.array(["a caption"] * 2))
-    part.add(1, part.observe(Image.new("RGB", (40, 50), (255, 0, 0))))
-    [column] = part.finish().columns
-    expected = model(torch.tensor([1.0, 0.0, 0.0]).repeat(32 * 32)).item()
-    assert column[0].as_py() is None and column[1].as_py() == pytest.approx(expected, abs=1e-6)
-    path.write_text("no model")
-    with pytest.raises(pickle.UnpicklingError):  # which commands report with the package's name
-        build_example("liked", path).load()
+    observed, run, measure = tmp_path / "observed", tmp_path / "run", ["--set", "measure.language={}"]
+    count = (OBSERVE, f"open('{observed}', 'a').write('x')\n        {OBSERVE}")
+    counting = change(site, tmp_path / "one", "curate_blur", count)
+    command(counting, "run", recipe, "--out", run, *measure)
+    assert observed.stat().st_size == 12
+    plan = command(counting, "plan", recipe, "--reuse", run, *measure, "--set", "rules.sharp=blur > 5")
+    assert "everything is measured and matched already" in plan and observed.stat().st_size == 12
+    other = change(counting, tmp_path / "two", "curate_blur", ("blur 1,", "blur 2,"))
+    plan = command(other, "plan", recipe, "--reuse", run, *measure)
+    assert re.search(r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", plan)
+    with installed(other):
+        done = run_command("run", recipe, "--out", str(run), *measure)
+    assert done.status == 2 and "another identity (model, file or version) of blur." in done.err
 
 
 def build_example(key, weights):
-    """The signal of this key in the section of the folder's README on weights, of these."""
-    page = (ROOT / "curate/signals/README.md").read_text().partition("## A signal with a file of weights\n")[2]
+    """The signal with this key in the page's section on weights, with these weights."""
+    page = PAGE.partition("## A signal with a file of weights\n")[2]
     [code] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'SignalKind("{key}"' in code]
     names = {}
     exec(code, names)
@@ -344,3 +172,25 @@ def build_example(key, weights):
     identity = names["KIND"].identify(key, options, IdentifyContext({}, {}, True))
     [signal] = names["KIND"].build(key, options, BuildContext({key: identity}, {}))
     return signal
+
+
+def test_the_example_of_a_signal_of_captions(tmp_path):
+    (tmp_path / "weights.json").write_text('{"good": 1, "bad": -1}')
+    [column] = build_example("tone", tmp_path / "weights.json").compute(pa.array(["good good dog", None, "bad cat"]))
+    assert column.to_pylist() == [2, None, -1]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_signal_of_images(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pt"
+    model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    torch.save(model.state_dict(), path)
+    part = build_example("liked", path).start(pa.array(["a caption"] * 2))
+    part.add(1, part.observe(Image.new("RGB", (40, 50), (255, 0, 0))))
+    [column] = part.finish().columns
+    expected = model(torch.tensor([1.0, 0.0, 0.0]).repeat(32 * 32)).item()
+    assert column[0].as_py() is None and column[1].as_py() == pytest.approx(expected, abs=1e-6)
+    path.write_text("no model")
+    with pytest.raises(pickle.UnpicklingError):
+        build_example("liked", path).load()

@@ -16,8 +16,8 @@ import pytest
 from curate.base.errors import RunError
 from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
-from tests.base.test_foreign import start
 from tests.kit import files_of
+from tests.kit.packages import start_evil
 from tests.kit.waiting import wait_until
 
 HOLD = """
@@ -56,11 +56,11 @@ def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path, first
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real").mkdir()
     body = "open('began', 'w'); [time.sleep(0.05) for _ in range(6000) if not os.path.exists('end')]"
-    running = start(tmp_path, "run", "evil.yaml", "--out", first, body=body)
+    running = start_evil(tmp_path, "run", "evil.yaml", "--out", first, body=body)
     wait_until((tmp_path / "began").exists, lambda: running.poll() is None)
     before = files_of(tmp_path / "real")
     for recipe in ("evil.yaml", "clean.yaml"):
-        other = start(tmp_path, "run", recipe, "--out", second, body=body)
+        other = start_evil(tmp_path, "run", recipe, "--out", second, body=body)
         message = (
             rf"curate: (\S+/)?{second}: curate run \(process {running.pid} on \S+, since .*\) is running here; wait"
         )

@@ -1,20 +1,17 @@
-"""A gate of another package, built and installed: its verdict, its option, `off`, and its faults."""
+"""A gate of another package: its option, `off`, and a gate that cannot be loaded (see tests/test_foreign_kinds.py)."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from tests import kit
-from tests.kit import llm_server as servers
-from tests.kit.llm_server import FaultServer
-from tests.kit.packages import ROOT, curate, install, needs_hatchling
+from tests.kit import llm_server
+from tests.kit.commands import run_command
+from tests.kit.packages import installed, lay_out
 
-pytestmark = [pytest.mark.slow, needs_hatchling]
+pytestmark = pytest.mark.slow
 
 CODE = '''
 import numpy as np
@@ -37,114 +34,75 @@ class Shout(Gate):
 
 KIND = Shout()
 '''
-GROUP = '[project.entry-points."curate.gates"]\nshout = "curate_shout:KIND"'
+OFF = ["names", "numbers", "echo_prompt", "echo", "length", "language"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return install(tmp_path_factory.mktemp("shout"), "curate-shout", CODE, GROUP)
+def path(tmp_path_factory):
+    return kit.write_tars(tmp_path_factory.mktemp("pool") / "tars", kit.make_samples(24), 2)
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory):
-    """A recipe whose engine replays answers: every other rewrite shouts."""
+def engine(path, tmp_path_factory):
+    """An engine that replays answers, of which every other one shouts."""
     folder = tmp_path_factory.mktemp("answers")
-    path = kit.write_tars(folder / "tars", kit.make_samples(24), 2)
-    off = ["names", "numbers", "echo_prompt", "echo", "length", "language"]
-
-    def recipe(engine):
-        captions = {
-            "engines": {"llm": engine},
-            "rewrite": {"engine": "llm", "styles": ["human"]},
-            "gates": {"off": off},
-        }
-        return {
-            "captions": captions,
-            "input": {"name": "pool", "format": "webdataset", "path": path},
-            "max_failed": 1.0,
-        }
-
     answers = iter(["A DOG RUNS", " a dog runs"] * 50)
-    with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(servers, "echo", lambda prompt: next(answers))
-        engine = {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}
-        kit.run_local(
-            kit.recipe_of(path, **{k: v for k, v in recipe(engine).items() if k != "input"}), folder / "answered"
+    with llm_server.FaultServer() as server, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(llm_server, "echo", lambda prompt: next(answers))
+        spec = {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}
+        rewrite = {"engine": "llm", "styles": ["human"]}
+        captions = {"engines": {"llm": spec}, "rewrite": rewrite, "gates": {"off": OFF}}
+        kit.run_local(kit.recipe_of(path, captions=captions), folder / "run")
+    return {"recorded": {"path": str(folder / "run"), "model": "tiny-llm"}}
+
+
+@pytest.fixture
+def run(path, engine, tmp_path):
+    """Run a recipe with settings of gates, in a folder with this name."""
+
+    def command(name, code=CODE, off=(), **gates):
+        site = lay_out(
+            tmp_path / f"{name}_site", "curate-shout", "gates", {"shout": "curate_shout:KIND"}, curate_shout=code
         )
-    return recipe({"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
+        rewrite = {"engine": "llm", "styles": ["human"]}
+        captions = {"engines": {"llm": engine}, "rewrite": rewrite, "gates": {"off": [*OFF, *off], **gates}}
+        source = {"name": "pool", "format": "webdataset", "path": path}
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump({"input": source, "captions": captions, "max_failed": 1.0})
+        )
+        with installed(site):
+            return run_command("run", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name))
+
+    return command
 
 
-def run(site, sections, out, **gates):
-    """How many captions have which verdict."""
-    done = try_run(site, sections, out, **gates)
-    assert done.returncode == 0, done.stderr
-    sql = "SELECT gate, count(*) AS texts FROM captions WHERE text IS NOT NULL GROUP BY gate"
-    shown = curate(site, "sql", str(out), sql, "--format", "json")
-    return {row["gate"]: row["texts"] for row in json.loads(shown.stdout)}
-
-
-def try_run(site, sections, out, **gates):
-    captions = sections["captions"]
-    captions = captions | {"gates": {"off": [*captions["gates"]["off"], *gates.pop("off", [])], **gates}}
-    recipe = out.parent / f"{out.name}.yaml"
-    recipe.write_text(yaml.safe_dump(sections | {"captions": captions}))
-    return curate(site, "run", str(recipe), "--out", str(out))
-
-
-@pytest.mark.slow
-def test_it_refuses_by_its_option_and_may_be_off(site, sections, tmp_path):
-    first = run(site, sections, tmp_path / "first")
-    assert first.keys() == {"passed", "shout"} and first["shout"] > 3
-    texts = sum(first.values())
-    assert run(site, sections, tmp_path / "mild", shout=1.0) == {"passed": texts}
-    assert run(site, sections, tmp_path / "off", off=["shout"]) == {"passed": texts}
-    claim = json.loads((tmp_path / "mild" / "run.json").read_text())
-    assert claim["recipe"]["captions"]["gates"]["shout"] == 1.0
-    keys = {
-        json.loads((tmp_path / name / "run.json").read_text())["keys"]["captions"] for name in ("first", "mild", "off")
-    }
+def test_it_fails_texts_by_its_option_and_may_be_off(run, tmp_path):
+    settings = {"first": {}, "mild": {"shout": 1.0}, "off": {"off": ["shout"]}}
+    counts, keys = {}, set()
+    for name, gates in settings.items():
+        assert run(name, **gates).status == 0
+        captions = kit.Ran(tmp_path / name).table("captions")
+        counts[name] = {row["values"]: row["counts"] for row in captions["gate"].drop_null().value_counts().to_pylist()}
+        facts = json.loads((tmp_path / name / "run.json").read_text())
+        keys.add(facts["keys"]["captions"])
+    assert counts["first"].keys() == {"passed", "shout"} and counts["first"]["shout"] > 3
+    assert counts["mild"] == counts["off"] == {"passed": sum(counts["first"].values())}
     assert len(keys) == 3, "captions are made again where another gate judges them"
 
 
-@pytest.mark.slow
-def test_its_keys_are_known(site, sections, tmp_path):
-    done = try_run(site, sections, tmp_path / "a", shout=2)
-    assert done.returncode == 2 and "captions.gates.shout" in done.stderr and "less than or equal to 1" in done.stderr
-    done = try_run(site, sections, tmp_path / "b", off=["shuot"])
-    assert done.returncode == 2 and "did you mean 'shout'" in done.stderr
-    schema = json.loads(curate(site, "schema").stdout)["$defs"]["Captions"]["properties"]["gates"]
-    assert schema["properties"]["shout"]["maximum"] == 1
-    assert "shout" in schema["properties"]["off"]["items"]["enum"]
+def test_its_keys_are_checked(run):
+    for gates, parts in (
+        ({"shout": 2}, "captions.gates.shout.* less than or equal to 1"),
+        ({"off": ["shuot"]}, "did you mean 'shout'"),
+    ):
+        done = run(f"refused{len(parts)}", **gates)
+        assert done.status == 2 and re.search(parts, done.err)
 
 
-@pytest.mark.slow
-def test_the_reference_is_of_this_packages_keys(site):
-    code = "from tests.recipe.reference import reference_pages; print(reference_pages()['captions.md'], end='')"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == (ROOT / "pipelines/recipes/captions.md").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [("candidates.texts.to", "candidates.text.to", r"AttributeError: .* at curate_shout.py:\d+ in check")],
-)
-def test_a_fault_names_the_package(sections, tmp_path, old, new, message):
-    assert old in CODE
-    site = install(tmp_path / "faulty", "curate-shout", CODE.replace(old, new), GROUP)
-    done = try_run(site, sections, tmp_path / "out")
-    assert done.returncode in (1, 2)
-    assert re.search(rf"gate 'shout' of package curate-shout 0\.1: .*{message}", done.stderr), done.stderr
-
-
-@pytest.mark.slow
-def test_one_that_cannot_be_loaded_fails_only_recipes_that_name_it(sections, tmp_path):
-    site = install(tmp_path / "faulty", "curate-shout", "raise KeyError(3)", GROUP)
-    why = r"gate 'shout' of package curate-shout 0\.1: .* cannot be loaded: KeyError: 3 at curate_shout.py:1"
-    for name, options in (("silent", {}), ("off", {"off": ["shout"]})):
-        done = try_run(site, sections, tmp_path / name, **options)
-        assert done.returncode == 0 and re.match(f"curate: warning: {why}", done.stderr), done.stderr
-    for key in ("shout", "shouting"):  # a key of its own need not be named as it is
-        done = try_run(site, sections, tmp_path / "used", **{key: 0.3})
-        assert done.returncode == 2 and re.search(f"yaml: captions.gates.{key}: .*{why}", done.stderr), done.stderr
+def test_one_that_cannot_be_loaded_fails_only_recipes_that_name_it(run):
+    broken = "raise KeyError(3)"
+    why = r"gate 'shout' of package curate-shout 1\.0: .* cannot be loaded: KeyError: 3 at curate_shout.py:1"
+    assert [run("silent", broken).status, run("off", broken, ["shout"]).status] == [0, 0]
+    for key in ("shout", "shouting"):  # its option may have another name
+        done = run(key, broken, **{key: 0.3})
+        assert done.status == 2 and re.search(f"yaml: captions.gates.{key}: .*{why}", done.err), done.err
