@@ -50,21 +50,11 @@ def write_recipe(folder):
     (folder / "recipe.yaml").write_text(f"input: [{sources}]\nmeasure: {{fragile: {{}}}}\nmax_failed: 1.0\n")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param([], id="local", marks=pytest.mark.thorough),
-        pytest.param(
-            ["--", "--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"],
-            id="spark",
-            marks=pytest.mark.runners,
-        ),
-    ],
-)
-def test_others_are_measured(options, tmp_path):
+@pytest.mark.thorough
+def test_others_are_measured(tmp_path):
     write_recipe(tmp_path)
     env = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
-    done = forked.run("run", "recipe.yaml", "--out", "run", *options, env=env, cwd=tmp_path)
+    done = forked.run("run", "recipe.yaml", "--out", "run", env=env, cwd=tmp_path)
     assert done.returncode == 1
     lines = done.stderr.splitlines()[-2:]
     for line, (unit, row) in zip(lines, {"00002": 23, "00004": 47}.items(), strict=True):

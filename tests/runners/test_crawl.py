@@ -3,7 +3,7 @@
 import pytest
 
 from tests.laws.test_crawl import run_both, web, write_crawl
-from tests.runners.test_engines import digests
+from tests.runners.runs import digests
 
 __all__ = ["web"]
 pytestmark = pytest.mark.runners

@@ -1,33 +1,21 @@
 """One recipe, one result: files of runs on Prism and on Spark are those of the local runner, byte for byte."""
 
-import csv
-import hashlib
 import json
 import os
-import tempfile
-import time
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 import yaml
 
-from curate.cli.demo import _write_recipe
-from curate.demo.pool import write_pool
 from tests import kit
-from tests.bench.bench_spark import Watch
-from tests.kit import forked
-from tests.kit import llm_server as servers
-from tests.kit.llm_server import FaultServer
 from tests.laws.test_resume import check_killed, count_files, kill_at
 from tests.runners.clusters import find_go_program, write_boot
+from tests.runners.runs import curate, digests, write_demo
 
 pytestmark = pytest.mark.runners
 
-TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
-ENGINES = ("prism", "prism by processes", "local[2]", "standalone", "Spark 3.5")
+ENGINES = ("prism by processes", "local[2]", "standalone", "Spark 3.5")
 RECIPES = ("demo", pytest.param("tars", marks=pytest.mark.slow))
 # What a run draws by, in place of the demo's balance; topics are clusters that it made.
 DRAWS = {
@@ -42,17 +30,8 @@ DRAWS = {
     },
     "soft caps": {"sample": {"soft_cap": {"of": "s_clip", "draws": 300, "batch": 50}}},
 }
+IN_CI = (("prism", "quotas"), ("local[2]", "soft caps"))
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
-
-
-@dataclass(frozen=True)
-class Took:
-    """What a command took and wrote: seconds, megabytes that its process and its Java had at most, files, bytes that were shuffled."""
-
-    seconds: float
-    memory: int
-    files: dict[str, str]
-    shuffled: int
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +62,6 @@ def recipe_of(tmp_path_factory):
     return cache(lambda name: {"demo": write_demo, "tars": write_tars}[name](folder))
 
 
-def write_demo(folder):
-    """The demo's, over a smaller pool, with a rule of the best and captions, which were recorded."""
-    _write_recipe(str(folder), str(folder / "demo.yaml"))
-    write_pool(str(folder / "pool"), samples=240, seed=3, shards=4)
-    own = yaml.safe_load((folder / "demo.yaml").read_text())
-    own["relate"] = {"negclip": {"s_clip": {"references": 40}}, "clusters": {"topic": {"k": 5, "rounds": 2}}}
-    own["relate"]["vas"] = {"pool_vas": {}}
-    own["rules"]["wide"] = {"top": 0.9, "of": "width"}
-    own["rules"]["fits"] = {"top": 0.9, "of": "s_clip"}
-    own |= {"balance": {"rows": 180}, "output": {"rows_per_shard": 30}}
-
-    def write(name, engine):
-        captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(own | {"captions": captions}, sort_keys=False))
-        return path
-
-    with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
-        asked = write("asked", {"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
-        curate(asked, folder / "answered")
-    return write("demo", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
-
-
 def write_tars(folder):
     """2,000 small tars."""
     path = kit.write_tars(folder / "many", kit.make_samples(4000), 2000)
@@ -131,37 +86,6 @@ def find_spark_3():
     return {"PYTHONPATH": os.pathsep.join([folder, os.environ["PYTHONPATH"]])}
 
 
-def curate(recipe, out, options=None, environment=None, more=()):
-    """Run a recipe by its command."""
-    words = ["run", recipe, "--out", out, *more]
-    if options:
-        on = out.with_suffix(".yaml")
-        on.write_text(yaml.safe_dump(options))
-        words += ["--on", on]
-    began = time.monotonic()
-    with tempfile.NamedTemporaryFile() as errors:
-        process = forked.start(*words, env=os.environ | (environment or {}), err=errors.name)
-        watch = Watch(process.pid or 0)
-        watch.start()
-        process.join()
-        assert process.exitcode == 0, Path(errors.name).read_text()[-5000:]
-    shuffled = 0
-    if (stages := out / "logs/stages.csv").exists():
-        shuffled = sum(int(stage["bytes_shuffled"]) for stage in csv.DictReader(stages.open()))
-    return Took(time.monotonic() - began, watch.memory // 1_000_000, digests(out), shuffled)
-
-
-def digests(run):
-    """Of the files that last; not of times, nor of what engines say."""
-    paths = (path for path in run.rglob("*") if path.is_file() and not path.name.endswith(TIMED))
-    named = ((str(path.relative_to(run)), path) for path in paths)
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in named
-        if not name.startswith(("logs/", "tmp/", "parts/"))
-    }
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """The folder of runs by the local runner."""
@@ -170,7 +94,7 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(recipe_of, here):
-    """What a recipe takes and gives here, which is run once."""
+    """The files of a run on the local runner, which is made once."""
     return cache(lambda name: curate(recipe_of(name), here / name))
 
 
@@ -178,18 +102,15 @@ def local(recipe_of, here):
 @pytest.mark.parametrize("name", ENGINES)
 def test_same_bytes(name, recipe, engine, recipe_of, local, tmp_path):
     environment = find_spark_3() if name == "Spark 3.5" else {}
-    took = curate(recipe_of(recipe), tmp_path / "run", engine(name), environment)
-    here = local(recipe)
-    assert took.files == here.files
-    assert len([path for path in took.files if path.startswith("shards/")]) >= 5
-    line = f"{recipe} on {name}: {took.seconds:.1f} s (local {here.seconds:.1f}), {took.memory} MB ({here.memory})"
-    print(f"{line}, {took.shuffled:,} bytes shuffled")
+    files = curate(recipe_of(recipe), tmp_path / "run", engine(name), environment)
+    assert files == local(recipe)
+    assert len([path for path in files if path.startswith("shards/")]) >= 5
 
 
 @pytest.mark.parametrize(
     ("name", "draw"),
     [
-        pytest.param(name, draw, marks=[] if draw in ("quotas", "soft caps") else pytest.mark.slow)
+        pytest.param(name, draw, marks=[] if (name, draw) in IN_CI else pytest.mark.slow)
         for name, draw in product(("prism", "local[2]"), DRAWS)
     ],
 )
@@ -203,13 +124,12 @@ def test_draws_are_the_same(name, draw, engine, recipe_of, local, here, tmp_path
     words = ["--reuse", here / "demo"]
     for key, value in changes.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
-    took = curate(recipe_of("demo"), tmp_path / "run", engine(name), more=words)
+    files = curate(recipe_of("demo"), tmp_path / "run", engine(name), more=words)
     if not (here / draw).exists():
         curate(recipe_of("demo"), here / draw, more=words)
-    assert took.files == digests(here / draw)
+    assert files == digests(here / draw)
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert draw != "texts" or run["counts"]["other_text"]
-    print(f"{draw} on {name}: {took.seconds:.1f} s, {run['selection']['summary']}")
 
 
 def test_an_engine_ends_what_another_began(engine, recipe_of, local, tmp_path):
@@ -221,6 +141,5 @@ def test_an_engine_ends_what_another_began(engine, recipe_of, local, tmp_path):
     assert kill_at(count_files(out) + 12, 0, out, *words, "--on", tmp_path / "spark.yaml")
     check_killed(out)
     assert begun < set(out.glob("tables/*/*.parquet")) and not (out / "_SUCCESS").exists()
-    took = curate(recipe_of("demo"), out, engine("prism by processes"))
-    assert took.files == local("demo").files
+    assert curate(recipe_of("demo"), out, engine("prism by processes")) == local("demo")
     assert not [path for path in (out / "tmp", out / "parts") if path.exists()]

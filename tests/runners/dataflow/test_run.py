@@ -21,7 +21,7 @@ from tests.pool.pmc.test_runs import RULES
 from tests.runners.clusters import write_boot
 from tests.runners.dataflow.conftest import download, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
-from tests.runners.test_engines import curate, digests
+from tests.runners.runs import curate, digests
 
 pytestmark = pytest.mark.runners
 
@@ -98,5 +98,5 @@ def test_the_staged_pipeline_gives_the_same_bytes(write, where, cloud, tmp_path)
     command = [sys.executable, "-m", "curate", "verify", out]
     assert "nothing differs" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
     download(out, tmp_path / "there")
-    here = curate(recipe, tmp_path / "here").files
+    here = curate(recipe, tmp_path / "here")
     assert digests(tmp_path / "there") == here and len([name for name in here if name.endswith(".tar")]) >= 2

@@ -2,10 +2,7 @@
 
 import os
 import sys
-import time
-from contextlib import suppress
 
-import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -56,14 +53,3 @@ def retrying():
 
     yield begin
     stop()
-
-
-def workers(older):
-    """The Python processes of executors, so many seconds old, below this one: children of PySpark's daemon, which forks."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            is_worker = "pyspark.daemon" in child.cmdline() and "pyspark.daemon" in child.parent().cmdline()
-            if is_worker and time.time() - child.create_time() > older:
-                found.append(child.pid)
-    return found

@@ -15,8 +15,8 @@ from tests.kit.packages import lay_out
 from tests.kit.s3 import NAMES, bucket_at, serving_s3
 from tests.runners.clusters import Standalone
 from tests.runners.namespaces import namespaces
+from tests.runners.runs import curate, digests
 from tests.runners.spark.watched import Driver, check_run, find_executors
-from tests.runners.test_engines import curate, digests
 from tests.runners.test_late_attempts import UNITS
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tests.runners.clusters import Standalone
+from tests.runners.runs import curate, digests, write_demo
 from tests.runners.spark.watched import Driver, check_run, find_executors
-from tests.runners.test_engines import curate, digests, write_demo
 
 pytestmark = pytest.mark.runners
 

@@ -21,7 +21,7 @@ from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.waiting import wait_until
 from tests.kit.watched import find_words, watching
 from tests.runners.kubernetes import IMAGE, running_kubernetes
-from tests.runners.test_engines import curate, digests, write_demo
+from tests.runners.runs import curate, digests, write_demo
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 
@@ -151,7 +151,7 @@ def test_handed_over_followed_killed_and_cancelled(kubernetes, tmp_path):
             for name, value in variables.items():
                 patch.setenv(name, value)
             here = curate(recipe, tmp_path / "here")
-        assert digests(tmp_path / "there") == here.files
+        assert digests(tmp_path / "there") == here
         assert "nothing differs" in run("verify", out).stdout
     assert "measure 4/4" in (tmp_path / "there/logs/driver.log").read_text()
     assert find_words([SECRET, HIDDEN], kubernetes.folder / "logs") == []

@@ -1,17 +1,13 @@
 """The runner as a guest of Spark: what it refuses, errors, counters, cancelling, what passes through files, and what kills cost."""
 
 import os
-import random
 import re
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import apache_beam as beam
@@ -25,7 +21,6 @@ from apache_beam.transforms.userstate import BagStateSpec
 
 from curate.base import process
 from pipelines.spark import execution, runner
-from tests.runners.spark.conftest import workers
 
 pytestmark = pytest.mark.runners
 
@@ -136,20 +131,6 @@ def test_streaming_is_refused(options):
         root.run()
 
 
-@pytest.mark.parametrize(
-    ("words", "error", "text"),
-    [
-        (["--spark_conf=spark.ui.enabled"], ValueError, "spark.executor.memory=4g"),
-        (["--spark_conf=ui=false"], ValueError, "accepted"),
-    ],
-)
-def test_options_are_checked(words, error, text):
-    root = beam.Pipeline(options=PipelineOptions(["--runner=pipelines.spark.SparkRunner", *words]))
-    _ = root | beam.Create([1])
-    with pytest.raises(error, match=text):
-        root.run()
-
-
 def test_counters(options):
     root = beam.Pipeline(options=options)
 
@@ -182,25 +163,6 @@ def test_waiting_and_cancelling(options, tmp_path):
         time.sleep(0.1)
     assert result.cancel() == PipelineState.CANCELLED == result.wait_until_finish() == result.state
     assert time.monotonic() - began < 300
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_cancels(options, tmp_path):
-    root = beam.Pipeline(options=options)
-    slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
-    _ = slow | beam.Reshuffle() | "Never" >> beam.Map(lambda number: count_calls(tmp_path))
-    result = root.run()
-
-    def interrupt():
-        while not list(tmp_path.iterdir()):
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        result.wait_until_finish()
-    assert result.state == PipelineState.CANCELLED
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -270,33 +232,3 @@ def test_what_may_pass_is_tried_four_times(tmp_path, retrying):
         with pytest.raises((Wrong, RuntimeError), match="no good"):
             root.run().wait_until_finish()
         assert len(list(folder.iterdir())) == calls
-
-
-def test_killed_workers_lose_and_double_nothing(tmp_path, monkeypatch, retrying):
-    """A DoFn draws random keys before a group; if it ran again for a part of what follows, values would be lost or doubled."""
-    monkeypatch.setattr(runner, "_HELD", 10_000)
-    monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
-    stop = threading.Event()
-    kills = []
-
-    def kill():
-        while len(kills) < 4 and not stop.wait(1):
-            if found := workers(older=10):  # which have imported Beam, and begun
-                kills.append(random.choice(found))
-                with suppress(ProcessLookupError):
-                    os.kill(kills[-1], signal.SIGKILL)
-
-    options = retrying(20)
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        for _ in range(2):
-            with beam.Pipeline(options=options) as root:
-                numbers = root | beam.Create(range(1000)) | beam.Reshuffle()
-                drawn = numbers | beam.Map(lambda n: time.sleep(0.01) or (random.randrange(50), n))
-                grouped = drawn | beam.GroupByKey() | beam.FlatMapTuple(lambda _, found: time.sleep(0.1) or found)
-                assert_that(grouped, equal_to(list(range(1000))))
-    finally:
-        stop.set()
-        killer.join()
-    assert kills

@@ -16,7 +16,7 @@ import yaml
 
 from curate.store.lease import find_lease
 from curate.store.store import RunStore
-from tests.runners.test_engines import curate, digests, write_demo
+from tests.runners.runs import curate, digests, write_demo
 from tests.runners.yarn import running_yarn
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
@@ -105,7 +105,7 @@ def test_handed_over_followed_and_cancelled(yarn, packed, tmp_path):
     assert yarn.find_applications()[-1]["finalStatus"] in ("SUCCEEDED", "UNDEFINED")
     assert "measure 4/4" in (out / "logs/driver.log").read_text()
     assert "nothing differs" in run("verify", str(out)).stdout
-    assert digests(out) == curate(recipe, tmp_path / "here").files
+    assert digests(out) == curate(recipe, tmp_path / "here")
 
     failing = run(*hand_over[:3], str(tmp_path / "failing"), *hand_over[4:], "--set", "max_failed=0.001")
     assert failing.returncode == 0, failing.stderr

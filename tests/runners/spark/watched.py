@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.runners.clusters import Standalone, free_port
-from tests.runners.test_engines import digests
+from tests.runners.runs import digests
 
 _CONF = {
     "spark.executor.memory": "512m",
