@@ -1,19 +1,17 @@
 """Keys of shards: each changes if and only if one of its inputs does."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pyarrow as pa
-import pytest
 
 from curate.base import schema
-from curate.base.process import Cache
-from curate.emit import settings as module
 from curate.emit.layout import Shard, Slice
 from curate.emit.settings import EmitSettings
 from curate.pool.plan import Pool, Unit
-from curate.recipe.recipe import parse_recipe
+from curate.recipe.recipe import change_recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests.kit.keys import check_key
 
 RECIPE = {
     "input": [{"name": "pool", "format": "webdataset", "path": "x.tar"}],
@@ -28,79 +26,38 @@ UNITS = (Unit(0, "pool", ()), Unit(1, "pool", ()))
 SHARD = Shard(1, (Slice(UNITS[0], 2, 3), Slice(UNITS[1], 0, 4)))
 
 
-def settings(folder, engine="v1", **sections):
-    """Settings of a run of RECIPE, with other sections."""
-    recipe = parse_recipe(RECIPE | sections)
+def settings(folder, *overrides, engine="v1"):
+    recipe = change_recipe(parse_recipe(RECIPE), overrides)
     pool = Pool("pool's key", True, None, frozenset(), pa.schema([]), None)
-    return EmitSettings.of(
-        RunContext(recipe, pool, RunStore(str(folder)), engine_ids={"a": engine, "template of rewrite": "t"})
-    )
+    engines = {"a": engine, "template of rewrite": "t"}
+    return EmitSettings.of(RunContext(recipe, pool, RunStore(str(folder)), engine_ids=engines))
 
 
-CHANGED = {
-    "nothing": ({}, False),
-    "rows of a shard": ({"output": {"rows_per_shard": 7}}, True),
-    "columns": ({"output": {"columns": []}}, True),
-    "columns of the json": ({"output": {"json_columns": ["words"]}}, True),
-    "repeats": ({"output": {"repeat": "2"}}, True),
-    "a rule": ({"rules": {"words": "words > 3"}}, True),
-    "the name": ({"name": "other"}, False),
-    "where inputs lie": ({"input": [RECIPE["input"][0] | {"path": "y.tar"}]}, False),
-    "a limit": ({"max_failed": 0.5}, False),
-    "the mix": ({"captions": RECIPE["captions"] | {"output": {"mix": {}}}}, True),
-    "no captions": ({"captions": None}, True),
-    "an engine": ({"engine": "v2"}, True),
-}
+def test_the_key_of_all_shards(tmp_path):
+    changes = [
+        "output.rows_per_shard=7", "output.columns=[]", "output.json_columns=[words]", "output.repeat='2'",
+        "rules.words=words > 3", "captions.output.mix={}", "captions=null",
+    ]  # fmt: skip
+    not_changes = ["name=other", "input.path=y.tar", "max_failed=0.5"]
+    check_key(lambda *change: settings(tmp_path, *change).key, changes, not_changes)
+    assert settings(tmp_path, engine="v2").key != settings(tmp_path).key
 
 
-@pytest.mark.parametrize("what", CHANGED)
-def test_the_key_of_all_shards(tmp_path, what):
-    changes, differs = CHANGED[what]
-    assert (settings(tmp_path, **changes).key != settings(tmp_path).key) == differs
+def test_the_key_of_a_shard(tmp_path):
+    def make(change=(), shard=SHARD, **fields):
+        made = settings(tmp_path)
+        keys = {0: ["d0", "t0", "r0"], 1: ["d1", "t1", "r1"], 2: ["d2", "t2", "r2"]}
+        if change:
+            keys[change[0]][change[1]] = "other"
+        for unit, (decisions, texts, regions) in keys.items():
+            tables = made.tables(Unit(unit, "pool", ()))
+            tables.rewrite("decisions", schema.DECISIONS.empty_table(), decisions)
+            tables.rewrite("captions", schema.CAPTIONS.empty_table(), "", {"content": texts})
+            tables.rewrite("regions", schema.REGIONS.empty_table(), "", {"content": regions})
+        return replace(made, **fields).shard_key(shard)
 
-
-def test_the_version_of_the_code_is_in_the_key(tmp_path, monkeypatch):
-    before = settings(tmp_path).key
-    for version, differs in (("emit", True), ("caption", True), ("measure", True), ("match", True)):
-        with monkeypatch.context() as patch:
-            patch.setitem(module.VERSIONS, version, 99)
-            assert (settings(tmp_path).key != before) == differs
-
-
-def decide(one, unit, key, texts, regions=None):
-    """Tables of a unit with these keys of decisions, and contents of texts."""
-    tables = one.tables(unit)
-    tables.rewrite("decisions", schema.DECISIONS.empty_table(), key)
-    tables.rewrite("captions", schema.CAPTIONS.empty_table(), "", {"content": texts})
-    tables.rewrite("regions", schema.REGIONS.empty_table(), "", {"content": regions})
-
-
-SHARDS = {
-    "nothing": (lambda one: None, SHARD, False),
-    "decisions": (lambda one: decide(one, UNITS[1], "other", "t1"), SHARD, True),
-    "texts": (lambda one: decide(one, UNITS[1], "d1", "other"), SHARD, True),
-    "regions that it does not write": (lambda one: decide(one, UNITS[1], "d1", "t1", "other"), SHARD, False),
-    "another unit": (lambda one: decide(one, Unit(2, "pool", ()), "other", "other"), SHARD, False),
-    "its number": (lambda one: None, Shard(2, SHARD.slices), True),
-}
-
-
-@pytest.mark.parametrize("what", SHARDS)
-def test_the_key_of_a_shard(tmp_path, what):
-    one = settings(tmp_path)
-    for unit in UNITS:
-        decide(one, unit, f"d{unit.index}", f"t{unit.index}")
-    before = one.shard_key(SHARD)
-    change, shard, differs = SHARDS[what]
-    change(one)
-    one = replace(one, decided=Cache(), named=Cache())  # as in another run
-    assert (one.shard_key(shard) != before) == differs
-    assert replace(one, fields=pa.schema([("nsfw", pa.string())])).shard_key(shard) != one.shard_key(shard)
-    assert replace(one, decisions_key="other").shard_key(shard) != one.shard_key(shard)
-
-
-def test_every_input_is_named():
-    """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
-    assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
-        "store", "sources", "pool", "captions", "seed", "recent", "decided", "named", "emitted", "derived", "fields",
-    }  # fmt: skip
+    # of units 0 and 1 decisions and texts, but not regions, which this recipe does not write; nothing of unit 2
+    check_key(make, [(0, 0), (1, 0), (0, 1), (1, 1)], [(0, 2), (1, 2), (2, 0), (2, 1)])
+    fields = pa.schema([("nsfw", pa.string())])
+    others = [make(shard=Shard(2, SHARD.slices)), make(fields=fields), make(decisions_key="other")]
+    assert len({make(), *others}) == 4

@@ -10,161 +10,90 @@ from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Pool, Unit
 from curate.pool.score_groups import SUPPLIED, ScoreGroup
-from curate.recipe.recipe import parse_recipe
+from curate.recipe.recipe import change_recipe, parse_recipe
 from curate.signals.signal import EmbeddingSignal, ModelSignal, PrecomputedSignal, TextSignal
 
-Inputs = tuple[MeasureSettings, Unit]
-NEVER = None  # what no key calls
-COSINE = pa.field("clip_score", pa.float32())
+COSINE, A, B = (pa.field(name, pa.float32()) for name in ("clip_score", "a", "b"))
 SIGNALS = (
-    TextSignal("language", (), "language's key", compute=lambda captions: [], sample_columns=("language",)),
-    ModelSignal("clip", (COSINE,), "clip's key", start=NEVER, dimension=8, encoder=NEVER),
+    TextSignal("language", (), "language's key", compute=None, sample_columns=("language",)),
+    ModelSignal("clip", (COSINE,), "clip's key", start=None, dimension=8, encoder=None),
     PrecomputedSignal("given", (), "given's key", supplied=("image", "text"), dimension=8),
-    EmbeddingSignal("on_clip", (pa.field("a", pa.float32()),), "a's key", compute=lambda rows: [], of="clip"),
-    EmbeddingSignal("on_given", (pa.field("b", pa.float32()),), "b's key", compute=lambda rows: [], of="given"),
+    EmbeddingSignal("on_clip", (A,), "a's key", compute=None, of="clip"),
+    EmbeddingSignal("on_given", (B,), "b's key", compute=None, of="given"),
 )
 RECIPE = {
-    "input": [
-        {
-            "name": "pool",
-            "format": "webdataset",
-            "path": "x.tar",
-            "join": {"path": "j.csv", "on": "key", "columns": {"mine": "m"}},
-        }
-    ],
+    "input": {
+        "name": "pool",
+        "format": "webdataset",
+        "path": "x.tar",
+        "join": {"path": "j.csv", "on": "key", "columns": {"mine": "m"}},
+    },
     "measure": {
         "language": {},
         "clip": {"model": "ViT-B-32", "embeddings": True},
         "embeddings": {"name": "given", "image": "i", "text": "t"},
     },
 }
-SCORE = pa.schema([("score", pa.float32()), ("mine", pa.float64())])
-JOIN = ScoreGroup("join of mine", ("mine",), 0, "the join's digest")
-POOL = Pool(
-    "pool's key", True, None, frozenset(), SCORE, None, groups={"pool": (ScoreGroup(SUPPLIED, ("score",)), JOIN)}
-)
-UNIT = Unit(0, "pool", (InputPart("a.tar", 1, "etag:1"), InputPart("b.tar", 2, "etag:2", sidecar_fingerprint="s")))
-
-
-def inputs(change=lambda recipe: None):
-    """Settings of the recipe as changed, and a unit."""
-    data = {"input": [dict(RECIPE["input"][0])], "measure": {**RECIPE["measure"], "image": {}}}
-    change(data)
-    recipe = parse_recipe(data)
-    return MeasureSettings(recipe.input, recipe.measure, POOL, {"language": "model 1"}, SIGNALS, TABLES), UNIT
-
-
-def keys(found):
-    settings, unit = found
-    tables = {name: settings.key(name, unit) for name in ("samples", "members", "scores", "embeddings")}
-    return tables | {f"column {name}": key for name, key in settings.signal_keys(unit).items()}
-
-
+SCORES = pa.schema([("score", pa.float32()), ("mine", pa.float64())])
+GIVEN, JOIN = ScoreGroup(SUPPLIED, ("score",)), ScoreGroup("join of mine", ("mine",), 0, "the join's digest")
+POOL = Pool("pool's key", True, None, frozenset(), SCORES, None, groups={"pool": (GIVEN, JOIN)})
+FIRST, SECOND = InputPart("a.tar", 1, "etag:1"), InputPart("b.tar", 2, "etag:2", sidecar_fingerprint="s")
 COLUMNS = {f"column {name}" for name in ("clip", "given", "on_clip", "on_given", "language", SUPPLIED, JOIN.name)}
 ROWS = {"samples", "members"}
 ALL = {*ROWS, "scores", "embeddings", *COLUMNS}
 
 
-def part(**change):
-    return lambda found: (found[0], replace(found[1], parts=(replace(UNIT.parts[0], **change), UNIT.parts[1])))
+def keys(*overrides, pool=POOL, parts=(FIRST, SECOND), other_signal=None, **unit):
+    """The keys of all tables and columns of a unit, by name."""
+    recipe = change_recipe(parse_recipe(RECIPE), overrides)
+    signals = tuple(replace(one, key="other") if one.name == other_signal else one for one in SIGNALS)
+    settings = MeasureSettings(recipe.input, recipe.measure, pool, {"language": "model 1"}, signals, TABLES)
+    unit = replace(Unit(0, "pool", parts), **unit)
+    tables = {name: settings.key(name, unit) for name in (*ROWS, "scores", "embeddings")}
+    return tables | {f"column {name}": key for name, key in settings.signal_keys(unit).items()}
 
 
-def unit(**change):
-    return lambda found: (found[0], replace(found[1], **change))
+def first(**change):
+    return {"parts": (replace(FIRST, **change), SECOND)}
 
 
 def pool(**change):
-    return lambda found: (replace(found[0], pool=replace(POOL, **change)), found[1])
+    return {"pool": replace(POOL, **change)}
 
 
-def recipe(change):
-    return lambda _: inputs(change)
-
-
-def source(**change):
-    return recipe(lambda data: data["input"][0].update(change))
-
-
-def image(**change):
-    return recipe(lambda data: data["measure"]["image"].update(change))
-
-
-def signal(place):
-    changed = [replace(one, key="other") if i == place else one for i, one in enumerate(SIGNALS)]
-    return lambda found: (replace(found[0], signals=tuple(changed)), found[1])
-
-
+BEFORE = "[{name: front, format: parquet, path: z}, {name: pool, format: webdataset, path: x.tar, join: {path: j.csv, on: key, columns: {mine: m}}}]"
+# An override or other inputs, and the keys that they change
 CHANGES = [
-    ("nothing", lambda found: found, set()),
-    ("the unit's place", unit(index=7), set()),
-    ("its place in the run to reuse", unit(reuse_index=3), set()),
-    ("a file's path", part(path="c.tar"), ALL),
-    ("its size", part(size=9), ALL),
-    ("its fingerprint", part(fingerprint="etag:9"), ALL),
-    ("its row groups", part(groups=(0, 1)), ALL),
-    ("the rows that its footer states", part(rows=4), set()),
-    ("the file of its embeddings", part(sidecar_fingerprint="t"), {"scores", "column given", "column on_given"}),
-    ("the order of files", unit(parts=UNIT.parts[::-1]), ALL),
-    ("one file fewer", unit(parts=UNIT.parts[:1]), ALL),
-    ("where a source is", source(path="y.tar"), set()),
-    ("how it is reached", source(storage={"anon": True}), set()),
-    ("where captions are", source(caption_key="text"), ALL),
-    ("which fields are columns", source(columns={"a": "int"}), set()),
-    ("where a joined file is", source(join={"path": "k.csv", "on": "key", "columns": {"mine": "m"}}), set()),
-    (
-        "a joined file",
-        pool(groups={"pool": (POOL.groups["pool"][0], replace(JOIN, digest="other"))}),
-        {"scores", f"column {JOIN.name}"},
-    ),
-    ("the score columns of another source", pool(scores=pa.schema([*SCORE, ("other", pa.float32())])), {"scores"}),
-    (
-        "a source in front",
-        recipe(lambda data: data["input"].insert(0, {"name": "front", "format": "parquet", "path": "z"})),
-        set(),
-    ),
-    ("decoding", image(decode=False), ALL),
-    ("the limit of pixels", image(max_pixels=1000), ALL),
-    ("the side of JPEGs", image(jpeg_side=64), ALL),
-    ("perceptual hashes", image(phash=True), ROWS),
-    ("a signal that fills samples", signal(0), {*ROWS, "scores", "column language"}),
-    ("has_images", pool(has_images=False), ALL),
-    ("other units", pool(key="other"), set()),
-    ("the pool's rows", pool(rows=5), set()),
-    ("what columns supply", pool(supplied=frozenset({"url"})), set()),
-    (
-        "the score columns of the pool",
-        pool(scores=pa.schema([("score", pa.float64()), SCORE.field("mine")])),
-        {"scores", f"column {SUPPLIED}"},
-    ),
-    ("a model", signal(1), {"scores", "embeddings", "column clip"}),
-    ("a signal", signal(3), {"scores", "column on_clip"}),
-    (
-        "embeddings that are kept",
-        recipe(lambda data: data["measure"].update(embeddings={**RECIPE["measure"]["embeddings"], "keep": True})),
-        {"embeddings"},
-    ),
-]
+    ({"index": 7}, ()), ({"reuse_index": 3}, ()), (first(rows=4), ()), (pool(key="other"), ()), (pool(rows=5), ()),
+    (pool(supplied=frozenset({"url"})), ()), ("input.path=y.tar", ()), ("input.storage={anon: true}", ()),
+    ("input.columns={a: int}", ()), ("input.join.path=k.csv", ()), (f"input={BEFORE}", ()),
+    (first(path="c.tar"), ALL), (first(size=9), ALL), (first(fingerprint="etag:9"), ALL), (first(groups=(0, 1)), ALL),
+    ({"parts": (SECOND, FIRST)}, ALL), ({"parts": (FIRST,)}, ALL), ("input.caption_key=text", ALL),
+    ("measure.image.decode=false", ALL), ("measure.image.max_pixels=1000", ALL), ("measure.image.jpeg_side=64", ALL),
+    (pool(has_images=False), ALL), ("measure.image.phash=true", ROWS),
+    (first(sidecar_fingerprint="t"), {"scores", "column given", "column on_given"}),
+    (pool(groups={"pool": (GIVEN, replace(JOIN, digest="other"))}), {"scores", f"column {JOIN.name}"}),
+    (pool(scores=pa.schema([*SCORES, ("other", pa.float32())])), {"scores"}),
+    (pool(scores=pa.schema([("score", pa.float64()), SCORES.field("mine")])), {"scores", f"column {SUPPLIED}"}),
+    ({"other_signal": "language"}, {*ROWS, "scores", "column language"}),
+    ({"other_signal": "clip"}, {"scores", "embeddings", "column clip"}),
+    ({"other_signal": "on_clip"}, {"scores", "column on_clip"}), ("measure.embeddings.0.keep=true", {"embeddings"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
-def test_keys_change_with_their_inputs_alone(change, expected):
-    before, after = keys(inputs()), keys(change(inputs()))
-    assert before.keys() == after.keys() == ALL
-    assert {name for name in ALL if before[name] != after[name]} == expected
+def test_keys_change_with_their_inputs_alone():
+    before = keys()
+    assert before.keys() == ALL and keys() == before
+    for change, expected in CHANGES:
+        after = keys(change) if isinstance(change, str) else keys(**change)
+        assert {name for name in ALL if before[name] != after[name]} == {*expected}, change
 
 
-def test_a_new_version_of_the_step_changes_all(monkeypatch):
-    before = keys(inputs())
-    monkeypatch.setitem(module.VERSIONS, "measure", 99)
-    after = keys(inputs())
-    assert all(before[name] != after[name] for name in ALL)
-
-
-@pytest.mark.parametrize(("library", "expected"), [("pillow", ALL), ("scipy", ROWS)])
-def test_versions_of_libraries(monkeypatch, library, expected):
-    """Of those that decide values of this recipe."""
-    hashed = lambda data: data["measure"]["image"].update(phash=True)  # noqa: E731
-    before, real = keys(inputs(hashed)), module.version
+@pytest.mark.parametrize(("library", "expected"), [("pillow", ALL), ("scipy", ROWS), ("the step", ALL)])
+def test_versions_of_libraries_that_decide_values_and_of_the_step_are_in_keys(monkeypatch, library, expected):
+    before, real = keys("measure.image.phash=true"), module.version
     monkeypatch.setattr(module, "version", lambda name: "99" if name == library else real(name))
-    after = keys(inputs(hashed))
+    if library == "the step":
+        monkeypatch.setitem(module.VERSIONS, "measure", 99)
+    after = keys("measure.image.phash=true")
     assert {name for name in ALL if before[name] != after[name]} == expected
