@@ -208,7 +208,8 @@ class Shed(PipelineEngine):
         # FAULT shed
         report("in the shed")
 
-LENGTH, OPENING, PARROT = SignalKind("length", Length, identify, build), Opening("opening"), EngineKind("parrot", Parrot)
+LENGTH, OPENING, PARROT = SignalKind("length", Length, identify, build), Opening("opening"),
+EngineKind("parrot", Parrot)
 LINES, WEIGHTED, TWINS, SHARE, CALM, PLAIN = Lines(), Weighted(), TwinsRelation(), Share(), Calm(), Plain()
 '''
 ENGINE, REWRITE = {"engines": {"bird": {"parrot": {}}}}, {"rewrite": {"engine": "bird", "styles": ["human"]}}
@@ -218,15 +219,21 @@ UNKNOWN = "unknown key, or a {} of a package that is not installed"
 # sections that use it; and what a recipe says without the package.
 KINDS = {
     "signals": ("signal", "SignalKind", "length", "LENGTH", {"measure": {"length": {}}}, UNKNOWN),
-    "formats": ("input format", "InputFormat", "lines", "LINES", {"input": {"format": "lines", "path": "captions.txt"}}, "no {} is named 'lines'"),
-    "passes": ("deduplication key", "KeyPass or NearnessKind", "opening", "OPENING", {"dedup": {"by": ["opening"]}}, "no {} is named 'opening'"),
+    "formats": ("input format", "InputFormat", "lines", "LINES", {"input": {"format": "lines", "path": "captions.txt"}},
+     "no {} is named 'lines'"),
+    "passes": ("deduplication key", "KeyPass or NearnessKind", "opening", "OPENING", {"dedup": {"by": ["opening"]}},
+     "no {} is named 'opening'"),
     "selections": ("selection", "Selection", "weighted", "WEIGHTED", {"weighted": {"column": "weight"}}, UNKNOWN),
-    "relations": ("relation", "Relation", "twins", "TWINS", {"measure": EMBEDDINGS, "relate": {"twins": {"alike": {"of": "l14"}}}}, UNKNOWN),
-    "statistics": ("statistic", "Statistic", "share", "SHARE", {"derive": {"part": "share(weight)"}}, "name share does not exist"),
+    "relations": ("relation", "Relation", "twins", "TWINS",
+     {"measure": EMBEDDINGS, "relate": {"twins": {"alike": {"of": "l14"}}}}, UNKNOWN),
+    "statistics": ("statistic", "Statistic", "share", "SHARE", {"derive": {"part": "share(weight)"}},
+     "name share does not exist"),
     "caption_engines": ("caption engine", "EngineKind", "parrot", "PARROT", {"captions": ENGINE | REWRITE}, UNKNOWN),
-    "caption_kinds": ("kind of captions", "CaptionKind", "squawk", "Squawk", {"captions": ENGINE | {"squawk": {"engine": "bird"}}}, UNKNOWN),
+    "caption_kinds": ("kind of captions", "CaptionKind", "squawk", "Squawk",
+     {"captions": ENGINE | {"squawk": {"engine": "bird"}}}, UNKNOWN),
     "gates": ("gate", "Gate", "calm", "CALM", {"captions": ENGINE | REWRITE | {"gates": {"calm": 0.3}}}, UNKNOWN),
-    "outputs": ("output format", "OutputFormat", "plain", "PLAIN", {"output": {"format": "plain"}}, "no {} is named 'plain'"),
+    "outputs": ("output format", "OutputFormat", "plain", "PLAIN", {"output": {"format": "plain"}},
+     "no {} is named 'plain'"),
     "engines": ("engine", "", "shed", "Shed", {}, "no runner 'shed'"),
 }  # fmt: skip
 
