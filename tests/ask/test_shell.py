@@ -1,4 +1,4 @@
-"""The shell: what is a whole statement, what is answered where, and that it lets nothing out of the run or into it."""
+"""The shell: where a statement ends, where answers and errors go, and that it neither leaves the run nor changes it."""
 
 import io
 import os
@@ -8,19 +8,11 @@ import pytest
 
 from curate.ask.shell import is_complete, read_inputs, run_shell
 from curate.base.errors import RecipeError
-from tests.ask.test_query import ATTACKS, attacked, everything
 from tests.kit.written_runs import write_small
-
-__all__ = ["attacked"]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small(str(tmp_path_factory.mktemp("small"))).url
 
 
 class Answered:
-    """What a shell said to some input."""
+    """The output of a shell for some input."""
 
     def __init__(self, url, text, monkeypatch, errors):
         file = io.StringIO()
@@ -30,44 +22,30 @@ class Answered:
         self.err = errors.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "whole"),
-    [
-        ("SELECT 1;", True), ("SELECT 1", False), ("SELECT 1; -- so", True), ("SELECT 1 -- ;", False),
-        ("SELECT ';", False), ("SELECT ';';", True), ("SELECT 'it''s;", False), ("SELECT \";\" FROM x;\n", True),
-        ("SELECT /* ;", False), ("SELECT /* ; */ 1 ; /* why */", True), ("SELECT $$;", False), ("SELECT $a$;$$;$a$;", True),
-        ("SELECT $$it's$$;", True), ("SELECT ['a]b'];", True), ("", False), (";", True),
-    ],
-)  # fmt: skip
-def test_a_statement_ends_where_sql_says(text, whole):
-    assert is_complete(text) is whole
+WHOLE = ["SELECT 1;", "SELECT 1; -- so", "SELECT ';';", "SELECT /* ; */ 1 ; /* why */", "SELECT $a$;$$;$a$;", ";"]
+WHOLE += ["SELECT $$it's$$;", "SELECT ['a]b'];", 'SELECT ";" FROM x;\n']
+PARTS = ["", "SELECT 1", "SELECT 1 -- ;", "SELECT ';", "SELECT 'it''s;", "SELECT /* ;", "SELECT $$;"]
+
+
+def test_a_statement_ends_where_sql_says():
+    assert [text for text in (*WHOLE, *PARTS) if is_complete(text)] == WHOLE
 
 
 def test_inputs_are_whole_statements_and_dotted_lines():
-    lines = iter(["", "SELECT", ".5;", " .tables", "SELECT ';", "';", "SELECT 2"])
+    lines = iter(
+        ["", "SELECT", ".5;", " .tables", "SELECT ';", "';", "SELECT", KeyboardInterrupt, "SELECT 2", EOFError]
+    )
     prompts = []
 
     def read(prompt):
         prompts.append(prompt)
-        try:
-            return next(lines)
-        except StopIteration:
-            raise EOFError from None
+        line = next(lines)
+        if isinstance(line, str):
+            return line
+        raise line
 
     assert list(read_inputs(read)) == ["SELECT\n.5;\n", ".tables", "SELECT ';\n';\n", "SELECT 2\n"]
     assert prompts[:3] == ["curate> ", "curate> ", "   ...> "]
-
-
-def test_a_key_stops_what_was_begun(capsys):
-    answers = iter(["SELECT", KeyboardInterrupt, "SELECT 1;", EOFError])
-
-    def read(_prompt):
-        answer = next(answers)
-        if isinstance(answer, str):
-            return answer
-        raise answer
-
-    assert list(read_inputs(read)) == ["SELECT 1;\n"]
 
 
 def test_it_answers(small, monkeypatch, capsys):
@@ -82,21 +60,13 @@ def test_it_answers(small, monkeypatch, capsys):
     ]  # fmt: skip
 
 
-def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(small, monkeypatch, capsys):
+def test_errors_go_to_standard_error_and_the_next_statement_is_executed(small, monkeypatch, capsys):
     text = "SELEC 1;\nfunel;\ntop_entries limt=1;\n.open x\nSELECT 3 AS c;\nexplain SELECT 1;\nexplain;\n"
     done = Answered(small, text, monkeypatch, capsys)
     assert done.failed == 5 and done.out.startswith("c\n3\n")
-    assert [line for line in done.err.splitlines() if line.startswith("curate: ")] == [
-        line for line in done.err.splitlines() if "curate: " in line
-    ]
-    for part in (
-        "syntax error",
-        "did you mean funnel",
-        "did you mean 'limit'",
-        "accepted: .queries",
-        "uid=… is missing",
-    ):
-        assert part in done.err
+    assert done.err.count("curate: ") == done.err.count("\ncurate: ") + 1
+    parts = ("syntax error", "did you mean funnel", "did you mean 'limit'", "accepted: .queries", "uid=… is missing")
+    assert all(part in done.err for part in parts)
 
 
 def test_its_commands(small, monkeypatch, capsys):
@@ -106,17 +76,15 @@ def test_its_commands(small, monkeypatch, capsys):
 
 
 def test_nothing_gets_out_or_in(attacked, monkeypatch, capsys):
-    monkeypatch.chdir(attacked["out"])
-    before = everything(attacked)
-    attacks = [attack.format(**attacked) for attack in ATTACKS]
-    done = Answered(attacked["run"], "".join(f"{attack};\n" for attack in attacks), monkeypatch, capsys)
-    assert everything(attacked) == before
+    monkeypatch.chdir(attacked.out)
+    before = attacked.files()
+    done = Answered(attacked.run, "".join(f"{attack};\n" for attack in attacked.attacks), monkeypatch, capsys)
+    assert attacked.files() == before
     assert "secret\n1" not in done.out and "root:" not in done.out + done.err
-    one = [attack for attack in attacks if ";" not in attack]
-    assert done.failed >= len(one) > 15
+    assert done.failed >= len([attack for attack in attacked.attacks if ";" not in attack]) > 15
 
 
-def test_another_shells_commands_are_none_here(small, monkeypatch, capsys, tmp_path):
+def test_commands_of_other_shells_are_refused(small, monkeypatch, capsys, tmp_path):
     commands = [
         ".shell touch x",
         ".system touch x",
