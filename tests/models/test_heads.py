@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -90,57 +91,40 @@ def save(state, path):
 
 
 CASES = {
-    "v1": (lambda: nn.Linear(768, 1), "none"),
-    "v1 b32": (lambda: nn.Linear(512, 1), "none"),
-    "v2": (aesthetic_v2, "none"),
-    "relu": (aesthetic_relu, "relu"),
-    "safety": (safety, "relu"),
-    "gelu": (lambda: safety(48, nn.GELU), "gelu"),
-    "silu": (lambda: safety(48, nn.SiLU), "silu"),
-    "list": (lambda: Functional(True), "relu"),
+    "v1": (lambda: nn.Linear(768, 1), "none"), "v1 b32": (lambda: nn.Linear(512, 1), "none"), "v2": (aesthetic_v2, "none"),
+    "relu": (aesthetic_relu, "relu"), "safety": (safety, "relu"), "gelu": (lambda: safety(48, nn.GELU), "gelu"),
+    "silu": (lambda: safety(48, nn.SiLU), "silu"), "list": (lambda: Functional(True), "relu"),
     "named": (lambda: Functional(False), "relu"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors", "PTH"])
 @pytest.mark.parametrize("case", CASES)
-def test_as_torch_computes(tmp_path, case, suffix):
+def test_as_torch_computes(tmp_path, case):
     make, activation = CASES[case]
     module = alive(make())
-    path = save(module.state_dict(), tmp_path / f"head.{suffix}")
-    head = load_head(path, activation, "none")
-    x = embeddings(300, next(module.parameters()).shape[1])
-    expected, found = forward(module, x), head.apply(x)
-    assert found.dtype == np.float32 and found.shape == (300,)
-    assert head.dimension == x.shape[1]
-    assert head.digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert expected.std() > 0.01
-    assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
+    x = embeddings(100, next(module.parameters()).shape[1])
+    expected = forward(module, x)
+    for suffix in ("pth", "pt", "safetensors", "PTH"):
+        path = save(module.state_dict(), tmp_path / f"head.{suffix}")
+        head = load_head(path, activation, "none")
+        found = head.apply(x)
+        assert found.dtype == np.float32 and found.shape == (100,)
+        assert head.dimension == x.shape[1]
+        assert head.digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        assert expected.std() > 0.01
+        assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
 
 
-@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "silu"])
-def test_activations_differ(tmp_path, activation):
-    """So that the comparison above can fail: with another activation it does."""
+def test_activations_go_where_the_published_heads_have_them(tmp_path):
+    """With another activation, or a ReLU between the safety head's layers 15 and 16, the numbers are others."""
     module = alive(safety(48))
-    path = save(module.state_dict(), tmp_path / "head.pth")
-    error = np.abs(load_head(path, activation, "none").apply(embeddings(50, 48)) - forward(module, embeddings(50, 48)))
-    assert (error.max() < 1e-5) == (activation == "relu")
-
-
-def test_no_activation_between_neighbours_of_a_sequential(tmp_path):
-    """Layers 15 and 16 of the safety head: with a ReLU between the two the numbers are others."""
-    module = alive(safety(32))
-    x = embeddings(40, 32)
-    head = load_head(save(module.state_dict(), tmp_path / "head.pth"), "relu", "none")
+    path, x = save(module.state_dict(), tmp_path / "head.pth"), embeddings(50, 48)
+    for activation in ("none", "relu", "gelu", "silu"):
+        error = np.abs(load_head(path, activation, "none").apply(x) - forward(module, x)).max()
+        assert (error < 1e-5) == (activation == "relu")
     wrong = Sequence(*module.layers[:16], nn.ReLU(), module.layers[16]).eval()
-    assert len(head.layers) == 6  # the last two are one
-    assert np.abs(forward(wrong, x) - head.apply(x)).max() > 1e-2
-
-
-def test_layers_without_activation_are_one_product(tmp_path):
-    head = load_head(save(alive(aesthetic_v2()).state_dict(), tmp_path / "head.pth"), "none", "none")
-    assert [layer.weight.shape for layer in head.layers] == [(768, 1)]
+    assert np.abs(forward(wrong, x) - forward(module, x)).max() > 1e-2
 
 
 @pytest.mark.parametrize("output", ["none", "sigmoid"])
@@ -159,15 +143,14 @@ def test_output(tmp_path, output):
     np.testing.assert_allclose(found, expected.sigmoid() if output == "sigmoid" else expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "state_dict.", "net.module.mlp."])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
-def test_prefixes_and_wrappers(tmp_path, prefix, wrapper):
-    module = alive(aesthetic_v2(64))
-    state = {prefix + key: value for key, value in module.state_dict().items()}
-    state = state if wrapper is None else {"epoch": 3, wrapper: state, "optimizer": {"lr": [0.1]}}
-    head = load_head(save(state, tmp_path / "head.pth"), "none", "none")
-    x = embeddings(9, 64)
-    np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-5)
+def test_prefixes_and_wrappers(tmp_path):
+    module, x = alive(aesthetic_v2(64)), embeddings(9, 64)
+    for prefix in ("", "model.", "module.", "state_dict.", "net.module.mlp."):
+        for wrapper in (None, "state_dict", "model_state_dict", "model"):
+            state = {prefix + key: value for key, value in module.state_dict().items()}
+            state = state if wrapper is None else {"epoch": 3, wrapper: state, "optimizer": {"lr": [0.1]}}
+            head = load_head(save(state, tmp_path / "head.pth"), "none", "none")
+            np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-5)
 
 
 def test_numbers_order_layers_not_letters(tmp_path):
@@ -180,34 +163,28 @@ def test_numbers_order_layers_not_letters(tmp_path):
         np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_other_floats_are_read_as_float32(tmp_path, kind, suffix):
-    module = alive(safety(32)).to(kind)
-    state = module.state_dict()
-    head = load_head(save(state, tmp_path / f"head.{suffix}"), "relu", "none")
-    x = embeddings(20, 32)
-    np.testing.assert_allclose(head.apply(x), forward(module.to(torch.float32), x), atol=1e-5)
-
-
-def test_parameters(tmp_path):
-    """Instead of plain tensors."""
-    module = alive(nn.Linear(16, 1))
-    state = {"weight": module.weight, "bias": module.bias}
-    torch.save(state, tmp_path / "head.pth")
-    x = embeddings(20, 16)
-    head = load_head(str(tmp_path / "head.pth"), "none", "none")
-    np.testing.assert_allclose(head.apply(x), forward(module, x), atol=1e-6)
+def test_other_floats_and_parameters_are_read_as_float32(tmp_path):
+    for kind, suffix in (
+        (torch.float16, "pth"),
+        (torch.bfloat16, "pth"),
+        (torch.float64, "pth"),
+        (torch.bfloat16, "safetensors"),
+    ):
+        module, x = alive(safety(32)).to(kind), embeddings(20, 32)
+        head = load_head(save(module.state_dict(), tmp_path / f"head.{suffix}"), "relu", "none")
+        np.testing.assert_allclose(head.apply(x), forward(module.to(torch.float32), x), atol=1e-5)
+    module, x = alive(nn.Linear(16, 1)), embeddings(20, 16)
+    torch.save({"weight": module.weight, "bias": module.bias}, tmp_path / "head.pth")  # parameters, not plain tensors
+    np.testing.assert_allclose(
+        load_head(str(tmp_path / "head.pth"), "none", "none").apply(x), forward(module, x), atol=1e-6
+    )
 
 
 def test_remote_file():
-    state = io.BytesIO()
-    module = alive(nn.Linear(16, 1))
-    torch.save(module.state_dict(), state)
+    torch.save(alive(nn.Linear(16, 1)).state_dict(), state := io.BytesIO())
     with fsspec.open("memory://heads/v1.pth", "wb") as file:
         file.write(state.getvalue())
-    head = load_head("memory://heads/v1.pth", "none", "none")
-    assert head.dimension == 16
+    assert load_head("memory://heads/v1.pth", "none", "none").dimension == 16
     with pytest.raises(RecipeError, match=r"memory://heads/none\.pth: cannot be read: FileNotFoundError"):
         load_head("memory://heads/none.pth", "none", "none")
 
@@ -220,15 +197,11 @@ def test_blocks_of_rows(tmp_path, monkeypatch):
     np.testing.assert_allclose(head.apply(x), whole, atol=1e-6)
     np.testing.assert_allclose([head.apply(row[None])[0] for row in x], whole, atol=1e-6)
     assert head.apply(x[:0]).shape == (0,) and head.apply(x[:0]).dtype == np.float32
-
-
-def test_read_only_and_half_embeddings(tmp_path):
-    head = load_head(save(alive(safety(32, nn.GELU)).state_dict(), tmp_path / "head.pth"), "gelu", "none")
-    x = embeddings(10, 32).astype(np.float16)
-    x.flags.writeable = False
+    half = x.astype(np.float16)
+    half.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_allclose(head.apply(x), head.apply(x.astype(np.float32)), atol=0)
+        np.testing.assert_allclose(head.apply(half), head.apply(half.astype(np.float32)), atol=0)
 
 
 def zeros(**shapes):
@@ -255,63 +228,35 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def refusal(path, activation="relu"):
+    with pytest.raises(RecipeError, match="accepted: ") as error:
+        load_head(str(path), activation, "none")
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_head_is_refused(tmp_path, case, suffix):
+def test_other_states_are_refused(tmp_path, case):
     state, message = REFUSED[case]
-    path = save(state, tmp_path / f"head.{suffix}")
-    with pytest.raises(RecipeError, match=message) as error:
-        load_head(path, "relu", "none")
-    text = str(error.value)
-    assert path in text and "accepted: " in text
-    for key, value in list(state.items())[:12]:
-        assert f"{key} {list(value.shape)}" in text
+    for suffix in ("pth", "safetensors"):
+        text = refusal(save(state, tmp_path / f"head.{suffix}"))
+        assert re.search(message, text)
+        assert all(f"{key} {list(value.shape)}" in text for key, value in list(state.items())[:12])
 
 
-def test_messages_do_not_vary(tmp_path):
-    state = {f"layers.{i}.gain": torch.ones(1) for i in range(40)}
-    path, texts = save(state, tmp_path / "head.safetensors"), set()
-    for _ in range(5):
-        with pytest.raises(RecipeError) as error:
-            load_head(path, "none", "none")
-        texts.add(str(error.value))
-    assert len(texts) == 1
+def test_many_keys_are_listed_in_part(tmp_path):
+    path = save({f"layers.{i}.gain": torch.ones(1) for i in range(500)}, tmp_path / "head.pth")
+    assert "and 488 more" in refusal(path) == refusal(path) and len(refusal(path)) < 1000
 
 
-def test_many_keys_are_not_all_told(tmp_path):
-    state = {f"layers.{i}.gain": torch.ones(1) for i in range(500)}
-    with pytest.raises(RecipeError, match="and 488 more") as error:
-        load_head(save(state, tmp_path / "head.pth"), "none", "none")
-    assert len(str(error.value)) < 1000
-
-
-OBJECTS = {
-    "number": 3.5,
-    "list": [torch.ones(1, 8)],
-    "tensor": torch.ones(1, 8),
-    "nothing": {},
-    "no tensors": {"weight": [1.0, 2.0]},
-    "number keys": {0: torch.ones(1, 8)},
-    "nested": {"head": {"weight": torch.ones(1, 8)}},
-    "complex": {"weight": torch.ones(1, 8, dtype=torch.complex64)},
-    "sparse": {"weight": torch.ones(1, 8).to_sparse()},
-    "meta": {"weight": torch.ones(1, 8, device="meta")},
-    "empty wrapper": {"state_dict": {}},
-}
-
-
-@pytest.mark.parametrize("case", OBJECTS)
-def test_other_objects_are_refused(tmp_path, case):
-    path = save(OBJECTS[case], tmp_path / "head.pt")
-    with pytest.raises(RecipeError, match=r"accepted: a \.safetensors file"):
-        load_head(path, "none", "none")
-
-
-def test_a_dict_that_holds_itself(tmp_path):
-    state = {"epoch": 1}
-    state["state_dict"] = state
-    with pytest.raises(RecipeError, match="epoch is int, no tensor of floats"):
-        load_head(save(state, tmp_path / "head.pth"), "none", "none")
+def test_other_objects_are_refused(tmp_path):
+    ones = torch.ones(1, 8)
+    cyclic = {"epoch": 1}
+    cyclic["state_dict"] = cyclic
+    objects = [3.5, [ones], ones, {}, {"weight": [1.0, 2.0]}, {0: ones}, {"head": {"weight": ones}}, {"state_dict": {}}]
+    objects += [{"weight": ones.to(torch.complex64)}, {"weight": ones.to_sparse()}, {"weight": ones.to("meta")}, cyclic]
+    for value in objects:
+        assert "accepted: a .safetensors file" in refusal(save(value, tmp_path / "head.pt")), value
 
 
 class Hostile:
@@ -338,41 +283,30 @@ def test_code_is_never_loaded(tmp_path, kind):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors"])
-@pytest.mark.parametrize(
-    "content", [b"", b"weights\n", b"\x80", b"\0" * 64, b"PK\3\4" + b"\0" * 60, b"\xff" * 40, b"{}", b"\x80\x02}."]
-)
-def test_other_bytes_are_refused(tmp_path, content, suffix):
-    path = tmp_path / f"head.{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(RecipeError, match="accepted: ") as error:
-        load_head(str(path), "none", "none")
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_cut_files_are_refused(tmp_path, suffix):
+def test_other_bytes_are_refused(tmp_path, suffix):
     whole = Path(save(alive(nn.Linear(64, 1)).state_dict(), tmp_path / f"whole.{suffix}")).read_bytes()
-    path = tmp_path / f"head.{suffix}"
-    for size in (1, 7, 9, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(RecipeError, match="accepted: "):
-            load_head(str(path), "none", "none")
+    contents = [b"", b"weights\n", b"\x80", b"\0" * 64, b"PK\3\4" + b"\0" * 60, b"\xff" * 40, b"{}", b"\x80\x02}."]
+    contents += [whole[:size] for size in (1, 7, 9, len(whole) // 2, len(whole) - 1)]
+    for content in contents:
+        (tmp_path / f"head.{suffix}").write_bytes(content)
+        refusal(tmp_path / f"head.{suffix}")
 
 
 def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
     (tmp_path / "folder.pth").mkdir()
-    for name, message in (
-        ("folder.pth", "cannot be read"),
-        ("none.pth", "No such file"),
-        ("head.npy", "another kind"),
-        ("head", "another kind"),
-    ):
-        with pytest.raises(RecipeError, match=f"{name}: .*{message}"):
-            load_head(str(tmp_path / name), "none", "none")
-    path = save(nn.Linear(64, 1).state_dict(), tmp_path / "head.pth")
+    cases = {
+        "folder.pth": "cannot be read",
+        "none.pth": "No such file",
+        "head.npy": "another kind",
+        "head": "another kind",
+    }
+    for name, message in cases.items():
+        assert message in refusal(tmp_path / name)
+    long = {"a.0.weight": torch.zeros(1, 40_000), "a.1.weight": torch.zeros(40_000, 1)}
+    path = save(long | {"a.2.weight": torch.zeros(1, 40_000)}, tmp_path / "head.safetensors")
+    assert "layers of 40000 inputs are too large to be multiplied" in refusal(path, "none")
     monkeypatch.setattr(heads, "MAX_BYTES", 100)
-    with pytest.raises(RecipeError, match="more than 100 bytes"):
-        load_head(path, "none", "none")
+    assert "more than 100 bytes" in refusal(path)
 
 
 def test_digest_is_of_the_file(tmp_path):
@@ -380,13 +314,3 @@ def test_digest_is_of_the_file(tmp_path):
     one, two = (load_head(save(state, tmp_path / name), "none", "none") for name in ("a.pth", "a.safetensors"))
     assert one.digest != two.digest
     np.testing.assert_array_equal(one.apply(embeddings(5, 8)), two.apply(embeddings(5, 8)))
-
-
-def test_layers_whose_product_would_fill_memory_are_refused(tmp_path):
-    state = {
-        "a.0.weight": torch.zeros(1, 40_000),
-        "a.1.weight": torch.zeros(40_000, 1),
-        "a.2.weight": torch.zeros(1, 40_000),
-    }
-    with pytest.raises(RecipeError, match="layers of 40000 inputs are too large to be multiplied"):
-        load_head(save(state, tmp_path / "head.safetensors"), "none", "none")

