@@ -91,34 +91,32 @@ def test_every_section_and_every_kind_has_its_place():
 # ---- columns
 
 
-def said(section, table, name):
-    return {column.name.replace("NAME", name): column.type for column in section.gives if column.table == table}
+ARROW = {"float": "float32", "double": "float64"}
+
+
+def type_of(field):
+    text = str(field.type).replace("item: ", "")
+    return ARROW.get(text, text)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
 def test_a_signal_says_the_columns_that_it_builds(kind):
     """All of those that it may build: with every key that adds some. Building loads nothing."""
-    more = {"words": True} if kind.key == "clip" else {}
-    measure = Measure.full().model_validate(
-        {"clip": {"model": "m"}, kind.key: more | kind.section.example if more else kind.section.example}
-    )
-    known = defaultdict(partial(defaultdict, str))
-    built = {}
-    found = {}
-    samples = set()
-    name = ""
+    example = {"words": True} | kind.section.example if kind.key == "clip" else kind.section.example
+    measure = Measure.full().model_validate({"clip": {"model": "m"}, kind.key: example})
+    known, built = defaultdict(partial(defaultdict, str)), {}
+    columns, filled, named = {}, set(), ""
     for key, name, section in measure.requested:
-        for signal in SIGNALS.find(key).build(name, section, BuildContext(known, built)):
-            built[signal.name] = signal
-            if key == kind.key:
-                found |= {field.name: str(field.type).replace("item: ", "") for field in signal.columns}
-                samples |= set(filled_columns([signal]))
+        signals = list(SIGNALS.find(key).build(name, section, BuildContext(known, built)))
+        built |= {signal.name: signal for signal in signals}
         if key == kind.key:
+            columns |= {field.name: type_of(field) for signal in signals for field in signal.columns}
+            filled |= {*filled_columns(signals)}
+            named = name
             break
-    arrow = {"float": "float32", "double": "float64"}
-    spelt = {column: arrow.get(type_, type_) for column, type_ in found.items()}
-    assert spelt == said(kind.section, "scores", name)
-    assert samples == set(said(kind.section, "samples", name))
+    said = {(one.table, one.name.replace("NAME", named)): one.type for one in kind.section.gives}
+    assert columns == {name: type_ for (table, name), type_ in said.items() if table == "scores"}
+    assert filled == {name for table, name in said if table == "samples"}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +130,6 @@ def test_a_signal_says_the_columns_that_it_builds(kind):
 )
 def test_every_column_of_a_table_comes_of_a_section(table, columns):
     given = {column.name: column.type for entry in ENTRIES for column in entry.gives if column.table == table}
-    arrow = {"float": "float32", "double": "float64"}
-    types = {field.name: str(field.type).replace("item: ", "") for field in columns}
-    assert given == {name: arrow.get(type_, type_) for name, type_ in types.items() if name in given}
+    types = {field.name: type_of(field) for field in columns}
+    assert given == {name: type_ for name, type_ in types.items() if name in given}
     assert set(types) - set(given) <= {"unit", "row", "uid"}
