@@ -16,15 +16,10 @@ from tests.pipelines.engines.java import check, write_java
 @pytest.mark.parametrize(
     ("spark", "java", "is_enough"),
     [
-        ("4.3.0", "17.0.15", True),
-        ("4.3.0", "21", True),
-        ("4.3.0", "11.0.2", False),
-        ("4.3.0", "1.8.0_392", False),
-        ("3.5.8", "1.8.0_392", True),
-        ("3.5.8", "11.0.2", True),
-        ("3.5.8", "1.7.0_80", False),
+        ("4.3.0", "17.0.15", True), ("4.3.0", "21", True), ("4.3.0", "11.0.2", False), ("4.3.0", "1.8.0_392", False),
+        ("3.5.8", "1.8.0_392", True), ("3.5.8", "11.0.2", True), ("3.5.8", "1.7.0_80", False),
     ],
-)
+)  # fmt: skip
 def test_java_of_a_version(tmp_path, monkeypatch, spark, java, is_enough):
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__=spark))
     write_java(tmp_path, java)
@@ -49,23 +44,16 @@ def test_a_setting_of_spark_that_is_none(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0"))
     write_java(tmp_path, "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(
-        RecipeError, match=r"--spark_conf executor.memory=4g: is not a Spark setting; accepted: such as"
-    ):
+    with pytest.raises(RecipeError, match=r"--spark_conf executor.memory=4g: is not a Spark setting; accepted:"):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     for url in ("host:7077", "spark://host", "spark://a:7077,b"):
         with pytest.raises(RecipeError, match=rf"--spark_master_url {url}: accepted: local\[N\], spark://HOST:PORT"):
             check("--runner=spark", f"--spark_master_url={url}")
-    for url in (
-        "local",
-        "local[*]",
-        "local-cluster[2,1,1024]",
-        "spark://a:7077,b:7077",
-        "spark://[::1]:7077",
-        "yarn",
-        "k8s://https://host:443",
-    ):
+    accepted = (
+        "local local[*] local-cluster[2,1,1024] spark://a:7077,b:7077 spark://[::1]:7077 yarn k8s://https://host:443"
+    )
+    for url in accepted.split():
         check("--runner=spark", f"--spark_master_url={url}")
 
 
@@ -76,8 +64,5 @@ def test_an_executor_has_the_gpus_of_a_task():
     with pytest.raises(ValueError, match=r"gpu.amount: 2, but a task has 1; accepted: the same number for both"):
         options.view_as(SparkOptions).read_conf()
     for amount in ("0.5", "1"):
-        words = [
-            "--spark_conf=spark.executor.resource.gpu.amount=1",
-            f"--spark_conf=spark.task.resource.gpu.amount={amount}",
-        ]
+        words = [f"--spark_conf=spark.{of}.resource.gpu.amount={n}" for of, n in (("executor", "1"), ("task", amount))]
         choose_engine(["--runner=spark", *words]).options.view_as(SparkOptions).read_conf()

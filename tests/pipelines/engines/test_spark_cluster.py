@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,8 +33,6 @@ REPORT = """Application Report :
 	Diagnostics : {why}
 """
 
-Says = Callable[[str, str], None]
-
 
 @pytest.fixture
 def says(tmp_path, monkeypatch):
@@ -63,6 +60,39 @@ exit {int(text.startswith("!"))}
     return say
 
 
+MASTERS = [
+    (YARN, True),
+    (K8S, True),
+    ("--spark_master_url=local[2]", False),
+    ("--spark_master_url=spark://host:7", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("option", "is_there"), [*MASTERS, (f"{YARN} --spark_conf=spark.submit.deployMode=client", False)]
+)
+def test_which_masters_have_the_driver_on_the_cluster(option, is_there):
+    assert choose_engine(["--runner=spark", *option.split()]).outlasts_driver is is_there
+
+
+def test_what_masters_need(says, tmp_path, monkeypatch):
+    """On Kubernetes, Spark writes settings into a config map and variables into pods, so that no secret may be in them."""
+    write_java(tmp_path, "17")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    check("--runner=spark", YARN)
+    monkeypatch.delenv("HADOOP_CONF_DIR")
+    with pytest.raises(RecipeError, match=r"HADOOP_CONF_DIR is not set; accepted: the folder of .* yarn-site"):
+        check("--runner=spark", YARN)
+    monkeypatch.setenv("YARN_CONF_DIR", "/etc/hadoop")
+    for key in ("hadoop.fs.s3a.secret.key", "executorEnv.AWS_SECRET_ACCESS_KEY", "kubernetes.driverEnv.HF_TOKEN"):
+        check("--runner=spark", YARN, f"--spark_conf=spark.{key}=hush")
+        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush", "--spark_conf=spark.submit.deployMode=client")
+        with pytest.raises(RecipeError, match=rf"spark_conf: spark.{key}: .*; accepted: .*secretKeyRef.NAME"):
+            check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush")
+    for key in ("kubernetes.driver.secretKeyRef.HF_TOKEN", "authenticate.secret.file"):
+        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=name:key")
+
+
 def words(tmp_path, program):
     return (tmp_path / f"{program}.words").read_text().splitlines()
 
@@ -79,45 +109,6 @@ def hand_over(tmp_path, *options):
         hold.is_handed_over = True
     assert isinstance(job, spark_cluster.ClusterJob)
     return job
-
-
-def test_which_masters_have_the_driver_on_the_cluster(says):
-    for options, is_there in (
-        ((YARN,), True),
-        ((K8S,), True),
-        ((YARN, "--spark_conf=spark.submit.deployMode=client"), False),
-        (("--spark_master_url=local[2]",), False),
-        (("--spark_master_url=spark://host:7077",), False),
-    ):
-        assert choose_engine(["--runner=spark", *options]).outlasts_driver is is_there
-    with pytest.raises(RecipeError, match=r"--spark_conf memory=4g: is not a Spark setting"):
-        _ = choose_engine(["--runner=spark", YARN, "--spark_conf=memory=4g"]).outlasts_driver
-
-
-def test_yarn_needs_its_configuration(says, tmp_path, monkeypatch):
-    (tmp_path / "java").mkdir()
-    write_java(tmp_path / "java", "17")
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-    check("--runner=spark", YARN)
-    monkeypatch.delenv("HADOOP_CONF_DIR")
-    with pytest.raises(RecipeError, match=r"HADOOP_CONF_DIR is not set; accepted: the folder of .* yarn-site"):
-        check("--runner=spark", YARN)
-    monkeypatch.setenv("YARN_CONF_DIR", "/etc/hadoop")
-    check("--runner=spark", YARN)
-
-
-def test_literal_secrets_are_refused_on_kubernetes(says, tmp_path, monkeypatch):
-    """Spark writes settings into a config map, and variables into pods; YARN has them in the user's own folder."""
-    (tmp_path / "java").mkdir()
-    write_java(tmp_path / "java", "17")
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-    for key in ("hadoop.fs.s3a.secret.key", "executorEnv.AWS_SECRET_ACCESS_KEY", "kubernetes.driverEnv.HF_TOKEN"):
-        check("--runner=spark", YARN, f"--spark_conf=spark.{key}=hush")
-        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush", "--spark_conf=spark.submit.deployMode=client")
-        with pytest.raises(RecipeError, match=rf"spark_conf: spark.{key}: .*; accepted: .*secretKeyRef.NAME"):
-            check("--runner=spark", K8S, f"--spark_conf=spark.{key}=hush")
-    for key in ("kubernetes.driver.secretKeyRef.HF_TOKEN", "authenticate.secret.file"):
-        check("--runner=spark", K8S, f"--spark_conf=spark.{key}=name:key")
 
 
 def test_what_yarn_gets(says, tmp_path):
@@ -231,14 +222,12 @@ def test_yarn_that_does_not_answer(says, tmp_path, monkeypatch):
     holder = find_lease(RunStore(str(tmp_path / "my Run")))
     assert holder is not None
     says("spark-class", "!Caused by: java.net.ConnectException: Connection refused\n")
-    assert ask(holder) == (
-        None,
-        "spark does not answer: yarn: spark-class: Caused by: java.net.ConnectException: Connection refused",
-    )
+    silent = "spark does not answer: yarn: spark-class: "
+    assert ask(holder) == (None, f"{silent}Caused by: java.net.ConnectException: Connection refused")
     (tmp_path / "bin/spark-class").write_text("#!/bin/sh\nexec sleep 60\n")
     with monkeypatch.context() as patch:
         patch.setattr(spark_cluster, "_PATIENCE", 0.2)
-        assert ask(holder) == (None, "spark does not answer: yarn: spark-class: no answer in 0.2 s")
+        assert ask(holder) == (None, f"{silent}no answer in 0.2 s")
     says("spark-class", REPORT.format(state="KILLED", final="KILLED", why=""))
     stop(holder, 60)
 
@@ -264,25 +253,32 @@ def test_it_is_followed_to_its_end(says, tmp_path, monkeypatch):
 
 
 def test_a_cluster_that_is_away_for_a_while(says, tmp_path, monkeypatch):
-    """It ends no run that goes on; a job that nobody knows any more is not waited for without end."""
-    monkeypatch.setattr(spark_cluster, "_BETWEEN", 15.0)
+    """A job ends for us after an hour without an answer, counted from the last one."""
+    monkeypatch.setattr(spark_cluster, "_BETWEEN", between := 1500.0)
     says("spark-submit", "application_17_0002")
-    job = hand_over(tmp_path, YARN)
-    says("spark-class", "!java.net.ConnectException: Connection refused\n")
-    waits = []
+    job, clock, polls = hand_over(tmp_path, YARN), [0.0], []
+    refused, unknown = "!java.net.ConnectException: Connection refused\n", "!Application doesn't exist in RM.\n"
+    running = REPORT.format(state="RUNNING", final="UNDEFINED", why="")
 
-    def come_back(seconds):
-        waits.extend([seconds] if seconds == 15.0 else ())  # others are subprocess's, or of other threads
-        if seconds == 15.0 and len(waits) == 2:
-            says("spark-class", REPORT.format(state="FINISHED", final="SUCCEEDED", why=""))
+    def follow(*answers):
+        remaining = iter(answers)
+        says("spark-class", next(remaining))
 
-    monkeypatch.setattr(time, "sleep", come_back)
-    job.follow(lambda: None)
-    assert len(waits) == 2
-    monkeypatch.setattr(spark_cluster, "_UNHEARD", 0.0)
-    says("spark-class", "!java.net.ConnectException: Connection refused\n")
+        def sleep(seconds):
+            if seconds == between:  # other sleeps are subprocess's, or of other threads
+                clock[0] += seconds
+                polls.append(says("spark-class", next(remaining)))
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        job.follow(lambda: None)
+
+    monkeypatch.setattr(
+        "pipelines.engines.job.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda n: time.sleep(n))
+    )
+    done = REPORT.format(state="FINISHED", final="SUCCEEDED", why="")
+    follow(refused, running, running, running, refused, done)
+    assert len(polls) == 5
     with pytest.raises(EngineUnresponsiveError, match="Connection refused"):
-        job.follow(lambda: None)
-    says("spark-class", "!Application with id 'application_17_0002' doesn't exist in RM.\n")
+        follow(running, refused, refused, refused)
     with pytest.raises(EngineUnresponsiveError, match="it does not know the job"):
-        job.follow(lambda: None)
+        follow(running, unknown, unknown, unknown)
