@@ -89,23 +89,20 @@ def test_who_comes_after_the_run_was_finished_is_told(tmp_path):
         claim_folder(prepared)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    def refuse(*arguments):
-        raise PermissionError("read-only")
+@pytest.mark.parametrize(
+    ("step", "error", "kind", "match"),
+    [
+        ("write_facts", "read-only", RecipeError, "cannot be written: read-only"),
+        ("copy_inputs", "s3://a.tar: 503 Slow Down", RunError, "^cannot read an input: s3://a.tar: 503"),
+    ],
+)
+def test_a_failure_names_the_folder_or_the_input(step, error, kind, match, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(error)
 
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
-    monkeypatch.setattr("pipelines.claim.write_facts", refuse)
-    with pytest.raises(RecipeError, match="cannot be written: read-only"), claimed(prepared):
-        pass
-
-
-def test_an_input_that_cannot_be_read_is_not_the_folders_fault(tmp_path, monkeypatch):
-    def refuse(*arguments):
-        raise OSError("s3://inputs/eval.tar: cannot be read: 503 Slow Down")
-
-    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
-    monkeypatch.setattr("pipelines.claim.copy_inputs", refuse)
-    with pytest.raises(RunError, match=r"^cannot read an input: s3://inputs/eval.tar: .*503"), claimed(prepared):
+    monkeypatch.setattr(f"pipelines.claim.{step}", fail)
+    with pytest.raises(kind, match=match), claimed(prepared):
         pass
 
 

@@ -1,15 +1,12 @@
 """Dataflow's options: what is wrong with them is said by us, before Beam asks Google; what a recipe's steps need."""
 
-import uuid
-
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
 
 from curate.base.errors import RecipeError
-from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from pipelines.engines.choose import choose_engine
-from pipelines.engines.dataflow import Dataflow, _find_faults
+from pipelines.engines.dataflow import Dataflow
 from pipelines.prepare import prepare
 from tests import kit
 
@@ -42,9 +39,7 @@ def test_what_is_not_set_has_a_default():
 def test_machines_have_cores_memory_and_disks():
     workers = choose(max_num_workers="9", machine_type="n2-standard-8", disk_size_gb="100").workers
     assert (workers.cores, workers.processes, workers.memory, workers.disk) == (72, 9, 288, 900)
-    assert (
-        choose(max_num_workers="9", machine_type="n2-standard-8").workers.disk == 225
-    )  # as the service gives a batch job
+    assert choose(max_num_workers="9").workers.disk == 225  # as the service gives a batch job
     assert choose().workers.cores is None and choose().workers.disk == 0
 
 
@@ -84,11 +79,6 @@ def test_all_faults_are_said_at_once():
     ]
 
 
-def test_only_a_loopback_may_have_other_folders(tmp_path):
-    options = choose(temp_location=str(tmp_path), dataflow_endpoint="http://localhost:1").options
-    assert not list(_find_faults(options, None))
-
-
 def test_a_local_folder():
     engine = choose("/shared/out")
     with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
@@ -97,23 +87,17 @@ def test_a_local_folder():
     choose_engine(["--runner=spark"]).check_folder(RunStore("/shared/out"))
 
 
-# ---- what steps need
-
-
-def make(tmp_path, **sections):
-    path = kit.write_tars(tmp_path / uuid.uuid4().hex, kit.make_samples(6), 1)
-    source = {"name": "pool", "format": "webdataset", "path": path}
-    recipe = parse_recipe({"input": source, "max_failed": 1.0} | sections)
-    words = [f"--{key}={value}" for key, value in GIVEN.items()]
-    return prepare(recipe, str(tmp_path / "run"), options=words).context
-
-
 def test_memory_for_deduplication_grows_with_the_pool(tmp_path, monkeypatch):
     monkeypatch.setattr(Dataflow, "check", lambda engine: None)  # Google's packages may be missing
-    engine = choose()
-    plain = make(tmp_path)
+    path, engine = kit.write_tars(tmp_path / "pool", kit.make_samples(6), 1), choose()
+
+    def make(**sections):
+        words = [f"--{key}={value}" for key, value in GIVEN.items()]
+        return prepare(kit.recipe_of(path, **sections), str(tmp_path / "run"), options=words).context
+
+    plain = make()
     assert engine.hints(plain, 1_000_000, 4) == engine.hints(plain, 250_000_000, 1000) == {}
     assert engine.hints(plain, 12_800_000_000, 1024) == {"Duplicates": {"min_ram": 33_000_000_000}}
-    near = make(tmp_path, measure={"image": {"phash": True}}, dedup={"by": ["uid", {"phash": {"distance": 4}}]})
+    near = make(measure={"image": {"phash": True}}, dedup={"by": ["uid", {"phash": {"distance": 4}}]})
     assert engine.hints(near, 1_000_000, 4) == {}
     assert engine.hints(near, 1_000_000_000, 1024) == {"Duplicates": {"min_ram": 16_000_000_000}}

@@ -58,41 +58,35 @@ def fail(number, failing):
     return number
 
 
-def in_units(function, *side):
+def in_units(function):
     """What gives the function's value of each element."""
-    return beam.ParDo(InThreads(lambda *arguments: [function(*arguments)]), *side)
+    return beam.ParDo(InThreads(lambda element: [function(element)]))
 
 
-def pipeline():
-    return beam.Pipeline("FnApiRunner")
+def test_as_many_units_at_a_time_as_there_are_cores():
+    """And each may use threads for its own work."""
 
-
-def test_as_many_at_a_time_as_there_are_cores():
-    with pipeline() as root:
-        met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | in_units(meet)
-        assert_that(met, equal_to(list(range(4 * CORES))))
-
-
-def test_a_unit_may_use_the_threads_of_its_own_work():
     def work(number):
         return sum(in_threads(lambda n: n + number, range(100)))
 
-    with pipeline() as root:
-        sums = root | beam.Create(range(8 * CORES)) | in_units(work) | "Again" >> in_units(work)
-        assert_that(sums, equal_to([4950 + 100 * (4950 + 100 * n) for n in range(8 * CORES)]))
+    with beam.Pipeline("FnApiRunner") as root:
+        met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | in_units(meet) | "Work" >> in_units(work)
+        assert_that(met, equal_to([4950 + 100 * n for n in range(4 * CORES)]))
+
+
+def run_failing(failing, match):
+    begun.clear()
+    with pytest.raises(Exception, match=match), beam.Pipeline("FnApiRunner") as root:
+        _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(partial(fail, failing=failing))
 
 
 def test_where_some_fail_the_others_go_on():
-    begun.clear()
-    with pytest.raises(Exception, match=r"3 fails; .*17 fails"), pipeline() as root:
-        _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(partial(fail, failing={3, 17}))
+    run_failing({3, 17}, r"3 fails; .*17 fails")
     assert sorted(begun) == list(range(100))
 
 
 def test_some_in_a_row_that_fail_end_the_bundle_and_what_had_not_begun():
-    begun.clear()
-    with pytest.raises(Exception, match="0 fails"), pipeline() as root:
-        _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(partial(fail, failing=range(100)))
+    run_failing(range(100), "0 fails")
     count = len(begun)
     assert count <= 2 * CORES + 3
     time.sleep(0.3)
