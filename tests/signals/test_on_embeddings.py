@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from curate.base.errors import RecipeError
 from curate.models.clip_model import load_encoder
@@ -36,25 +37,30 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "m")
 
 
+def write_head(path, seed):
+    weight = np.random.default_rng(seed).standard_normal((1, 32)).astype(np.float32)
+    save_file({"weight": weight, "bias": np.ones(1, np.float32)}, path)
+
+
 @pytest.fixture
 def world(tmp_path):
     """Tars, exemplars and a head."""
-    import torch
-    from safetensors.torch import save_file
-
     kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
     (tmp_path / "examples").mkdir()
     for name, colour in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
         for i in range(3):
             noise = np.random.default_rng(i).integers(0, 50, (70, 60, 3))
             Image.fromarray((noise + colour).astype(np.uint8)).save(tmp_path / f"examples/{name}{i}.png")
-    torch.manual_seed(0)
-    save_file({"weight": torch.randn(1, 32), "bias": torch.ones(1)}, tmp_path / "head.safetensors")
+    write_head(tmp_path / "head.safetensors", 0)
     return tmp_path
 
 
+def exemplars(world):
+    return f"{world}/examples/warm*.png", f"{world}/examples/cold*.png"
+
+
 def measure_of(world, model, **more):
-    warm, cold = (f"{world}/examples/{name}*.png" for name in ("warm", "cold"))
+    warm, cold = exemplars(world)
     return {
         "clip": {"model": model, "embeddings": True},
         "heads": {"aesthetic": {"path": f"{world}/head.safetensors"}},
@@ -87,7 +93,7 @@ def test_columns_equal_their_functions(world, model):
     grounds = np.stack(
         [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
     )
-    warm, cold = (encode_exemplars("x", encoder, f"{world}/examples/{name}*.png")[0] for name in ("warm", "cold"))
+    warm, cold = (encode_exemplars("x", encoder, path)[0] for path in exemplars(world))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
     def close(name, expected):
@@ -102,52 +108,42 @@ def test_columns_equal_their_functions(world, model):
     ):
         close(f"{name}_probability", tags.probability)
         assert scores[name].filter(pa.array(ok)).to_pylist() == [names[i] for i in tags.best]
-    from safetensors.numpy import load_file
-
     head = load_file(world / "head.safetensors")
     close("aesthetic", (images @ head["weight"].T)[:, 0] + head["bias"][0])
 
 
+CHANGES = {
+    "aesthetic": lambda world: {"heads": {"aesthetic": {"path": f"{world}/head.safetensors", "output": "sigmoid"}}},
+    "fooling": lambda world: {"fooling": {"prompts": ["a cat", "a bike"]}},
+    "warmth": lambda world: {"axes": {"warmth": dict(zip(("bad", "good"), exemplars(world), strict=True))}},
+    "kind": lambda world: {
+        "classes": {"kind": {"examples": dict(zip(("cold", "warm"), exemplars(world), strict=True))}}
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("embeddings", [True, False])
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"heads": {"aesthetic": {"path": "head.safetensors", "output": "sigmoid"}}},
-        {"fooling": {"prompts": ["a cat", "a bike"]}},
-        {"axes": {"warmth": {"good": "examples/cold*.png", "bad": "examples/warm*.png"}}},
-        {"classes": {"kind": {"examples": {"cold": "examples/cold*.png", "warm": "examples/warm?.png"}}}},
-    ],
-    ids=str,
-)
-def test_a_changed_signal_alone_is_computed_again(embeddings, change, world, model, monkeypatch):
+def test_a_changed_signal_alone_is_computed_again(embeddings, world, model, monkeypatch):
     """Without the encoder where embeddings are kept: they are what it needs."""
-    text = str(change).replace("'head.", f"'{world}/head.").replace("'examples/", f"'{world}/examples/")
     clip = {"model": model, "embeddings": embeddings}
     old = kit.run_local(recipe(world, model, clip=clip), world / "old")
-    batches = []
-    whole = OpenClipEncoder.start_images
-    monkeypatch.setattr(
-        OpenClipEncoder, "start_images", lambda self, views: batches.append(len(views)) or whole(self, views)
-    )
-    asked = recipe(world, model, clip=clip, **eval(text))
-    new = kit.run_local(asked, world / "new", reuse=old.folder)
-    exemplars = 6 if "axes" in change or "classes" in change else 0
-    assert (sum(batches) <= exemplars) == embeddings
-    fresh = kit.run_local(asked, world / "fresh")
-    (name,) = change
-    column = {"heads": "aesthetic", "fooling": "fooling", "axes": "warmth", "classes": "kind_probability"}[name]
-    assert new.table("scores") == fresh.table("scores")
-    assert new.table("scores")[column] != old.table("scores")[column] or name == "classes"
+    batches, whole = [], OpenClipEncoder.start_images
+    counting = lambda self, views: batches.append(len(views)) or whole(self, views)  # noqa: E731
+    monkeypatch.setattr(OpenClipEncoder, "start_images", counting)
+    for column, change in CHANGES.items():
+        asked = recipe(world, model, clip=clip, **change(world))
+        batches.clear()
+        new = kit.run_local(asked, world / f"new {column}", reuse=old.folder).table("scores")
+        assert (sum(batches) <= (6 if column in ("warmth", "kind") else 0)) == embeddings
+        assert new == kit.run_local(asked, world / f"fresh {column}").table("scores")
+        assert new[column] != old.table("scores")[column]
 
 
 def test_words_that_do_not_fit(world, model):
     asked = recipe(world, model, clip={"model": model, "words": True})
     scores = kit.run_local(asked, world / "out").table("scores")
-    found = [
-        (words, f)
-        for words, f in zip(*(scores[n].to_pylist() for n in ("misaligned_words", "f_clipscore")), strict=True)
-    ]
+    found = list(zip(*(scores[n].to_pylist() for n in ("misaligned_words", "f_clipscore")), strict=True))
     assert any(words for words, _ in found if words is not None)
     assert all((words is None) == (f is None) for words, f in found)
     assert all((f == 0) == (not words) and f <= 0 for words, f in found if f is not None)
@@ -168,90 +164,48 @@ measure:
     assert {"aesthetic", "warmth"} <= set(done.table("scores").schema.names)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"heads": {"a": {"path": "nowhere.pth"}}}, ["nowhere.pth"]),
-        ({"heads": {"a": {"path": "wide.safetensors"}}}, ["measure.heads.a", "48 dimensions", "have 32"]),
-        (
-            {"axes": {"a": {"good": "examples/none*.png", "bad": "examples/cold*.png"}}},
-            ["measure.axes.a.good", "no file"],
-        ),
-        (
-            {"heads": {"a": {"path": "head.safetensors", "of": "other"}}},
-            ["no model of measure.clip", "is named 'other'; available: clip"],
-        ),
-        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}}, ["values.y", "must contain {}"]),
-        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}}}}, ["values.x", "no classes are given"]),
-        ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
-        (
-            {"heads": {"clip_score": {"path": "head.safetensors"}}},
-            ["a column clip_score, and signal 'clip' has one of that name"],
-        ),
-        (
-            {"heads": {"caption": {"path": "head.safetensors"}}},
-            ["signal 'caption' has a column caption, and every run has one"],
-        ),
-        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["signal 'kept' has a column kept, and every run has one"]),
-        ({"heads": {"clip": {"path": "head.safetensors"}}}, ["two signals are named 'clip'"]),
-        ({"heads": {"language": {"path": "head.safetensors"}}}, ["two signals are named 'language'"]),
-        (
-            {
-                "heads": {"a": {"path": "head.safetensors"}},
-                "axes": {"a": {"good": "examples/warm*.png", "bad": "examples/cold*.png"}},
-            },
-            ["two signals are named 'a'"],
-        ),
-    ],
-)
-def test_what_is_refused_before_the_run(change, words, world, model):
-    from safetensors.numpy import save_file
-
-    save_file({"weight": np.zeros((1, 48), np.float32), "bias": np.zeros(1, np.float32)}, world / "wide.safetensors")
-    text = str(change).replace("'path': '", f"'path': '{world}/").replace("'examples/", f"'{world}/examples/")
-    plain = {"clip": {"model": model}, **eval(text)}
-    with pytest.raises(RecipeError) as caught:
-        prepare(kit.recipe_of(f"{world}/tars/*.tar", measure=plain), str(world / "out"))
-    assert all(word in str(caught.value) for word in words), caught.value
+HEAD, WARM, COLD = "examples/head.safetensors", "examples/warm*.png", "examples/cold*.png"
+REFUSED = [
+    ("heads", {"a": {"path": "examples/nowhere.pth"}}, ["nowhere.pth"]),
+    ("heads", {"a": {"path": "examples/wide.safetensors"}}, ["measure.heads.a", "48 dimensions", "have 32"]),
+    ("heads", {"a": {"path": HEAD, "of": "other"}}, ["no model of measure.clip", "is named 'other'; available: clip"]),
+    ("axes", {"a": {"good": "examples/none*.png", "bad": COLD}}, ["measure.axes.a.good", "no file"]),
+    ("contexts", {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}, ["values.y", "must contain {}"]),
+    ("contexts", {"a": {"values": {"x": "a {}", "y": "b"}}}, ["values.x", "no classes are given"]),
+    ("classes", {"a": {"examples": {"x": WARM}}}, ["examples"]),
+    ("heads", {"clip_score": {"path": HEAD}}, ["a column clip_score, and signal 'clip' has one of that name"]),
+    ("heads", {"caption": {"path": HEAD}}, ["signal 'caption' has a column caption, and every run has one"]),
+    ("heads", {"kept": {"path": HEAD}}, ["signal 'kept' has a column kept, and every run has one"]),
+    ("heads", {"clip": {"path": HEAD}}, ["two signals are named 'clip'"]),
+    ("heads", {"language": {"path": HEAD}}, ["two signals are named 'language'"]),
+    ("axes", {"language": {"good": WARM, "bad": COLD}}, ["two signals are named 'language'"]),
+    # Found when the exemplars are encoded
+    ("axes", {"q": {"good": WARM, "bad": WARM}}, ["measure.axes.q:", "same mean"]),
+    ("classes", {"k": {"examples": {"a": "examples/warm0*", "b": "examples/cold0*"}}}, ["k.examples:", "do not differ"]),
+    ("classes", {"k": {"examples": {"a": "examples/none.tar", "b": COLD}}}, ["k.examples.a:", "no image in"]),
+    ("classes", {"k": {"examples": {"a": "examples/bad.png", "b": COLD}}}, ["k.examples.a: ", "bad.png cannot be read as"]),
+]  # fmt: skip
 
 
-def test_a_bad_exemplar_is_named(world, model):
-    (world / "examples/warm9.png").write_bytes(b"no image")
-    with pytest.raises(
-        RecipeError, match=r"^measure.classes.kind.examples.warm: .*warm9\.png cannot be read as an image"
-    ):
-        kit.run_local(recipe(world, model), world / "out")
+def below(folder, value):
+    """The value with its paths below a folder."""
+    if isinstance(value, dict):
+        return {key: below(folder, inner) for key, inner in value.items()}
+    return f"{folder}/{value}" if isinstance(value, str) and value.startswith("examples/") else value
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"axes": {"q": {"good": "warm", "bad": "warm"}}}, ["measure.axes.q:", "same mean"]),
-        (
-            {"classes": {"k": {"examples": {"a": "warm0", "b": "cold0"}}}},
-            ["measure.classes.k.examples:", "do not differ"],
-        ),
-        (
-            {"classes": {"k": {"examples": {"a": "none", "b": "cold"}}}},
-            ["measure.classes.k.examples.a:", "no image in"],
-        ),
-    ],
-)
-def test_exemplars_that_tell_nothing_end_the_run_before_it_writes(change, words, world, model):
+def test_what_is_refused_before_the_run_writes(world, model):
+    wide = {"weight": np.zeros((1, 48), np.float32), "bias": np.zeros(1, np.float32)}
+    save_file(wide, world / "examples/wide.safetensors")
+    (world / "examples/bad.png").write_bytes(b"no image")
+    shutil.copy(world / "head.safetensors", world / "examples")
     with tarfile.open(world / "examples/none.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))
-
-    def paths(given):
-        if isinstance(given, dict):
-            return {key: paths(value) for key, value in given.items()}
-        return f"{world}/examples/{given}*"
-
-    prepared = prepare(
-        kit.recipe_of(f"{world}/tars/*.tar", measure={"clip": {"model": model}, **paths(change)}), str(world / "out")
-    )
-    with pytest.raises(RecipeError) as caught:
-        preflight(prepared)
-    assert all(word in str(caught.value) for word in words), caught.value
+    for section, options, words in REFUSED:
+        measure = {"clip": {"model": model}, "language": {}, section: below(world, options)}
+        with pytest.raises(RecipeError) as caught:
+            preflight(prepare(kit.recipe_of(f"{world}/tars/*.tar", measure=measure), str(world / "out")))
+        assert all(word in str(caught.value) for word in words), caught.value
     assert not (world / "out").exists()
 
 
@@ -290,15 +244,12 @@ def test_fooling_after_a_shift(world, model):
 @pytest.mark.thorough
 def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path, world):
     """Under the same paths: model, head, centroids and exemplars are those that are there now, not those loaded before."""
-    import torch
-    from safetensors.torch import save_file
 
     def write(folder, seed):
         """Write all files; return the model's name."""
         shutil.rmtree(folder, ignore_errors=True)
         model = write_model(folder / "model", seed)
-        torch.manual_seed(seed)
-        save_file({"weight": torch.randn(1, 32), "bias": torch.ones(1)}, folder / "head.safetensors")
+        write_head(folder / "head.safetensors", seed)
         np.save(folder / "centroids.npy", np.random.default_rng(seed).normal(size=(8, 32)).astype(np.float32))
         for i in range(4):
             noise = np.random.default_rng(10 * seed + i).integers(0, 255, (40, 40, 3)).astype(np.uint8)
