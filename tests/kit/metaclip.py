@@ -4,6 +4,7 @@ A text matches the entries that are substrings of its spaced text. An entry that
 with p = t / max(count, t), and a row is kept if any of its entries draws it. A draw is a hash of uid, entry, and seed.
 """
 
+from collections.abc import Mapping
 from operator import truediv
 
 WORD = 1 << 64
@@ -48,16 +49,22 @@ def draw(uid, key, seed):
     return mix64(int(uid[16:], 16) ^ mix64((key * 0x9E3779B97F4A7C15 + seed) % WORD))
 
 
+def limit(t, entry):
+    """The t of an entry, if each has its own."""
+    return t[entry] if isinstance(t, Mapping) else t
+
+
 def is_kept(uid, entries, counts, t, keys, seed):
-    """Whether an entry of the row draws it."""
-    return any(counts[e] <= t or draw(uid, keys[e], seed) < t * WORD // counts[e] for e in entries)
+    """Whether an entry of the row draws it; `t` is a number, or a number for each entry."""
+    ts = {e: limit(t, e) for e in entries}
+    return any(counts[e] <= ts[e] or draw(uid, keys[e], seed) < ts[e] * WORD // counts[e] for e in entries)
 
 
 def inclusion(entries, counts, t, ratio=truediv):
     """π of a row with these entries; exact if `ratio` is Fraction."""
     miss = ratio(1, 1)
     for e in entries:
-        miss *= 1 - ratio(t, max(counts[e], t))
+        miss *= 1 - ratio(limit(t, e), max(counts[e], limit(t, e)))
     return 1 - miss
 
 

@@ -1,7 +1,6 @@
 """A pool of texts of five languages, whose images may have several, and what balancing per language does to it, naively."""
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import accumulate
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests import kit
+from tests.kit.metaclip import inclusion
 
 SIZES = {"en": 400, "de": 220, "ja": 120, "tr": 60, "sw": 8}  # rows of each language
 ENTRIES = 40  # of each language, of which the last two never occur
@@ -37,9 +37,9 @@ def write_pool(folder, rows, shards):
     return pool
 
 
-def write_entries(folder, sizes=SIZES, are_same=False):
-    """Writes the metadata: entries of each language, consecutive; if `are_same`, the same ones of each."""
-    entries = [(f"{'w' if are_same else name}{i}", name) for name in sizes for i in range(ENTRIES)]
+def write_entries(folder, sizes=SIZES):
+    """Writes the metadata: consecutive entries of each language."""
+    entries = [(f"{name}{i}", name) for name in sizes for i in range(ENTRIES)]
     columns = {"entry_id": pa.array(range(len(entries)), pa.int32()), "entry": [entry for entry, _ in entries]}
     columns |= {"source": ["test"] * len(entries), "language": [name for _, name in entries]}
     pq.write_table(pa.table(columns), folder / "entries.parquet")
@@ -85,14 +85,10 @@ def naive_ts(counts, t, language="en"):
 def naive_probabilities(rows, ts):
     """π of rows with these entries, each named by its language and a number."""
     counts = Counter(entry for row in rows for entry in row)
-    p = {entry: ts[name] / max(count, ts[name]) for entry, count in counts.items() for name in [entry[:2]]}
-    return [1 - math.prod(1 - p[entry] for entry in row) for row in rows]
+    return [inclusion(row, counts, {entry: ts[entry[:2]] for entry in row}) for row in rows]
 
 
 def counts_of(rows):
     """The rows of each entry by language, zeros of those that never occur included."""
     counts = Counter(entry for row in rows for entry in row)
-    by_language = defaultdict(list)
-    for name in SIZES:
-        by_language[name] = [counts[f"{name}{i}"] for i in range(ENTRIES)]
-    return by_language
+    return {name: [counts[f"{name}{i}"] for i in range(ENTRIES)] for name in SIZES}
