@@ -1,5 +1,6 @@
 """Quotas of clusters: the quadratic program against scipy and exact fractions, and what a run keeps by them."""
 
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
@@ -169,36 +169,14 @@ def test_the_farthest_of_each_cluster_are_kept(run):
         assert min(d for d, is_kept in of if is_kept) >= max((d for d, is_kept in of if not is_kept), default=0)
 
 
-def test_without_probability_all_say_so(run):
-    folder = str(run.folder)
+def test_there_is_no_estimate_without_probability(run):
     assert run.run["selection"]["is_random"] is False
-    line = run.run["selection"]["summary"][0]
-    assert line.startswith("quotas of 5 values of cluster: ") and line in (run.folder / "README.md").read_text()
-    decisions = run.table("decisions").to_pylist()
-    page = " ".join(str(explain_sample(folder, next(row["uid"] for row in decisions if row["kept"]))).split())
-    assert "kept: within the quota of cluster " in page and "those farthest from the centroid" in page
-    with asking(folder, "estimate") as found:
-        [row] = found.rows
-        assert dict(zip(found.names, row, strict=True))["estimate"] is None
-    with asking(folder, "estimate_by", {"by": "source"}) as found:
-        [row] = found.rows
-        assert dict(zip(found.names, row, strict=True))["estimate"] is None
-    with asking(folder, "probabilities") as found:
-        [row] = found.rows
-        assert dict(zip(found.names, row, strict=True))["from"] is None
-    same = answer(open_finished(folder), [])
-    assert (same.expected, same.error, same.is_same) == (200, 0, True)
-
-
-def test_whatif_runs_the_draw(run, path, tmp_path):
-    finished = open_finished(str(run.folder))
-    changed = answer(finished, ["sample.quotas.rows=90", "sample.quotas.keep=nearest", "sample.quotas.most=20"])
-    assert changed.expected == 90
-    quotas = {"of": "words", "rows": 100, "by": "size"}
-    other = answer(finished, ["sample={quotas: {of: words, rows: 100, by: size}}"])
-    real = kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "words")
-    assert other.expected == real.counts["kept"] == 100
-    assert {row["probability"] is None for row in real.table("decisions").to_pylist()} == {False}
+    for query, parameters, column in (
+        ("estimate", {}, "estimate"), ("estimate_by", {"by": "source"}, "estimate"), ("probabilities", {}, "from"),
+    ):  # fmt: skip
+        with asking(str(run.folder), query, parameters) as found:
+            [row] = found.rows
+            assert dict(zip(found.names, row, strict=True))[column] is None
 
 
 def test_a_file_of_centroids_is_part_of_the_key(run, path, tmp_path):
@@ -236,24 +214,18 @@ def test_clusters_made_by_the_run_have_their_centroids(tmp_path):
 
 def test_no_row_has_a_cluster(path, tmp_path):
     quotas = {"of": "cluster", "rows": 3, "keep": "farthest"}
-    rules = {"none": "cluster is null"}
-    run = kit.run_local(kit.recipe_of(path, "parquet", rules=rules, sample={"quotas": quotas}), tmp_path / "run")
-    kit.conserved(run)
-    assert not any(run.table("decisions")["kept"].to_pylist())
+    recipe = kit.recipe_of(path, "parquet", rules={"none": "cluster is null"}, sample={"quotas": quotas})
+    assert not any(kit.run_local(recipe, tmp_path / "run").table("decisions")["kept"].to_pylist())
 
 
-@pytest.mark.parametrize(("largest", "is_refused"), [(1e10, False), (4e10, True), (1e300, True)])
-def test_a_sum_that_has_no_room_is_refused(largest, is_refused, tmp_path):
+def test_a_sum_that_has_no_room_is_refused(tmp_path):
     """It would become another number without a word."""
-    rows = kit.make_rows(20)
-    rows = rows.append_column("cluster", pa.array([n % 20 for n in range(len(rows))], pa.int32()))
-    distance = pa.array([largest if n == 3 else 0.5 for n in range(len(rows))], pa.float64())
-    rows = rows.append_column("cluster_distance", distance).slice(0, 20)
-    path = kit.write_parquets(tmp_path / "pool", rows, 1)
-    quotas = {"of": "cluster", "rows": 5, "keep": "farthest"}
-    recipe = kit.recipe_of(path, "parquet", sample={"quotas": quotas})
-    if is_refused:
-        with pytest.raises(RunError, match=r"cluster_distance is up to \S+e\+\d+, and a group has 1 rows; accepted: "):
-            kit.run_local(recipe, tmp_path / "run")
-    else:
-        kit.run_local(recipe, tmp_path / "run")
+    for largest in (1e10, 4e10, 1e300):
+        rows, distances = kit.make_rows(20).slice(0, 20), [0.5] * 20
+        distances[3] = largest
+        rows = rows.append_column("cluster", pa.array(range(20), pa.int32()))
+        rows = rows.append_column("cluster_distance", pa.array(distances, pa.float64()))
+        sections = {"sample": {"quotas": {"of": "cluster", "rows": 5, "keep": "farthest"}}}
+        message = r"cluster_distance is up to \S+e\+\d+, and a group has 1 rows; accepted: "
+        with nullcontext() if largest == 1e10 else pytest.raises(RunError, match=message):
+            kit.curate(tmp_path / f"{largest}", rows, **sections)

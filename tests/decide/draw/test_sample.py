@@ -2,23 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.ask.explain import explain_sample
 from curate.ask.query import asking
-from curate.ask.whatif.answer import answer
-from curate.ask.whatif.estimate import estimate
-from curate.ask.whatif.surviving import open_finished
-from curate.ask.whatif.sweep import sweep
-from curate.ask.whatif.swept_number import parse_swept_number
-from curate.cli.summary import summary
 from curate.decide.draw.groups import random_keys
 from curate.decide.draw.smallest import Keys
-from pipelines.prepare import prepare
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.decide.draw.cuts import find
 
 UIDS = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 50), unique=True, max_size=80)
@@ -64,64 +54,15 @@ def test_each_row_is_as_likely_and_seeds_differ():
     assert abs(kept.mean() - 0.25) < 1e-12 and kept.min() > 0.1 and kept.max() < 0.4
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run on Beam, one in this process, and both with fewer rows."""
-    folder = tmp_path_factory.mktemp("sample")
-    path = kit.write_parquets(folder / "pool", kit.make_rows(300), 3, 100)
-    recipe = kit.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 120})
-    fewer = kit.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 40})
-    local = [kit.run_local(one, folder / f"local{i}") for i, one in enumerate((recipe, fewer))]
-    return [kit.run_beam(recipe, folder / "beam"), *local]
-
-
-def test_beam_takes_the_same_rows_and_smaller_samples_are_among_them(runs):
-    beam, local, fewer = runs
-    assert beam.verdicts == local.verdicts and beam.kept == local.kept
-    assert beam.counts["kept"] == 120 and fewer.counts["kept"] == 40
-    kept = [
-        set(run.table("decisions").filter(run.table("decisions")["kept"])["uid"].to_pylist()) for run in (local, fewer)
-    ]
-    assert kept[1] < kept[0]
-    kit.conserved(beam)
-
-
-def test_probabilities_and_draws(runs):
-    decisions = runs[0].table("decisions").to_pylist()
+def test_probabilities_and_draws(tmp_path):
+    pool, rules = kit.make_rows(300), {"words": "words > 2"}
+    large, small = (kit.curate(tmp_path / f"{n}", pool, rules=rules, sample={"rows": n}) for n in (120, 40))
+    kept = [{row["uid"] for row in run.table("decisions").to_pylist() if row["kept"]} for run in (large, small)]
+    assert kept[1] < kept[0] and (large.counts["kept"], small.counts["kept"]) == (120, 40)
+    decisions = large.table("decisions").to_pylist()
     left = [row for row in decisions if row["kept"] or row["rule"] == "sample"]
     assert {row["probability"] for row in left} == {120 / len(left)}
     assert all(row["kept"] == (row["draw"] < 1) for row in left)
     assert all(row["draw"] is None and not row["probability"] for row in decisions if row not in left)
-    with asking(str(runs[0].folder), "SELECT count(*) FROM survivors") as found:
+    with asking(str(large.folder), "SELECT count(*) FROM survivors") as found:
         assert list(found.rows) == [(len(left),)]
-    which = f"among the 120 rows that `sample` drew of {len(left)} at random"
-    for kept, verdict in ((True, f"verdict: kept: {which}"), (False, f"verdict: dropped by sample, not {which}")):
-        page = str(explain_sample(str(runs[0].folder), next(row["uid"] for row in left if row["kept"] == kept)))
-        assert verdict in " ".join(page.split())
-
-
-def test_too_few_rows_are_named(runs, tmp_path):
-    """In the run's summary and by `plan`; not where there are as many as wanted."""
-    path = str(runs[1].folder.parent / "pool/*.parquet")
-    recipe = kit.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 5000})
-    few = kit.run_local(recipe, tmp_path / "few")
-    line = f"sample: 5,000 wanted, {few.counts['kept']} left"
-    assert few.run["selection"]["summary"] == [line] and line in summary(str(few.folder), 1.0)
-    assert not runs[1].run["selection"].get("summary")
-    prepared = prepare(recipe, str(tmp_path / "out"))
-    assert estimate(prepared.context, prepared.plan.units, None).chosen == line
-
-
-def test_whatif_and_sweeps_know_the_size(runs):
-    folder = str(runs[0].folder)
-    found = whatif(folder, [])
-    funnel = {row["rule"]: row["whatif"] for row in found.funnel.to_pylist()}
-    assert found.expected == 120 and found.error == 0 and funnel["sample"] == -runs[0].counts["sample"]
-    assert whatif(folder, ["sample=null"]).expected == 120 + runs[0].counts["sample"]
-    run = open_finished(folder)
-    assert [point.expected for point in sweep(run, [], parse_swept_number("sample.rows=10,50"))] == [10, 50]
-    assert answer(run, ["rules.words=words > 3", "sample.rows=7"]).expected == 7
-    changed = answer(run, ["rules.words=words > 3"])
-    assert changed.sources.select(["run_expected", "whatif", "change"]).to_pylist() == [
-        {"run_expected": 120, "whatif": 120, "change": 0}
-    ]

@@ -3,19 +3,19 @@
 import tracemalloc
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.ask.diff import diff_runs
-from curate.ask.explain import explain_sample
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.surviving import open_finished
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RunError
 from curate.base.numeric.elementary import log, mix64, unit
 from curate.decide.draw import soft_cap
 from curate.decide.draw.soft_cap import Scores, find_draws, round_salts
+from curate.recipe.recipe import change_recipe
 from tests import kit
 
 RUNS = 200
@@ -122,23 +122,14 @@ def test_many_rows_in_large_batches():
     assert find_draws([], 10, 0.15, 5).rows == 0
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return kit.write_parquets(tmp_path_factory.mktemp("soft_cap") / "pool", kit.make_rows(300), 3, 100)
-
-
-@pytest.fixture(scope="module")
-def run(path, tmp_path_factory):
+def test_a_run_repeats_rows(tmp_path, monkeypatch):
     section = {"soft_cap": {"of": "clip_score", "draws": 1000, "batch": 100}}
-    return kit.run_local(kit.recipe_of(path, "parquet", sample=section), tmp_path_factory.mktemp("run") / "run")
-
-
-def test_a_run_repeats_rows(run):
+    run = kit.curate(tmp_path, kit.make_rows(300), sample=section)
     kit.conserved(run)
     rows = run.table("decisions").to_pylist()
     scores = run.table("scores")["clip_score"].to_pylist()
-    assert sum(row["repeats"] for row in rows) == len(np.load(run.folder / "uids.npy")) == 1000
     subset = np.load(run.folder / "uids.npy")
+    assert sum(row["repeats"] for row in rows) == len(subset) == 1000
     for row in filter(lambda row: row["kept"], rows):  # as DataComp's resharder counts: between two binary searches
         uid = np.array([divmod(int(row["uid"], 16), 2**64)], np.dtype("u8,u8"))
         assert np.searchsorted(subset, uid, "right") - np.searchsorted(subset, uid, "left") == row["repeats"]
@@ -147,37 +138,13 @@ def test_a_run_repeats_rows(run):
         assert not row["kept"] or not np.isnan(np.float64(score if score is not None else np.nan))
         if row["kept"] or row["rule"] == "sample":
             assert row["probability"] is None and row["draw"] == pytest.approx(1 / (1 + row["repeats"]))
-    shard = run.folder / "shards/00000.parquet"
-    assert sum(pa.parquet.read_table(shard)["repeats"].to_pylist()) == 1000
-    drawn = sum(row["kept"] for row in rows)
-    line = run.run["selection"]["summary"][0]
-    assert line.startswith("sample: 1,000 draws of ") and line.endswith(f" in 10 batches; {drawn} rows were drawn")
-    place, row = max(enumerate(rows), key=lambda pair: pair[1]["repeats"])
-    page = " ".join(str(explain_sample(str(run.folder), row["uid"])).split())
-    assert f"kept: drawn by clip_score {scores[place]:.6g}; {row['repeats']} times in uids.npy" in page
+    assert sum(pq.read_table(run.folder / "shards/00000.parquet")["repeats"].to_pylist()) == 1000
 
-
-def test_whatif_runs_the_draws(run, path, tmp_path):
     finished = open_finished(str(run.folder))
-    same = answer(finished, [])
-    assert same.is_same and same.error == 0 and same.fact("in_uids") == 1000
-    changed = answer(finished, ["sample.soft_cap.draws=300", "sample.soft_cap.penalty=0"])
-    section = {"soft_cap": {"of": "clip_score", "draws": 300, "batch": 100, "penalty": 0.0}}
-    real = kit.run_local(kit.recipe_of(path, "parquet", sample=section), tmp_path / "real")
-    assert changed.expected == real.counts["kept"] and changed.fact("in_uids") == 300
-    plain = answer(finished, ["sample.rows=50"])
-    assert plain.expected == 50 and plain.fact("in_uids") == pytest.approx(50)
-    assert diff_runs(str(run.folder), str(real.folder)).repeated > 0
-
-
-def test_faults_are_named(path, tmp_path, monkeypatch):
-    soft = {"of": "clip_score", "draws": 10, "batch": 5}
-    with pytest.raises(RecipeError, match=r"output.repeat and sample both repeat rows"):
-        kit.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
-    with pytest.raises(RecipeError, match=r"sample.soft_cap.penalty: Input should be a finite number"):
-        kit.recipe_of(path, "parquet", sample={"soft_cap": soft | {"penalty": float("inf")}})
-    with pytest.raises(RecipeError, match=r"sample.soft_cap.of: column 'caption' is string; accepted: numbers"):
-        kit.run_local(kit.recipe_of(path, "parquet", sample={"soft_cap": soft | {"of": "caption"}}), tmp_path / "a")
+    found = answer(finished, ["sample.soft_cap.draws=300", "sample.soft_cap.penalty=0"])
+    assert answer(finished, []).fact("in_uids") == 1000 and found.fact("in_uids") == 300
+    fewer = kit.run_local(change_recipe(finished.recipe, ["sample.soft_cap.draws=300"]), tmp_path / "fewer")
+    assert diff_runs(str(run.folder), str(fewer.folder)).repeated > 0
     monkeypatch.setattr(soft_cap, "MAX_ROWS", 100)
     with pytest.raises(RunError, match="rows have a score, and one worker holds them all; accepted: at most 100"):
-        kit.run_local(kit.recipe_of(path, "parquet", sample={"soft_cap": soft}), tmp_path / "b")
+        kit.run_local(finished.recipe, tmp_path / "large")
