@@ -1,7 +1,6 @@
 """Cells of embeddings against centroids chosen in integers, row by row."""
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -68,13 +67,6 @@ def test_small_pools_are_one_cell():
     assert counts == sorted(counts) == [512, 1024, 8192, 16384]
 
 
-def test_cell_rows_are_each_cells_visitors():
-    cell_of = np.array([[2, 0], [-1, -1], [0, 2], [2, 4]], np.int16)
-    got = [(cell, rows.tolist(), at_home) for cell, rows, at_home in cells.cell_rows(cell_of)]
-    assert got == [(0, [2, 0], 1), (2, [0, 3, 2], 2), (4, [3], 0)]
-    assert list(cells.cell_rows(cell_of[:0])) == list(cells.cell_rows(cell_of[1:2])) == []
-
-
 @given(
     st.integers(1, 4).flatmap(
         lambda visited: st.lists(st.permutations(range(6)).map(lambda p: p[:visited]), max_size=30)
@@ -92,16 +84,6 @@ def test_cell_rows_by_definition(rows, unusable):
             expected.append((cell, home + visitors, len(home)))
     cell_of = np.array(cells_of_rows, np.int16).reshape(len(rows), -1 if rows else 1)
     assert [(cell, ids.tolist(), at_home) for cell, ids, at_home in cells.cell_rows(cell_of)] == expected
-
-
-def test_cell_rows_take_some_bytes_a_row():
-    cell_of = (np.arange(800_000) % 1024).astype(np.int16).reshape(-1, 8)
-    tracemalloc.start()
-    try:
-        assert sum(at_home for _, _, at_home in cells.cell_rows(cell_of)) == len(cell_of)
-        assert tracemalloc.get_traced_memory()[1] < 40 * len(cell_of)
-    finally:
-        tracemalloc.stop()
 
 
 def test_only_the_rows_asked_for_are_sent_to_cells():

@@ -98,15 +98,6 @@ def distributed(vectors, order, x, n_units):
     return Groups.join(Groups.join(part) for part in (found[::2], found[1::2]))
 
 
-def test_a_row_is_compared_with_visitors_and_visitors_not_with_each_other():
-    vectors = np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1]], np.float16)
-    found = cosine.groups_in_cell(ids(4), vectors, np.array([False, False, True, False]), 0.994)
-    assert groups_of(found) == {frozenset({1, 2})}
-    found = cosine.groups_in_cell(ids(4), vectors, np.array([False, True, False, False]), 0.994)
-    assert groups_of(found) == {frozenset({0, 1, 2})}
-    assert len(cosine.groups_in_cell(ids(4), vectors, np.zeros(4, bool), 0.9).nodes) == 0
-
-
 STRANGE = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [-0.0, 0], [1, 0], [np.nan, 1], [0, 0], [np.inf, 1]], np.float16)
 
 

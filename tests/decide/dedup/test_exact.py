@@ -1,7 +1,6 @@
 """Deduplication in bucketed passes against dictionaries, row by row."""
 
 import hashlib
-import itertools
 import math
 import random
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curate.base import ids
-from curate.base.numeric.quantiles import order_keys
 from curate.decide.dedup import exact
 
 UIDS = [f"{7 * i % 5:016x}{i // 2:016x}" for i in range(12)]  # halves repeat, and order them differently
@@ -108,12 +106,6 @@ def distributed(rows, passes, n_units, n_buckets):
     return out
 
 
-def outcome(rows, duplicate_of):
-    """What must not depend on the order of rows: the survivors, and the fate of each row by its content."""
-    fates = sorted((row.uid, row.content, uid or "") for row, uid in zip(rows, duplicate_of, strict=True))
-    return fates
-
-
 def pools(content, prefer):
     """Small alphabets, so that chains across passes are common."""
     row = st.builds(
@@ -147,10 +139,6 @@ def test_distributed_is_naive(rows, passes, n_units, n_buckets):
     assert distributed(rows, passes, n_units, n_buckets) == naive(rows, passes)
 
 
-def test_a_chain_names_the_last_survivor():
-    assert distributed(CHAIN, 3, 1, 1) == [UIDS[3], UIDS[3], None, None]
-
-
 def random_pool(size):
     """Rows whose content follows from the rest, as a real content hash does, so that position decides nothing."""
     rng, rows = random.Random(size), []
@@ -162,22 +150,6 @@ def random_pool(size):
         phash, score = rng.choice([None, rng.randrange(size)]), rng.choice([None, float(rng.randrange(9))])
         rows.append(Row(uid, sha, phash, ids.hash64(f"{uid}{sha}{phash}{score}"), score))
     return rows
-
-
-def test_order_units_and_buckets_change_nothing():
-    rows = random_pool(400)
-    expected = outcome(rows, naive(rows, 3))
-    for seed, (n_units, n_buckets) in enumerate(itertools.product((1, 7, 40), (1, 8, 64))):
-        random.Random(seed).shuffle(rows)
-        assert outcome(rows, distributed(rows, 3, n_units, n_buckets)) == expected
-
-
-@given(POOLS, st.integers(1, 3))
-def test_duplicate_of_names_a_survivor(rows, passes):
-    duplicate_of = distributed(rows, passes, 1, 8)
-    survivors = [row.uid for row, uid in zip(rows, duplicate_of, strict=True) if uid is None]
-    assert len(set(survivors)) == len(survivors)
-    assert {uid for uid in duplicate_of if uid} <= set(survivors)
 
 
 def test_colliding_hashes_do_no_harm(monkeypatch):
@@ -196,18 +168,6 @@ def test_only_repeated_rows_are_candidates():
     assert exact.candidates([column], alive, [found]).tolist() == [0, 2]
     assert len(exact.key_hashes(column, alive)) == 5
     assert exact.candidates([column], alive, [np.zeros(0, np.uint64)]).tolist() == []
-
-
-@given(st.lists(st.integers(0, 5) | st.integers(0, (1 << 64) - 1), max_size=60), st.integers(1, 9), st.integers(1, 5))
-def test_buckets_partition_and_repeated_counts(values, n_buckets, n_parts):
-    hashes = np.array(values, np.uint64)
-    buckets = exact.split_buckets(hashes, n_buckets)
-    assert len(buckets) == n_buckets
-    assert sorted(np.concatenate(buckets).tolist()) == sorted(values)
-    for a, b in itertools.combinations(buckets, 2):
-        assert not len(a) or not len(b) or a.max() < b.min()
-    expected = sorted({v for v in values if values.count(v) > 1})
-    assert exact.repeated(np.array_split(hashes, n_parts)).tolist() == expected
 
 
 HEX = "0123456789abcdef" * 4
@@ -250,12 +210,6 @@ def test_content_tells_images_and_captions_apart():
     assert len(set(got.tolist())) == 3 and got[0] == got[3]
 
 
-def test_hex_uids_inverts_uid_halves():
-    uids = pa.array([*UIDS, "f" * 32, "0123456789abcdef" * 2])
-    assert ids.hex_uids(*ids.uid_halves(uids)).equals(uids)
-    assert ids.hex_uids(*np.zeros((2, 0), np.uint64)).equals(pa.array([], pa.string()))
-
-
 def test_the_cosine_is_of_the_pass_that_a_row_lost():
     """First by uid, then by two passes with cosines: rows 1 and 2 lose the second pass to row 0, row 3 the third, row 4 the first."""
     uids = pa.array(["0" * 31 + digit for digit in "12343"])
@@ -280,14 +234,3 @@ def test_the_largest_groups_of_a_bucket():
     assert len(found) == 20 and found[:2] == [(13, f"{3:032x}"), (3, f"{0:032x}")]
     assert sorted(found, key=lambda item: (-item[0], item[1])) == found
     assert exact.largest_groups(records[:0]) == []
-
-
-def test_resolve_leaves_its_input_alone_and_keeps_order():
-    columns = columns_of(CHAIN, 3)
-    before = exact.make_records(0, np.arange(4), columns[0], columns, *decisive(CHAIN))
-    copy = before.copy()
-    after = exact.resolve(before, 1)
-    assert (before == copy).all() and after["row"].tolist() == [0, 1, 2, 3]
-    assert after["dead"].tolist() == [True, False, False, False]
-    assert after["key_lo"][0].tolist() == after["key_lo"][1].tolist()
-    assert after["key_lo"][0, 2] == order_keys(pa.array([8], pa.uint64()))[0][0]

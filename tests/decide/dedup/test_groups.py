@@ -1,17 +1,13 @@
 """Groups of close pairs against a search through a graph, and which of a group's rows stays."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.base.ids import hex_uids
-from curate.decide.dedup import exact
 from curate.decide.dedup.groups import Groups, label_hashes, row_ids, row_keys
-from tests.decide.dedup.naive import FULL, assert_forest, groups_of, hamming_groups, naive_groups
+from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
 
 EDGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=20)
 
@@ -60,51 +56,3 @@ def test_key_columns():
     assert row_keys(1, 4, groups).to_pylist() == [1 << 32, None, None, 1 << 32]
     assert row_keys(2, 4, groups).to_pylist() == [None, None, None, 1 << 32]
     assert row_keys(0, 2, groups).to_pylist() == [None, None]
-
-
-# Winners, by way of `exact`
-
-
-@dataclass(frozen=True)
-class Row:
-    uid: str
-    sha256: str
-    phash: int | None
-    prefer: float | None = None
-
-
-def survivors(rows, distance):
-    """The uid that stands for each row after passes by uid, sha256 and close phash."""
-    column = pa.array([row.phash for row in rows], pa.uint64())
-    groups = hamming_groups(column.drop_null().to_numpy(), distance)
-    columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), label_hashes(column, groups)]
-    prefer = exact.preferences(pa.array([row.prefer for row in rows], pa.float32()))
-    content = np.zeros(len(rows), np.uint64)
-    records = exact.make_records(0, np.arange(len(rows)), columns[0], columns, content, prefer)
-    for i in range(len(columns)):
-        records = exact.resolve(records, i)
-    uids = hex_uids(records["rep_hi"], records["rep_lo"]).to_pylist()
-    return [uid if dead else None for uid, dead in zip(uids, records["dead"], strict=True)]
-
-
-def uid(number):
-    return f"{number:032x}"
-
-
-def test_the_smallest_uid_stays_and_null_takes_no_part():
-    rows = [
-        Row(uid(3 << 64), "a", 0b0), Row(uid(1), "b", 0b11), Row(uid(2), "c", 0b1111), Row(uid(0), "d", None),
-        Row(uid(9), "e", FULL),
-    ]  # fmt: skip
-    assert survivors(rows, 2) == [uid(1), None, uid(1), None, None]
-    assert survivors(rows, 1) == [None] * 5
-
-
-def test_prefer_decides_and_ties_go_to_the_smallest_uid():
-    rows = [Row(uid(1), "a", 0, 0.5), Row(uid(3), "b", 1, 0.9), Row(uid(2), "c", 3, 0.9), Row(uid(0), "d", 2, None)]
-    assert survivors(rows, 1) == [uid(2), uid(2), None, uid(2)]
-
-
-def test_a_loser_of_an_earlier_pass_follows_its_survivor():
-    rows = [Row(uid(5), "a", 1 << 40), Row(uid(4), "a", 1 << 40), Row(uid(1), "b", 3 << 40)]
-    assert survivors(rows, 1) == [uid(1), uid(1), None]

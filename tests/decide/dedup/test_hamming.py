@@ -63,20 +63,14 @@ def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_bucke
 
 
 @pytest.mark.parametrize("rows", [1, 10**3, 10**6, 10**9])
-@pytest.mark.parametrize("distance", [0, 1, 2, 3, 5, 8, 12, 16, 40, 63])
-def test_bands_are_complete_and_affordable(distance, rows):
+def test_bands_are_complete_and_affordable(rows):
     """Whatever k bits differ, some band does not look at them; the bands of one scheme are choices of equal blocks."""
-    masks = [int(mask) for mask in hamming.bands(distance, rows)]
-    rng = random.Random(rows + distance)
-    for _ in range(300):
-        differ = sum(1 << bit for bit in rng.sample(range(64), distance))
-        assert any(mask & differ == 0 for mask in masks)
-    assert len(set(masks)) == len(masks) <= 500
-
-
-def test_more_rows_get_longer_bands():
-    bits = [min(int(mask).bit_count() for mask in hamming.bands(4, rows)) for rows in (10, 10**4, 10**6, 10**9)]
-    assert bits == sorted(bits) and bits[0] == 0 and bits[-1] > 20
+    for distance in (0, 1, 2, 3, 5, 8, 12, 16, 40, 63):
+        masks, rng = [int(mask) for mask in hamming.bands(distance, rows)], random.Random(rows + distance)
+        for _ in range(100):
+            differ = sum(1 << bit for bit in rng.sample(range(64), distance))
+            assert any(mask & differ == 0 for mask in masks)
+        assert len(set(masks)) == len(masks) <= 500
 
 
 def test_hashes_that_are_all_alike():
@@ -114,28 +108,3 @@ def test_nearest_hash(pool, evaluation, distance, sort_cost):
         patch.setattr(hamming, "_SORT", sort_cost)  # where sorting costs nothing, many bands
         got = hamming.nearest(np.array(pool, np.uint64), np.array(evaluation, np.uint64), distance)
     assert got.tolist() == [naive(hash_) for hash_ in pool]
-
-
-def test_what_is_handed_in_stays_as_it_was():
-    """Read-only columns of Arrow, strided and in any order: searching reorders a copy."""
-    hashes = np.array([9, 8, 0, 9, 1, 0], np.uint64)
-    hashes.setflags(write=False)
-    expected = naive_groups([0, 1, 8, 9], naive_close({0, 1, 8, 9}, 1))
-    (mask,) = hamming.bands(1, 6)
-    for handed_in in (hashes, np.repeat(hashes, 3)[::3], hashes[::-1]):
-        assert groups_of(hamming_groups(handed_in, 1)) == expected
-        assert groups_of(hamming.edges_in_bucket(handed_in, mask, 1)) == expected
-        assert hamming.nearest(handed_in, handed_in, 0).tolist() == [
-            handed_in.tolist().index(hash_) for hash_ in handed_in.tolist()
-        ]
-    assert hashes.tolist() == [9, 8, 0, 9, 1, 0]
-
-
-def test_hashes_that_agree_under_a_band_and_are_not_close_are_no_pair():
-    """All of one bucket, the costly case: only those within the distance are joined."""
-    mask = max(hamming.bands(3, 10**9), key=lambda m: int(m).bit_count())
-    free = [bit for bit in range(64) if not int(mask) >> bit & 1]
-    apart = np.array([sum(1 << bit for bit in free[4 * i : 4 * i + 4]) for i in range(len(free) // 4)], np.uint64)
-    assert len(apart) > 3 and len(hamming.edges_in_bucket(apart, mask, 3)) == 0
-    assert len(list(hamming.split_bands(apart, np.array([mask]), 16))) == 1
-    assert len(hamming.edges_in_bucket(apart, mask, 8)) == len(apart) - 1

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer
@@ -62,27 +61,6 @@ def test_quotas_are_the_exact_solution_rounded(case):
         assert all(int(y) <= n <= -int(-y // 1) for n, y in zip(x.tolist(), exact, strict=True))
         up = [y % 1 for n, y in zip(x.tolist(), exact, strict=True) if n > y]
         assert all(y % 1 <= min(up) for n, y in zip(x.tolist(), exact, strict=True) if n < y and up)
-
-
-def test_it_is_the_quadratic_program_of_scipy():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        k = int(rng.integers(2, 9))
-        sizes, p = rng.integers(20, 900, k), rng.dirichlet(np.ones(k) * 0.5)
-        rows = int(sizes.sum() * rng.uniform(0.1, 0.9))
-        least = np.minimum(int(rows / k * 0.5), sizes - 1)
-        x = solve_quotas(p, sizes, rows, least, sizes)
-        found = minimize(  # of shares, which are scaled well
-            lambda x, p=p: ((x - p) ** 2).sum() / 2,
-            np.clip(p, least / rows, sizes / rows),
-            jac=lambda x, p=p: x - p,
-            bounds=list(zip(least / rows, sizes / rows, strict=True)),
-            constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
-            method="SLSQP",
-            options={"ftol": 1e-13, "maxiter": 500},
-        )
-        assert found.success and np.abs(x - found.x * rows).max() < 1.01
-        assert x.sum() == rows
 
 
 def test_distances_between_centroids_are_those_of_the_definition():
