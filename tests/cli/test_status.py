@@ -22,7 +22,7 @@ from pipelines.engines import registry as engines
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
 from tests.kit.commands import run_command
-from tests.laws.test_object_store import bucket  # noqa: F401  (a fixture)
+from tests.kit.s3 import bucket  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.thorough
 

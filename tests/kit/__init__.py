@@ -10,7 +10,8 @@ Its modules have the rest: `forked` (commands in processes), `web`, `range_serve
 `packages` (packages of foreign kinds), `captioned` (runs with captions), `written_runs` (run folders without a pipeline),
 `clips` (CLIP checkpoints),
 `crawls` and `articles` (pools of other formats), `commands` (commands in this process), `pages` (the commands on pages),
-`waiting`, `memory`, `watched`, `store_requests`.
+`kills` (SIGKILL, and copies of a run folder as kills leave it), `store_faults` and `store_requests` (runs in a bucket), `noise` (a
+signal that is never the same twice), `waiting`, `memory`, `watched`.
 """
 
 from tests.kit.pools import *  # noqa: F403

@@ -32,3 +32,10 @@ def bucket_at(url):
         fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
         kind.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of a bucket."""
+    with serving_s3() as url, bucket_at(url) as made:
+        yield made

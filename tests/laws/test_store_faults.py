@@ -9,20 +9,23 @@ from curate.recipe import clouds
 from curate.store import lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
+from curate.store.validity import valid_digest
 from tests.kit.llm_server import FaultServer
 from tests.kit.s3 import bucket_at, serving_s3
+from tests.kit.store_faults import FAULTS, PART, runs
 from tests.kit.store_proxy import Fault, store_proxy
 from tests.kit.waiting import wait_until
-from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, runs
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def proxy():
+    """A proxy before S3, whose clients soon lose patience and do not pause long."""
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url), pytest.MonkeyPatch.context() as patch:
         kind = fsspec.get_filesystem_class("s3")
         patch.setattr(kind, "read_timeout", 1.0)
+        patch.setattr(clouds, "_LONGEST", 0.05)
         kind.clear_instance_cache()
         yield proxy
 
@@ -33,61 +36,55 @@ def stored(proxy, tmp_path_factory):
         yield made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_run_survives(name, stored):
-    stored.survive(name.replace(" ", "-").replace("%", ""), FAULTS[name])
-    assert len(stored.published(name.replace(" ", "-").replace("%", ""))) > 10
+    assert stored.survive(name, FAULTS[name]) == stored.expected
 
 
-@pytest.mark.slow
-def test_without_faults(stored):
-    stored.survive("none", lambda _: None)
+def test_listings_of_some_seconds_ago(stored):
+    stored.proxy.stale = 3.0
+    assert stored.survive("stale") == stored.expected
+    assert stored.proxy.faults, "listings differed from what was there"
 
 
-@pytest.mark.slow
-def test_stale_listings(stored):
-    stored.survive_stale_listings()
-
-
-@pytest.mark.slow
 def test_an_input_that_does_not_come(stored):
-    stored.lose_input()
+    done = stored.lose_input("away")
+    assert done.status == 1 and "_SUCCESS" not in stored.published("away")
+    assert f"{stored.bucket}/pool/00001.tar: the store does not give it now" in done.err
+    assert stored.survive("away") == stored.expected
 
 
-@pytest.mark.slow
+def test_a_store_that_is_down(stored):
+    done = stored.lose_store("down")
+    assert done.status == 1
+    stored.check_named("down", done.err)
+    assert stored.survive("down", None, "--take-over") == stored.expected
+
+
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
 def test_replies_of_a_minute(stored, monkeypatch):
-    """Asked again after 30 s."""
+    """They are requested again after 30 s."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
-    stored.survive_minutes()
+    assert stored.survive_minutes() == stored.expected
 
 
-@pytest.mark.slow
-def test_a_store_that_is_down(stored):
-    stored.lose_store()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS_OF_PARTS)
-def test_large_files(name, stored, monkeypatch):
-    """Which s3fs puts in parts, here of the smallest size."""
+def test_large_files(stored, monkeypatch):
+    """s3fs puts them in parts, here of the smallest size."""
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: PART)
-    stored.upload_parts(f"parts{len(name)}", FAULTS_OF_PARTS[name])
+    data, found = stored.upload_parts()
+    assert found == [data, data] and valid_digest(RunStore(f"{stored.bucket}/parts"), "shards/00000.tar")
 
 
-@pytest.mark.slow
 def test_captions(proxy, tmp_path):
-    """Answers, texts and what they took are put into place together, by copies."""
+    """Answers, texts and times are put into place together, by copies."""
     with FaultServer() as server:
         engines = f"{{llm: {{openai: {{base_url: '{server.base_url}', model: tiny-llm}}}}}}"
         captions = f"captions: {{engines: {engines}, rewrite: {{engine: llm, styles: [human, coco]}}}}"
         with runs(proxy, "s3://bucket", tmp_path, captions) as made:
-            made.survive("captions", FAULTS["answers that are lost"])
-            assert any(name.startswith("tables/captions/") for name in made.published("captions"))
+            assert any(name.startswith("tables/captions/") for name in made.expected)
+            assert made.survive("captions", FAULTS["cut"]) == made.expected
 
 
-@pytest.mark.slow
 def test_a_renewal_that_fails_does_not_end_a_lease(proxy, monkeypatch):
     """A store that is busy for a while has not given the folder to another."""
     monkeypatch.setattr(clouds, "_ATTEMPTS", 0)

@@ -22,7 +22,7 @@ MODULE = """
 import os, time, uuid
 from dataclasses import replace
 from pathlib import Path
-from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
+from tests.kit.noise import KIND as NOISE, NOISY, noisy
 
 def compute(captions):
     folder = Path(os.environ["SLOW_NOTES"])

@@ -6,8 +6,8 @@ from fsspec.config import conf
 from fsspec.registry import _registry
 
 from curate.recipe import clouds
+from tests.kit.store_faults import FAULTS, PART, runs
 from tests.kit.store_proxy import store_proxy
-from tests.laws.store_faults import FAULTS, FAULTS_OF_PARTS, PART, runs
 from tests.runners.dataflow.loopback import BUCKET, open_store, serving_storage, variables
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]  # Cloud Storage comes with the runners' packages
@@ -34,26 +34,32 @@ def wait_for_answers(seconds, patch):
     patch.setitem(conf, "gs", {})
 
 
-@pytest.mark.parametrize(("name", "rule"), [("none", lambda _: None), *FAULTS.items()])
-def test_a_run_survives(name, rule, stored):
-    stored.survive(name.replace(" ", "-").replace("%", ""), rule)
+@pytest.mark.parametrize("name", ["none", *FAULTS])
+def test_a_run_survives(name, stored):
+    assert stored.survive(name, FAULTS.get(name)) == stored.expected
 
 
-def test_stale_listings(stored):
-    stored.survive_stale_listings()
+def test_listings_of_some_seconds_ago(stored):
+    stored.proxy.stale = 3.0
+    assert stored.survive("stale") == stored.expected
 
 
 def test_an_input_that_does_not_come(stored):
-    stored.lose_input()
+    done = stored.lose_input("away")
+    assert done.status == 1 and "_SUCCESS" not in stored.published("away")
+    assert f"{stored.bucket}/pool/00001.tar: the store does not give it now" in done.err
+    assert stored.survive("away") == stored.expected
 
 
 def test_a_store_that_is_down(stored):
-    stored.lose_store()
+    done = stored.lose_store("down")
+    assert done.status == 1
+    stored.check_named("down", done.err)
+    assert stored.survive("down", None, "--take-over") == stored.expected
 
 
-@pytest.mark.parametrize("name", FAULTS_OF_PARTS)
-def test_large_files(name, stored, monkeypatch):
-    """Which gcsfs puts in chunks, here of the size that S3 takes too."""
+def test_large_files(stored, monkeypatch):
+    """gcsfs puts them in chunks, here of the size that S3 accepts too."""
     kind = fsspec.get_filesystem_class("gs")
     put = kind._put_file
 
@@ -61,10 +67,11 @@ def test_large_files(name, stored, monkeypatch):
         await put(self, *words, chunksize=PART, **named)
 
     monkeypatch.setattr(kind, "_put_file", put_file)
-    stored.upload_parts(f"parts{len(name)}", FAULTS_OF_PARTS[name])
+    data, found = stored.upload_parts()
+    assert found == [data, data]
 
 
 def test_replies_of_a_minute(stored, monkeypatch):
-    """Asked again after 30 s."""
+    """They are requested again after 30 s."""
     wait_for_answers(30.0, monkeypatch)
-    stored.survive_minutes()
+    assert stored.survive_minutes() == stored.expected

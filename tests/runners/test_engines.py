@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests import kit
-from tests.laws.test_resume import check_killed, count_files, kill_at
+from tests.kit.kills import check_killed, count_files, kill_at
 from tests.runners.clusters import find_go_program, write_boot
 from tests.runners.runs import curate, digests, write_demo
 

@@ -12,8 +12,8 @@ import yaml
 
 from tests import kit
 from tests.kit import forked
+from tests.kit.noise import follows_from_scores
 from tests.kit.packages import lay_out
-from tests.laws.test_late_attempts import follows_from_scores
 from tests.runners.clusters import find_executors
 
 pytestmark = pytest.mark.runners
@@ -24,7 +24,7 @@ MODULE = """
 import hashlib, os, random, time, uuid
 from pathlib import Path
 from dataclasses import replace
-from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
+from tests.kit.noise import KIND as NOISE, NOISY, noisy
 
 def compute(captions):
     unit = hashlib.sha256(repr(captions.to_pylist()).encode()).hexdigest()

@@ -14,18 +14,16 @@ from pipelines.prepare import prepare
 from tests import kit
 
 EARLIER = "captions.engines.llm: does not answer"
-MODES = [
-    pytest.param(["--runner=FnApiRunner", "--direct_running_mode=in_memory"], id="in_memory"),
-    pytest.param([], id="threads"),
-    pytest.param(
-        ["--direct_num_workers=2", "--direct_running_mode=multi_processing"], id="processes", marks=pytest.mark.slow
-    ),
-]
+MODES = {
+    "in_memory": ["--runner=FnApiRunner", "--direct_running_mode=in_memory"],
+    "threads": [],
+    "processes": ["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+}
 
 
-def fail(folder, error):
+def fail(folder, error, unit=None):
     """Fail as an attempt does, and return what the runner gets to see."""
-    with pytest.raises(type(error) if isinstance(error, OSError) else RunError) as caught, noting_errors(folder):
+    with pytest.raises((RunError, OSError)) as caught, noting_errors(folder, *([unit] if unit else [])):
         raise error
     return caught.value
 
@@ -57,16 +55,10 @@ def test_another_failure_has_no_note(folder):
     assert read_error_note(folder, as_beam(RunError(f"one (error note {'0' * 32})"))) is None
 
 
-def fail_at(folder, place, error):
-    with pytest.raises(RunError) as caught, noting_errors(folder, place):
-        raise error
-    return caught.value
-
-
 def test_of_a_unit_any_error_has_a_note_which_says_where(folder):
     """And those that are not ours may pass, as runners that try again ask."""
     full, wrong = OSError("disk full"), RunError("wrong")
-    raised = [fail_at(folder, f"unit {number}", error) for number, error in enumerate([full, wrong, full])]
+    raised = [fail(folder, error, f"unit {number}") for number, error in enumerate([full, wrong, full])]
     assert [error.permanent for error in raised] == [False, True, False]
     hint = "run again"
     assert read_error_note(folder, as_beam(raised[0]), hint) == "unit 0: OSError: disk full\nrun again"
@@ -76,48 +68,42 @@ def test_of_a_unit_any_error_has_a_note_which_says_where(folder):
     text = "unit 0, unit 2: OSError: disk full\nunit 1: wrong\nrun again"
     assert read_error_note(folder, as_beam(raised[1], both), hint) == text
     assert sorted(read_error_notes(folder)[0]) == text.splitlines()[:2]
-    many = [fail_at(folder, f"unit {number}", wrong) for number in range(9)]
+    many = [fail(folder, wrong, f"unit {number}") for number in range(9)]
     assert read_error_note(folder, join_errors(many)) == "unit 0, unit 1, unit 2, unit 3, unit 4 and 4 more: wrong"
 
 
-def test_what_may_pass_stays_so(folder):
+def test_errors_stay_what_they_are(folder, tmp_path):
+    """Also in a folder that takes no note."""
     assert not fail(folder, TransientError("away")).permanent
-
-
-def test_a_folder_that_takes_no_note_hides_no_error(tmp_path):
     (tmp_path / "tmp").write_bytes(b"")
     assert "one" in str(fail(RunStore(str(tmp_path)), RunError("one")))
 
 
-def started(tmp_path, options, max_failed):
-    """Start a run over two damaged tars, one attempt of which has failed already, and was tried again."""
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(12), 2)
-    recipe = kit.recipe_of(path).model_copy(update={"max_failed": max_failed})
-    prepared = prepare(recipe, str(tmp_path / "out"), options=options)
+def run_to_its_end(tmp_path, mode, max_failed):
+    """Run over two damaged tars, one attempt of which has failed already, and was tried again; return the error."""
+    recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(12), 2), max_failed=max_failed)
+    prepared = prepare(recipe, str(tmp_path / "out"), options=MODES[mode])
     claim_folder(prepared)
     with suppress(RunError), noting_errors(prepared.context.store):
         raise RunError(EARLIER)
-    return prepared
+    if max_failed == 1.0:
+        (tmp_path / "out/tables").mkdir()
+        (tmp_path / "out/tables/samples").write_bytes(b"in the way")
+    with pytest.raises(RunError) as caught:
+        run(prepared)
+    assert EARLIER not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("options", MODES)
-def test_a_failure_that_is_not_ours(tmp_path, options):
-    prepared = started(tmp_path, options, 1.0)
-    (tmp_path / "out/tables").mkdir()
-    (tmp_path / "out/tables/samples").write_bytes(b"in the way")
-    with pytest.raises(RunError) as caught:
-        run(prepared)
-    assert "tables/samples" in str(caught.value) and EARLIER not in str(caught.value)
+def test_a_failure_that_is_not_ours(tmp_path):
+    assert "tables/samples" in run_to_its_end(tmp_path, "threads", 1.0)
     assert os.listdir(tmp_path / "out" / ERROR_NOTES) == ["run.json"]  # which `curate status` shows
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("options", MODES)
-def test_a_failure_that_is_ours(tmp_path, options):
-    prepared = started(tmp_path, options, 0.01)
-    with pytest.raises(RunError) as caught:
-        run(prepared)
-    message = str(caught.value)
-    assert "samples" in message and "--set max_failed=" in message and EARLIER not in message
-    assert "error note" not in message and "while running" not in message and "Traceback" not in message
+@pytest.mark.parametrize("mode", ["in_memory", "threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_a_failure_that_is_ours(tmp_path, mode):
+    message = run_to_its_end(tmp_path, mode, 0.01)
+    assert "samples" in message and "--set max_failed=" in message
+    assert not any(text in message for text in ("error note", "while running", "Traceback"))
