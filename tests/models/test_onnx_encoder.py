@@ -16,7 +16,7 @@ from curate.recipe.recipe import load_recipe
 from curate.signals.clip import Clip
 from tests import kit
 from tests.kit.clips import export_onnx, tokenizer, write_model
-from tests.models.test_encoder import TEXTS, picture
+from tests.models.inputs import TEXTS, picture
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +104,8 @@ def test_transformers_own_clip(tmp_path):
         padded = torch.tensor([row + [49407] * (77 - len(row))])  # as transformers pads
         expected = Side("text")(input_ids=padded, attention_mask=(torch.arange(77) < len(row))[None].long())
         assert np.abs(encoder.encode_texts([text]).embeddings - unit(expected)).max() < 1e-6
-    images = [
-        picture(i, "RGB", (68 + 2 * i, 64)) for i in range(4)
-    ]  # of an odd number of rows less, it crops otherwise
+    # With another number of rows to crop, transformers crops otherwise
+    images = [picture(i, "RGB", (68 + 2 * i, 64)) for i in range(4)]
     expected = Side("image")(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"])
     assert np.abs(encoder.encode_images([encoder.view(image) for image in images]) - unit(expected)).max() < 1e-6
 
@@ -154,11 +153,7 @@ def test_tokens_are_open_clips():
     ours, simple = Tokenizer(json.dumps(tokenizer()).encode()), open_clip.SimpleTokenizer()
     for text in [*STRANGE, *TEXTS]:
         assert ours.encode(text) == [simple.sot_token_id, *simple.encode(text), simple.eot_token_id], text
-
-
-def test_a_caption_cannot_end_itself():
-    ours = Tokenizer(json.dumps(tokenizer()).encode())
-    assert ours.encode("a <|endoftext|> b").count(ours.end) == 1
+    assert ours.encode("a <|endoftext|> b").count(ours.end) == 1  # a caption cannot end itself
 
 
 # ---------------------------------------------------------------- preprocessing
@@ -182,9 +177,6 @@ def test_pixels_are_open_clips(mode, interpolation):
             assert np.array_equal(ours.normalise([ours.view(image)])[0], theirs(image).numpy()), (mode, size)
 
 
-# ---------------------------------------------------------------- the folder
-
-
 # ---------------------------------------------------------------- devices
 
 
@@ -205,11 +197,8 @@ def test_each_gpu_has_a_session(models, monkeypatch):
     assert opened == ["cuda:0"] * 2 and encoder.batch == 256
     assert isinstance(encoder, OnnxEncoder)
     with encoder._use():  # as another unit's thread
-        assert np.allclose(
-            encoder.encode_texts(TEXTS).embeddings,
-            load_encoder(Clip(model=models[0])).encode_texts(TEXTS).embeddings,
-            atol=1e-6,
-        )
+        expected = load_encoder(Clip(model=models[0])).encode_texts(TEXTS).embeddings
+        assert np.allclose(encoder.encode_texts(TEXTS).embeddings, expected, atol=1e-6)
     assert opened == ["cuda:0"] * 2 + ["cuda:1"] * 2
 
 
