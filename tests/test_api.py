@@ -10,9 +10,8 @@ import curate
 from curate import Run
 from curate.ask.diff import SAMPLES, changed_samples
 from curate.base.errors import RecipeError, RunError
-from tests.ask.test_diff import write_a, write_b
 from tests.kit.commands import run_command, write_pool
-from tests.kit.written_runs import EVIL, finish, uid, write_small
+from tests.kit.written_runs import EVIL, finish, uid, write_a, write_b, write_small
 
 
 @pytest.fixture(scope="module", params=["", "memory://"])

@@ -1,15 +1,20 @@
 """Small run folders for tests, written straight by the schemas: what a pipeline would leave, without one."""
 
+import copy
+import io
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 
 from curate.ask.query import answer, asking, open_run
 from curate.base import schema
+from curate.base.ids import uid_halves
 from curate.emit.output_format import find_written
 from curate.publish.stats_duckdb import write_stats
+from curate.publish.uids import PAIR
 from curate.publish.views import write_views
 from curate.store.facts import CaptionWork, DriftFacts, RunFacts, write_facts
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
@@ -220,6 +225,36 @@ FAILURES = [
 def write_small(url):
     """The run that most tests ask: 12 rows in 2 units, 4 kept, everything present."""
     return write_units(url, SMALL, captions=CAPTIONS)
+
+
+def write_uids(url, rows):
+    """Write uids.npy for the kept rows, each (sample, verdict)."""
+    high, low = uid_halves(pa.array([row["uid"] for row, decided in rows if decided["kept"]], pa.string()))
+    file = io.BytesIO()
+    np.save(file, np.sort(np.array(list(zip(high, low, strict=True)), PAIR), order=("f0", "f1")))
+    RunStore(url).write_bytes("uids.npy", file.getvalue())
+
+
+def write_a(url):
+    """The run of `write_small`, with uids.npy: the first of a pair to compare."""
+    write_small(url)
+    write_uids(url, [row[:2] for unit in SMALL for row in unit])
+    return url
+
+
+def write_b(url):
+    """A run on the same pool, except for one row less and one more, in another order, with other decisions."""
+    first, second = copy.deepcopy(SMALL)
+    first[0] = (first[0][0], verdict("balance", 0.5, 1.5), *first[0][2:])  # a1; its double stays a duplicate
+    first[5] = (first[5][0], verdict("duplicate", of="b6"), *first[5][2:])
+    second[1] = (second[1][0], verdict(None, 0.9, 0.8), *second[1][2:])
+    del second[2]  # b3
+    second.append((sample("c9", "a zebra, new", language=None), verdict(None, 1.0, 0.0), [3], 0.5))
+    entries = [(*entry[:8], {"cat": 2, "zebra": 1}.get(entry[1], 0)) for entry in ENTRIES]
+    run = RUN | {"name": "other", "recipe": RUN["recipe"] | {"balance": {"t": 3}}, "t": 3}
+    write_units(url, [second, first], run, entries)
+    write_uids(url, [row[:2] for row in (*first, *second)])
+    return url
 
 
 def write_units(url, units, run=RUN, entries=ENTRIES, failures=FAILURES, captions=()):
