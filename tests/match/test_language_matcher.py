@@ -2,7 +2,6 @@
 
 import json
 import random
-import unicodedata
 from functools import cache
 
 import pyarrow as pa
@@ -16,56 +15,7 @@ from curate.match import matcher as module
 from curate.match.characters import WHITE
 from curate.match.languages import OTHER, keys_of
 from curate.match.matcher import build_matcher, open_matcher
-
-MODES = ("worldwide", "corrected")
-PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + "，。、；：？！“”‘’（）【】《》〈〉「」『』～—"
-
-
-@cache
-def has_boundary(character, mode):
-    """As algorithms.md says: whether an entry that begins or ends with it needs a space there."""
-    point = ord(character)
-    blocks = "4E00–9FFF 3400–4DBF 20000–2A6DF 2A700–2EBEF F900–FAFF 2E80–2EFF 2F00–2FDF 2FF0–2FFF 0E00–0E7F 0E80–0EFF "
-    blocks += "1000–109F 1780–17FF 0F00–0FFF"
-    if mode == "corrected":
-        blocks += " 3001–30FF 3100–312F 31A0–31FF FF66–FF9F 1AFF0–1B16F AA60–AA7F A9E0–A9FF 116D0–116FF 19E0–19FF "
-        blocks += "A980–A9DF 1B00–1B7F 2EBF0–3FFFF"
-    ranges = [[int(end, 16) for end in block.split("–")] for block in blocks.split()]
-    return character not in PUNCTUATION and not any(first <= point <= last for first, last in ranges)
-
-
-def spaced(text, mode):
-    text = " " + (unicodedata.normalize("NFC", text) if mode == "corrected" else text).strip() + " "
-    for mark in ",.;:?!`" + ("，．；：？！｀、。،؟۔।።" if mode == "corrected" else ""):
-        text = text.replace(mark, f" {mark} ")
-    return text.replace("\t", " ").replace("\n", " ").replace("\r", " ")
-
-
-def pattern(entry, mode):
-    entry = unicodedata.normalize("NFC", entry) if mode == "corrected" else entry
-    return " " * has_boundary(entry[:1] or "a", mode) + entry + " " * has_boundary(entry[-1:] or "a", mode)
-
-
-def oracle(entries, keys, texts, codes, mode):
-    """Of equal entries of a language the first; substrings of the text are looked up, or all entries where few."""
-    patterns = {}
-    for i, (entry, key) in enumerate(zip(entries, keys, strict=True)):
-        patterns.setdefault(key, {}).setdefault(pattern(entry, mode), i)
-    lengths = {key: sorted({*map(len, of_key)}) for key, of_key in patterns.items()}
-    texts_keys = keys_of(pa.array(codes, pa.string()), patterns).to_pylist()
-    matches = []
-    for text, key in zip(texts, texts_keys, strict=True):
-        of_key = patterns.get(str(key), {})
-        if text is None or not of_key:
-            matches.append([])
-            continue
-        s = spaced(text, mode)
-        if len(of_key) < 50:
-            matches.append(sorted(i for found, i in of_key.items() if found in s))
-        else:
-            parts = {s[a : a + n] for n in lengths[str(key)] for a in range(len(s) - n + 1)}
-            matches.append(sorted(of_key[part] for part in parts & of_key.keys()))
-    return matches
+from tests.match.by_language import MODES, has_boundary, oracle, spaced
 
 
 def check(entries, keys, texts, codes, mode):
@@ -138,8 +88,8 @@ def test_drawn_text_of_many_scripts(mode):
             first = rng.randrange(len(text))
             entries.append(text[first : first + rng.choice([1, 1, 2, 3, 4, 6, 9])].strip(rng.choice([" ", ""])))
             keys.append(rng.choices([language, OTHER], [9, 1])[0])
-    codes = rng.choices(languages, k=20_000)
-    assert check(entries, keys, [drawn(rng, code) for code in codes], codes, mode) > 100_000
+    codes = rng.choices(languages, k=5000)
+    assert check(entries, keys, [drawn(rng, code) for code in codes], codes, mode) > 25_000
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +105,7 @@ def translations(shared):
         entries[" ".join(words[at : at + rng.randint(2, 3)]), key_of(code)] = None
         entries[text[first : first + rng.randint(1, 5)], key_of(code)] = None
     named = [(entry, key) for entry, key in entries if entry and rng.random() < 0.8]
-    codes, texts = zip(*rng.sample(pairs, 20_000), strict=True)
+    codes, texts = zip(*rng.sample(pairs, 4000), strict=True)
     return [entry for entry, _ in named], [key for _, key in named], [*texts], [*codes]
 
 
@@ -168,23 +118,7 @@ def key_of(code):
 @pytest.mark.parametrize("mode", MODES)
 def test_real_captions_of_77_languages(translations, mode):
     assert len({*translations[3]}) == 77
-    assert check(*translations, mode) > 50_000
-
-
-@pytest.mark.thorough
-def test_real_captions_by_the_reference(translations):
-    entries, _, texts, _ = translations
-    ids = {f" {entry} ": i for i, entry in reversed([*enumerate(entries)])}
-    lengths = sorted({*map(len, ids)})
-    expected = []
-    for text in texts:
-        s = f" {text} "
-        for mark in ",.;:?!`":
-            s = s.replace(mark, f" {mark} ")
-        s = s.replace("\t", " ").replace("\n", " ").replace("\r", " ")
-        parts = {s[a : a + n] for n in lengths for a in range(len(s) - n + 1)}
-        expected.append(sorted(ids[part] for part in parts & ids.keys()))
-    assert build_matcher(entries).match(pa.array(texts)).to_pylist() == expected
+    assert check(*translations, mode) > 10_000
 
 
 def test_long_texts_and_entries():

@@ -11,7 +11,7 @@ from curate.base.errors import RecipeError
 from curate.match.languages import keys_of
 from pipelines.prepare import prepare
 from tests import kit
-from tests.match.test_language_matcher import oracle
+from tests.match.by_language import oracle
 
 ROWS = [
     *[("en", "a dog in the house"), ("de-AT", "ein Hund im Haus"), ("ja", "南アメリカ人の犬"), ("zh-Hant", "一只狗。")],
