@@ -132,17 +132,12 @@ def same(one, other, atol=1e-6):
 
 
 KINDS = {
-    "gelu": {},
-    "quick_gelu": {"quick_gelu": True},
-    "custom": {"custom": True},
-    "custom quick_gelu": {"custom": True, "quick_gelu": True},
-    "eos": {"pool_type": "eos", "eos_id": EOS},
-    "custom eos": {"custom": True, "pool_type": "eos", "eos_id": EOS, "proj_bias": True},
-    "layer scale": {"ls_init_value": 0.5},
-    "no projection": {"custom": True, "proj_type": "none", "width": 32},
-    "two layers": {"layers": 2},
+    "gelu": {}, "quick_gelu": {"quick_gelu": True}, "custom": {"custom": True},
+    "custom quick_gelu": {"custom": True, "quick_gelu": True}, "eos": {"pool_type": "eos", "eos_id": EOS},
+    "custom eos": {"custom": True, "pool_type": "eos", "eos_id": EOS, "proj_bias": True}, "two layers": {"layers": 2},
+    "layer scale": {"ls_init_value": 0.5}, "no projection": {"custom": True, "proj_type": "none", "width": 32},
     "three layers": {"layers": 3},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +157,7 @@ def test_the_cosine_is_that_of_the_plain_model():
         model, images = build(custom), images_for(len(CAPTIONS))
         with torch.no_grad():
             texts = model.encode_text(TOKENIZER([TEMPLATE + caption for caption in CAPTIONS]), normalize=True)
-        found = [scores.cosine for scores in word_scores(model, TOKENIZER, images, list(CAPTIONS))]
+        found = [scores.cosine for scores in word_scores(model, TOKENIZER, images * 7, list(CAPTIONS))]  # of any length
         np.testing.assert_allclose(found, (images * texts).sum(-1), rtol=0, atol=1e-6)
 
 
@@ -179,54 +174,30 @@ def test_order_and_batches_do_not_matter():
     assert word_scores(model, TOKENIZER, images[:0], []) == []
 
 
-def test_images_need_not_be_normalised():
-    model, images = build(), images_for(2)
-    for one, other in zip(
-        word_scores(model, TOKENIZER, images * 7, ["red dog", "cat"]),
-        word_scores(model, TOKENIZER, images, ["red dog", "cat"]),
-        strict=True,
-    ):
-        same(one, other)
-
-
 def state(model):
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return [
-        [(name, value.clone(), value.requires_grad, value.grad) for name, value in model.named_parameters()],
-        [(name, value.clone()) for name, value in model.named_buffers()],
-        [(module.training, [len(getattr(module, hook)) for hook in hooks]) for module in model.modules()],
-    ]
+    parameters = [(name, value.tolist(), value.requires_grad, value.grad) for name, value in model.named_parameters()]
+    modules = [(module.training, [len(getattr(module, hook)) for hook in hooks]) for module in model.modules()]
+    return parameters, [(name, value.tolist()) for name, value in model.named_buffers()], modules
 
 
 @pytest.mark.parametrize("custom", [False, True])
-def test_the_model_is_left_as_it_was(custom):
-    model = build(custom)
+def test_the_model_is_left_as_it_was_in_any_mode(custom):
+    model, captions = build(custom), ["a red circle on blue stripes", "circle"]
     for number, parameter in enumerate(model.parameters()):
         parameter.requires_grad_(number % 2 == 0)
-    before = state(model)
-    images = images_for(2).requires_grad_()
-    word_scores(model, TOKENIZER, images, ["red dog", "a cat"])
-    after = state(model)
-    assert images.grad is None and torch.is_grad_enabled()
-    for old, new in zip(before[0], after[0], strict=True):
-        assert old[0] == new[0] and old[1].equal(new[1]) and old[2] == new[2] and old[3] is new[3] is None
-    assert all(old[0] == new[0] and old[1].equal(new[1]) for old, new in zip(before[1], after[1], strict=True))
-    assert before[2] == after[2]
-
-
-def test_callers_may_be_in_any_mode():
-    model, images = build(), images_for(2)
-    captions = ["a red circle on blue stripes", "circle"]
-    reference = word_scores(model, TOKENIZER, images, captions)
+    before, images = state(model), images_for(2).requires_grad_()
+    found = [word_scores(model, TOKENIZER, images, captions)]
+    assert images.grad is None and torch.is_grad_enabled() and state(model) == before
     with torch.no_grad():
-        found = [word_scores(model, TOKENIZER, images, captions)]
+        found.append(word_scores(model, TOKENIZER, images, captions))
     with torch.inference_mode():
         found.append(word_scores(model, TOKENIZER, images * 1, captions))
         assert torch.is_inference_mode_enabled()
     with torch.autocast("cpu", torch.bfloat16):
         found.append(word_scores(model, TOKENIZER, images, captions))
-    for run in found:
-        for one, other in zip(run, reference, strict=True):
+    for run in found[1:]:
+        for one, other in zip(run, found[0], strict=True):
             same(one, other, 1e-7)
 
 
@@ -258,21 +229,13 @@ def test_half_precision_models(convert, custom):
 def test_threads_share_a_model():
     model, images, captions = build(), images_for(len(CAPTIONS)), list(CAPTIONS)
     reference = word_scores(model, TOKENIZER, images, captions)
-    texts = TOKENIZER(captions)
-    with torch.no_grad():
-        encoded = model.encode_text(texts)
 
     def work(number):
-        if number % 3 == 0:
-            with torch.no_grad():
-                out = model.encode_text(texts)
-            return not out.requires_grad and torch.allclose(out, encoded, atol=1e-5)
         for one, other in zip(word_scores(model, TOKENIZER, images, captions, number), reference, strict=True):
             same(one, other)
-        return True
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(12)))
+        list(pool.map(work, range(1, 9)))
 
 
 def test_misaligned_words_and_f_clipscore():
@@ -328,13 +291,6 @@ def test_fast_tokenizers_give_their_words(fast):
     same(found[1], WordScores(("red", "circle"), np.array([tokens[3], tokens[4:6].mean()], np.float32), cosine))
 
 
-def test_other_tokenizers_are_refused():
-    masking = open_clip.SimpleTokenizer(reduction_mask="random")
-    for tokenizer, name in ((masking, "SimpleTokenizer"), (open_clip.tokenize, "function")):
-        with pytest.raises(RecipeError, match=f"found: {name}; accepted: open_clip's SimpleTokenizer without"):
-            word_scores(build(), tokenizer, images_for(1), ["a"])
-
-
 OTHERS = {
     "a class token behind the text": {"custom": True, "embed_cls": True},
     "not causal": {"custom": True, "no_causal_mask": True},
@@ -344,19 +300,19 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("found", OTHERS)
-def test_other_text_towers_are_refused(found):
-    with pytest.raises(RecipeError, match=f"found: .*{found}.*; accepted: open_clip's"):
-        word_scores(build(**OTHERS[found]), TOKENIZER, images_for(1), ["a"])
+def test_other_models_and_tokenizers_are_refused():
+    def refused(model, tokenizer, message):
+        with pytest.raises(RecipeError, match=f"found: {message}; accepted: open_clip's"):
+            word_scores(model, tokenizer, images_for(1), ["a"])
 
-
-def test_other_models_are_refused():
+    refused(build(), open_clip.SimpleTokenizer(reduction_mask="random"), "SimpleTokenizer")
+    refused(build(), open_clip.tokenize, "function")
+    for found, options in OTHERS.items():
+        refused(build(**options), TOKENIZER, f".*{found}.*")
     model = build(custom=True)
     model.text = torch.nn.Linear(2, 2)
-    with pytest.raises(RecipeError, match=r"found: CustomTextCLIP with a text tower of class Linear; accepted"):
-        word_scores(model, TOKENIZER, images_for(1), ["a"])
-    with pytest.raises(RecipeError, match="found: Linear; accepted"):
-        word_scores(model.text, TOKENIZER, images_for(1), ["a"])
+    refused(model, TOKENIZER, "CustomTextCLIP with a text tower of class Linear")
+    refused(model.text, TOKENIZER, "Linear")
 
 
 def test_wrong_colours_of_drawn_scenes_score_lower_than_right_ones(tmp_path):

@@ -17,8 +17,8 @@ from curate.base.errors import RecipeError, RunError
 from curate.models import weights
 from curate.models.clip_model import identify, load_encoder
 from curate.models.onnx_folder import Pixels, Tokenizer
-from curate.recipe.recipe import parse_recipe
 from curate.signals.clip import Clip, _key
+from tests import kit
 
 USUAL = {
     "size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3,
@@ -120,15 +120,15 @@ def test_other_files_than_identified_are_not_loaded(graphs, name):
         load_encoder(clip(graphs, batch=9), known)
 
 
-@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b"])
-def test_weights_elsewhere_are_refused(graphs, location):
+def test_weights_elsewhere_are_refused(graphs):
     write_apart(graphs, "data")
     path, entry = graphs / "onnx/text_model.onnx", b"\n\x08location\x12"
     content = path.read_bytes()
     assert entry + b"\x04data" in content
-    path.write_bytes(content.replace(entry + b"\x04data", entry + bytes([len(location)]) + location.encode()))
-    with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
-        identify(clip(graphs))
+    for location in ("../secret", "/etc/passwd", "a/b"):
+        path.write_bytes(content.replace(entry + b"\x04data", entry + bytes([len(location)]) + location.encode()))
+        with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
+            identify(clip(graphs))
 
 
 # ---------------------------------------------------------------- refused
@@ -196,42 +196,29 @@ def test_a_graph_with_one_row_for_any_batch_is_refused(graphs):
         encoder.encode_images(views)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"size": {"longest_edge": 64}}, "'height'"),
-        ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "'height'"),
-        ({"size": {"shortest_edge": 0}}, "a size of 0"),
-        ({"do_pad": True}, "do_pad false"),
-        ({"do_resize": False}, "do_resize must be true"),
-        ({"do_center_crop": False}, "images of any shape"),
-        ({"crop_size": 9}, "larger than size"),
-        ({"resample": 9}, "9 is not a valid Resampling"),
-        ({"image_std": [1.0, 0.0, 1.0]}, "none of 0"),
-        ({"image_mean": None}, "NoneType"),
-        ({"image_mean": [10**400] * 3}, "int too large"),
-    ],
-)
-def test_preprocessing_that_is_refused(change, message):
-    whole = f"^here: preprocessor_config.json: .*{message}.*accepted: transformers' CLIPImageProcessor"
-    with pytest.raises(RecipeError, match=whole):
-        Pixels.of(USUAL | change, "here")
+PREPROCESSING = [
+    ({"size": {"longest_edge": 64}}, "'height'"), ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "'height'"),
+    ({"size": {"shortest_edge": 0}}, "a size of 0"), ({"do_pad": True}, "do_pad false"),
+    ({"do_resize": False}, "do_resize must be true"), ({"do_center_crop": False}, "images of any shape"),
+    ({"crop_size": 9}, "larger than size"), ({"resample": 9}, "9 is not a valid Resampling"),
+    ({"image_std": [1.0, 0.0, 1.0]}, "none of 0"), ({"image_mean": None}, "NoneType"),
+    ({"image_mean": [10**400] * 3}, "int too large"),
+]  # fmt: skip
+OPTIONS = [
+    ({"precision": "bf16"}, "precision: 'bf16' .*; accepted: auto, fp32"), ({"pretrained": "openai"}, "has weights of its own"),
+    ({"context_length": 248}, "positions cannot be stretched"), ({"words": True}, "attention"),
+    ({"device": "mps"}, "accepted: auto, cpu, cuda, cuda:N"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ({"precision": "bf16"}, "precision: 'bf16' .*; accepted: auto, fp32"),
-        ({"pretrained": "openai"}, "has weights of its own"),
-        ({"context_length": 248}, "positions cannot be stretched"),
-        ({"words": True}, "attention"),
-        ({"device": "mps"}, "accepted: auto, cpu, cuda, cuda:N"),
-    ],
-)
-def test_options_that_are_refused(option, message):
-    recipe = {"input": {"name": "x", "format": "webdataset", "path": "x.tar"}}
-    with pytest.raises(RecipeError, match=f"measure.clip.*{message}"):
-        parse_recipe(recipe | {"measure": {"clip": {"model": "onnx:x", **option}}})
+def test_preprocessing_and_options_that_are_refused():
+    for change, message in PREPROCESSING:
+        whole = f"^here: preprocessor_config.json: .*{message}.*accepted: transformers' CLIPImageProcessor"
+        with pytest.raises(RecipeError, match=whole):
+            Pixels.of(USUAL | change, "here")
+    for option, message in OPTIONS:
+        with pytest.raises(RecipeError, match=f"measure.clip.*{message}"):
+            kit.recipe_of("x.tar", measure={"clip": {"model": "onnx:x", **option}})
 
 
 def test_a_device_that_is_not_there(graphs):

