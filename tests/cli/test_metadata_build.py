@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.match.metadata import read_metadata
-from tests.match.building.drawn import write_all
+from tests.kit.wikis import write_all
 
 pytestmark = pytest.mark.thorough
 

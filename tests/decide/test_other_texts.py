@@ -12,8 +12,7 @@ from curate.api import Run
 from curate.base import ids
 from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.decide.draw import languages
-from tests.kit import metaclip
+from tests.kit import languages, metaclip
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from curate.base.errors import RecipeError
 from pipelines.prepare import prepare
 from tests import kit
-from tests.decide.draw import languages
+from tests.kit import languages
 
 TOP, SOFT = {"top": 0.5, "of": "clip_score"}, {"of": "clip_score", "draws": 10, "batch": 5}
 COMPLEX = {"of": "cluster", "rows": 3, "by": "complexity"}

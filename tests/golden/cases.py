@@ -12,10 +12,8 @@ from PIL import Image
 from curate.demo.pool import write_pool as write_demo
 from curate.recipe.recipe import load_recipe
 from tests import kit
-from tests.decide.draw import languages
-from tests.kit import llm_server
+from tests.kit import embedded, languages, llm_server
 from tests.kit.llm_server import FaultServer
-from tests.relate import pools as embedded
 
 
 def write_recipe(folder, **sections):

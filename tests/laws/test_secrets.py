@@ -13,9 +13,9 @@ from tests import kit
 from tests.kit import crawls
 from tests.kit.articles import HIGHEST, write_folders, write_inventory
 from tests.kit.commands import run_command
+from tests.kit.embedded import make_embeddings, write_pool
 from tests.kit.s3 import NAMES, serving_s3
 from tests.kit.watched import find_words, watching
-from tests.relate.pools import make_embeddings, write_pool
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 

@@ -11,13 +11,12 @@ from curate.publish import publish
 from curate.recipe.recipe import parse_recipe
 from curate.store import checkpoints
 from tests import kit
-from tests.decide.draw import languages
-from tests.kit import crawls
+from tests.kit import crawls, languages
 from tests.kit.articles import HIGHEST, write_folders
+from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 from tests.kit.llm_server import FaultServer
 from tests.kit.store_requests import count_each, sum_kinds
 from tests.kit.web import Web, running
-from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.slow
 

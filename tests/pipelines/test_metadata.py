@@ -9,8 +9,7 @@ import pytest
 from curate.match.building.parts import make_plan
 from curate.match.building.wikis import Limits, Mode
 from pipelines.metadata import run_build
-from tests.match.building.drawn import write_all
-from tests.match.building.test_build import SMALL, build
+from tests.kit.wikis import SMALL, build, write_all
 
 pytestmark = pytest.mark.thorough
 

@@ -11,7 +11,7 @@ from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Reading
 from curate.store.store import RunStore
 from tests.kit.commands import run_command
-from tests.relate.pools import make_embeddings, recipe_of, write_pool
+from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.thorough
 

@@ -16,8 +16,8 @@ from pipelines.prepare import prepare
 from tests import kit
 from tests.kit import packages
 from tests.kit.commands import run_command
+from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 from tests.pipelines.graphs import build_graph, count_stages
-from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
 RELATE = {
     "negclip": {"s_clip": {"of": "l14", "references": 40}},

@@ -9,7 +9,7 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
 from tests import kit
 from tests.kit.clips import write_model
-from tests.relate.pools import make_embeddings, recipe_of, write_pool
+from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.thorough
 

@@ -15,7 +15,7 @@ from curate.decide.draw.schemes import PerLanguage
 from curate.match.unit import Entries
 from tests import kit
 from tests.ask.whatif.asked import whatif
-from tests.decide.draw import languages
+from tests.kit import languages
 
 
 def entries_of(counts):

@@ -17,7 +17,7 @@ from curate.decide.draw.groups import ColumnGroups
 from curate.decide.draw.quotas import Quotas, find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.recipe import change_recipe, parse_recipe
 from tests import kit
-from tests.relate import pools as relate_pools
+from tests.kit import embedded
 
 CASES = st.integers(1, 8).flatmap(
     lambda k: st.tuples(
@@ -168,11 +168,11 @@ def test_a_file_of_centroids_is_part_of_the_key(run, path, tmp_path):
 
 def test_clusters_made_by_the_run_have_their_centroids(tmp_path):
     """In what-if and in a run that takes its tables, too."""
-    images, texts = relate_pools.make_embeddings(400)
-    where = relate_pools.write_pool(tmp_path / "pool", 2, images, texts)
+    images, texts = embedded.make_embeddings(400)
+    where = embedded.write_pool(tmp_path / "pool", 2, images, texts)
     quotas = {"of": "topic", "rows": 100, "by": "complexity", "keep": "farthest"}
     relate = {"clusters": {"topic": {"of": "l14", "k": 6}}}
-    recipe = parse_recipe(relate_pools.recipe_of(where, relate, sample={"quotas": quotas}))
+    recipe = parse_recipe(embedded.recipe_of(where, relate, sample={"quotas": quotas}))
     first = kit.run_local(recipe, tmp_path / "first")
     kit.conserved(first)
     found = answer(open_finished(str(first.folder)), ["sample.quotas.rows=50"])

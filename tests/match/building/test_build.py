@@ -3,10 +3,8 @@
 import json
 import random
 from collections import Counter
-from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,37 +14,17 @@ import pytest
 from curate.base.schema import METADATA
 from curate.match.building.dumps import Articles
 from curate.match.building.parts import make_plan
-from curate.match.building.steps import build_metadata, gather_entries
 from curate.match.building.tokens import load_tokeniser
-from curate.match.building.wikis import BuildSettings, Limits, Mode
+from curate.match.building.wikis import Limits, Mode
 from curate.match.building.wikitext import strip_markup
-from curate.run.in_process import InProcessUnits
-from curate.store.store import RunStore
+from tests.kit.wikis import NAMESPACES, SMALL, build, build_plan, draw_views, write_all
 from tests.match.building import naive
-from tests.match.building.drawn import NAMESPACES, draw_views, write_all
 
-SMALL = {"pmi": 4, "count": 20, "views": 120, "words": 60, "pairs": 25, "titles": 12}
 NAMES = {
     "en": ["hot dog", "st", "dog", "cut", "alive", "a la carte"],
     "ja": ["犬", "いぬ いえ", "、", "まき絵"],
     "de": [],
 }
-
-
-def build(folder, mode, parts=1, languages=()):
-    """Build of what is in the folder, in this process; each dump is cut into so many parts."""
-    dumps = sorted(map(str, folder.glob("*.bz2")))
-    size = max(Path(dump).stat().st_size for dump in dumps) // parts + 1
-    views, wordnets = [str(folder / "views")], [str(folder / "wordnets")]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("curate.match.building.parts.PART_BYTES", size)
-        plan = make_plan(dumps, views, wordnets, languages, Mode(mode))
-    assert sum(part.kind == "dump" for part in plan.parts) >= parts
-    out = folder / f"{mode}-{parts}.parquet"
-    settings = BuildSettings(RunStore(f"{out}.building"), Mode(mode), plan.keys, Limits(**SMALL))
-    context = SimpleNamespace(open_tables=lambda unit: nullcontext())
-    build_metadata(InProcessUnits(plan.parts, context), settings)
-    return out, gather_entries(settings, str(out))
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -90,20 +68,15 @@ def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path):
     for mode in (Mode.worldwide, Mode.corrected):
         plan = make_plan([str(tmp_path)], [], [], [], mode)
         assert plan.keys == {"nds": "nds", "nds_nl": "nds", "simple": "other", "ab": "other"}
-        settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(words=2, words_percent=100))
-        context = SimpleNamespace(open_tables=lambda unit: nullcontext())
-        build_metadata(InProcessUnits(plan.parts, context), settings)
         english = pa.table([[0, 2], ["dog", "hot dog"], ["import"] * 2, ["x"] * 2], schema=METADATA)
-        report = gather_entries(settings, str(tmp_path / f"{mode}.parquet"), english)
+        out = tmp_path / f"{mode}.parquet"
+        report = build_plan(plan, out, mode, Limits(words=2, words_percent=100), english)
         table = pq.read_table(tmp_path / f"{mode}.parquet")
         assert table["entry_id"].to_pylist() == list(range(len(table)))
         rows = table.filter(pc.not_equal(table["source"], "number")).to_pylist()
         entries[mode] = [(row["language"], row["entry"]) for row in rows]
-        assert [(language["language"], language["entries"]) for language in report["languages"]] == [
-            ("en", 2),
-            ("nds", 104),
-            ("other", 104),
-        ]
+        sizes = {language["language"]: language["entries"] for language in report["languages"]}
+        assert sizes == {"en": 2, "nds": 104, "other": 104}
     assert entries[Mode.worldwide] == entries[Mode.corrected]
     assert entries[Mode.corrected] == [
         *[("en", "dog"), ("en", "hot dog")],
@@ -125,10 +98,7 @@ def test_real_dumps_equal_the_definition(tmp_path):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("curate.match.building.parts.PART_BYTES", 200_000)
             plan = make_plan([*paths.values()], [], [], [], mode)
-        settings = BuildSettings(RunStore(str(tmp_path / mode)), mode, plan.keys, Limits(pmi=8))
-        context = SimpleNamespace(open_tables=lambda unit: nullcontext())
-        build_metadata(InProcessUnits(plan.parts, context), settings)
-        gather_entries(settings, str(tmp_path / f"{mode}.parquet"))
+        build_plan(plan, tmp_path / f"{mode}.parquet", mode, Limits(pmi=8))
         table = pq.read_table(tmp_path / f"{mode}.parquet").to_pylist()
         for wiki, path in paths.items():
             with open(path, "rb") as file:

@@ -8,7 +8,7 @@ import pytest
 from curate.base.errors import RunError
 from curate.match.building import dumps
 from curate.match.building.dumps import Articles
-from tests.match.building.drawn import draw_dump
+from tests.kit.wikis import draw_dump
 
 HEAD = (
     '<mediawiki><siteinfo><namespaces><namespace key="6">Datei</namespace><namespace key="0" /></namespaces></siteinfo>'

@@ -1,9 +1,22 @@
-"""Draws what a user would have downloaded: dumps, page views and wordnets of three languages, from a seed."""
+"""Small dumps, page views, and wordnets of three languages, drawn from a seed, and builds of metadata from them."""
 
 import bz2
 import gzip
 import random
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 from xml.sax.saxutils import escape
+
+import pytest
+
+from curate.match.building.parts import make_plan
+from curate.match.building.steps import build_metadata, gather_entries
+from curate.match.building.wikis import BuildSettings, Limits, Mode
+from curate.run.in_process import InProcessUnits
+from curate.store.store import RunStore
+
+SMALL = {"pmi": 4, "count": 20, "views": 120, "words": 60, "pairs": 25, "titles": 12}
 
 NAMESPACES = {"de": ((6, "Datei"), (14, "Kategorie")), "ja": ((6, "ファイル"), (14, "カテゴリ")), "en": ((6, "File"),)}
 KANJI = [
@@ -91,3 +104,23 @@ def write_all(folder, pages=60):
     }.items():
         (folder / f"wordnets/data.{name}").write_text("  1 licence\n" + "\n".join(lines) + "\n")
     return texts
+
+
+def build(folder, mode, parts=1, languages=()):
+    """Builds metadata of what is in the folder, in this process; each dump is cut into so many parts."""
+    dumps = sorted(map(str, folder.glob("*.bz2")))
+    with pytest.MonkeyPatch.context() as patched:
+        size = max(Path(dump).stat().st_size for dump in dumps) // parts + 1
+        patched.setattr("curate.match.building.parts.PART_BYTES", size)
+        plan = make_plan(dumps, [str(folder / "views")], [str(folder / "wordnets")], languages, Mode(mode))
+    assert sum(part.kind == "dump" for part in plan.parts) >= parts
+    out = folder / f"{mode}-{parts}.parquet"
+    return out, build_plan(plan, out, mode, Limits(**SMALL))
+
+
+def build_plan(plan, out, mode, limits, *english):
+    """Builds the metadata of a plan in this process, and returns the report."""
+    settings = BuildSettings(RunStore(f"{out}.building"), Mode(mode), plan.keys, limits)
+    context = SimpleNamespace(open_tables=lambda unit: nullcontext())
+    build_metadata(InProcessUnits(plan.parts, context), settings)
+    return gather_entries(settings, str(out), *english)
