@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base import ids
@@ -16,27 +16,12 @@ hexes = st.text(HEX, min_size=32, max_size=32)
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("0123456789abcdef" * 2, "0123456789abcdef" * 2),
-        ("0123456789ABCDEF" * 2, "0123456789abcdef" * 2),
-        ("0" * 31, None),
-        ("0" * 33, None),
-        ("g" * 32, None),
-        ("0" * 32 + "\n", None),
-        ("٠" * 32, None),
-        ("", None),
-        (None, None),
-        (5, None),
-        (b"0" * 32, None),
-    ],
-)
-def test_own_uid(value, expected):
-    assert ids.own_uid(value) == expected
+def test_own_uid():
+    assert ids.own_uid("0123456789abcdef" * 2) == ids.own_uid("0123456789ABCDEF" * 2) == "0123456789abcdef" * 2
+    for value in ("0" * 31, "0" * 33, "g" * 32, "0" * 32 + "\n", "٠" * 32, "", None, 5, b"0" * 32):
+        assert ids.own_uid(value) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | texts, st.none() | texts), max_size=8), st.integers(0, 4))
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_columns_are_hashed_as_pairs(kind, rows, skip):
@@ -81,7 +66,6 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(rows, st.integers(0, 3), st.integers(0, 7))
 def test_uids_of_columns_equal_uids_of_rows(found, skip, absent):
     columns = [pa.array([row[i] for row in found], pa.string())[skip:] for i in range(4)]
@@ -98,7 +82,6 @@ def test_uids_of_columns_equal_uids_of_rows(found, skip, absent):
     assert uids.to_pylist() == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=10))
 def test_halves_and_back(pairs):
     high, low = (np.array([pair[i] for pair in pairs], np.uint64) for i in (0, 1))
@@ -109,7 +92,6 @@ def test_halves_and_back(pairs):
         assert found[0].tolist() == high.tolist() and found[1].tolist() == low.tolist()
 
 
-@settings(deadline=None)
 @given(st.lists(hexes | st.none(), max_size=10), st.integers(0, 4))
 def test_halves_of_slices_with_nulls_and_upper_case(uids, skip):
     column = pa.array([uid and uid.upper() for uid in uids], pa.string())[skip:]
@@ -118,19 +100,22 @@ def test_halves_of_slices_with_nulls_and_upper_case(uids, skip):
     assert [int(h) << 64 | int(lo) for h, lo in zip(high, low, strict=True)] == expected
 
 
+# Lower-casing by a bit would map control characters onto digits.
 @pytest.mark.parametrize(
-    "bad", ["0" * 31, "0" * 33, "g" * 32, "", "0" * 31 + "é", "0" * 31 + "G", "0" * 31 + "/", "0" * 31 + ":"]
+    "bad",
+    [
+        "0" * 31,
+        "0" * 33,
+        "g" * 32,
+        "",
+        *("0" * 31 + end for end in "éG/:"),
+        *(c * 32 for c in "\x10\x11\x1a"),
+        "A\x17" * 16,
+    ],
 )
 def test_halves_of_what_is_no_uid(bad):
     with pytest.raises(ValueError, match="is not 32 hex digits"):
         ids.uid_halves(pa.array(["0" * 32, bad, "1" * 32]))
-
-
-@pytest.mark.parametrize("bad", ["\x10" * 32, "\x11" * 32, "\x1a" * 32, "A\x17" * 16])
-def test_control_characters_are_no_digits(bad):
-    """Lower-casing by a bit maps control characters onto digits."""
-    with pytest.raises(ValueError, match="is not 32 hex digits"):
-        ids.uid_halves(pa.array([bad]))
 
 
 def test_mix64_is_splitmix64():
@@ -142,7 +127,6 @@ def test_mix64_is_splitmix64():
     assert [int(mix64(state)) for state in states] == expected
 
 
-@settings(deadline=None)
 @given(texts)
 def test_entry_keys(text):
     expected = xxhash.xxh3_64_intdigest(text.encode())
@@ -172,7 +156,6 @@ def test_table_digest_knows_values_not_chunks():
     assert len({ids.table_digest(pa.table(columns)) for columns in others} | {ids.table_digest(table)}) == 7
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | texts), st.integers(0, 3))
 def test_table_digest_is_that_of_its_definition(values, skipped):
     """Also of a slice, and of nulls that own bytes: of each column name, rows, lengths (-1 for null), and all text."""

@@ -11,40 +11,35 @@ import pytest
 
 import curate.base.compiling  # noqa: F401
 from curate.base.meter import CPU, ENGINE, METER, START, Meter
+from curate.base.process import ModelPool
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The CPU seconds of this process, as the test says them."""
+    """The CPU seconds of this process, which the test sets."""
     seconds = [1.0]
     monkeypatch.setattr(time, "process_time", lambda: seconds[0])
     return seconds
 
 
-def test_what_no_step_used_is_the_engine_s(clock):
+def test_blocks_have_their_own_part_and_the_engine_the_rest(clock):
     meter = Meter()
     clock[0] = 3.0
-    with meter.at("measure") as block:
-        clock[0] = 7.0
-    clock[0] = 7.5
-    used = meter.take()
-    assert block.cpu == 4.0 and (used[ENGINE, CPU], used["measure", CPU]) == (3.5, 4.0)
-    clock[0] = 8.5
-    assert meter.take()[ENGINE, CPU] == 1.0  # since the last time
-
-
-def test_an_inner_block_has_its_own_part(clock):
-    meter = Meter()
     with meter.at("emit") as outer:
-        clock[0] = 2.0
+        clock[0] = 4.0
         with meter.at("measure") as inner:
-            clock[0] = 5.0
+            clock[0] = 7.0
             meter.count("reads")
-        clock[0] = 5.5
+        clock[0] = 7.5
         meter.count("reads", 2)
+    clock[0] = 8.0
     used = meter.take()
-    assert (outer.cpu, inner.cpu) == (1.5, 3.0)
-    assert (used["emit", "reads"], used["measure", "reads"]) == (2, 1)
+    assert (outer.cpu, inner.cpu) == (1.5, 3.0) and (used["emit", "reads"], used["measure", "reads"]) == (2, 1)
+    assert (used[ENGINE, CPU], used["emit", CPU], used["measure", CPU]) == (3.5, 1.5, 3.0)
+    with pytest.raises(ValueError), meter.at("emit"):
+        raise ValueError
+    clock[0] = 9.0
+    assert meter.take()[ENGINE, CPU] == 1.0  # since the last time: an error ends a block
 
 
 def test_steps_at_once_share(clock):
@@ -68,20 +63,12 @@ def test_steps_at_once_share(clock):
     assert sum(value for (_, kind), value in used.items() if kind == CPU) == 6.0
 
 
-def test_an_error_ends_a_block(clock):
-    meter = Meter()
-    with pytest.raises(ValueError), meter.at("emit"):
-        raise ValueError
-    clock[0] = 2.0
-    assert meter.take()[ENGINE, CPU] == 2.0
-
-
 def test_memory_is_that_of_the_time_since():
     meter = Meter()
     meter.take()
     time.sleep(0.05)
     with meter.at("emit"):
-        assert meter.take()["emit", "memory"] > 0.05 * 0.01  # GB of this process, which has more than 10 MB
+        assert meter.take()["emit", "memory"] > 0.05 * 0.01  # GB · s of this process, which has more than 10 MB
 
 
 FORKS = """
@@ -102,9 +89,6 @@ def test_a_forked_process_begins_anew():
 
 @pytest.mark.parametrize(("device", "is_counted"), [("cuda:0", True), ("cpu", False)])
 def test_a_model_that_is_used_keeps_its_gpu(device, is_counted):
-    from curate.base.meter import METER
-    from curate.base.process import ModelPool
-
     METER.take()
     with METER.at("measure"), ModelPool(lambda device: [device], lambda: [device]).use() as model:
         assert model == [device]
@@ -116,12 +100,12 @@ def test_compiling_is_no_part_of_the_step_that_waits_for_it():
     METER.take()
     before = METER.compiling
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def kernel(n):
-        return np.sort(np.arange(n) % 7.0).sum()
+        return np.sqrt(n) % 7.0
 
     with METER.at("measure") as block:
-        kernel(1)
+        kernel(1.0)
     compiling = METER.compiling - before
     assert compiling > 10 * block.cpu > 0
     assert METER.take()[START, CPU] == pytest.approx(compiling, rel=0.1)
