@@ -94,27 +94,35 @@ def check_same(out, undisturbed):
     assert kit.files_of(out / "tables") == undisturbed and not parts(out)
 
 
-@pytest.mark.parametrize("stop", [1, 12, 33, 60])
-def test_images_are_not_measured_again(stop, pool, model, tmp_path, images, undisturbed, words):
+@pytest.fixture
+def stopped(pool, model, tmp_path, undisturbed):
+    """A run that was stopped at so many calls."""
+
+    def stop(calls, count):
+        prepared = claim(pool, model, tmp_path / "out")
+        calls.stop_at = count
+        with pytest.raises(KeyboardInterrupt):
+            measure(prepared)
+        calls.stop_at = 1 << 30
+        return prepared
+
+    return stop
+
+
+@pytest.mark.parametrize("count", [1, 33, 60])
+def test_images_are_not_measured_again(count, stopped, tmp_path, images, words, undisturbed):
     """Within a tar and across tars; at most a step of rows is."""
-    prepared = claim(pool, model, tmp_path / "out")
-    images.stop_at = stop
-    with pytest.raises(KeyboardInterrupt):
-        measure(prepared)
-    before, images.stop_at = images.counted, 1 << 30
-    images.counted = 0
+    prepared = stopped(images, count)
+    before, images.counted = images.counted, 0
     measure(prepared)
     check_same(tmp_path / "out", undisturbed)
     total = words.counted
     assert total - before <= images.counted <= total - before + STEP
 
 
-def test_words_are_not_scored_again(pool, model, tmp_path, images, words, undisturbed):
-    prepared = claim(pool, model, tmp_path / "out")
-    words.stop_at = 30
-    with pytest.raises(KeyboardInterrupt):
-        measure(prepared)
-    before, total, words.stop_at = words.counted, images.counted, 1 << 30
+def test_words_are_not_scored_again(stopped, tmp_path, images, words, undisturbed):
+    prepared = stopped(words, 30)
+    before, total = words.counted, images.counted
     images.counted = words.counted = 0
     measure(prepared)
     check_same(tmp_path / "out", undisturbed)
@@ -127,12 +135,8 @@ def test_the_time_does_not_matter(pool, model, tmp_path, undisturbed, monkeypatc
     check_same(tmp_path / "out", undisturbed)
 
 
-def test_damaged_ones_are_measured_again(pool, model, tmp_path, images, words, undisturbed):
-    prepared = claim(pool, model, tmp_path / "out")
-    words.stop_at = 1  # all images are in place
-    with pytest.raises(KeyboardInterrupt):
-        measure(prepared)
-    words.stop_at = 1 << 30
+def test_damaged_ones_are_measured_again(stopped, tmp_path, images, words, undisturbed):
+    prepared = stopped(words, 1)  # all images are in place
     total, images.counted = images.counted, 0
     for path in parts(tmp_path / "out"):
         data = bytearray(path.read_bytes())
@@ -143,17 +147,12 @@ def test_damaged_ones_are_measured_again(pool, model, tmp_path, images, words, u
     assert images.counted == total
 
 
-def test_those_of_another_input_are_not_used(pool, model, tmp_path, images, words, undisturbed):
+def test_those_of_another_input_are_not_used(stopped, tmp_path, images, words):
     """Of a tar that changed since, all is measured again; of the others nothing."""
-    samples = pq.read_table(
-        tmp_path / "undisturbed/tables/samples/00000.parquet", columns=["shard", "status"]
-    ).to_pylist()
+    samples = pq.read_table(tmp_path / "undisturbed/tables/samples/00000.parquet").to_pylist()
     readable = Counter(Path(row["shard"]).name for row in samples if row["status"] == "ok")
-    prepared = claim(pool, model, tmp_path / "out")
-    words.stop_at = 1
-    with pytest.raises(KeyboardInterrupt):
-        measure(prepared)
-    words.stop_at, images.counted = 1 << 30, 0
+    prepared = stopped(words, 1)
+    images.counted = 0
     os.utime(tmp_path / "tars/00001.tar", ns=(1, 1))
     measure(prepared)
     assert images.counted == readable["00001.tar"] < readable.total()

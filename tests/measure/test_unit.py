@@ -17,7 +17,6 @@ from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from tests import kit
 
-NEVER = None  # what measuring does not call
 ROWS = 6  # of which row 2 is no image
 
 
@@ -55,13 +54,8 @@ def first_parts(given):
 
 WIDTH = ImageSignal("width_of", (pa.field("wide", pa.int32()),), "1", start=Widths)
 MODEL = ModelSignal(
-    "model",
-    (pa.field("size", pa.int32()),),
-    "2",
-    start=lambda captions: Widths(captions, True),
-    dimension=2,
-    encoder=NEVER,
-)
+    "model", (pa.field("size", pa.int32()),), "2", start=lambda captions: Widths(captions, True), dimension=2, encoder=None
+)  # fmt: skip
 LENGTH = TextSignal("length", (pa.field("long", pa.int32()),), "3", compute=lengths, sample_columns=("language",))
 FIRST = EmbeddingSignal("first", (pa.field("first", pa.float32()),), "4", compute=first_parts, of="model")
 
@@ -71,11 +65,8 @@ def run(tmp_path):
     """A run with one unit, and signals of its own."""
     samples = [kit.Sample(f"{i}", kit.encode(kit.picture(i)), "a caption " * (i + 1)) for i in range(ROWS)]
     samples[2] = replace(samples[2], image=b"no image")
-    prepared = prepare(
-        kit.recipe_of(kit.write_tars(tmp_path / "tars", samples, 2), max_failed=1.0),
-        str(tmp_path / "out"),
-        unit_size=1 << 30,
-    )
+    asked = kit.recipe_of(kit.write_tars(tmp_path / "tars", samples, 2))
+    prepared = prepare(asked, str(tmp_path / "out"), unit_size=1 << 30)
     claim_folder(prepared)
     [unit] = prepared.plan.units
     return with_signals(MeasureSettings.of(prepared.context), WIDTH, MODEL, LENGTH, FIRST), prepared.context, unit
@@ -98,11 +89,8 @@ def test_signals_of_each_class_fill_columns_by_name(run):
     ok = [row for row in range(ROWS) if row != 2]
     assert samples["status"].to_pylist() == ["ok" if row in ok else "not_an_image" for row in range(ROWS)]
     widths = samples["width"].to_pylist()
-    assert (
-        scores["wide"].to_pylist()
-        == scores["size"].to_pylist()
-        == [widths[r] if r in ok else None for r in range(ROWS)]
-    )
+    expected = [widths[r] if r in ok else None for r in range(ROWS)]
+    assert scores["wide"].to_pylist() == scores["size"].to_pylist() == expected
     captions = samples["caption"].to_pylist()
     assert scores["long"].to_pylist() == [len(captions[r]) if r in ok else None for r in range(ROWS)]
     assert samples["language"].to_pylist() == ["xx" if r in ok else None for r in range(ROWS)]
@@ -154,32 +142,26 @@ def test_only_columns_that_are_not_current_are_computed(run, tmp_path):
     def fails(captions):
         raise AssertionError("it is current")
 
-    same = replace(WIDTH, start=fails), replace(MODEL, start=fails), replace(LENGTH, compute=fails), FIRST
-    changed = with_signals(
-        settings,
-        *same[:3],
-        replace(
-            LENGTH, name="again", columns=(pa.field("again", pa.int32()),), key="5", sample_columns=(), compute=_again
-        ),
-    )
+    same = replace(WIDTH, start=fails), replace(MODEL, start=fails), replace(LENGTH, compute=fails)
+    again = (pa.field("again", pa.int32()),)
+    more = replace(LENGTH, name="again", columns=again, key="5", sample_columns=(), compute=lambda c: lengths(c)[1:])
+    changed = with_signals(settings, *same, more)
     measure_unit(changed, unit, context.unit_tables(unit))
     after = context.unit_tables(unit).read("scores")
     assert after.select(["wide", "size", "long"]).equals(before.select(["wide", "size", "long"]))
     assert after.schema.names[-1] == "again" and after["again"].equals(after["long"])
 
 
-def _again(captions):
-    return lengths(captions)[1:]
-
-
 def test_a_file_that_changes_ends_it(run, monkeypatch):
     settings, context, unit = run
     path = Path(unit.parts[0].path)
-    grow = replace(
-        WIDTH, start=lambda captions: (path.write_bytes(path.read_bytes() + bytes(512)), Widths(captions))[1]
-    )
+
+    def grow(captions):
+        path.write_bytes(path.read_bytes() + bytes(512))
+        return Widths(captions)
+
     with pytest.raises(RunError, match="changed"):
-        measure_unit(with_signals(settings, grow), unit, context.unit_tables(unit))
+        measure_unit(with_signals(settings, replace(WIDTH, start=grow)), unit, context.unit_tables(unit))
     assert not context.unit_tables(unit).exists("samples")
 
 

@@ -23,36 +23,34 @@ def fault(columns, **wanted):
     return caught.value
 
 
-def test_laion():
-    found = find(
+KNOWN = {
+    "laion": (
         {"SAMPLE_ID": NUMBER, "URL": TEXT, "TEXT": TEXT, "HEIGHT": pa.int32(), "WIDTH": pa.int32(), "LICENSE": TEXT,
-         "LANGUAGE": TEXT, "NSFW": TEXT, "similarity": REAL, "punsafe": pa.float32(), "pwatermark": pa.float32()}
-    )  # fmt: skip
-    assert parts(found) == {
-        "caption": "TEXT", "url": "URL", "width": "WIDTH", "height": "HEIGHT", "language": "LANGUAGE",
-    }  # fmt: skip
-    assert found.scores == ("similarity", "punsafe", "pwatermark")
-
-
-def test_datacomp():
-    found = find(
+         "LANGUAGE": TEXT, "NSFW": TEXT, "similarity": REAL, "punsafe": pa.float32(), "pwatermark": pa.float32()},
+        {"caption": "TEXT", "url": "URL", "width": "WIDTH", "height": "HEIGHT", "language": "LANGUAGE"},
+        ("similarity", "punsafe", "pwatermark"),
+    ),
+    "datacomp": (
         {"uid": TEXT, "url": TEXT, "text": TEXT, "original_width": NUMBER, "original_height": NUMBER,
          "clip_b32_similarity_score": pa.float32(), "clip_l14_similarity_score": pa.float32(),
-         "face_bboxes": pa.list_(pa.list_(REAL)), "sha256": TEXT}
-    )  # fmt: skip
-    assert parts(found) == {
-        "caption": "text", "uid": "uid", "url": "url", "width": "original_width", "height": "original_height",
-    }  # fmt: skip
-    assert found.scores == ("clip_b32_similarity_score", "clip_l14_similarity_score")
-
-
-def test_img2dataset():
-    found = find(
+         "face_bboxes": pa.list_(pa.list_(REAL)), "sha256": TEXT},
+        {"caption": "text", "uid": "uid", "url": "url", "width": "original_width", "height": "original_height"},
+        ("clip_b32_similarity_score", "clip_l14_similarity_score"),
+    ),
+    "img2dataset": (
         {"url": TEXT, "caption": TEXT, "key": TEXT, "status": TEXT, "error_message": TEXT, "width": pa.int32(),
-         "height": pa.int32(), "original_width": pa.int32(), "original_height": pa.int32(), "exif": TEXT, "sha256": TEXT}
-    )  # fmt: skip
-    assert parts(found) == {"caption": "caption", "url": "url", "key": "key", "width": "width", "height": "height"}
-    assert found.scores == ()
+         "height": pa.int32(), "original_width": pa.int32(), "original_height": pa.int32(), "exif": TEXT, "sha256": TEXT},
+        {"caption": "caption", "url": "url", "key": "key", "width": "width", "height": "height"},
+        (),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_pools(name):
+    columns, expected, scores = KNOWN[name]
+    found = find(columns)
+    assert parts(found) == expected and found.scores == scores
 
 
 def test_image_columns():
@@ -75,22 +73,9 @@ def test_a_spelling_of_another_type_is_passed_over():
     assert find({"text": TEXT, "width": TEXT, "original_width": NUMBER}).width == "original_width"
     assert find({"text": TEXT, "uid": NUMBER}).uid is None
     assert find({"text": TEXT, "width": REAL, "height": pa.uint16()}).width == "width"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        TEXT,
-        pa.large_string(),
-        pa.binary(),
-        pa.large_binary(),
-        pa.string_view(),
-        pa.null(),
-        pa.dictionary(pa.int32(), TEXT),
-    ],
-)
-def test_captions_may_be_of_these_types(kind):
-    assert find({"caption": kind}).caption == "caption"
+    for kind in (TEXT, pa.large_string(), pa.binary(), pa.large_binary(), pa.string_view(), pa.null()):
+        assert find({"caption": kind}).caption == "caption"
+    assert find({"caption": pa.dictionary(pa.int32(), TEXT)}).caption == "caption"
 
 
 def test_configured_columns():
@@ -109,18 +94,12 @@ def test_configured_columns():
     assert find(columns).scores == ("a", "b")
 
 
-def test_configured_names_are_exact():
+def test_configured_names_are_exact_and_may_be_absent():
     assert fault({"TEXT": TEXT}, caption="text").reason == "no_caption_column"
     assert find({"TEXT": TEXT}).caption == "TEXT"
-
-
-def test_a_configured_column_that_this_file_lacks_is_absent():
     found = find({"caption": TEXT, "url": TEXT}, url="link", scores=("s",))
     assert found.url is None and found.scores == ()
-
-
-def test_columns_used_otherwise_are_no_scores():
-    assert find({"caption": TEXT, "width": REAL, "s": pa.float16()}).scores == ("s",)
+    assert find({"caption": TEXT, "width": REAL, "s": pa.float16()}).scores == ("s",)  # not the width
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from collections import Counter
 from functools import reduce
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,10 +98,10 @@ def test_a_strangers_names_push_out_no_others():
     assert find_field_columns(count([{"x" * 101: 1, "x\0": 1, "": 1}]), []).names == []
 
 
-@pytest.mark.parametrize("value", [True, 1, 0.5, "x", None])
-def test_columns_of_parquet_count_as_jsons_of_their_values(value):
-    table = pa.table({"a": [value] * 3})
-    assert count_columns(table.schema, 3) == count(json.loads(json.dumps(table.to_pylist())))
+def test_columns_of_parquet_count_as_jsons_of_their_values():
+    for value in (True, 1, 0.5, "x", None):
+        table = pa.table({"a": [value] * 3})
+        assert count_columns(table.schema, 3) == count(json.loads(json.dumps(table.to_pylist())))
     assert count_columns(pa.schema([("a", pa.list_(pa.int8())), ("d", pa.date32())]), 2) == {("d", "text"): 2}
 
 
@@ -110,11 +109,9 @@ def arrow_type(dtype):
     """A type of `find_dtype`, as `datasets` makes it; `json` is for integers of up to 64 bits here."""
     if isinstance(dtype, dict):
         return pa.struct([(name, arrow_type(inner)) for name, inner in dtype.items()])
-    return (
-        pa.list_(arrow_type(dtype[0]))
-        if isinstance(dtype, list)
-        else pa.type_for_alias(dtype.replace("json", "uint64"))
-    )
+    if isinstance(dtype, list):
+        return pa.list_(arrow_type(dtype[0]))
+    return pa.type_for_alias(dtype.replace("json", "uint64"))
 
 
 scalars = st.one_of(
@@ -145,24 +142,19 @@ def filled(value, dtype):
     return float(value) if dtype == "float64" and value is not None else value
 
 
-@pytest.mark.parametrize(
-    ("several", "dtype"),
-    [
-        ([{"a": 1}, {"a": 0.5}, {"b": None}], {"a": "float64", "b": "null"}),
-        ([{"a": 2**63}, {"a": 1}], {"a": "json"}),
-        ([{"a": [1, None]}, {"a": []}], {"a": ["int64"]}),
-        ([{"a": {"x": True}}, {"a": {"y": "z"}}], {"a": {"x": "bool", "y": "string"}}),
-        ([{"a": "1"}, {"a": 1}], "mixed"),
-        ([{"a": 2**53 + 1}, {"a": 0.5}], "mixed"),  # of which datasets would make no float
-        ([{"a": [True, 1]}], "mixed"),
-        ([{"a": [{"b": 1}, 1]}], "mixed"),
-        ([{"_type": "Value"}], "mixed"),  # which datasets takes for a type
-        ([{"a\0": 1}], "mixed"),
-        ([{f"{row}-{i}": 1 for i in range(150)} for row in range(2)], "mixed"),
-    ],
-)
-def test_types_of_jsons(several, dtype):
-    assert find_dtype(several) == reduce(merge_dtypes, [find_dtype([fields]) for fields in several]) == dtype
+TYPES = [
+    ([{"a": 1}, {"a": 0.5}, {"b": None}], {"a": "float64", "b": "null"}), ([{"a": 2**63}, {"a": 1}], {"a": "json"}),
+    ([{"a": [1, None]}, {"a": []}], {"a": ["int64"]}), ([{"a": "1"}, {"a": 1}], "mixed"), ([{"a": [True, 1]}], "mixed"),
+    ([{"a": {"x": True}}, {"a": {"y": "z"}}], {"a": {"x": "bool", "y": "string"}}), ([{"a": [{"b": 1}, 1]}], "mixed"),
+    ([{"a": 2**53 + 1}, {"a": 0.5}], "mixed"),  # which datasets would not make a float
+    ([{"_type": "Value"}], "mixed"),  # which datasets takes for a type
+    ([{"a\0": 1}], "mixed"), ([{f"{row}-{i}": 1 for i in range(150)} for row in range(2)], "mixed"),
+]  # fmt: skip
+
+
+def test_types_of_jsons():
+    for several, dtype in TYPES:
+        assert find_dtype(several) == reduce(merge_dtypes, [find_dtype([fields]) for fields in several]) == dtype
 
 
 def test_infinities_stay():
@@ -170,11 +162,10 @@ def test_infinities_stay():
     assert column.to_pylist() == [math.inf, None, 1.0]
 
 
-def test_few_names_are_held_at_a_time(monkeypatch):
-    """60 objects of 400,000 names each, no two alike, took 6 GB; of those beyond a limit none is counted."""
-    many = [{f"{i}_{j}": 1 for j in range(10_000)} for i in range(30)]
+def test_few_names_are_held_at_a_time():
+    """60 objects of 400,000 names each, no two alike, took 6 GB; names beyond a limit are not counted."""
     counter = FieldCounter()
-    for fields in many:
-        counter.add(fields)
+    for i in range(30):
+        counter.add({f"{i}_{j}": 1 for j in range(10_000)})
         assert len(counter._counts) <= 110_000
     assert count([{f"{j}": 1 for j in range(10_001)}, {"a": 1}]) == {("a", "int"): 1}

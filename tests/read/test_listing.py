@@ -172,7 +172,8 @@ class _Answers(SimpleHTTPRequestHandler):
         found = re.search(r"\d{3}", self.path)
         self.send_response(int(found[0]) if found else status)
         if "none" not in self.path:
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", "100" if self.command == "HEAD" else "0")
+            self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
 
     def log_message(self, *words):
@@ -197,6 +198,8 @@ def test_statuses_of_a_server(url):
     assert fingerprints_beside([f"{url}/404.parquet", f"{url}/403.parquet"], {}, False) == {}
     with pytest.raises(OSError, match="503"):
         file_state(f"{url}/503.tar", {})
+    with fsspec.open(f"{url}/get.tar", "rb") as opened, pytest.raises(OSError, match="503"):
+        opened.read(10)
     with pytest.raises(OSError, match="Cannot connect"):
         list_files(("http://127.0.0.1:1/a.tar",), {})
     [file] = list_source(Source(name="pool", format="webdataset", path=f"{url}/none.tar"), False)
