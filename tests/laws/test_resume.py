@@ -22,9 +22,9 @@ from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
 from tests import kit
 from tests.captions import deadly as captions
+from tests.kit import deadly as measure
 from tests.kit import forked
 from tests.kit.kills import check_finished, check_killed, count_files, kill_at, kill_workers, states_of
-from tests.measure import deadly as measure
 
 
 class Case(NamedTuple):

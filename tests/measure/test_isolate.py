@@ -17,7 +17,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from pipelines.prepare import prepare
 from tests import kit
-from tests.measure.deadly import check, install
+from tests.kit.deadly import check, install
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.captions import deadly as captions
-from tests.measure import deadly as measure
+from tests.kit import deadly as measure
 from tests.runners.clusters import standalone
 
 ROOT = Path(__file__).resolve().parents[3]
