@@ -16,7 +16,6 @@ from curate.publish import drift
 from curate.publish.drift import draw_directions, measure_drift
 from curate.signals.formulas import embedding_scores
 from curate.signals.formulas.embedding_scores import (
-    Classifier,
     fit_classifier,
     fooling_score,
     mean_shift,
@@ -67,15 +66,6 @@ def assert_tags(tags, expected, atol):
 GAP = np.full(16, 0.6)  # images lie around it, and texts opposite
 
 
-def test_mean_shift_is_a_quarter_of_the_gap():
-    images, texts = unit(30, 16, centre=GAP), unit(20, 16, seed=1, centre=-GAP)
-    g = mean_shift(images, texts)
-    assert g.dtype == np.float32
-    np.testing.assert_allclose(g, 0.25 * np.array(subtract(mean(images), mean(texts))), atol=1e-7)
-    np.testing.assert_allclose(mean_shift(images.mean(0)[None], texts.mean(0)[None]), g, atol=1e-7)
-    np.testing.assert_array_equal(mean_shift(texts, images), -g)
-
-
 def shift(images, texts, g):
     return normalised(images - g), normalised(texts + g)
 
@@ -83,6 +73,7 @@ def shift(images, texts, g):
 def test_shift_by_loops():
     images, texts = unit(30, 16, centre=GAP), unit(20, 16, seed=1, centre=-GAP)
     g = mean_shift(images, texts)
+    np.testing.assert_allclose(g, 0.25 * np.array(subtract(mean(images), mean(texts))), atol=1e-7)
     for rows, found, sign in ((images, shift(images, texts, g)[0], -1), (texts, shift(images, texts, g)[1], 1)):
         for row, moved in zip(rows, found, strict=True):
             there = [float(x) + sign * float(y) for x, y in zip(row, g, strict=True)]
@@ -101,14 +92,7 @@ def test_fooling_score_by_loops(shifted):
     np.testing.assert_allclose(found, [min(dot(x, t) for t in moved[1]) for x in moved[0]], atol=1e-6)
     order = np.random.default_rng(0).permutation(25)
     np.testing.assert_allclose(fooling_score(images, prompts[order], g), found, atol=1e-6)
-    assert (fooling_score(images, prompts[:9], g) >= found - 1e-6).all()  # a further prompt never raises it
-
-
-def test_edges_of_shift_and_fooling_score():
-    none, some = np.zeros((0, 8), np.float32), unit(3, 8)
-    assert fooling_score(none, some).shape == fooling_score(none, some, some[0]).shape == (0,)
-    assert [part.shape for part in shift(none, some, some[0])] == [(0, 8), (3, 8)]
-    np.testing.assert_allclose(fooling_score(some[:1], some[:1]), [1], atol=1e-6)
+    assert fooling_score(images[:0], prompts, g).shape == (0,)
 
 
 # Quality axis
@@ -167,8 +151,7 @@ def test_edges_of_contexts():
     none, some = np.zeros((0, 8), np.float32), unit(3, 8)
     tags = tag_contexts(none, some[None])
     assert tags.probabilities.shape == (0, 3) and tags.best.shape == tags.probability.shape == (0,)
-    only = tag_contexts(some, some[:1][None])
-    assert only.probabilities.tolist() == [[1.0]] * 3 and only.best.tolist() == [0, 0, 0]
+    assert tag_contexts(some, some[:1][None]).probabilities.tolist() == [[1.0]] * 3
     alike = np.repeat(some[None, :1], 4, axis=1)
     assert tag_contexts(some, alike).best.tolist() == [0, 0, 0]  # of equal ones the first
 
@@ -212,9 +195,11 @@ def gaussian_by_loops(x, labels, k):
     return np.array(w), np.array(b), np.array(mus), inverse
 
 
-@pytest.mark.parametrize(("k", "per_class", "d"), [(3, 4, 10), (2, 2, 20), (4, 30, 6), (1, 5, 8)])
+@pytest.mark.parametrize(("k", "per_class", "d"), [(3, 4, 10), (2, 2, 20), (4, 30, 6), (1, 5, 8), (3, 4, 40)])
 def test_classifier_by_loops(k, per_class, d):
     x, labels, _ = labelled(k, per_class, d)
+    if d == 40:  # all in a plane: the ridge makes the covariance invertible
+        x = normalised(x[:, :2] @ unit(2, 40, seed=3))
     w, b, mus, inverse = gaussian_by_loops(x, labels, k)
     classifier = fit_classifier(x, labels, k)
     np.testing.assert_allclose(classifier.weight, w, rtol=1e-8, atol=1e-8)
@@ -248,32 +233,15 @@ def test_classifier_invariances(monkeypatch):
     np.testing.assert_allclose(fit_classifier(x, labels, 4).classify(images).probabilities, found, atol=1e-6)
 
 
-def test_singular_covariance():
-    """Fewer examples than dimensions, all in a plane: the ridge makes it invertible."""
-    plane = unit(2, 40, seed=3)
-    x = unit(12, 2, seed=4) @ plane
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    classifier = fit_classifier(x, np.arange(12) % 3, 3)
-    w, b, _, _ = gaussian_by_loops(x, np.arange(12) % 3, 3)
-    np.testing.assert_allclose(classifier.weight, w, rtol=1e-8, atol=1e-7)
-    np.testing.assert_allclose(classifier.bias, b, rtol=1e-8)
-
-
 def test_edges_of_the_classifier():
     x, labels, _ = labelled(3, 2, 8)
     classifier = fit_classifier(x, labels, 3)
-    assert isinstance(classifier, Classifier)
     tags = classifier.classify(x[:0], x[:3])
     assert tags.probabilities.shape == (0, 3) and tags.best.shape == (0,)
-    one = fit_classifier(x, np.zeros(6, int), 1).classify(x)
-    assert one.probabilities.tolist() == [[1.0]] * 6 and one.best.tolist() == [0] * 6
     assert fit_classifier(x[:4], np.array([0, 0, 1, 2]), 3).classify(x).probabilities.shape == (6, 3)
-    for rows, ids, k, message in (
-        (x[::2], labels[::2], 3, "do not differ within any class"),
-        (x[:1], labels[:1], 1, "do not differ within any class"),
-        (np.repeat(x[::2], 3, axis=0), np.repeat(labels[::2], 3), 3, "do not differ within any class"),
-    ):
-        with pytest.raises(RecipeError, match=message):
+    same = np.repeat(x[::2], 3, axis=0), np.repeat(labels[::2], 3)
+    for rows, ids, k in ((x[::2], labels[::2], 3), (x[:1], labels[:1], 1), (*same, 3)):
+        with pytest.raises(RecipeError, match="do not differ within any class"):
             fit_classifier(rows, ids, k)
 
 
