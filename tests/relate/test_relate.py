@@ -3,14 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
 
 from curate.api import Run
 from curate.base import ids
+from curate.recipe.recipe import parse_recipe
 from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Reading
 from curate.store.store import RunStore
-from tests.kit.commands import run_command
+from tests import kit
 from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 
 pytestmark = pytest.mark.thorough
@@ -28,14 +28,10 @@ def pool():
     return make_embeddings(400)
 
 
-def run(out, path, *words, **sections):
-    recipe = out.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump(recipe_of(path, RELATE, **sections)))
+def run(out, path, relate=RELATE, reuse=None, **sections):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.pool.plan.UNIT_ROWS", (10, 10))
-        done = run_command("run", str(recipe), "--out", str(out), *words)
-    assert done.status == 0, done.err
-    return out
+        return kit.run_local(parse_recipe(recipe_of(path, relate, **sections)), out, reuse=reuse).folder
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +52,8 @@ def test_the_same_to_the_bit_however_it_is_cut(runs):
     assert all(related(runs[files]) == whole for files in (7, 17))
     centroids = {(runs[files] / "models/topic.npy").read_bytes() for files in runs}
     assert len(centroids) == 1
-    assert [units_of(runs[files]) for files in (1, 7, 17)] == [1, 7, 17]
-
-
-def units_of(folder):
-    [units] = Run(str(folder)).sql("SELECT units FROM steps WHERE step = 'relate'").column(0).to_pylist()
-    return int(units)
+    steps = [Run(str(runs[files])).sql("SELECT units FROM steps WHERE step = 'relate'") for files in (1, 7, 17)]
+    assert [table["units"].to_pylist() for table in steps] == [[1], [7], [17]]
 
 
 def by_row(folder):
@@ -111,22 +103,17 @@ def test_centroids_of_a_run_are_taken_by_another(tmp_path, runs, pool):
     """`measure.clusters` gives what the run itself gave; what is related is adopted, and nothing asked."""
     measure = {"clusters": {"again": {"of": "l14", "centroids": str(runs[1] / "models/topic.npy")}}}
     path = write_pool(tmp_path / "pool", 7, *pool, missing=MISSING)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, {}, measure=measure)))
-    done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"))
-    assert done.status == 0, done.err
-    again = Run(str(tmp_path / "run")).sql("SELECT again FROM verdicts ORDER BY url").column(0).to_pylist()
-    assert again == related(runs[1])["topic"]
+    again = Run(str(run(tmp_path / "run", path, {}, measure=measure))).sql("SELECT again FROM verdicts ORDER BY url")
+    assert again.column(0).to_pylist() == related(runs[1])["topic"]
 
 
 def test_rules_see_them_and_they_are_reused(tmp_path, runs):
     rules = {"near": "topic_distance < 0.3", "best": {"top": 0.5, "of": "s_clip"}}
-    out = run(tmp_path / "out", str(runs[7].parent / "pool7/*.parquet"), "--reuse", str(runs[7]), rules=rules)
+    out = run(tmp_path / "out", str(runs[7].parent / "pool7/*.parquet"), reuse=runs[7], rules=rules)
     one = Run(str(out))
     kept = one.sql("SELECT url FROM kept").num_rows
     assert 0 < kept < 250 and related(out) == related(runs[7])
     steps = one.sql("SELECT step FROM steps").column(0).to_pylist()
     assert "relate" not in steps, steps  # it was all there, and its model came with it
     assert (out / "models/topic.npy").read_bytes() == (runs[7] / "models/topic.npy").read_bytes()
-    assert run_command("verify", str(out)).status == 0
-    [uid] = one.sql("SELECT uid FROM kept LIMIT 1").column(0).to_pylist()
-    assert "topic" in run_command("explain", str(out), uid).out
+    kit.conserved(kit.Ran(out))
