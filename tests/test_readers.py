@@ -1,4 +1,4 @@
-"""Other tools read a run: webdataset, open_clip's training loader, Hugging Face datasets, DataComp, img2dataset."""
+"""Other tools read a run: webdataset, open_clip's training loader, Hugging Face datasets, img2dataset."""
 
 import json
 import math
@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -57,19 +56,15 @@ def write_pool(folder, odd):
     return paths
 
 
-Captions = dict[str, str]
-
-
 def curated(folder, odd):
     """A run that drops a tenth of the pool, with shards of 16, and the kept captions by name."""
     recipe = recipe_of(
         write_pool(folder / "pool", odd), rules={"tenth": "key[-1] <> '4'"}, output={"rows_per_shard": 16}
     )
     ran = run_local(recipe, folder / "run")
-    samples = ran.table("samples")
-    decisions = ran.table("decisions")
-    rows = zip(samples["key"].to_pylist(), samples["caption"].to_pylist(), decisions["kept"].to_pylist(), strict=True)
-    captions = {key: caption for key, caption, kept in rows if kept}
+    captions = {
+        row["key"]: row["caption"] for row in ran.table("samples").to_pylist() if ran.by_key[row["key"]] == "kept"
+    }
     assert len(captions) == 54
     return ran, captions
 
@@ -77,11 +72,6 @@ def curated(folder, odd):
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     return curated(tmp_path_factory.mktemp("odd"), True)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return curated(tmp_path_factory.mktemp("plain"), False)
 
 
 def shards_of(ran):
@@ -110,55 +100,34 @@ def test_webdataset_reads_every_sample(odd):
 
 
 # ---------------------------------------------------------------- open_clip
-def loader_args(ran, batch_size):
-    return SimpleNamespace(
-        train_data=braces(ran),
-        val_data=braces(ran),
-        train_num_samples=None,  # read from sizes.json
-        val_num_samples=None,
-        train_data_upsampling_factors=None,
-        dataset_resampled=False,
-        batch_size=batch_size,
-        workers=0,
-        world_size=1,
-        seed=0,
-    )
-
-
-def to_tensor(picture):
+def loader(ran, batch_size, is_train):
     import torch
 
-    return torch.from_numpy(np.array(picture.convert("RGB").resize((8, 8)), np.uint8))
+    def to_tensor(picture):
+        return torch.from_numpy(np.array(picture.convert("RGB").resize((8, 8)), np.uint8))
+
+    names = {"train_data": braces(ran), "val_data": braces(ran), "train_num_samples": None, "val_num_samples": None}
+    names |= {"train_data_upsampling_factors": None, "dataset_resampled": False, "batch_size": batch_size}
+    args = SimpleNamespace(**names, workers=0, world_size=1, seed=0)
+    return open_clip_data.get_wds_dataset(args, to_tensor, is_train=is_train, tokenizer=lambda text: [text])
 
 
-def test_open_clip_reads_sizes_json(odd):
+def test_open_clips_loaders_give_every_sample_once_an_epoch(odd):
+    """Their number comes from sizes.json."""
     ran, captions = odd
     assert open_clip_data.get_dataset_size(braces(ran)) == (len(captions), 4)
     assert open_clip_data.get_dataset_size("::".join(shards_of(ran)[:2])) == (32, 2)
-
-
-def test_open_clips_training_loader_gives_every_sample_once_an_epoch(odd):
-    ran, captions = odd
-    data = open_clip_data.get_wds_dataset(loader_args(ran, 9), to_tensor, is_train=True, tokenizer=lambda text: [text])
+    data, orders = loader(ran, 9, True), []
     assert (data.dataloader.num_samples, data.dataloader.num_batches) == (54, 6)
-    orders = []
     for epoch in range(2):
         data.set_epoch(epoch)
-        texts = []
-        for images, batch in data.dataloader:
-            assert tuple(images.shape) == (9, 8, 8, 3)
-            texts += batch
-        assert sorted(texts) == sorted(captions.values())
-        orders.append(texts)
+        batches = list(data.dataloader)
+        assert {tuple(images.shape) for images, _ in batches} == {(9, 8, 8, 3)}
+        orders.append([text for _, batch in batches for text in batch])
+        assert sorted(orders[-1]) == sorted(captions.values())
     assert orders[0] != orders[1]
-
-
-def test_open_clips_evaluation_loader_gives_every_sample(odd):
-    ran, captions = odd
-    data = open_clip_data.get_wds_dataset(
-        loader_args(ran, 10), to_tensor, is_train=False, tokenizer=lambda text: [text]
-    )
-    assert sorted(text for _, batch in data.dataloader for text in batch) == sorted(captions.values())
+    evaluated = [text for _, batch in loader(ran, 10, False).dataloader for text in batch]
+    assert sorted(evaluated) == sorted(captions.values())
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -169,32 +138,17 @@ def hugging_face(monkeypatch):
     return datasets
 
 
-def load(ran, streaming, cache, monkeypatch):
-    datasets = hugging_face(monkeypatch)
-    files = {"train": shards_of(ran)}
-    return datasets.load_dataset(
-        "webdataset", data_files=files, split="train", streaming=streaming, cache_dir=str(cache)
-    )
-
-
 @pytest.mark.parametrize("streaming", [False, True])
-def test_hugging_face_reads_every_sample(plain, streaming, tmp_path, monkeypatch):
-    ran, captions = plain
+def test_hugging_face_reads_every_sample(streaming, tmp_path, monkeypatch):
+    datasets = hugging_face(monkeypatch)
+    ran, captions = curated(tmp_path, False)
+    options = {"data_files": {"train": shards_of(ran)}, "split": "train", "cache_dir": str(tmp_path / "cache")}
     found = {}
-    for row in load(ran, streaming, tmp_path, monkeypatch):
-        assert row["jpg"].size[1] == 20
-        assert len(row["json"]["uid"]) == 32
+    for row in datasets.load_dataset("webdataset", streaming=streaming, **options):
+        assert row["jpg"].size[1] == 20 and len(row["json"]["uid"]) == 32
         assert row["json"]["tags"] == [row["json"]["url"].rpartition("/")[2]]
         found[row["__key__"]] = row["txt"]
     assert found == captions
-
-
-def test_hugging_face_reads_every_caption_of_mixed_shards(odd, tmp_path, monkeypatch):
-    """Its columns come from the first five samples: images with other suffixes are left out."""
-    ran, captions = odd
-    rows = list(load(ran, True, tmp_path, monkeypatch))
-    assert {row["__key__"]: row["txt"] for row in rows} == captions
-    assert [row["jpg"] is None for row in rows].count(False) == sum(name.endswith(".jpg") for name, _ in ran.members)
 
 
 def test_hugging_face_reads_the_folder_by_its_card(odd, tmp_path, monkeypatch):
@@ -222,11 +176,8 @@ def test_hugging_face_reads_numbers_as_they_are(tmp_path, monkeypatch):
     wanted[0].pop("boxes")
     with tarfile.open(tmp_path / "pool.tar", "w") as tar:
         for number, fields in enumerate(wanted):
-            for suffix, data in {
-                "png": image(number, "PNG"),
-                "txt": b"a b",
-                "json": json.dumps(fields).encode(),
-            }.items():
+            members = {"png": image(number, "PNG"), "txt": b"a b", "json": json.dumps(fields).encode()}
+            for suffix, data in members.items():
                 add_member(tar, f"{number:06d}.{suffix}", data)
     output = {"rows_per_shard": 3, "json_columns": ["aspect"]}
     run = run_local(recipe_of(str(tmp_path / "pool.tar"), output=output), tmp_path / "run")
@@ -252,26 +203,6 @@ def test_hugging_face_reads_what_is_there_now(odd, tmp_path, monkeypatch):
         assert len(found) == len(captions) - gone
 
 
-# ---------------------------------------------------------------- DataComp
-U16 = np.dtype("u8,u8")
-
-
-def copies(subset, uids):
-    """How often each uid is listed, found as in DataComp's resharder: by binary search from both sides."""
-    keys = [np.array([divmod(int(uid, 16), 2**64)], U16) for uid in uids]
-    return [int((np.searchsorted(subset, k, "right") - np.searchsorted(subset, k, "left"))[0]) for k in keys]
-
-
-def test_the_subset_file_is_datacomps(odd):
-    ran, captions = odd
-    subset = np.load(ran.folder / "uids.npy", mmap_mode="r")
-    assert subset.dtype == U16 and subset.shape == (len(captions),)
-    assert np.array_equal(subset, np.sort(np.array(subset)))
-    decisions = ran.table("decisions")
-    assert copies(subset, decisions["uid"].to_pylist()) == decisions["kept"].cast(pa.int8()).to_pylist()
-    assert copies(subset, ["0" * 32, "f" * 32]) == [0, 0]
-
-
 # ---------------------------------------------------------------- img2dataset
 def test_sidecars_read_as_img2datasets(odd):
     """As its users do: the successes of all sidecars, whose keys name members of the tar."""
@@ -287,29 +218,3 @@ def test_sidecars_read_as_img2datasets(odd):
         frames += frame.to_dict("records")
     assert {row["key"]: row["caption"] for row in frames} == captions
     assert all(row["width"] >= 24 and row["height"] == 20 for row in frames)
-
-
-def test_curated_parquet_is_a_url_list_for_img2dataset(tmp_path):
-    """As its reader for `--input_format parquet` does: requested columns, by file, in row order."""
-    table = pa.table(
-        {
-            "URL": [f"http://x/{i}.jpg" for i in range(40)],
-            "TEXT": [f"caption {i}" if i % 3 else "short" for i in range(40)],
-            "similarity": np.linspace(0, 1, 40, dtype=np.float32),
-        }
-    )
-    (tmp_path / "pool").mkdir()
-    pq.write_table(table, tmp_path / "pool/a.parquet")
-    recipe = recipe_of(
-        f"{tmp_path}/pool/a.parquet", "parquet", rules={"words": "words > 1"}, output={"rows_per_shard": 10}
-    )
-    ran = run_local(recipe, tmp_path / "run")
-    rows = []
-    for path in sorted(ran.folder.glob("shards/*.parquet")):
-        with open(path, "rb") as file:
-            frame = pq.read_table(file, columns=["URL", "TEXT", "similarity", "uid"])
-        frame = frame.rename_columns(["url", "caption", "similarity", "uid"])
-        assert frame.num_rows <= 10
-        rows += frame.to_pylist()
-    assert [row["caption"] for row in rows] == [f"caption {i}" for i in range(40) if i % 3]
-    assert all(row["url"] == f"http://x/{row['caption'].split()[1]}.jpg" and len(row["uid"]) == 32 for row in rows)

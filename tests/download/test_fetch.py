@@ -17,8 +17,6 @@ from curate.download.fetch import Fetcher, Hosts
 from curate.download.fetch_error import FetchError
 from curate.download.robots import opt_out
 from curate.download.source import NetworkPolicy
-from tests.download.fake_transport import FakeTransport
-from tests.download.fake_transport import fetcher as fake_fetcher
 from tests.kit.waiting import wait_until
 from tests.kit.web import Web, get, running
 
@@ -392,28 +390,3 @@ def test_more_threads_than_files(web):
     command = [sys.executable, "-c", MANY, str(web.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.stdout == "{b'b'}\n", done.stderr
-
-
-def test_a_transport_without_a_network():
-    """With a fake transport: redirects, robots.txt, opt-outs, limits, and attempts are the fetcher's work."""
-    transport = FakeTransport(
-        {
-            "http://a.example/old": {"status": 301, "Location": "https://b.example/new"},
-            "https://b.example/robots.txt": b"User-agent: *\nDisallow: /private",
-            "https://b.example/new": b"image",
-            "https://b.example/large": bytes(11),
-            "https://b.example/reserved": {"body": b"image", "TDM_Reservation": "1"},
-            "http://silent.example/": FetchError("timeout", "no data in time"),
-        }
-    )
-    by = fake_fetcher(transport, robots="respect", max_bytes=10, attempts=2)
-    outcome = by.fetch("http://a.example/old", 1)
-    assert (outcome.data, outcome.attempts) == (b"image", 1)
-    assert transport.asked == [
-        "http://a.example/robots.txt", "http://a.example/old", "https://b.example/robots.txt",
-        "https://b.example/new",
-    ]  # fmt: skip
-    reasons = [outcome_of(by, f"https://b.example/{path}") for path in ("large", "reserved", "private/a", "none")]
-    assert reasons == ["too_large", "opted_out", "robots", "http_404"]
-    outcome = by.fetch("http://silent.example", 1)
-    assert outcome.fault and (outcome.fault.reason, outcome.attempts) == ("timeout", 2)

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,28 +124,18 @@ def test_quotation_marks(tmp_path):
     assert [row["caption"] for row in rows_of(tmp_path / "a.csv")] == ["a dog\nand more"]
 
 
-PROGRAM = """
-import sys
-from curate.download import lists
-from curate.store.store import RunStore
-rows = lists.read_rows(lists.UrlList(sys.argv[1], "a", {}, None, frozenset(["url", "caption"])), range(10, 13), RunStore(sys.argv[2]))
-print(rows["url"].to_pylist(), len(lists._converted._kept))
-"""
-
-
 def test_other_processes_read_what_one_made(tmp_path, monkeypatch):
     path, run = tmp_path / "a.jsonl", RunStore(str(tmp_path / "run"))
     rows = [{"url": f"http://a/{i}", "caption": f"number {i}"} for i in range(50)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    share_list(UrlList(str(path), "a", {}, None, TEXTS), run)
-    command = [sys.executable, "-c", PROGRAM, str(path), run.url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "['http://a/10', 'http://a/11', 'http://a/12'] 0\n"
-    path.unlink()  # this process has it too
-    assert read_rows(UrlList(str(path), "a", {}, None, TEXTS), [49]).to_pylist() == rows[49:]
-    monkeypatch.setattr(lists, "_converted", Cache())  # a process that finds none there makes its own
-    path.write_text('{"url": "http://b/1", "caption": "b"}\n')
+    urls = UrlList(str(path), "a", {}, None, TEXTS)
+    share_list(urls, run)
+    path.unlink()  # this process has it, too
+    assert read_rows(urls, [49]).to_pylist() == rows[49:]
+    monkeypatch.setattr(lists, "_converted", Cache())  # as in another process
+    assert read_rows(urls, range(10, 13), run).to_pylist() == rows[10:13]
     run.delete("tmp")
+    path.write_text('{"url": "http://b/1", "caption": "b"}\n')
     assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]
 
 

@@ -3,13 +3,10 @@
 import io
 import os
 
-import pytest
 from PIL import Image
 
-from curate.download import resize as resizes
-from curate.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of, resizing
+from curate.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of
 from curate.download.source import NetworkPolicy, UrlsSource
-from tests.download.deadly import make_deadly
 from tests.kit.packages import needs_img2dataset
 
 pytestmark = needs_img2dataset
@@ -66,18 +63,3 @@ def test_exif():
     exif[271] = "Maker "
     assert read_exif(encoded(80, 80, exif=exif)) == '{"Image Make": "Maker"}'
     assert read_exif(b"nothing") == "{}"
-
-
-@pytest.mark.thorough
-def test_what_ends_the_process_that_resizes_it_is_told(monkeypatch):
-    image = encoded(80, 100)
-    with resizing(UNCHANGED, 2) as resize:
-        assert resize(image) == Resized(image, 80, 100, 80, 100)
-    monkeypatch.setattr(resizes, "make_resizer", make_deadly)
-    with resizing(UNCHANGED, 3) as resize:
-        assert resize(image) == Resized(image, 80, 100, 80, 100)
-        error = resize(encoded(31, 31)).error
-        assert resize(image) == Resized(image, 80, 100, 80, 100)
-    assert error is not None and reason_of(error) == "worker_died"
-    killed = "3 attempts to download its shard were killed, and a process that resized it was ended by signal 9"
-    assert error == f"worker_died: {killed}"

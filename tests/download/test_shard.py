@@ -26,13 +26,9 @@ from tests.kit import encode, picture
 
 pytest.importorskip("exifread")
 
-ROWS = pa.table(
-    {
-        "number": pa.array([1, 2, 3, 4], pa.int8()),
-        "caption": ["a dog", None, "a cat", "a bird"],
-        "url": ["http://a/1", "http://a/2", "http://b/none", "nothing"],
-    }
-)
+URLS = ["http://a/1", "http://a/2", "http://b/none", "nothing"]
+CAPTIONS = ["a dog", None, "a cat", "a bird"]
+ROWS = pa.table({"number": pa.array([1, 2, 3, 4], pa.int8()), "caption": CAPTIONS, "url": URLS})
 WEB = {"http://a/1": b"image 1", "http://a/2": b"image 22"}
 STEM = f"pool/{shard_stem(7)}"
 

@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curate.api import Run
 from curate.download import shared_hosts
 from curate.download.shared_hosts import SharedHosts, change_queue
 from curate.pool.urls.format import UrlsInput
@@ -160,37 +157,3 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path):
         assert len(web.times[big]) == 384
         assert max(web.most_open.values()) <= PER_HOST
         assert use(web, big) >= 0.8 * PER_HOST  # 0.95, also on a third of a core
-
-
-def without_times(path):
-    """A file's bytes; for a shard's rows, all columns except the time of the attempt."""
-    is_of_pool = path.suffix == ".parquet" and path.parent.name == "pool"
-    return pq.read_table(path).drop_columns("attempted") if is_of_pool else path.read_bytes()
-
-
-@pytest.mark.slow
-def test_limits_change_no_row_shard_or_uid(tmp_path):
-    """A host with 30 % of the URLs, and missing images: without a limit, with one, and with one that three processes share."""
-    pytest.importorskip("img2dataset")
-    images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
-    with running(Web(images, HOSTS)) as web:
-        urls = [web.url(f"image/{n % 23}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(320)]
-        processes = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=3"]
-        runs = []
-        for number, (per_host, words) in enumerate([(len(urls), []), (1, []), (1, processes)]):
-            recipe, out = write_recipe(tmp_path, urls, per_host), tmp_path / f"run{number}"
-            web.most.clear()
-            command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out), *words]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert per_host > 1 or max(web.most.values()) == 1
-            samples = Run(str(out)).sql("SELECT * EXCLUDE (shard) FROM samples ORDER BY unit, row")
-            files = [path for top in ("pool", "shards") for path in (out / top).iterdir()]
-            files = [path for path in (*files, out / "uids.npy") if not path.name.endswith("_stats.json")]
-            runs.append((samples, {str(path.relative_to(out)): without_times(path) for path in files}))
-    samples, files = runs[0]
-    assert len(samples) == 320 and 0 < samples["status"].to_pylist().count("ok") < 320
-    assert sum(name.startswith("pool/") and name.endswith(".tar") for name in files) == 8
-    for other_samples, other_files in runs[1:]:
-        assert other_samples.equals(samples) and other_files.keys() == files.keys()
-        assert [name for name in files if other_files[name] != files[name]] == []

@@ -25,22 +25,17 @@ def _tars(folder):
     return folder / "pool"
 
 
+def _parquet(path, **columns):
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
 def _images_in_parquet(folder):
     images = [{"bytes": encode(picture(i)), "path": f"{i}.jpg"} for i in range(5)]
-    (folder / "data").mkdir()
-    pq.write_table(pa.table({"image": images, "text": TEXTS}), folder / "data/train-00000.parquet")
+    _parquet(folder / "data/train-00000.parquet", image=images, text=TEXTS)
     (folder / "data/README.md").write_text("A data set.")
     return folder / "data"
-
-
-def _urls_in_parquet(folder):
-    pq.write_table(pa.table({"URL": URLS, "TEXT": TEXTS, "similarity": [0.3] * 5}), folder / "part-0.snappy.parquet")
-    return folder / "part-0.snappy.parquet"
-
-
-def _titles_in_parquet(folder):
-    pq.write_table(pa.table({"URL": URLS, "title": TEXTS, "lang": ["en"] * 5}), folder / "a.parquet")
-    return folder / "a.parquet"
 
 
 def _headless(folder):
@@ -50,10 +45,9 @@ def _headless(folder):
     return folder / "lists"
 
 
-def _json_lines(folder):
-    rows = ({"url": url, "caption": text, "more": {"a": 1}} for url, text in zip(URLS, TEXTS, strict=True))
-    (folder / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return folder / "list.jsonl"
+def _json_lines(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
 
 
 def _images(folder, suffix="jpg"):
@@ -73,7 +67,6 @@ def _table_within(folder):
     names = _images(folder / "photos/mine")
     _csv(folder / "photos/list.csv", "photo,title", [f"mine/{name}" for name in names], TEXTS)
     (folder / "photos/a note.csv").write_text("a,b\n1,2\n")
-
     return folder / "photos"
 
 
@@ -90,8 +83,9 @@ def _table_alone(folder):
 
 
 def _imagefolder(folder):
-    rows = ({"file_name": name, "text": text} for name, text in zip(_images(folder / "a/train"), TEXTS, strict=True))
-    (folder / "a/train/metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    names = _images(folder / "a/train")
+    rows = [{"file_name": name, "text": text} for name, text in zip(names, TEXTS, strict=True)]
+    _json_lines(folder / "a/train/metadata.jsonl", rows)
     return folder / "a"
 
 
@@ -109,22 +103,20 @@ def _run(folder):
     return folder / "first"
 
 
-# By name: what makes it in a folder and returns its path, and the format that reads it
+JSON = [{"url": url, "caption": text, "more": {"a": 1}} for url, text in zip(URLS, TEXTS, strict=True)]
+# By name: a function that writes it to a folder and returns its path, and the format that reads it
 KINDS = {
-    "tars": (_tars, "webdataset"),
-    "images_with_texts": (_images_with_texts, "files"),
-    "images_with_a_table": (_table_within, "files"),
-    "images_beside_a_table": (_table_beside, "files"),
-    "table_of_images": (_table_alone, "files"),
-    "imagefolder": (_imagefolder, "files"),
-    "images_in_parquet": (_images_in_parquet, "parquet"),
-    "urls_in_parquet": (_urls_in_parquet, "parquet"),
-    "titles_in_parquet": (_titles_in_parquet, "parquet"),
+    "tars": (_tars, "webdataset"), "run": (_run, "run"), "crawl": (_crawl, "commoncrawl"),
+    "images_with_texts": (_images_with_texts, "files"), "images_with_a_table": (_table_within, "files"),
+    "images_beside_a_table": (_table_beside, "files"), "table_of_images": (_table_alone, "files"),
+    "imagefolder": (_imagefolder, "files"), "images_in_parquet": (_images_in_parquet, "parquet"),
+    "urls_in_parquet": (
+        lambda folder: _parquet(folder / "part-0.snappy.parquet", URL=URLS, TEXT=TEXTS, similarity=[0.3] * 5), "parquet"
+    ),
+    "titles_in_parquet": (lambda folder: _parquet(folder / "a.parquet", URL=URLS, title=TEXTS, lang=["en"] * 5), "parquet"),
     "csv_of_urls": (lambda folder: _csv(folder / "list.csv", "link,title", URLS, TEXTS), "urls"),
     "headless_tsv_of_urls": (_headless, "urls"),
-    "json_lines_of_urls": (_json_lines, "urls"),
-    "crawl": (_crawl, "commoncrawl"),
+    "json_lines_of_urls": (lambda folder: _json_lines(folder / "list.jsonl", JSON), "urls"),
     "articles": (lambda folder: write_folders(folder / "pmc", ARTICLES[:3]), "pmc"),
     "archives_of_articles": (lambda folder: write_archives(folder / "old", ARTICLES[:3]), "pmc"),
-    "run": (_run, "run"),
-}
+}  # fmt: skip

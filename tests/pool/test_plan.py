@@ -48,16 +48,13 @@ def write(path, table, group=None):
 def check_cover(made, files):
     """Check that each tar (groups None) and each row group occurs once, in order, in units numbered in order."""
     assert [unit.index for unit in made.units] == list(range(len(made.units)))
-    assert len({unit.key for unit in made.units}) == len(made.units)
-    found = []
-    for unit in made.units:
-        assert unit.parts
-        for part in unit.parts:
-            if part.groups is None or part.groups[0] == part.groups[1]:
-                found.append((part.path, None))
-            else:
-                found += [(part.path, group) for group in range(*part.groups)]
-    assert found == files
+    assert len({unit.key for unit in made.units}) == len(made.units) and all(unit.parts for unit in made.units)
+    spans = [(part.path, part.groups) for unit in made.units for part in unit.parts]
+    assert files == [
+        (path, group)
+        for path, groups in spans
+        for group in (range(*groups) if groups and groups[0] < groups[1] else [None])
+    ]
 
 
 # ---- units
@@ -109,17 +106,16 @@ def test_units_cover_every_tar_once(tmp_path_factory, sizes, limit):
         assert size + following.parts[0].size > limit or 4 * size >= 3 * limit  # and not much smaller than need be
 
 
-@pytest.mark.parametrize(
-    ("files", "size", "per_unit"),
-    [
-        (16, 250 << 20, 1),  # for 16 workers
-        (68, 250 << 20, 4),  # 17 GiB: units of 1 GiB
-        (300, 250 << 20, 8),  # 73 GiB: 2 GiB each, however large the pool is
-        (2000, 250 << 20, 8),
-        (40, 3 << 30, 1),  # a larger tar is a unit
-        (2000, 5 << 20, 51),  # 10 GiB: sizes go in steps of four, so here 256 MiB
-    ],
-)
+SIZES = [  # (files, bytes of each, the largest number of files in a unit)
+    (16, 250 << 20, 1),  # for 16 workers
+    (68, 250 << 20, 4),  # 17 GiB: units of 1 GiB
+    (300, 250 << 20, 8),  # 73 GiB: 2 GiB each, however large the pool is
+    (40, 3 << 30, 1),  # a larger tar is a unit
+    (2000, 5 << 20, 51),  # 10 GiB: sizes go in steps of four, so here 256 MiB
+]
+
+
+@pytest.mark.parametrize(("files", "size", "per_unit"), SIZES)
 def test_units_of_tars_hold_two_gigabytes(files, size, per_unit, tmp_path):
     for i in range(files):
         (tmp_path / f"{i:04d}.tar").touch()
@@ -138,47 +134,28 @@ def test_a_repaired_file_changes_few_units(tmp_path):
     assert len(units) < 250 and sum(unit.key not in repaired for unit in units) < 10
 
 
-def test_small_files_are_grouped(tmp_path):
+def test_small_files_share_a_unit_of_one_source_and_large_ones_are_split(tmp_path):
     for i in range(50):
         write(tmp_path / f"{i:02d}.parquet", captions(10))
-    made = plan(source(f"{tmp_path}/{{00..49}}.parquet"))
-    assert len(made.units) == 1 and len(made.units[0].parts) == 50
-
-
-def test_a_large_file_is_split_by_row_groups(tmp_path):
-    path = write(tmp_path / "large.parquet", captions(90_000), 5_000)
-    made = plan(source(path))
-    assert [[part.groups for part in unit.parts] for unit in made.units] == [
-        [(i, i + 1) for i in range(first, min(first + 5, 18))] for first in range(0, 18, 5)
+    large = write(tmp_path / "large.parquet", captions(90_000), 5_000)
+    made = plan(source(f"{tmp_path}/{{00..49}}.parquet", "one"), source(large, "two"))
+    assert [(unit.source, unit.name, [part.groups for part in unit.parts]) for unit in made.units] == [
+        ("one", "00000", [(0, 1)] * 50),
+        *(("two", f"{n:05d}", [(i, i + 1) for i in range(5 * n - 5, min(5 * n, 18))]) for n in range(1, 5)),
     ]
-
-
-def test_a_unit_never_spans_sources(tmp_path):
-    a, b = write(tmp_path / "a.parquet", captions(3)), write(tmp_path / "b.parquet", captions(4))
-    made = plan(source(a, "one"), source(b, "two"))
-    assert [(unit.source, unit.name, [p.path for p in unit.parts]) for unit in made.units] == [
-        ("one", "00000", [a]),
-        ("two", "00001", [b]),
-    ]
-    check_cover(made, [(a, 0), (b, 0)])
 
 
 def test_keys_change_with_what_they_name(tmp_path):
+    """By times, or by content, which does not depend on times."""
     path = write(tmp_path / "a.parquet", captions(3))
-    first = plan(source(path))
+    first, by_content = plan(source(path)), plan(source(path), content=True)
     os.utime(path, ns=(1, 1))
     touched = plan(source(path))
     assert touched.units[0].key != first.units[0].key and touched.pool.key != first.pool.key
     assert plan(source(path, "other")).units[0].key != touched.units[0].key
-
-
-def test_content_fingerprints_do_not_change_with_times(tmp_path):
-    path = write(tmp_path / "a.parquet", captions(3))
-    first = plan(source(path), content=True)
-    os.utime(path, ns=(1, 1))
-    assert plan(source(path), content=True) == first
+    assert plan(source(path), content=True) == by_content
     write(path, captions(4))
-    assert plan(source(path), content=True).pool.key != first.pool.key
+    assert plan(source(path), content=True).pool.key != by_content.pool.key
 
 
 def test_urls(tmp_path):
@@ -195,45 +172,16 @@ def test_urls(tmp_path):
 
 def test_bad_files_are_parts_with_a_fault(tmp_path):
     good = write(tmp_path / "a.parquet", captions(3))
-    (tmp_path / "b.parquet").write_bytes(b"")
-    (tmp_path / "c.parquet").write_bytes(b"no Parquet at all")
-    write(tmp_path / "d.parquet", pa.table({"x": [1]}))
-    write(tmp_path / "e.parquet", pa.table({"caption": [1]}))
-    (tmp_path / "f.parquet").write_bytes(Path(good).read_bytes()[:-20])
-    write(tmp_path / "g.parquet", pa.Table.from_arrays([pa.array(["a"])] * 2, ["caption", "caption"]))
+    for name, content in {"b": b"", "c": b"no Parquet at all", "f": Path(good).read_bytes()[:-20]}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(content)
+    twice = pa.Table.from_arrays([pa.array(["a"])] * 2, ["caption", "caption"])
+    for name, table in {"d": pa.table({"x": [1]}), "e": pa.table({"caption": [1]}), "g": twice}.items():
+        write(tmp_path / f"{name}.parquet", table)
     made = plan(source(f"{tmp_path}/*.parquet"))
-    faults = {Path(part.path).name: part.fault and part.fault[0] for part in made.files}
-    assert faults == {
-        "a.parquet": None, "b.parquet": "empty_file", "c.parquet": "not_parquet", "d.parquet": "no_caption_column",
-        "e.parquet": "wrong_type", "f.parquet": "not_parquet", "g.parquet": "wrong_type",
-    }  # fmt: skip
+    assert [part.fault and part.fault[0] for part in made.files] == [
+        None, "empty_file", "not_parquet", "no_caption_column", "wrong_type", "not_parquet", "wrong_type",
+    ]  # fmt: skip
     assert made.pool.rows == 3
-
-
-@pytest.mark.parametrize(
-    ("table", "parts"),
-    [
-        (pa.table({"x": [1], "y": [2]}), ["no caption column", "columns: x, y"]),
-        (pa.table({"caption": [1]}), ["'caption' is int64", "not text"]),
-        (pa.Table.from_arrays([pa.array(["a"]), pa.array([1.0]), pa.array([1.0])], ["text", "s", "s"]), ["named 's'"]),
-    ],
-)
-def test_a_source_without_a_usable_file(tmp_path, table, parts):
-    path = write(tmp_path / "x.parquet", table)
-    message = refusal(source(path, "pool"))
-    assert not [part for part in ["'pool'", "none of 1 files", path, *parts] if part not in message], message
-
-
-@pytest.mark.parametrize("columns", [{"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"}])
-def test_a_configured_column_that_no_file_has(tmp_path, columns):
-    message = refusal(source(write(tmp_path / "x.parquet", captions(2, s=[0.1, 0.2])), columns=columns))
-    assert "link" in message and "caption" in message and "s" in message.rpartition("columns: ")[2]
-
-
-@pytest.mark.parametrize("path", ["nothing://x/y.parquet", "/no/such/file.parquet", "/no/such/*.parquet"])
-def test_what_cannot_be_listed(path):
-    message = refusal(source(path, "pool"))
-    assert "'pool'" in message and path in message
 
 
 # ---- what the pool brings
@@ -245,9 +193,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(1024))
     tar = tars(f"{tmp_path}/a.tar")
     assert not plan(source(text)).pool.has_images
-    assert (
-        plan(source(image)).pool.has_images and plan(tar).pool.has_images and plan(tar, source(image)).pool.has_images
-    )
+    assert all(plan(*sources).pool.has_images for sources in ([source(image)], [tar], [tar, source(image)]))
     for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
         message = refusal(*mixed)
         assert "'a' has none" in message and "not both" in message
@@ -264,65 +210,62 @@ def test_supplied_columns(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (pa.float32(), pa.float64(), pa.float64()),
-        (pa.float64(), pa.float32(), pa.float64()),
-        (pa.float16(), pa.float16(), pa.float32()),
-        (pa.float16(), pa.float64(), pa.float64()),
-        (pa.int32(), pa.int64(), pa.int64()),
-        (pa.int32(), pa.float64(), pa.float64()),
-        (pa.null(), pa.float32(), pa.float32()),
-    ],
-)
+JOINED = [  # types of a score column in two files, and the type of the joined column
+    (pa.float32(), pa.float64(), pa.float64()), (pa.float64(), pa.float32(), pa.float64()),
+    (pa.float16(), pa.float16(), pa.float32()), (pa.float16(), pa.float64(), pa.float64()),
+    (pa.int32(), pa.int64(), pa.int64()), (pa.int32(), pa.float64(), pa.float64()),
+    (pa.null(), pa.float32(), pa.float32()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), JOINED)
 def test_score_columns_of_two_types_are_joined(tmp_path, first, second, expected):
     for name, kind in (("x", first), ("y", second)):
         write(tmp_path / f"{name}.parquet", captions(1, s=pa.array([None if pa.types.is_null(kind) else 1]).cast(kind)))
-    pool = plan(source(f"{tmp_path}/{{x,y}}.parquet", columns={"scores": ["s"]})).pool
+    write(tmp_path / "z.parquet", captions(1))  # a file without the column
+    pool = plan(source(f"{tmp_path}/{{x,y,z}}.parquet", columns={"scores": ["s"]})).pool
     assert pool.scores == pa.schema([("s", expected)])
 
 
-def test_score_columns_that_cannot_be_joined(tmp_path):
-    x = write(tmp_path / "x.parquet", captions(1, s=[0.5]))
-    y = write(tmp_path / "y.parquet", captions(1, s=["high"]))
-    message = refusal(source([x, y], columns={"scores": ["s"]}))
-    assert "'s'" in message and "string" in message and "double" in message
-    assert "use one type" in refusal(source([x, y]))
-
-
-def test_a_column_that_only_some_files_have(tmp_path):
-    x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1))
-    assert plan(source([x, y])).pool.scores.names == ["s"]
-
-
-@pytest.mark.parametrize(
-    "name", ["words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "repeats"]
-)
-def test_a_score_column_with_the_name_of_a_measured_one(tmp_path, name):
-    path = write(tmp_path / "x.parquet", captions(1, **{name: [0.5], "s": [0.1]}))
-    message = refusal(source(path))
-    assert repr(name) in message and "columns.scores" in message
-    assert plan(source(path, columns={"scores": ["s"]})).pool.scores.names == ["s"]
-
-
-def test_what_another_run_decided_is_no_score(tmp_path):
+def test_columns_that_are_no_scores(tmp_path):
+    """Earlier runs' decisions, and uids of another type, unless they are named."""
     path = write(tmp_path / "x.parquet", captions(1, probability=[0.5], draw=[0.1], s=[0.1]))
     assert plan(source(path)).pool.scores.names == ["s"]
-    assert "'draw'" in refusal(source(path, columns={"scores": ["draw"]}))
-
-
-def test_score_columns_that_differ_in_case_only(tmp_path):
-    x, y = write(tmp_path / "x.parquet", captions(1, s=[0.5])), write(tmp_path / "y.parquet", captions(1, S=[0.5]))
-    message = refusal(source([x, y]))
-    assert "'s'" in message and "'S'" in message
-
-
-def test_uids_that_are_none_do_not_count(tmp_path):
     paths = [write(tmp_path / f"{n}.parquet", captions(1, uid=[uid])) for n, uid in enumerate((5, b"x"))]
     pool = plan(source(paths)).pool
-    assert pool.output is not None and pool.output.names == ["caption"]
-    assert "uid" not in pool.supplied
+    assert pool.output is not None and pool.output.names == ["caption"] and "uid" not in pool.supplied
+
+
+REFUSED = [  # tables, or a path; columns in the recipe; parts of the message
+    ([pa.table({"x": [1], "y": [2]})], {}, ["'pool'", "none of 1 files", "0.parquet", "no caption column", "columns: x, y"]),
+    ([pa.table({"caption": [1]})], {}, ["'pool'", "none of 1 files", "0.parquet", "'caption' is int64", "not text"]),
+    (
+        [pa.Table.from_arrays([pa.array(["a"]), pa.array([1.0]), pa.array([1.0])], ["text", "s", "s"])], {},
+        ["'pool'", "none of 1 files", "0.parquet", "named 's'"],
+    ),
+    *(
+        ([captions(2, s=[0.1, 0.2])], columns, ["link", "columns: caption, s"])
+        for columns in ({"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"})
+    ),
+    *((path, {}, ["'pool'", path]) for path in ("nothing://x/y.parquet", "/no/such/file.parquet", "/no/such/*.parquet")),
+    ([captions(1, s=[0.5]), captions(1, s=["high"])], {"scores": ["s"]}, ["'s'", "string", "double"]),
+    ([captions(1, s=[0.5]), captions(1, s=["high"])], {}, ["use one type"]),
+    ([captions(1, s=[0.5]), captions(1, S=[0.5])], {}, ["'s'", "'S'"]),
+    ([captions(1, draw=[0.5])], {"scores": ["draw"]}, ["'draw'"]),
+    *(  # names of columns that curate writes
+        ([captions(1, **{name: [0.5], "s": [0.1]})], {}, [repr(name), "columns.scores"])
+        for name in ("words", "Words", "row", "unit", "status", "bytes", "SHA256", "Kept", "rule", "repeats")
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tables", "columns", "parts"), REFUSED)
+def test_refused_sources(tmp_path, tables, columns, parts):
+    paths = (
+        [tables] if isinstance(tables, str) else [write(tmp_path / f"{n}.parquet", one) for n, one in enumerate(tables)]
+    )
+    message = refusal(source(paths, "pool", columns=columns))
+    assert not [part for part in parts if part not in message], message
 
 
 def test_packed_units_are_a_sequence():
@@ -337,10 +280,10 @@ def test_packed_units_are_a_sequence():
         packed[1100]
 
 
-@pytest.mark.parametrize(
-    ("form", "suffix"),
-    [("webdataset", "tar"), ("parquet", "parquet"), ("urls", "parquet"), ("commoncrawl", "wat.gz"), ("pmc", "tar.gz")],
-)
+FORMATS = {"webdataset": "tar", "parquet": "parquet", "urls": "parquet", "commoncrawl": "wat.gz", "pmc": "tar.gz"}
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMATS.items())
 def test_what_a_glob_finds_and_is_no_file_is_a_part_with_a_fault(tmp_path, form, suffix):
     write(tmp_path / f"a.{suffix}", captions(3, url=["https://x.example/1"] * 3))
     (tmp_path / f"gone.{suffix}").symlink_to(tmp_path / "nowhere")

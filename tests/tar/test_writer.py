@@ -46,12 +46,8 @@ def test_tarfile_reads_what_is_written(members):
 @given(st.text("ab/", min_size=95, max_size=270).filter(lambda name: not name.endswith("/")))
 def test_our_index_reads_what_is_written(name):
     data, offsets = write([(name, b"x"), ("b.txt", b"y")])
-    source = type(
-        "Source",
-        (),
-        {"size": len(data), "peek": lambda _, at, n: data[at:], "read": lambda _, at, n: data[at : at + n]},
-    )
-    index = index_tar(source())
+    methods = {"size": len(data), "peek": lambda _, at, n: data[at:], "read": lambda _, at, n: data[at : at + n]}
+    index = index_tar(type("Source", (), methods)())
     assert (index.names, index.offsets.tolist(), index.damage) == ([name, "b.txt"], offsets, None)
 
 
@@ -70,13 +66,9 @@ def test_long_names_and_sizes():
         with tarfile.open(fileobj=io.BytesIO(tar_header(name, size) + bytes(1024))) as tar:
             info = tar.next()
         assert info is not None and (info.name, info.size) == (name, size)
-
-
-@pytest.mark.parametrize("length", range(80, 130))
-def test_records_whose_length_gains_a_digit(length):
-    name = "n" * (length + 10)
-    with tarfile.open(fileobj=io.BytesIO(tar_header(name, 0) + bytes(1024))) as tar:
-        assert tar.getnames() == [name]
+    for length in range(90, 140):  # the length of a record gains a digit
+        with tarfile.open(fileobj=io.BytesIO(tar_header("n" * length, 0) + bytes(1024))) as tar:
+            assert tar.getnames() == ["n" * length]
 
 
 def test_names_that_cannot_be():
@@ -125,25 +117,26 @@ def test_webdataset_reads_it(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["s001", "a/b/s", "写真_02", "🚲‍x", "caf%E9", "50% off", "a b", "-x", "console", "com10", "x" * 200, "é" * 100],
-)
-def test_safe_keys(key):
-    assert safe_key(key)
+SAFE = [
+    *["s001", "a/b/s", "写真_02", "🚲\u200dx", "caf%E9", "-x", "console", "com10"],
+    "50% off",
+    "a b",
+    "x" * 200,
+    "é" * 100,
+]
+UNSAFE = [
+    "", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "./a", "a.b", ".a", "a\\b", "c:", "c:/a", "a:b",
+    "a\nb", "a\0", "a\x7f", "a\x85", "a\u2028", "\ud800", "a\ufffe", "x" * 201, "é" * 101, "con", "a/NUL",
+    "Lpt1/a", "com¹", "a ", " a", "a /b", "a/ b", "a?", "a*", 'a"', "<a", "a|b", "%2e%2e", "%252e", "a%2Fb%2F",
+    "a%00", "%5cx", "a\n", "con/x",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "./a", "a.b", ".a", "a\\b", "c:", "c:/a", "a:b",
-        "a\nb", "a\0", "a\x7f", "a\x85", "a\u2028", "\ud800", "a\ufffe", "x" * 201, "é" * 101, "con", "a/NUL",
-        "Lpt1/a", "com¹", "a ", " a", "a /b", "a/ b", "a?", "a*", 'a"', "<a", "a|b", "%2e%2e", "%252e", "a%2Fb%2F",
-        "a%00", "%5cx", "a\n", "con/x",
-    ],
-)  # fmt: skip
-def test_unsafe_keys(key):
-    assert not safe_key(key)
+def test_safe_keys_and_suffixes():
+    assert [key for key in SAFE + UNSAFE if safe_key(key)] == SAFE
+    assert all(safe_suffix(suffix) for suffix in ("jpg", "seg.png", "写", "tar.gz", "s" * 50))
+    for suffix in ("", "a.", ".a", "a..b", "a\\..\\b", "a/b", "a:b", "a\n", "%2fa", "a ", "s" * 51):
+        assert not safe_suffix(suffix)
 
 
 @given(st.text("ab./\\:% 2eEfF5cC0", max_size=12))
@@ -152,13 +145,6 @@ def test_safe_keys_stay_inside(key):
         assert (Path("/out") / f"{key}.jpg").resolve().is_relative_to("/out")
         name = f"{key}.tar.jpg"
         assert name.partition(".")[0] == key
-
-
-def test_suffixes():
-    for suffix in ("jpg", "seg.png", "写", "tar.gz", "s" * 50):
-        assert safe_suffix(suffix)
-    for suffix in ("", "a.", ".a", "a..b", "a\\..\\b", "a/b", "a:b", "a\n", "%2fa", "a ", "s" * 51):
-        assert not safe_suffix(suffix)
 
 
 def test_bad_keys(shared):

@@ -39,20 +39,19 @@ SITE = Site(
 
 def _read(path):
     """Return the captions in a file, after reading each row again, and the reports of lost spans."""
-    name = {"name": "cc", "format": "commoncrawl", "path": str(path), "texts": "alt+title"}
-    source = CrawlSource.model_validate(name)
+    source = CrawlSource.model_validate(
+        {"name": "cc", "format": "commoncrawl", "path": str(path), "texts": "alt+title"}
+    )
     captions, lost = [], []
     for part in KIND.plan(source, (), False).parts:
         for batch in KIND.read(source, part, pa.schema([f for f in crawl.COLUMNS if f.name == "page_title"]), None):
-            usable = np.array(
-                [f is None for f in batch.faults[1].to_pylist()] if batch.faults else [True] * len(batch.columns["key"])
-            )
-            places = np.flatnonzero(usable)
-            samples = pa.table({key: batch.columns[key].take(pa.array(places)) for key in ("key", "offset", "caption")})
-            table = KIND.reread_table(source, part, PartRows(places, samples), crawl.COLUMNS)
+            errors = batch.faults[1].to_pylist() if batch.faults else [None] * len(batch.columns["key"])
+            rows = np.array([row for row, error in enumerate(errors) if error is None], np.int64)
+            samples = pa.table({key: batch.columns[key].take(pa.array(rows)) for key in ("key", "offset", "caption")})
+            table = KIND.reread_table(source, part, PartRows(rows, samples), crawl.COLUMNS)
             assert table["caption"].to_pylist() == samples["caption"].to_pylist()
             captions += table["caption"].to_pylist()
-            lost += [why for why in batch.faults[1].to_pylist() if why] if batch.faults else []
+            lost += [error for error in errors if error]
     return captions, lost
 
 
@@ -73,10 +72,8 @@ def _put(value, path, new):
 
 def _about(document):
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    head = (
-        f"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content + b"\r\n\r\n"
+    head = "WARC/1.0\r\nWARC-Type: metadata\r\nContent-Type: application/json\r\nContent-Length: "
+    return f"{head}{len(content)}\r\n\r\n".encode() + content + b"\r\n\r\n"
 
 
 @pytest.mark.thorough
@@ -101,40 +98,6 @@ def test_any_value_may_be_of_any_type(tmp_path):
     assert all("which WARC does not have" in why for why in lost), "of all values, one type is no type"
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("of", ["wat", "warc"])
-def test_bytes_may_be_damaged_anywhere(tmp_path, of):
-    """In files that are changed, cut, or repeated at any byte, rows before the damage remain, or the loss is reported."""
-    site = Site(
-        "http://h.example/", [image("a.jpg", "x")], html=b"<p><picture><source srcset=b><img src=a alt=x></picture>"
-    )
-    make = wat_records if of == "wat" else warc_records
-    chance, path = random.Random(5), tmp_path / "a.gz"
-    for how in ("members", "plain"):
-        pack(path, [info("x"), *(record for n in range(4) for record in make(site, n))], how)
-        whole = path.read_bytes()
-        for _ in range(60):
-            content = bytearray(whole)
-            at = chance.randrange(len(content))
-            what = chance.choice(["flip", "cut", "drop", "repeat", "random"])
-            if what == "cut":
-                del content[at:]
-            elif what == "drop":
-                del content[at : at + chance.randrange(1, 200)]
-            elif what == "repeat":
-                content[at:at] = content[: chance.randrange(len(content))]
-            else:
-                content[at] = content[at] ^ 0x55 if what == "flip" else chance.randrange(256)
-            path.write_bytes(content)
-            try:
-                captions, lost = _read(path)
-            except crawl.InputError as fault:
-                assert fault.reason == "not_warc"
-                continue
-            assert set(captions) <= {"x"} or how == "plain"
-            assert lost or len(captions) >= 4 or how == "plain" or what in ("drop", "cut"), (how, what, at)
-
-
 @pytest.mark.parametrize("first", ["members", "whole"])
 def test_a_member_of_several_records_is_told(tmp_path, first):
     """A file compressed as a whole is refused; after members with one record each, it is lost."""
@@ -151,10 +114,10 @@ def test_a_member_of_several_records_is_told(tmp_path, first):
         assert (captions, len(lost)) == (["x"], 1)
 
 
-@pytest.mark.parametrize("how", ["members", "plain"])
-@pytest.mark.parametrize(
-    "kinds", [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
-)
+KINDS = [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
+
+
+@pytest.mark.parametrize(("kinds", "how"), itertools.product(KINDS, ["members", "plain"]))
 def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
     """A file may begin and end with records of any type, such as wget's, and Common Crawl's texts (WET)."""
     (_, response, _), page = warc_records(Site("http://h.example/", html=b"<img src=a alt=x>"), 1), b"x: y\r\n"
@@ -164,21 +127,21 @@ def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
     assert _read(tmp_path / "a.warc.gz") == (["x"] * kinds.count("response"), [])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[:40],
-        lambda content: content.replace(b'"response"', b'"resp\x00nse"'),
-        lambda content: content.replace(b'"response"', b'"resp0nse"'),  # whole JSON
-        lambda content: content[content.index(b'"response"') + 5 :],
-        lambda content: b"\xff" * len(content),
-        lambda content: b"",
-    ],
-)
+DAMAGES = {
+    "cut": lambda content: content[:40],
+    "byte": lambda content: content.replace(b'"response"', b'"resp\x00nse"'),
+    "type": lambda content: content.replace(b'"response"', b'"resp0nse"'),  # whole JSON
+    "begin": lambda content: content[content.index(b'"response"') + 5 :],
+    "noise": lambda content: b"\xff" * len(content),
+    "nothing": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path, damage):
     """The damage may be in the record's stated type."""
     request, response, metadata = wat_records(SITE, 2)
-    damaged = _about(damage(response.partition(b"\r\n\r\n")[2][:-4]))
+    damaged = _about(DAMAGES[damage](response.partition(b"\r\n\r\n")[2][:-4]))
     last = wat_records(Site("http://last.example/", [image("c.jpg", "last")]), 3)
     pack(tmp_path / "a.wat.gz", [info("x"), request, damaged, metadata, *last])
     captions, lost = _read(tmp_path / "a.wat.gz")
@@ -187,11 +150,11 @@ def test_a_damaged_record_is_told_whatever_text_is_left(tmp_path, damage):
     assert lost[0].startswith("the record at byte ")
 
 
-@pytest.mark.parametrize("text", [" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "])
-def test_candidates_take_time_by_their_length(text):
+def test_candidates_take_time_by_their_length():
     began = time.process_time()
-    largest_first([text * (300_000 // len(text))])
-    assert time.process_time() - began < 3
+    for text in (" ", ",", "a ", "a,", ", ", "a 1", "1.", "a\t1x,", "data:,,, "):
+        largest_first([text * (300_000 // len(text))])
+    assert time.process_time() - began < 10
 
 
 def test_pages_of_many_images_and_long_values(tmp_path, monkeypatch):
@@ -246,16 +209,16 @@ def test_nothing_is_joined_with_a_long_base():
     assert read_url("/b.jpg", base) == ("http://h.example/b.jpg", "")
 
 
-@pytest.mark.parametrize(
-    "charset", ["rot13", "zip", "idna", "unicode_escape", "undefined", "utf-7", "", "x" * 9999, "punycode"]
-)
-def test_charsets_are_those_of_html(tmp_path, charset):
+def test_charsets_are_those_of_html(tmp_path):
+    """Names of Python's codecs that HTML does not have cost no page, whether a header or the page names them."""
+    charsets = ("rot13", "zip", "idna", "unicode_escape", "undefined", "utf-7", "", "x" * 9999, "punycode")
     sites = [
-        Site(f"http://{n}.example/", html=b"<meta charset=%b><img src=a alt=good>" % charset.encode()) for n in (1, 2)
+        Site("http://h.example/", headers=headers, html=b"<meta charset=%b><img src=a alt=good>" % name.encode())
+        for name in charsets
+        for headers in ({"Content-Type": f"text/html; charset={name}"}, {"Content-Type": "text/html"})
     ]
-    sites[0].headers = {"Content-Type": f"text/html; charset={charset}"}
     pack(tmp_path / "a.warc.gz", [record for n, site in enumerate(sites) for record in warc_records(site, n)])
-    assert _read(tmp_path / "a.warc.gz") == (["good", "good"], [])
+    assert _read(tmp_path / "a.warc.gz") == (["good"] * len(sites), [])
 
 
 @pytest.mark.thorough

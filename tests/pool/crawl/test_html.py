@@ -54,23 +54,21 @@ def test_the_url_of_an_image(tmp_path):
     assert table["attribute"].to_pylist()[:4] == ["src", "data-src", "data-lazy-src", "srcset"]
 
 
-@pytest.mark.parametrize(
-    ("charset", "header", "meta"),
-    [
-        ("utf-8", "", ""),
-        ("shift_jis", "text/html; charset=Shift_JIS", ""),
-        ("euc-kr", "text/html", '<meta charset="euc-kr">'),
-        ("windows-1251", "text/html", '<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">'),
-        ("gb18030", "text/html; charset=gb18030", '<meta charset="utf-8">'),
-    ],
-)
-def test_charsets(tmp_path, charset, header, meta):
-    text = {
-        "shift_jis": "日本の写真", "euc-kr": "한국 사진", "windows-1251": "дом у моря", "gb18030": "红色的房子",
-    }.get(charset, "été")  # fmt: skip
+CHARSETS = [  # (charset, text, header, element)
+    ("utf-8", "été", "text/html", ""), ("shift_jis", "日本の写真", "text/html; charset=Shift_JIS", ""),
+    ("euc-kr", "한국 사진", "text/html", '<meta charset="euc-kr">'),
+    (
+        "windows-1251", "дом у моря", "text/html",
+        '<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">',
+    ),
+    ("gb18030", "红色的房子", "text/html; charset=gb18030", '<meta charset="utf-8">'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("charset", "text", "header", "meta"), CHARSETS)
+def test_charsets(tmp_path, charset, text, header, meta):
     html = f"<html lang=xx><head>{meta}</head><img src=a.jpg alt='{text}'>".encode(charset)
-    table = _page(tmp_path, html, {"Content-Type": header or "text/html"})
-    assert table["caption"].to_pylist() == [text]
+    assert _page(tmp_path, html, {"Content-Type": header})["caption"].to_pylist() == [text]
 
 
 @pytest.mark.parametrize("packed", ["gzip", "deflate", "br", "damaged", "unknown"])
@@ -101,9 +99,8 @@ def test_columns_of_a_page(tmp_path):
 
 
 def test_what_is_no_html_is_no_page(tmp_path):
-    site = Site("https://h.example/a.pdf", headers={"Content-Type": "application/pdf"}, html=b"%PDF <img src=a alt=b>")
-    pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1)])
-    assert len(_table(tmp_path / "a.warc.gz")) == 0
+    page = _page(tmp_path, b"%PDF <img src=a alt=b>", {"Content-Type": "application/pdf"})
+    assert len(page) == 0
 
 
 def test_candidates_of_srcset():

@@ -14,7 +14,6 @@ import yaml
 
 from curate.ask.opened import connected
 from curate.ask.report.galleries import read_originals
-from curate.ask.report.sections import composition_section
 from curate.base.errors import RunError
 from curate.demo.samples import make_samples
 from curate.emit import webdataset
@@ -49,10 +48,6 @@ def recipe(path, **more):
     return recipe_of(str(path), "pmc", **{"rules": RULES, "output": {"rows_per_shard": 5}} | more)
 
 
-def outcomes(run):
-    return {key: outcome for (_, key), outcome in run.outcomes.items()}
-
-
 def test_each_row_has_its_verdict_and_its_provenance(tmp_path):
     run = run_local(recipe(write_folders(tmp_path / "pool", [*ARTICLES, *DAMAGED])), tmp_path / "run")
     conserved(run)
@@ -60,7 +55,7 @@ def test_each_row_has_its_verdict_and_its_provenance(tmp_path):
     expected |= dict.fromkeys(("PMC105-0", "PMC106-1"), "licensed") | {"PMC105-2": "not_lent"}
     expected |= dict.fromkeys(("PMC104-0", "PMC104-1", "PMC104-2"), "not_retracted")
     expected |= {"PMC106-0": "no_image", "PMC106-2": "no_caption", "PMC106-3": "not_an_image"}
-    assert outcomes(run) == expected | {article.name: "damaged_article" for article in DAMAGED}
+    assert run.by_key == expected | {article.name: "damaged_article" for article in DAMAGED}
     assert run.run["links"] == {"pool": {"pages": 10, "images": 27, "rows": 24, "no_figure": 3, "no_graphic": 1}}
     samples = loads(run)
     for article in HIGHEST:
@@ -76,28 +71,10 @@ def test_each_row_has_its_verdict_and_its_provenance(tmp_path):
                 )  # fmt: skip
     sidecar = pq.read_table(sorted((run.folder / "shards").glob("*.parquet"))[0])
     assert {*COLUMNS.names} <= {*sidecar.column_names}
-
-
-@pytest.mark.thorough
-def test_licences_are_in_the_query_the_report_and_the_card(tmp_path):
-    pool = write_folders(tmp_path / "pool", [*HIGHEST[:4], HIGHEST[5]])
-    run = run_local(recipe(pool, rules={"short": "graphics < 3"}), tmp_path / "run")
-    with connected(str(run.folder)) as opened:
-        tables = composition_section(opened).facts["tables"]
-        report = {table.heads[0]: [list(row[:3]) for row in table.rows] for table in tables}
-    rows = [row[:4] for row in run_query(str(run.folder), "licences", {}).rows]
-    assert rows == [
-        ("license", "CC BY-NC-ND", 4, 4), ("license", "CC BY-SA", 4, 4), ("license", None, 4, 1),
-        ("license", "CC BY-NC-SA", 3, 0), ("license", "CC BY", 2, 2),
-        ("license_group", "noncomm", 7, 4), ("license_group", "comm", 6, 6), ("license_group", "other", 4, 1),
-    ]  # fmt: skip
-    assert report["license_group"] == [["noncomm", "7", "4"], ["comm", "6", "6"], ["other", "4", "1"]]
-    assert run.run["content"]["licences"] == {
-        "license_group": {"comm": 6, "noncomm": 4, "other": 1},
-        "license": {"CC BY-NC-ND": 4, "CC BY-SA": 4, "CC BY": 2, "": 1},
-    }
-    card = (run.folder / "README.md").read_text()
-    assert "- Licenses, by column `license`: CC BY-NC-ND 4 (36.4%), CC BY-SA 4" in card
+    with connected(str(run.folder)) as opened:  # the report shows images of dropped rows, too
+        rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row) WHERE sha256 IS NOT NULL")
+        images = read_originals(opened, rows)
+    assert len(images) == len(rows) > run.counts["kept"] and None not in images.values()
 
 
 @pytest.mark.thorough
@@ -113,7 +90,7 @@ def test_layouts_and_parts_change_nothing(tmp_path, monkeypatch):
             tables = [pq.read_table(path) for path in sorted((run.folder / "shards").glob("*.parquet"))]
             files.append((run.kept, run.members, pa.concat_tables(tables)))
         assert files[0] == files[1] == files[2]
-        kept.append((files[0][0], outcomes(run)))
+        kept.append((files[0][0], run.by_key))
     assert kept[0] == kept[1]
 
 
@@ -135,16 +112,21 @@ def test_another_rule_reads_no_article_again(tmp_path, monkeypatch):
     assert {str(Path(shard).parent) for shard in moved.table("samples")["shard"].to_pylist()} == {f"{tmp_path}/moved"}
 
 
-@pytest.mark.parametrize(
-    ("on", "values", "kept"),
-    [("key", ["PMC101-1", "PMC102-0"], {"PMC101-1", "PMC102-0"}), ("pmid", ["1001", "9"], {"PMC101-0", "PMC101-1"})],
-)
-def test_columns_are_joined(on, values, kept, tmp_path):
-    pq.write_table(pa.table({on: values, "concept": ["plot", "map"]}), tmp_path / "c.parquet")
-    join = {"path": str(tmp_path / "c.parquet"), "on": on, "columns": {"concept": "concept"}}
-    pool = write_archives(tmp_path / "pool", HIGHEST[:2])
-    run = run_local(recipe(pool, source={"join": join}, rules={"known": "concept IS NOT NULL"}), tmp_path / "run")
-    assert {*loads(run)} == kept
+def test_columns_are_joined_and_licenses_counted(tmp_path):
+    """By key and by PMID; the query counts licenses in the pool and among the kept rows."""
+    joins = []
+    for on, values in (("key", ["PMC102-0", "PMC103-2"]), ("pmid", ["1001", "9"])):
+        pq.write_table(pa.table({on: values, "concept": ["plot", "map"]}), tmp_path / f"{on}.parquet")
+        joins.append({"path": str(tmp_path / f"{on}.parquet"), "on": on, "columns": {f"by_{on}": "concept"}})
+    pool = write_archives(tmp_path / "pool", HIGHEST[:3])
+    known = "by_key IS NOT NULL OR by_pmid IS NOT NULL"
+    run = run_local(recipe(pool, source={"join": joins}, rules={"known": known}), tmp_path / "run")
+    assert {*loads(run)} == {"PMC101-0", "PMC101-1", "PMC102-0", "PMC103-2"}
+    rows = {row[:2]: row[2:4] for row in run_query(str(run.folder), "licences", {}).rows}
+    for article in HIGHEST[:3]:
+        keys = [row["key"] for row in naive_rows(article)]
+        kept = sum(key in loads(run) for key in keys)
+        assert rows["license", f"CC {article.license.upper()}"] == (len(keys), kept)
 
 
 def scores_of(run):
@@ -173,7 +155,7 @@ def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
     sections["rules"]["aligned"] = "clip_score >= 0.4"
     first = run_local(parse_recipe(sections), tmp_path / "first")
     scores = scores_of(first)
-    kept = {key for key, outcome in outcomes(first).items() if outcome == "kept"}
+    kept = {key for key, outcome in first.by_key.items() if outcome == "kept"}
     assert kept == {key for key, (score, _) in scores.items() if score >= 0.4}
     assert len(kept & {*keys[1::2]}) >= 28 and len(kept & {*keys[::2]}) <= 3
     samples = [Sample(key, scene.image, text) for key, scene, text in zip(keys, scenes, texts, strict=True)]
@@ -185,16 +167,6 @@ def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
     second = run_local(parse_recipe(sections), tmp_path / "second", reuse=tmp_path / "first")
     assert not measured and {concept for _, concept in scores.values()} == {0, 1, 2, 3}
     assert {*loads(second)} == {key for key in kept if scores[key][1] in (1, 3)}
-
-
-@pytest.mark.thorough
-def test_the_report_shows_images_of_rows_that_were_dropped(tmp_path):
-    for name, write in (("today", write_folders), ("archives", write_archives)):
-        run = run_local(recipe(write(tmp_path / f"{name} pool", HIGHEST)), tmp_path / name)
-        with connected(str(run.folder)) as opened:
-            rows = opened.rows("SELECT * FROM samples JOIN decisions USING (unit, row) WHERE sha256 IS NOT NULL")
-            images = read_originals(opened, rows)
-        assert len(images) == len(rows) > run.counts["kept"] and None not in images.values()
 
 
 @pytest.mark.thorough
@@ -214,7 +186,7 @@ def test_a_bucket_by_its_inventory(tmp_path):
         requests = Counter(request.name.rpartition(".")[2] or "/" for request in proxy.requests)
         whole = run_local(recipe(bucket), tmp_path / "whole")
     conserved(run)
-    assert outcomes(run) == outcomes(whole) == outcomes(local)
+    assert run.by_key == whole.by_key == local.by_key
     assert run.kept == whole.kept == local.kept and run.members == whole.members == local.members
     assert not {"txt", "xlsx", "eps"} & {*requests}, requests
 

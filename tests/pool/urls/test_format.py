@@ -145,24 +145,15 @@ def test_a_url_twice_has_two_verdicts(web, tmp_path):
 def test_odd_rows(web, tmp_path):
     """URLs as people write them, captions as they occur, and columns with values that JSON lacks."""
     image, other = web.url("image/1"), web.url("status/404")
-    odd = {
-        f" {image} ": ("spaces", "ok"),
-        f"<{image}>": ("brackets", "ok"),
-        f"\t{other}\n": ("nothing there", "http_404"),
-        f"<URL:{other}>": ("nothing there", "http_404"),
-        f"{image}#part": ("a part", "ok"),
-        f"{image}?a#": ("no part", "ok"),
-        f"{image}?nul": ("a \0 in it", "caption_nul"),
-        f"{image}?lines": ("two\nlines\r\n", "ok"),
-        f"{image}?long": ("long " * 4000, "caption_too_long"),
-        f"{image}?empty": (" \t", "empty_caption"),
-        f"{image}?none": (None, "no_caption"),
-        f"{image}?json": ('{"a": "\\"}', "ok"),
-        "../../etc/passwd": ("a path", "bad_url"),
-        f"{image}/../../x.tar.gz": ("../../a path", "http_404"),
-        "": ("no url", "bad_url"),
-        None: ("no url", "bad_url"),
-    }
+    odd = {  # URL → (caption, outcome)
+        f" {image} ": ("spaces", "ok"), f"<{image}>": ("brackets", "ok"), f"{image}#part": ("a part", "ok"),
+        f"\t{other}\n": ("nothing there", "http_404"), f"<URL:{other}>": ("nothing there", "http_404"),
+        f"{image}?a#": ("no part", "ok"), f"{image}?nul": ("a \0 in it", "caption_nul"),
+        f"{image}?lines": ("two\nlines\r\n", "ok"), f"{image}?long": ("long " * 4000, "caption_too_long"),
+        f"{image}?empty": (" \t", "empty_caption"), f"{image}?none": (None, "no_caption"),
+        f"{image}?json": ('{"a": "\\"}', "ok"), "../../etc/passwd": ("a path", "bad_url"),
+        f"{image}/../../x.tar.gz": ("../../a path", "http_404"), "": ("no url", "bad_url"), None: ("no url", "bad_url"),
+    }  # fmt: skip
     urls, numbers = list(odd), [float("nan"), float("inf"), *range(len(odd) - 2)]
     path = tmp_path / "list.parquet"
     texts = [caption for caption, _ in odd.values()]
@@ -210,6 +201,9 @@ def test_captions_that_are_not_utf8(web, tmp_path):
 
 HEADLESS = "http://a/1\ta dog\n"
 REFUSED = {  # name: (file, its content, keys of the source, part of the message)
+    "verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),
+    "not verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"], "compute_hash": None}, "but compute_hash is None"),
+    "quality": ("a.csv", "url,caption\nx,y\n", {"image_size": 9, "encode_format": "png"}, "encode_quality: 95; for png"),
     "no contact": ("a.csv", "url,caption\nx,y\n", {"network": {}}, "network.contact"),
     "no URL": ("a.csv", "caption,x\na,b\n", {}, "no column of URLs; columns: caption, x"),
     "no caption": ("a.csv", "url,x\na,b\n", {}, "no caption column; columns: url, x; name it with columns: {caption: NAME}"),
