@@ -1,4 +1,4 @@
-"""What a recipe says of lists of URLs, and of how servers may be asked (`network`); and where their shards are."""
+"""The recipe's keys for lists of URLs, the policy for requests (`network`), and the folders of the shards."""
 
 import ipaddress
 import re

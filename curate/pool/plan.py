@@ -85,7 +85,7 @@ def _determining(part: InputPart) -> list[Any]:
 
 
 class PackedUnits(Sequence[Unit]):
-    """A plan's units, compressed in groups of a few hundred, since memory is needed for other things."""
+    """A plan's units, compressed in groups of a few hundred to save memory."""
 
     _TOGETHER = 512
     _JSON = TypeAdapter(list[Unit])
@@ -125,7 +125,7 @@ class Pool:
 
     key: str  # digest of all units
     has_images: bool  # otherwise samples are rows of text
-    rows: int | None  # None if listing does not tell
+    rows: int | None  # None if only reading the files tells
     supplied: frozenset[str]  # parts of a sample that columns supply (such as url, width, language)
     scores: pa.Schema  # name and type of the pool's score columns, including joined ones
     output: pa.Schema | None  # for a pool without images: all input columns except `uid`, for curated Parquet

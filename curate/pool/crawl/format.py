@@ -71,7 +71,7 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
             lost = Lost(item.offset, item.offset, one_line(error, 200))
         if before:
             yield before
-        # If the span ends with such a member, the next one reports it, but no loss before it
+        # The next span reports a loss that begins with one of its members; this span reports any other
         if is_beyond or (isinstance(item, Lost) and item.start >= stop and stream.is_member(item.start)):
             return
         if lost:

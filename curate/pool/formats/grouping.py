@@ -22,9 +22,9 @@ def group_size(total: int, count: int, sizes: tuple[int, int]) -> int:
 def group(
     items: Iterable[Item], weight: Callable[[Item], int], name: Callable[[Item], str], size: int
 ) -> Iterator[tuple[Item, ...]]:
-    """Yield groups of consecutive items up to a size, or one larger item; nearly full groups end at one item in four.
+    """Yield groups of consecutive items. A group exceeds `size` only if it is a single item.
 
-    Item names decide which.
+    A group that is three quarters full ends before the next item whose name's hash is divisible by four.
     """
     members: list[Item] = []
     filled = 0

@@ -42,7 +42,7 @@ class InputPart:
     size: int  # bytes
     fingerprint: str  # changes when the file does (see `curate.read.listing.InputFile`)
     groups: tuple[int, int] | None = None  # for a piece: its first group in the file, and the one after its last
-    rows: int | None = None  # None if listing does not tell
+    rows: int | None = None  # None if only reading the file tells
     fault: tuple[str, str] | None = None  # reason and detail, if the file cannot be used
     sidecar_fingerprint: str = ""  # for the file beside it with embeddings; empty if there is none
     listing_fingerprint: str = ""  # for the file beside it that lists its samples and affects its rows
@@ -203,7 +203,7 @@ class InputFormat(ABC):
         return ""
 
     def resized(self, source: Any, path: str) -> str:
-        """Return how images lost the sizes that rules may refer to, from the source or its first file; empty if not."""
+        """Return a message if images were resized and rules cannot use the original sizes; empty otherwise."""
         return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:

@@ -1,6 +1,6 @@
 """Lists the articles of a source and groups them into parts: from folders and archives, or from lists of articles.
 
-Of an article's versions, only the highest is read. A part's fingerprint covers all files of its articles, or their
+It reads only the highest version of an article. A part's fingerprint covers all files of its articles, or their
 lines in a list.
 """
 

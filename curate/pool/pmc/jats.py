@@ -2,7 +2,7 @@
 
 The XML is untrusted: the parser resolves no entity, loads no DTD, and uses no network. Size, depth, and the number of
 figures are limited. A graphic belongs to a figure if its nearest ancestor in `_OWNERS` is that `fig` or `fig-group`.
-The graphics in one `alternatives` count as one. A figure without a caption, label, or permissions has its group's.
+The graphics in one `alternatives` count as one. A figure without a caption, label, or permissions takes its group's.
 """
 
 import re
@@ -22,7 +22,7 @@ MAX_XML = 1 << 26  # bytes
 _MAX_GRAPHICS = 4096  # in all figures of an article
 _MAX_CONTEXT, _MAX_PARAGRAPHS = 1 << 15, 256  # characters and number of the paragraphs that mention a figure
 _MAX_BOLD = 1000  # bold texts per caption
-# characters, for example in a title; captions may be twice as long, so that too long ones are noticed
+# Characters, for example in a title. Captions may have twice as many: a later check finds those that are too long
 _MAX_TEXT = 10_000
 _MAX_WORD = 500  # in an id or a name
 _OWNERS = {

@@ -27,7 +27,7 @@ from curate.tar.walk import REGULAR
 
 ARCHIVES, XML = (".tar.gz", ".tgz"), (".nxml", ".xml")
 _NAME = re.compile(r"(PMC\d{1,15})(?:\.(\d{1,5}))?", re.IGNORECASE)
-_PRINTED = ("eps", "ps", "pdf", "svg")  # the images for hrefs with these suffixes have others
+_PRINTED = ("eps", "ps", "pdf", "svg")  # formats for print: the article's image has another suffix
 _MAX_UNPACKED = 1 << 32  # bytes in an archive
 _STEP = 1 << 22
 
@@ -95,12 +95,12 @@ def pack_paths(paths: list[str]) -> str:
 
 
 def digest_files(files: Iterable[InputFile]) -> str:
-    """Return a digest that changes when any of some files does, wherever they are."""
+    """Return a digest of files by name, size, and version. It does not depend on their folder."""
     return ids.digest([[file.path.rpartition("/")[2], file.size, file.fingerprint] for file in files])
 
 
 def package_state(path: str, storage: dict[str, Any]) -> str:
-    """Return a digest that changes when a file of an article does, from one listing. Raises OSError."""
+    """Return a digest that changes with any file of an article. It takes one listing. Raises OSError."""
     with suppress(FileNotFoundError):
         if path.lower().endswith(ARCHIVES):
             return file_state(path, storage)
