@@ -18,7 +18,7 @@ from curate.cli.main import build_app
 from curate.recipe.recipe import load_recipe
 from pipelines.engines.choose import choose_engine
 from tests import kit
-from tests.pool.kinds import KINDS
+from tests.kit.user_pools import KINDS
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -163,6 +163,10 @@ ARTICLES = [
     ),
     Drawn(110, "<body><p>Nothing to see</p></body>"),
 ]
+RULES = {
+    "licensed": "license_group <> 'other'", "not_lent": "third_party_permission IS NULL",
+    "not_retracted": "retracted IS NOT TRUE", "size": "min_side > 20",
+}  # fmt: skip
 HIGHEST = list({article.pmcid: article for article in ARTICLES}.values())
 ENTITIES = "<!DOCTYPE article [{}]><article><body><p>{}</p></body></article>"
 BOMB = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True))

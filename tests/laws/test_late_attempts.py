@@ -38,10 +38,10 @@ from tests import kit
 from tests.kit import llm_server as servers
 from tests.kit import noise
 from tests.kit.llm_server import FaultServer
+from tests.kit.url_lists import recipe as urls_recipe
+from tests.kit.url_lists import write_list
 from tests.kit.web import Web, running
 from tests.laws.attempts import attempt_both, twice
-from tests.pool.urls.lists import recipe as urls_recipe
-from tests.pool.urls.lists import write_list
 
 pytestmark = pytest.mark.thorough
 

@@ -27,9 +27,9 @@ from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests.kit import Ran, encode, forked, picture, run_beam, run_local, write_metadata
 from tests.kit.kills import states_of
+from tests.kit.url_lists import HOSTS, NETWORK, recipe, write_list
 from tests.kit.web import Web, running
 from tests.kit.written_runs import run_query
-from tests.pool.urls.lists import HOSTS, NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 

@@ -8,7 +8,7 @@ from curate.pool.plan import make_plan
 from curate.pool.registry import KINDS as FORMATS
 from curate.pool.registry import recognize
 from curate.recipe.recipe import parse_recipe
-from tests.pool.kinds import KINDS
+from tests.kit.user_pools import KINDS
 
 NETWORK = {"network": {"contact": "you@example.org"}}
 READ_TOO = {("urls_in_parquet", "urls"), ("titles_in_parquet", "urls")}  # URLs in Parquet are a list too

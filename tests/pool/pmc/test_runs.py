@@ -27,6 +27,7 @@ from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
     HIGHEST,
+    RULES,
     Drawn,
     fig,
     naive_rows,
@@ -37,11 +38,6 @@ from tests.kit.articles import (
 from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.store_proxy import store_proxy
 from tests.kit.written_runs import run_query
-
-RULES = {
-    "licensed": "license_group <> 'other'", "not_lent": "third_party_permission IS NULL",
-    "not_retracted": "retracted IS NOT TRUE", "size": "min_side > 20",
-}  # fmt: skip
 
 
 def recipe(path, **more):

@@ -16,8 +16,8 @@ from curate.publish.forget.lists import read_list
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from tests.kit import encode, picture, run_local
+from tests.kit.url_lists import HOSTS, NETWORK, recipe, write_list
 from tests.kit.web import Web, bomb, running
-from tests.pool.urls.lists import HOSTS, NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 

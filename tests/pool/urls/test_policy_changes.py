@@ -11,8 +11,8 @@ from curate.download.fetch import Fetcher
 from curate.download.source import NetworkPolicy
 from pipelines.prepare import prepare
 from tests.kit import encode, picture, run_local
+from tests.kit.url_lists import NETWORK, recipe, write_list
 from tests.kit.web import Web, running
-from tests.pool.urls.lists import NETWORK, recipe, write_list
 
 pytestmark = pytest.mark.thorough
 

@@ -19,8 +19,8 @@ from PIL import Image
 from curate.download.shard_names import OUTCOMES
 from curate.pool.urls.format import UrlsInput
 from tests.kit import encode, picture
+from tests.kit.url_lists import NETWORK, recipe
 from tests.kit.web import Web, running
-from tests.pool.urls.lists import NETWORK, recipe
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,7 @@ import yaml
 from apache_beam.runners.runner import PipelineState
 
 from tests import kit
-from tests.kit.articles import ARTICLES, write_folders
-from tests.pool.pmc.test_runs import RULES
+from tests.kit.articles import ARTICLES, RULES, write_folders
 from tests.runners.clusters import write_boot
 from tests.runners.dataflow.conftest import download, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
