@@ -128,7 +128,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 owns = st.sampled_from([None, UID, UID.upper(), UID[:-1], "", "z" * 32])
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.lists(st.tuples(owns, st.none() | texts, texts), min_size=1, max_size=30), st.booleans(), st.booleans())
 def test_uids_by_a_naive_recomputation(tmp_path_factory, rows, with_own, with_url):
     columns = {"caption": pa.array([row[2] for row in rows])}

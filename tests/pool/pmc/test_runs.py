@@ -22,7 +22,7 @@ from curate.pool.pmc.format import COLUMNS
 from curate.recipe.files import shipped_folder
 from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.kit import Sample, conserved, loads, recipe_of, run_beam, run_local, watch_measuring, write_tar
+from tests.kit import Sample, conserved, loads, recipe_of, run_local, watch_measuring, write_tar
 from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
@@ -93,7 +93,7 @@ def test_layouts_and_parts_change_nothing(tmp_path, monkeypatch):
 @pytest.mark.thorough
 def test_another_rule_reads_no_article_again(tmp_path, monkeypatch):
     pool = write_folders(tmp_path / "pool", HIGHEST)
-    first = run_beam(recipe(pool), tmp_path / "first")
+    first = run_local(recipe(pool), tmp_path / "first")
     conserved(first)
     measured = watch_measuring(monkeypatch)
     other = {**RULES, "large": "min_side > 50"}
