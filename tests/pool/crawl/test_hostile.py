@@ -117,7 +117,7 @@ def test_a_member_of_several_records_is_told(tmp_path, first):
 KINDS = [["conversion"], ["response", "resource"], ["revisit", "response", "request", "request"]]
 
 
-@pytest.mark.parametrize(("kinds", "how"), itertools.product(KINDS, ["members", "plain"]))
+@pytest.mark.parametrize(("kinds", "how"), list(itertools.product(KINDS, ["members", "plain"])))
 def test_records_of_other_types_are_no_loss(tmp_path, how, kinds):
     """A file may begin and end with records of any type, such as wget's, and Common Crawl's texts (WET)."""
     (_, response, _), page = warc_records(Site("http://h.example/", html=b"<img src=a alt=x>"), 1), b"x: y\r\n"
