@@ -1,7 +1,6 @@
 """Commands on lists of URLs: counts, estimates for the download, and progress."""
 
 import re
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,17 +8,10 @@ import pytest
 
 from curate.base.process import CORES
 from curate.base.wording import format_bytes, pluralise
-from curate.cli.progress import describe_downloads, show_progress
-from curate.download.rates import log_download, read_downloads
-from curate.store.facts import DownloadFacts, RunFacts, write_facts
-from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
-from tests.cli.test_run import Terminal
 from tests.kit import encode, picture
 from tests.kit.packages import needs_img2dataset
-from tests.kit.waiting import wait_until
 from tests.kit.web import Web, running
-from tests.kit.written_runs import BARE
 
 pytestmark = needs_img2dataset
 
@@ -130,63 +122,3 @@ def test_a_run_that_keeps_nothing_says_so(cli, recipe, tmp_path):
     assert allowed.status == 0 and f"{ROWS} URLs may succeed on another attempt (--retry)" in allowed.out
     again = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--retry")
     assert again.status == 0 and "downloaded: 72 of 90 URLs" in again.out
-
-
-def test_rates_are_of_the_run_alone(tmp_path):
-    folder = RunStore(str(tmp_path))
-    assert read_downloads(folder)[0] is None
-    one = DownloadFacts(urls=10, came=6, bytes=600, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
-    two = DownloadFacts(urls=10, came=7, bytes=900, began=102.0, ended=105.0, reasons={"timeout": 3})
-    for shard, facts in (("a", one), ("b", two), ("a", one)):  # one by two workers
-        log_download(folder, shard, facts)
-    found = read_downloads(folder)[0]
-    assert found is not None and found.reasons == {"timeout": 4, "dns": 3} and list(found.reasons) == ["timeout", "dns"]
-    assert (found.urls, found.came, found.bytes, found.seconds) == (20, 13, 1500, 5.0)
-    text = describe_downloads(found, 2.6, 300)
-    assert text == "65.0% downloaded, 3 images/s, 300 B/s; timeout 20.0%, dns 15.0%"
-
-
-def test_progress_of_downloads(tmp_path, capsys):
-    """Plain lines, without a terminal."""
-    folder = RunStore(str(tmp_path))
-    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 3, "timeout": 1})
-    with show_progress(folder, 7, 40):
-        log_download(folder, "a", facts)
-        log_download(folder, "b", facts)
-    *_, said = capsys.readouterr().err.splitlines()  # on a crowded machine there is a line before
-    shown = r"download 20/40 URLs: 60\.0% downloaded, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7 units  decide 0/7 units  emit 0 shards"
-    assert re.fullmatch(shown, said)
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_the_last_line_has_all_downloads(tmp_path, finished, capsys, monkeypatch):
-    """Even right after a refresh; a finished run has them only in run.json."""
-    monkeypatch.setattr("curate.cli.progress._BETWEEN", 1000.0)
-    folder = RunStore(str(tmp_path))
-    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 4})
-    log_download(folder, "a", facts)
-    with show_progress(folder, 7, 20):
-        wait_until(lambda: "download 10/20 URLs" in capsys.readouterr().err)
-        log_download(folder, "b", facts)
-        if finished:
-            all_facts = RunFacts.model_validate(BARE).changed(downloads=read_downloads(folder)[0])
-            write_facts(folder, all_facts)
-            clear_tmp(folder)
-            folder.write_bytes("_SUCCESS", b"")
-    assert "download 20/20 URLs: 60.0% downloaded" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_progress_of_downloads_on_a_terminal(tmp_path, monkeypatch):
-    folder, terminal = RunStore(str(tmp_path)), Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
-    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 4})
-    with show_progress(folder, 7, 40):
-        log_download(folder, "a", facts)
-        wait_until(lambda: "dns 40.0%" in terminal.getvalue())
-    assert (
-        "10/40" in terminal.getvalue()
-        and "60.0% downloaded" in terminal.getvalue()
-        and "dns 40.0%" in terminal.getvalue()
-    )
