@@ -37,14 +37,8 @@ class Cloud:
 
     def write_options(self, **more):
         """A file for --on."""
-        options = {
-            "runner": "dataflow",
-            "project": "my-project-1",
-            "region": "us-central1",
-            "sdk_container_image": IMAGE,
-            "dataflow_endpoint": self.service.url,
-            "no_auth": True,
-        }
+        options = {"runner": "dataflow", "project": "my-project-1", "region": "us-central1"}
+        options |= {"sdk_container_image": IMAGE, "dataflow_endpoint": self.service.url, "no_auth": True}
         path = self.folder / "dataflow.yaml"
         path.write_text(yaml.safe_dump(options | more))
         return path

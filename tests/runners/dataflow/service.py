@@ -34,12 +34,9 @@ class Job:
     @property
     def answer(self):
         named = {"name": self.request["name"], "clientRequestId": self.request["clientRequestId"]}
-        where = {
-            "projectId": self.place[0],
-            "location": self.place[1],
-            "createTime": f"2026-01-01T00:00:{int(self.id[-2:]):02}Z",
-        }
-        return {"id": self.id, "currentState": self.state, "type": "JOB_TYPE_BATCH"} | named | where
+        where = {"projectId": self.place[0], "location": self.place[1]}
+        state = {"id": self.id, "currentState": self.state, "type": "JOB_TYPE_BATCH"}
+        return state | named | where | {"createTime": f"2026-01-01T00:00:{int(self.id[-2:]):02}Z"}
 
 
 class Service(ThreadingHTTPServer):
@@ -69,27 +66,19 @@ class Service(ThreadingHTTPServer):
             self.begun.set()
             return 200, jobs[-1].answer
         if found[3] is None:
-            named = [
-                job
-                for job in jobs
-                if job.place == place and query.get("name", [job.request["name"]]) == [job.request["name"]]
-            ]
-            return 200, {"jobs": [job.answer for job in named]}
+            here = [job for job in jobs if job.place == place]
+            return 200, {
+                "jobs": [job.answer for job in here if job.request["name"] in query.get("name", [job.request["name"]])]
+            }
         job = next(job for job in jobs if job.id == found[3] and job.place == place)
         if found[4] == "metrics":
-            return 200, {
-                "metrics": [
-                    {"name": {"origin": "dataflow/v1b3", "name": name}, "scalar": value}
-                    for name, value in job.metrics.items()
-                ]
-            }
+            named = ((value, {"origin": "dataflow/v1b3", "name": name}) for name, value in job.metrics.items())
+            return 200, {"metrics": [{"name": name, "scalar": value} for value, name in named]}
         if found[4] == "messages":
-            time = "2026-01-01T00:00:00Z"
-            messages = [
-                {"id": str(i), "time": time, "messageText": text, "messageImportance": "JOB_MESSAGE_ERROR"}
-                for i, text in enumerate(job.errors)
-            ]
-            return 200, {"jobMessages": messages}
+            error = {"time": "2026-01-01T00:00:00Z", "messageImportance": "JOB_MESSAGE_ERROR"}
+            return 200, {
+                "jobMessages": [error | {"id": str(i), "messageText": text} for i, text in enumerate(job.errors)]
+            }
         if command == "PUT" and body.get("requestedState") in ("JOB_STATE_CANCELLED", 5) and job.state not in _ENDED:
             job.state = "JOB_STATE_CANCELLED" if job.cancels else "JOB_STATE_CANCELLING"
         job.asked += command == "GET"
@@ -105,11 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = _PATH.fullmatch(url.path)
         try:
             with self.server.lock:
-                status, answer = (
-                    self.server.answer(found, self.command, parse_qs(url.query), json.loads(body or b"{}"))
-                    if found
-                    else (404, {})
-                )
+                words = (found, self.command, parse_qs(url.query), json.loads(body or b"{}"))
+                status, answer = self.server.answer(*words) if found else (404, {})
         except StopIteration:
             status, answer = 404, {"error": {"code": 404, "message": "no such job", "status": "NOT_FOUND"}}
         if self.command == "POST":

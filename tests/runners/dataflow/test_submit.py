@@ -2,7 +2,6 @@
 
 import base64
 import random
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,17 +89,14 @@ def find_hints(pipeline):
 
 def test_the_request(cloud, tmp_path):
     out = f"{BUCKET}/{tmp_path.name}/run"
-    more = {
-        "service_account_email": "curate@my-project-1.iam.gserviceaccount.com",
-        "max_num_workers": 9,
-        "no_use_public_ips": True,
-    }
+    account = "curate@my-project-1.iam.gserviceaccount.com"
+    more = {"service_account_email": account, "max_num_workers": 9, "no_use_public_ips": True}
     more |= {"machine_type": "n2-standard-8", "number_of_worker_harness_threads": 8, "dataflow_accelerator": GPU}
     job = submit(cloud, make_recipe(tmp_path), out, **more)
     request = job.request
     environment = request["environment"]
     assert job.place == ("my-project-1", "us-central1") and request["name"].startswith("curate-run-")
-    assert environment["serviceAccountEmail"] == "curate@my-project-1.iam.gserviceaccount.com"
+    assert environment["serviceAccountEmail"] == account
     assert environment["tempStoragePrefix"].startswith(f"storage.googleapis.com/{out[5:]}/tmp/dataflow/curate-run-")
     assert environment["version"]["job_type"] == "FNAPI_BATCH"
     assert {"no_use_multiple_sdk_containers", "use_runner_v2"} <= set(environment["experiments"])
@@ -110,55 +106,39 @@ def test_the_request(cloud, tmp_path):
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 9
     assert pool["ipConfiguration"] in ("WORKER_IP_PRIVATE", 2)
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
-    assert [package["name"] for package in pool.get("packages", [])] == [
-        "submission_environment_dependencies.txt"
-    ]  # no Beam
+    packages = [package["name"] for package in pool.get("packages", [])]
+    assert packages == ["submission_environment_dependencies.txt"]  # no Beam
     pipeline, size = read_pipeline(job)
-    images = {
-        protos.DockerPayload.FromString(e.payload).container_image for e in pipeline.components.environments.values()
-    }
-    assert images == {IMAGE} and size < 2_000_000
+    payloads = [environment.payload for environment in pipeline.components.environments.values()]
+    assert {protos.DockerPayload.FromString(payload).container_image for payload in payloads} == {IMAGE}
+    assert size < 2_000_000
+    expected = {"Measure": {"min_ram_bytes": "16000000000", "accelerator": GPU}}
+    expected["Caption"] = {"min_ram_bytes": "32000000000", "accelerator": GPU}
     hints = find_hints(pipeline)
-    names = Counter(name.partition("/")[0].partition(";")[0].split(":")[0] for name in hints)
-    models, captions = (
-        {"min_ram_bytes": "16000000000", "accelerator": GPU},
-        {"min_ram_bytes": "32000000000", "accelerator": GPU},
-    )
-    assert {name for name in names if name.startswith(("Measure", "Caption"))} == {"Measure", "Caption"}
-    for name, of_step in hints.items():
-        if name.startswith("Measure"):
-            assert of_step == models
-        if name.startswith("Caption"):
-            assert of_step == captions
-    assert not [
-        name for name in hints if not name.startswith(("Measure", "Caption", "Duplicates")) and "Duplicates" not in name
-    ]
-    assert len(set(map(str, hints.values()))) <= 3
+    steps = {name: next((step for step in expected if name.startswith(step)), "") for name in hints}
+    assert {"Measure", "Caption"} <= set(steps.values())
+    for name, step in steps.items():
+        assert hints[name] == expected[step] if step else "Duplicates" in name
 
 
 def test_gpus_and_recipe_fit_each_other(cloud, tmp_path):
     out, recipe = f"{BUCKET}/{tmp_path.name}/run", make_recipe(tmp_path)
     plain = recipe.model_copy(update={"captions": None})
-    with pytest.raises(
-        RecipeError, match=r"measure.clip: device: cuda, but dataflow_accelerator is not set; accepted: e.g. type:"
+    service = {"dataflow_service_options": f"worker_accelerator={GPU}"}
+    submit(cloud, plain, out, **service)
+    without, gpu = kit.recipe_of(f"{BUCKET}/{tmp_path.name}/tars/*.tar"), {"dataflow_accelerator": GPU}
+    for of, options, match in (
+        (plain, {}, r"measure.clip: device: cuda, but dataflow_accelerator is not set; accepted: e.g. type:"),
+        (plain, service | gpu, "worker_accelerator too"),
+        (plain, gpu | {"flexrs_goal": "COST_OPTIMIZED"}, "does not work with flexrs_goal"),
+        (without, gpu, "no step of this recipe uses a GPU"),
     ):
-        submit(cloud, plain, out)
-    submit(cloud, plain, out, dataflow_service_options=f"worker_accelerator={GPU}")
-    service = {"dataflow_service_options": f"worker_accelerator={GPU}", "dataflow_accelerator": GPU}
-    with pytest.raises(RecipeError, match="worker_accelerator too"):
-        submit(cloud, plain, out, **service)
-    with pytest.raises(RecipeError, match="does not work with flexrs_goal"):
-        submit(cloud, plain, out, dataflow_accelerator=GPU, flexrs_goal="COST_OPTIMIZED")
-    without = parse_recipe(
-        {"input": {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{tmp_path.name}/tars/*.tar"}}
-    )
-    with pytest.raises(RecipeError, match="no step of this recipe uses a GPU"):
-        submit(cloud, without, out, dataflow_accelerator=GPU)
+        with pytest.raises(RecipeError, match=match):
+            submit(cloud, of, out, **options)
 
 
 def test_what_is_on_this_machine_is_refused(cloud, tmp_path):
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)
-    recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": path}})
+    recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1))
     with pytest.raises(RecipeError, match=r"input 'pool': /.*tar is on this machine, not on Google Cloud"):
         submit(cloud, recipe, f"{BUCKET}/{tmp_path.name}/run")
     with pytest.raises(RecipeError, match=r"--out /.*: is on this machine"):
@@ -175,18 +155,12 @@ def make_units(count, parts):
         return base64.b64encode(b"\x08" + generation.to_bytes(8, "little") + b"\x10\x01").decode()
 
     for index in range(count):
-        names = (f"{BUCKET}/laion/{index * parts + i:07d}.tar" for i in range(parts))
-        sizes = (300_000_000 + rng.randrange(10**8) for _ in range(parts))
-        yield Unit(
-            index,
-            "pool",
-            tuple(
-                InputPart(
-                    name, size, etag(), listing_fingerprint=f"{rng.randrange(900_000, 1_200_000)} bytes, {etag()}"
-                )
-                for name, size in zip(names, sizes, strict=True)
-            ),
-        )
+        files = []
+        for i in range(parts):
+            size, listed = 300_000_000 + rng.randrange(10**8), f"{rng.randrange(900_000, 1_200_000)} bytes, {etag()}"
+            name = f"{BUCKET}/laion/{index * parts + i:07d}.tar"
+            files.append(InputPart(name, size, etag(), listing_fingerprint=listed))
+        yield Unit(index, "pool", tuple(files))
 
 
 @pytest.mark.slow

@@ -81,11 +81,9 @@ class Driver:
         return running
 
     def _get(self, path):
-        with urllib.request.urlopen(
-            f"http://{self.conf.get('spark.driver.host', '127.0.0.1')}:{self.port}/api/v1/{path}", timeout=5
-        ) as answer:
-            found = json.load(answer)
-            return found
+        address = f"{self.conf.get('spark.driver.host', '127.0.0.1')}:{self.port}"
+        with urllib.request.urlopen(f"http://{address}/api/v1/{path}", timeout=5) as answer:
+            return json.load(answer)
 
 
 @dataclass(frozen=True)
