@@ -12,72 +12,44 @@ import pytest
 from curate.base.process import Backlog, Cache, ModelPool, groups, in_threads, memory_limited, process_cache
 
 
-def test_pool_loads_once():
-    loads = []
-    pool = ModelPool(lambda _: loads.append(1) or [len(loads)])
-    assert not loads
-    for _ in range(2):
-        with pool.use() as loaded:
-            assert loaded == [1]
-
-
-def test_pool_is_used_by_one_thread_at_a_time():
-    pool = ModelPool(list[str])
-
-    def use(name):
-        with pool.use() as seen:
-            seen.append(name)
-
-    with pool.use() as seen:
-        other = threading.Thread(target=use, args=("other",))
-        other.start()
-        other.join(0.05)
-        assert seen == []
-    other.join()
-    with pool.use() as seen:
-        assert seen == ["other"]
-
-
-def test_pool_loads_again_after_a_failure():
+def test_a_pool_loads_once_and_again_after_a_failure():
     attempts = []
 
     def load(_):
         attempts.append("")
         if len(attempts) == 1:
             raise OSError("no network")
-        return "model"
+        return ["model"]
 
     pool = ModelPool(load)
+    assert not attempts
     with pytest.raises(OSError, match="no network"), pool.use():
         pass
-    with pool.use() as loaded:
-        assert loaded == "model"
+    for _ in range(2):
+        with pool.use() as loaded:
+            assert loaded == ["model"] and len(attempts) == 2
 
 
 def test_pool_on_several_devices():
-    """A device gets it once those before are in use; then threads wait for the one that is free first."""
-    loads = []
+    """A device loads the model once those before are in use; then threads wait for the one that is free first."""
+    loads, third, began = [], [], threading.Event()
+    pool = ModelPool(lambda device: loads.append(device) or device, lambda: ["a", "b"])
 
-    def load(device):
-        loads.append(device)
-        return device
+    def use():
+        began.set()
+        with pool.use() as used:
+            third.append(used)
 
-    pool = ModelPool(load, lambda: ["a", "b"])
     for _ in range(3):
         with pool.use() as used:
             assert used == "a" and loads == ["a"]
     with pool.use() as one, ExitStack() as second:
         assert (one, second.enter_context(pool.use())) == ("a", "b") and loads == ["a", "b"]
-        third = []
-
-        def use():
-            with pool.use() as used:
-                third.append(used)
-
         other = threading.Thread(target=use)
         other.start()
+        assert began.wait(60)
         other.join(0.05)
-        assert third == []
+        assert third == [], "a device is used by one thread at a time"
         second.close()
         other.join()
         assert third == ["b"]
@@ -152,8 +124,8 @@ def test_cache_keeps_what_was_used_last():
     assert made == ["a", "b", "c", "b"]
 
 
-def test_cache_makes_what_failed_again():
-    cache = Cache(2)
+def test_cache_makes_what_failed_again_and_begins_empty_in_another_process():
+    cache = Cache(3)
     for error in (OSError("no network"), KeyboardInterrupt()):
 
         def fail(error=error):
@@ -162,11 +134,6 @@ def test_cache_makes_what_failed_again():
         with pytest.raises(type(error)):
             cache.get("a", fail)
     assert cache.get("a", lambda: "made") == "made"
-
-
-def test_cache_begins_empty_in_another_process():
-    cache = Cache(3)
-    cache.get("a", lambda: "old")
     assert pickle.loads(pickle.dumps(cache)).get("a", lambda: "new") == "new"
 
 
@@ -230,12 +197,11 @@ def test_models_of_a_process_are_loaded_one_at_a_time():
         assert loading == [device]
         return loading.pop()
 
-    pools = [ModelPool(load, lambda device=device: [device]) for device in "abcd"]
-
     def use(pool):
         with pool.use() as used:
             return used
 
+    pools = [ModelPool(load, lambda device=device: [device]) for device in "abcd"]
     with ThreadPoolExecutor(4) as threads:
         assert [*threads.map(use, pools)] == [*"abcd"]
 

@@ -2,11 +2,9 @@
 
 import io
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from open_clip import CLIP, SimpleTokenizer, create_model_and_transforms, get_tokenizer
@@ -14,7 +12,7 @@ from PIL import Image
 
 from curate.demo.drawing import draw
 from curate.demo.samples import caption, make_samples
-from curate.demo.scenes import Scene, compose
+from curate.demo.scenes import compose
 from curate.demo.words import COLOURS
 from curate.models.clip_model import load_encoder
 from curate.signals.clip import Clip as CuratesClip
@@ -23,15 +21,13 @@ from tests.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
 
 pytestmark = pytest.mark.thorough
 
-SCENES = 300  # a multiple of 100
-Plane = npt.NDArray[np.float32]
+SCENES = 200  # a multiple of 100
 
 
-@dataclass(frozen=True)
-class Clip:
-    model: CLIP
-    transform: Callable[[Image.Image], torch.Tensor]
-    tokenizer: SimpleTokenizer
+class Clip(NamedTuple):
+    model: Any
+    transform: Any
+    tokenizer: Any
 
     def images(self, pictures):
         with torch.inference_mode():
@@ -42,25 +38,21 @@ class Clip:
             return self.model.encode_text(self.tokenizer(captions), normalize=True).numpy()
 
 
-@dataclass(frozen=True)
-class Unseen:
-    scenes: list[Scene]
-    images: Plane
-    captions: list[str]
-    cosines: Plane
+class Unseen(NamedTuple):
+    scenes: Any
+    images: Any
+    captions: Any
+    cosines: Any
 
 
 @pytest.fixture(scope="module")
-def name(tmp_path_factory):
-    """Of the same weights, for open_clip."""
-    return restore(tmp_path_factory.mktemp("clip"))
+def clip(tmp_path_factory):
+    """The same weights in open_clip, without a connection."""
 
-
-@pytest.fixture(scope="module")
-def clip(name):
     def refuse(*_):
         raise AssertionError("a connection was tried")
 
+    name = restore(tmp_path_factory.mktemp("clip"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         model, _, transform = create_model_and_transforms(name, require_pretrained=True)
@@ -69,7 +61,7 @@ def clip(name):
 
 @pytest.fixture(scope="module")
 def unseen(clip):
-    """Scenes of this test's own stream, each with its caption."""
+    """Scenes of this test's own random numbers, each with its caption."""
     scenes, pictures, captions = [], [], []
     for row in range(SCENES):
         rng = np.random.default_rng([20, row])
@@ -85,39 +77,21 @@ def auc(low, high):
     return float((low[:, None] < high).mean())
 
 
-def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do():
+def test_it_is_a_small_folder_with_a_plain_clip_and_openais_vocabulary(clip):
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     settings = {"config.json", "preprocessor_config.json", "tokenizer.json", "README.md"}
-    assert set(sizes) == {"vision_model.onnx", "text_model.onnx", *settings}
-    assert sum(sizes.values()) <= 2_600_000
-    assert not any(
-        b"/python" in (FOLDER / f"{side}_model.onnx").read_bytes() for side in ("vision", "text")
-    )  # no traces
+    assert set(sizes) == {"vision_model.onnx", "text_model.onnx", *settings} and sum(sizes.values()) <= 2_600_000
+    assert type(clip.model) is CLIP and type(clip.tokenizer) is SimpleTokenizer
+    assert clip.model.token_embedding.num_embeddings == clip.tokenizer.vocab_size == 49408
+    assert all(bool(weight.isfinite().all()) for weight in clip.model.state_dict().values())
 
 
 def test_onnx_runtime_gives_what_open_clip_does(clip):
     encoder = load_encoder(CuratesClip(model=f"onnx:{FOLDER}"))
-    pool = [sample for sample in make_samples(100, seed=22) if sample.defect in ("", "wrong_caption")]
+    pool = [sample for sample in make_samples(50, seed=22) if sample.defect in ("", "wrong_caption")]
     pictures, texts = [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
     assert np.abs(encoder.encode_images([encoder.view(p) for p in pictures]) - clip.images(pictures)).max() < 1e-6
     assert np.abs(encoder.encode_texts(texts).embeddings - clip.texts(texts)).max() < 1e-6
-
-
-def test_it_is_a_plain_clip_with_openais_vocabulary(clip):
-    assert type(clip.model) is CLIP
-    assert type(clip.tokenizer) is SimpleTokenizer
-    assert clip.model.token_embedding.num_embeddings == clip.tokenizer.vocab_size == 49408
-    assert clip.model.context_length == clip.tokenizer.context_length == 77
-    assert all(bool(weight.isfinite().all()) for weight in clip.model.state_dict().values())
-
-
-def test_words_that_no_caption_uses_share_a_row(clip):
-    rows = clip.model.token_embedding.weight
-    strange = {clip.tokenizer.encode(word)[0] for word in ("zebra", "quartz", "submarine", "photographers")}
-    assert len(strange) == 4
-    assert len(torch.unique(rows[list(strange)], dim=0)) == 1
-    known = [clip.tokenizer.encode(word)[0] for word in ("red", "circle", "stripes", "teal")]
-    assert len(torch.unique(rows[known], dim=0)) == 4
 
 
 def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip, unseen):
@@ -142,35 +116,20 @@ def test_it_finds_the_wrong_captions_of_a_pool(clip):
     assert np.mean(cosines[wrong] < np.quantile(cosines[~wrong], 0.05)) >= 0.9
 
 
-def test_captions_of_scenes_with_nothing_in_common_score_lower(clip, unseen):
-    captions = []
+def test_wrong_captions_score_lower_and_one_wrong_colour_is_noticed(clip, unseen):
+    captions, pairs = [], []
     for row, scene in enumerate(unseen.scenes):
         rng = np.random.default_rng([21, row])
         other = compose(rng, 300, 300)
         while other.concepts & scene.concepts:
             other = compose(rng, 300, 300)
         captions.append(caption(other, rng))
+        item, others = scene.items[0], sorted(set(COLOURS) - scene.concepts)
+        for colour in (item.colour, rng.choice(others)):
+            pairs.append(f"a {colour} {item.shape} on a {scene.background_colour} background")
     assert auc((unseen.images * clip.texts(captions)).sum(axis=1), unseen.cosines) >= 0.98
-
-
-def test_one_wrong_colour_is_noticed(clip, unseen):
-    noticed, texts = [], []
-    for row, scene in enumerate(unseen.scenes):
-        item, rng = scene.items[0], np.random.default_rng([22, row])
-        others = sorted(set(COLOURS) - scene.concepts)
-        text = "a {} {} on a " + f"{scene.background_colour} background"
-        texts += [text.format(item.colour, item.shape), text.format(rng.choice(others), item.shape)]
-    right, wrong = clip.texts(texts).reshape(SCENES, 2, -1).swapaxes(0, 1)
-    noticed = (unseen.images * right).sum(axis=1) > (unseen.images * wrong).sum(axis=1)
-    assert noticed.mean() >= 0.9
-
-
-def test_strange_words_and_long_captions_do_not_upset_it(clip, unseen):
-    strange = clip.texts([f"{text} zebra" for text in unseen.captions])
-    long = clip.texts([" ".join([text] * 4) for text in unseen.captions])
-    wrong = (unseen.images * np.roll(strange, 1, axis=0)).sum(axis=1)
-    for texts in (strange, long):
-        assert auc(wrong, (unseen.images * texts).sum(axis=1)) >= 0.98
+    right, wrong = clip.texts(pairs).reshape(SCENES, 2, -1).swapaxes(0, 1)
+    assert ((unseen.images * right).sum(axis=1) > (unseen.images * wrong).sum(axis=1)).mean() >= 0.9
 
 
 @pytest.mark.slow
@@ -187,11 +146,3 @@ def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path, monkeypatch
     for settings in FOLDER.iterdir():
         if settings.suffix != ".onnx":
             assert (tmp_path / "graphs" / settings.name).read_bytes() == settings.read_bytes(), settings.name
-    model, _, _ = create_model_and_transforms(f"local-dir:{tmp_path / 'a'}", require_pretrained=True)
-    assert model.encode_text(get_tokenizer(f"local-dir:{tmp_path / 'a'}")(["a red circle"])).shape == (1, 64)
-
-
-def test_streams_are_apart():
-    a, b, c = (draw_scenes(seed, purpose, 2) for seed, purpose in ((0, "training"), (0, "unseen"), (1, "training")))
-    assert len({scenes.pixels.tobytes() for scenes in (a, b, c)}) == 3
-    assert not np.array_equal(a.pixels[0], a.pixels[1])
