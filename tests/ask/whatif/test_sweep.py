@@ -1,4 +1,4 @@
-"""Sweeps are single answers, one a value; searches find what trying all values finds."""
+"""Sweeps equal single answers, one per value; searches find what brute force finds."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 
 from curate.ask.whatif import surviving
 from curate.ask.whatif.answer import answer
-from curate.ask.whatif.surviving import all_repeats, choose, expect, find_survivors, open_finished
+from curate.ask.whatif.surviving import choose, expect, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
@@ -36,17 +36,12 @@ def single(run, overrides):
 @pytest.mark.parametrize(
     ("base", "text", "points"),
     [
-        ([], "balance.t=1..2000", 12),
-        (["rules.words=words > 3"], "balance.t=3,40,5", 12),
-        ([], "balance.rows=300..700", 4),
-        ([], "rules.best.top=0.1..0.9", 5),
-        (["balance.rows=200"], "rules.best.top=0.5,0.9", 5),
+        (["rules.words=words > 3"], "balance.t=3,40,5", 12), ([], "balance.rows=300..700", 4),
+        (["balance.rows=200"], "rules.best.top=0.5,0.9", 5), ([], "rules.words=words > {0..6}", 12),
         (["rules.side=null", "dedup.prefer=width"], "rules.best.top=0.2,0.4", 2),
-        ([], "rules.words=words > {0..6}", 12),
-        (["balance=null"], "rules.best=clip_score >= {0.1..0.9}", 4),
-        ([], "rules.new=width < {100..600} and words > 2", 4),
+        (["balance=null"], "rules.best=clip_score >= {0.1..0.9}", 4), ([], "rules.new=width < {100..600} and words > 2", 4),
     ],
-)
+)  # fmt: skip
 def test_each_point_is_a_single_answer(run, base, text, points):
     number = parse_swept_number(text)
     found = list(sweep(run, base, number, points))
@@ -77,50 +72,39 @@ def test_near_passes_are_swept_too(image_run):
         assert (point.duplicate, point.expected) == pytest.approx((alone["duplicate"], alone["expected"]))
 
 
-def test_what_does_not_change_is_done_once(run, monkeypatch):
+def test_what_does_not_change_is_computed_once(run, monkeypatch):
     def never(*_):
         raise AssertionError("was done again")
 
-    for name in ("start_unit", "apply_segments", "find_records"):
-        monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
+    def forbid(*names):
+        for name in names:
+            monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
+
+    forbid("start_unit", "apply_segments", "find_records")
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("start_unit", "find_records"):
-        monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
+    forbid("start_unit", "find_records")
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
         list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
 
 
-def test_a_pool_without_repeats_is_not_searched_again(run, monkeypatch):
-    nothing = lambda units, _: (units.pairs("Nothing", lambda *_: iter(())), {})  # noqa: E731
-    monkeypatch.setattr("curate.ask.whatif.surviving.find_records", nothing)
-    repeats = all_repeats(run, run.recipe)
-    assert repeats is not None and len(repeats) == 0
-    assert find_survivors(run, run.changed(["rules.words=words > 3"]), repeats).states
-
-
-def test_sizes_in_one_pass(run):
-    stood = find_survivors(run, run.recipe)
-    ts = [3, 1, 50, 10_000, 7]
-    choices = [choose(stood, balanced(run, t=t)) for t in ts]
-    for choice, (rows, error) in zip(choices, BalanceSelection().sizes(choices, stood.rows), strict=True):
-        alone = expect(stood, choice)
+def test_sizes_in_one_pass(run, monkeypatch):
+    """They equal single answers, also with limits by entry, which are stacked some at a time."""
+    found, stacked = find_survivors(run, run.recipe), []
+    choices = [choose(found, balanced(run, t=t)) for t in (3, 1, 50, 10_000, 7)]
+    sizes = BalanceSelection().sizes(choices, found.rows)
+    for choice, (rows, error) in zip(choices, sizes, strict=True):
+        alone = expect(found, choice)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
-
-
-def test_sizes_stack_some_limits_at_a_time(run, monkeypatch):
-    stood, stacked = find_survivors(run, run.recipe), []
-    choices = [choose(stood, balanced(run, t=t)) for t in (3, 1, 50, 10_000, 7)]
     by_entry = [replace(choice, limits=np.repeat(choice.limits, len(choice.counts))) for choice in choices]
     expected_rows = inclusion.expected_rows
     monkeypatch.setattr(inclusion, "expected_rows", lambda *given: (stacked.append(given[2]), expected_rows(*given))[1])
-    monkeypatch.setattr(balance, "STACK", 2 * len(stood.counts))
-    sizes = BalanceSelection().sizes(by_entry, stood.rows)
+    monkeypatch.setattr(balance, "STACK", 2 * len(found.counts))
+    np.testing.assert_allclose(BalanceSelection().sizes(by_entry, found.rows), sizes)
     assert max(map(len, stacked)) == 2
-    np.testing.assert_allclose(sizes, BalanceSelection().sizes(choices, stood.rows))
 
 
 def balanced(run, **balance):
@@ -156,22 +140,18 @@ def test_a_target_size_by_a_threshold(run):
         chosen = search(run, [], number, rows)
         below = round(float(chosen.rpartition(" ")[2]) - 0.01, 6)
         assert answer(run, [chosen]).expected <= rows < answer(run, [number.override(below)]).expected
-    assert (
-        search(run, [], parse_swept_number("rules.best=clip_score >= {0..1}"), 10_000) == "rules.best=clip_score >= 0"
-    )
+    whole = search(run, [], parse_swept_number("rules.best=clip_score >= {0..1}"), 10_000)
+    assert whole == "rules.best=clip_score >= 0"
 
 
-def brute(sizes, rows):
-    fitting = [size for size in sizes if size <= rows]
-    return max(fitting) if fitting else None
+SWEPT = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_find_value_is_brute_force_where_sizes_are_monotone(seed):
+def test_find_value_equals_brute_force_for_monotone_sizes(seed):
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 50, 400) * (rng.random(400) < 0.3)
     sizes = np.cumsum(steps)[:: rng.choice([1, -1])].astype(float).tolist()
-    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     asked = []
 
     def size(value):
@@ -180,18 +160,16 @@ def test_find_value_is_brute_force_where_sizes_are_monotone(seed):
 
     for rows in (*rng.integers(0, int(max(sizes)) + 10, 20).tolist(), 10**6):
         asked.clear()
-        if brute(sizes, rows) is None:
+        best = max((size for size in sizes if size <= rows), default=None)
+        if best is None:
             with pytest.raises(RunError, match="more than"):
-                find_value(size, number, rows)
-            continue
-        best = brute(sizes, rows)
-        assert best is not None and sizes[int(find_value(size, number, rows))] >= best - 1
-        assert len(asked) < 40
+                find_value(size, SWEPT, rows)
+        else:
+            assert sizes[int(find_value(size, SWEPT, rows))] >= best - 1 and len(asked) < 40
 
 
 def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone():
     rng = np.random.default_rng(0)
-    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
     for _ in range(50):
         sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
         asked = []
@@ -200,34 +178,30 @@ def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone():
             asked.append(sizes[int(value)])
             return asked[-1]
 
-        found = sizes[int(find_value(size, number, 500))]
+        found = sizes[int(find_value(size, SWEPT, 500))]
         assert 350 < found <= 500 and found == max(size for size in asked if size <= 500)
 
 
-@pytest.mark.parametrize(
-    ("base", "text", "rows", "error", "part"),
-    [
+def test_refusals(run, monkeypatch):
+    for base, text, rows, error, part in (
         (["balance.rows=100"], "rules.best.top", 50, RecipeError, "balance.rows is 100"),
         ([], "balance.t=1..10", 50, RecipeError, "for t give --rows alone"),
         ([], "rules.best.top=0.1,0.5", 50, RecipeError, "a rule with a range in braces"),
         ([], "rules.words.top", 50, RecipeError, "'top' does not fit 'words > 2'; accepted: another expression, or"),
         ([], "rules.best.top=0.5..0.9", 3, RunError, "even rules.best.top=0.5 is expected to give"),
         ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
-    ],
-)
-def test_refusals(run, base, text, rows, error, part):
-    with pytest.raises(error) as refused:
-        search(run, base, parse_swept_number(text), rows)
-    assert part in str(refused.value)
-
-
-def test_a_sweep_checks_before_it_begins(run, monkeypatch):
-    monkeypatch.setattr(surviving, "find_survivors", None)
+    ):
+        with pytest.raises(error) as refused:
+            search(run, base, parse_swept_number(text), rows)
+        assert part in str(refused.value)
+    monkeypatch.setattr(surviving, "find_survivors", None)  # a sweep checks before it begins
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
 
 
 # ---- the plot
+
+POINT = [Point(1, 10, 2, 50, 3, 0, 0.5, 1)]
 
 
 @pytest.mark.thorough
@@ -239,19 +213,12 @@ def test_the_plot(run, tmp_path):
         data = (tmp_path / f"plot.{kind}").read_bytes()
         assert data.lstrip().startswith(magic) and b'src="http' not in data
     assert b"the run kept 123" in (tmp_path / "plot.svg").read_bytes()
-
-
-@pytest.mark.thorough
-def test_a_rule_does_not_leave_the_plot(tmp_path):
     number = parse_swept_number("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
-    write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
+    write_plot(str(tmp_path / "plot.html"), POINT, number, 9)
     page = (tmp_path / "plot.html").read_text()
     assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
-
-
-def test_a_rule_with_backslashes_is_drawn(tmp_path):
     number = parse_swept_number(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
-    write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
+    write_plot(str(tmp_path / "plot.svg"), POINT, number, 9)
     assert "ux" in (tmp_path / "plot.svg").read_text()
 
 
