@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.commands import cli, finished, pool, run  # noqa: F401 (fixtures)
 from tests.kit.written_runs import kept_open, write_bare, write_small
 
 ATTACKS = r"""COPY (SELECT 1) TO '{run}/new.csv'

@@ -12,7 +12,7 @@ from curate.ask.diff import CHANGES, GAINED, LOST, NOT_IN_POOL, SAMPLES, SETTING
 from curate.base.errors import RecipeError, RunError
 from curate.store.store import RunStore
 from tests.kit import make_samples, recipe_of, run_local, write_metadata, write_tars
-from tests.kit.commands import finished, pool, run_command  # noqa: F401 (fixtures)
+from tests.kit.commands import run_command
 from tests.kit.written_runs import (
     EVIL,
     SMALL,
@@ -187,7 +187,7 @@ def test_the_command(pair):
 
 
 @pytest.mark.thorough
-def test_a_page_of_the_lost(finished, pool, tmp_path, monkeypatch):  # noqa: F811
+def test_a_page_of_the_lost(finished, pool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b = str(finished["tars"][0]), str(tmp_path / "b")
     changes = ["--reuse", a, "--set", "rules.words=characters > 14"]

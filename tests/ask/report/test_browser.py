@@ -1,4 +1,4 @@
-"""report.html in a headless Chromium: no console message, no request leaves the page, what is hostile stays text."""
+"""Pages in a headless Chromium: no console message, no request, and hostile texts stay text."""
 
 import html
 import json
@@ -19,11 +19,11 @@ from tests.kit.written_runs import write_small
 
 pytestmark = pytest.mark.thorough
 
-ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # what Chromium asks for by itself, whatever the page
+ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # what Chromium requests by itself
 
 
 class Seen:
-    """What happened while Chromium showed a page: its final elements, its console, the addresses it asked for."""
+    """A page in Chromium: its final elements, its console, and the addresses that it requested."""
 
     def __init__(self, path, scratch):
         log = scratch / "net.json"
@@ -55,14 +55,15 @@ def test_what_is_looked_for_is_seen(tmp_path):
     assert seen.requests == ["http://evil.example/x.png"]
 
 
+def silent(seen):
+    return seen.console == [] and seen.requests == [] and "data-owned" not in seen.dom
+
+
 def test_a_report_is_silent_and_asks_for_nothing(tmp_path):
     write_hostile(str(tmp_path / "run"))
     path, _ = write_report(str(tmp_path / "run"))
     seen = Seen(Path(path), tmp_path)
-    assert "<h2>Samples</h2>" in seen.dom
-    assert seen.console == []
-    assert seen.requests == []
-    assert "data-owned" not in seen.dom
+    assert "<h2>Samples</h2>" in seen.dom and silent(seen)
 
 
 CLICK_ALL = """
@@ -79,14 +80,11 @@ def test_filters_of_hostile_texts_are_silent(tmp_path):
     columns = ", ".join(f"{place} AS {quote_name(text[:200])}" for place, text in enumerate(HOSTILE))
     path = tmp_path / "page.html"
     with Run(tmp_path / "run") as run:
-        path.write_text(
-            with_script(run.look(f"SELECT uid, rule, caption AS said, {columns} FROM verdicts").text, CLICK_ALL)
-        )
+        page = run.look(f"SELECT uid, rule, caption AS said, {columns} FROM verdicts").text
+    path.write_text(with_script(page, CLICK_ALL))
     seen = Seen(path, tmp_path)
     assert seen.dom.count('aria-pressed="true"') > len(HOSTILE) and seen.dom.count('class="badge"') > len(HOSTILE)
-    assert seen.console == []
-    assert seen.requests == []
-    assert "data-owned" not in seen.dom
+    assert silent(seen)
 
 
 ACT = """
@@ -156,14 +154,11 @@ def test_without_a_script_all_is_shown(tmp_path):
 
 
 def test_the_policy_holds_where_escaping_would_not(tmp_path):
-    """The second wall: what is put into the page as it is does nothing either."""
+    """The second barrier: unescaped HTML does nothing either."""
     write_small(str(tmp_path / "run"))
     path = Path(write_report(str(tmp_path / "run"))[0])
-    path.write_text(
-        path.read_text().replace(
-            "<main>", f"<main><script>{OWNED}</script><img src=http://evil.example/x.png onerror='{OWNED}'>"
-        )
-    )
+    bad = f"<script>{OWNED}</script><img src=http://evil.example/x.png onerror='{OWNED}'>"
+    path.write_text(path.read_text().replace("<main>", f"<main>{bad}"))
     seen = Seen(path, tmp_path)
     assert seen.requests == []
     assert "data-owned" not in seen.dom

@@ -1,11 +1,9 @@
-"""Pages to look at: rows of a query with images, histograms, and what notebooks show."""
+"""Pages of a query's rows with images, histograms, and what notebooks show."""
 
 import hashlib
-import io
 import json
 import re
 from html import escape, unescape
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,66 +13,43 @@ from PIL import Image
 from curate import Run
 from curate.ask.output import table_html
 from curate.ask.report import galleries, image_page
-from curate.ask.report.image_page import HtmlPage
 from curate.base.errors import RecipeError
-from tests.kit.commands import Done, cli, finished, pool, run  # noqa: F401 (fixtures)
-from tests.kit.written_runs import EVIL, finish, sample, uid, verdict, write_small, write_units
+from tests.kit.pools import encode
+from tests.kit.written_runs import EVIL, sample, uid, verdict, write_units
 
 
-@pytest.mark.slow
-def test_a_page_of_the_rows_of_a_query(run, cli, tmp_path):  # noqa: F811
+def test_a_page_of_the_rows_of_a_query(run, cli, tmp_path):
     out = tmp_path / "page.html"
     query = "SELECT uid, words, caption FROM kept ORDER BY uid LIMIT 7"
-    done = cli("sql", str(run), query, "--images", "--out", str(out))
-    assert done == Done(0, f"wrote {out}: open it in a browser\n", "")
+    assert cli("sql", str(run), query, "--images", "-o", str(out)).status == 0
     page = out.read_text()
     with Run(run) as opened:
         uids = opened.sql(query)["uid"].to_pylist()
-        assert opened.look(query).text == page
+        assert opened.look(query).text == page and "<h2>7 rows</h2>" in page
         assert "<h2>1 row</h2>" in opened.look("SELECT uid FROM kept LIMIT 1").text
         has_images = opened.facts["pool"]["images"]
+        many = "SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL"
+        total, long = opened.sql(many).num_rows, opened.look(many).text
     places = [page.index(f'<div class="foot"><code class="uid" title="{uid}">{uid}</code>') for uid in uids]
-    assert places == sorted(places) and len(places) == 7 and "<h2>7 rows</h2>" in page
+    assert places == sorted(places) and len(places) == page.count("<dt>words</dt>") == 7
     assert page.count("data:image/jpeg;base64,") == (7 if has_images else 0)
-    assert (
-        page.count("<dt>words</dt>") == 7
-        and "<dt>characters</dt>" in page
-        and "<dt>caption</dt>" not in page
-        and "http-equiv" in page
-    )
+    assert "<dt>characters</dt>" in page and "<dt>caption</dt>" not in page and "http-equiv" in page
+    assert f"<h2>300 of {total:,} rows</h2>" in long and long.count('class="uid"') == 300
+    absent = ("SELECT $u AS UID, 1 AS n", "--param", "u=nothing", "--images", "-o", str(out))
+    assert cli("sql", str(run), *absent).status == 0 and "no row of this run has the uid" in out.read_text()
 
 
-def test_long_results_are_cut_and_named_queries_take_parameters(run, tmp_path, cli):  # noqa: F811
-    with Run(run) as opened:
-        query = "SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL"
-        total, page = opened.sql(query).num_rows, opened.look(query)
-    assert f"<h2>300 of {total:,} rows</h2>" in page.text and page.text.count('class="uid"') == 300
-    done = cli(
-        "sql", str(run), "SELECT $u AS UID, 1 AS n", "--param", "u=nothing", "--images", "-o", str(tmp_path / "a")
-    )
-    assert done.status == 0 and "no row of this run has the uid" in (tmp_path / "a").read_text()
-
-
-def test_a_named_query_has_a_page_of_its_name(
-    run,  # noqa: F811
-    cli,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-):
+def test_a_named_query_has_a_page_of_its_name(run, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for query, name in (("near-duplicates", "near_duplicates"), ("duplicate_pairs;", "duplicate_pairs")):
-        assert cli("sql", str(run), query, "--images").out == f"wrote {name}.html: open it in a browser\n"
-    sql = ("sql", str(run), "SELECT uid FROM kept LIMIT 1", "--images")
-    shown = [cli(*sql).out for _ in range(2)]
-    assert shown == [f"{verb} images.html: open it in a browser\n" for verb in ("wrote", "replaced")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "duplicate_pairs.html",
-        "images.html",
-        "near_duplicates.html",
-    ]
+        assert cli("sql", str(run), query, "--images").out.startswith(f"wrote {name}.html: ")
+    shown = [cli("sql", str(run), "SELECT uid FROM kept LIMIT 1", "--images").out for _ in range(2)]
+    assert [text.split(":")[0] for text in shown] == ["wrote images.html", "replaced images.html"]
+    names = ["duplicate_pairs.html", "images.html", "near_duplicates.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_rows_without_a_uid_say_so(finished):  # noqa: F811
+def test_rows_without_a_uid_say_so(finished):
     with Run(finished["tars"][0]) as opened:
         failed = opened.sql("SELECT count(*) AS n FROM dropped WHERE rule = 'failed' AND uid IS NULL")["n"][0].as_py()
         page = opened.look("dropped", rule="failed", limit=1000).text
@@ -82,159 +57,130 @@ def test_rows_without_a_uid_say_so(finished):  # noqa: F811
         assert "no row of this run has the uid" not in page and page.count("<dt>key</dt>") >= failed
 
 
-def test_what_has_no_uid(run, cli):  # noqa: F811
-    done = cli("sql", str(run), "SELECT words FROM kept", "--images")
-    assert (done.status, done.out) == (2, "")
-    assert "the query yields no uid; it yields words; accepted: one with a column uid, such as SELECT" in done.err
-    with Run(run) as opened, pytest.raises(RecipeError, match=r"^the query yields no uid; it yields words; accepted"):
-        opened.look("SELECT words FROM kept")
-    assert cli("sql", str(run), "--images").status == 2
-    done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
-    assert (done.status, done.out) == (2, "") and "--out names the page of --images" in done.err
-    done = cli("sql", str(run), "SELECT uid FROM kept", "--images", "--fiftyone", "a")
-    assert done.status == 2 and "accepted: one of them" in done.err
+def test_refusals(run, cli):
+    kept = ["SELECT uid FROM kept"]
+    for arguments, part in (
+        (["SELECT words FROM kept", "--images"], "the query yields no uid; it yields words; accepted: "),
+        (["--images"], ""), ([*kept, "--out", "page.html"], "--out names the page of --images"),
+        ([*kept, "--images", "--fiftyone", "a"], "accepted: one of them"),
+    ):  # fmt: skip
+        done = cli("sql", str(run), *arguments)
+        assert (done.status, done.out) == (2, "") and part in done.err
+    with Run(run) as opened:
+        with pytest.raises(RecipeError, match=r"^the query yields no uid; it yields words; accepted"):
+            opened.look("SELECT words FROM kept")
+        with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
+            opened.plot("wrods")
 
 
-def test_texts_are_escaped(tmp_path):
-    url = f"{tmp_path}/small"
-    folder = write_small(url)
-    finish(folder, folder.read_json("run.json"))
-    with Run(url) as opened:
-        page = opened.look("SELECT uid, caption AS said FROM samples WHERE uid IS NOT NULL")
-        assert "<script>" in EVIL and page.text.count("<script>") == 1  # ours
-        assert "&lt;script&gt;" in page.text
-        shown = table_html(opened.samples(columns=["caption"]))
-        assert "<script>" not in shown and "&lt;script&gt;" in shown
+def test_texts_are_escaped(opened):
+    page = opened.look("SELECT uid, caption AS said FROM samples WHERE uid IS NOT NULL")
+    assert "<script>" in EVIL and page.text.count("<script>") == 1  # the page's own
+    assert "&lt;script&gt;" in page.text
+    shown = table_html(opened.samples(columns=["caption"]))
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
 
 
 @pytest.fixture
-def small(tmp_path):
-    write_small(f"{tmp_path}/small")
-    return Run(f"{tmp_path}/small")
+def opened(small):
+    with Run(small) as opened:
+        yield opened
 
 
 def cards_of(page):
     return [" ".join(unescape(re.sub("<[^>]*>", " ", card)).split()) for card in page.text.split("<article")[1:]]
 
 
-def test_cards_show_the_value_and_the_threshold_that_decided(small):
-    """Of a rule in SQL, of a top rule, of another condition, and of steps that are no rules; all without its query."""
+def test_cards_show_the_value_and_the_threshold_that_decided(opened):
     shown = {}
-    for row in small.samples("uid IS NOT NULL", ["uid", "rule"]).to_pylist():
-        [card] = cards_of(small.look("SELECT $u::VARCHAR AS uid", u=row["uid"]))
+    for row in opened.samples("uid IS NOT NULL", ["uid", "rule"]).to_pylist():
+        [card] = cards_of(opened.look("SELECT $u::VARCHAR AS uid", u=row["uid"]))
         shown[row["rule"]] = shown.get(row["rule"], "") + card
     for rule, text in {
-        "words": "words words 1 <= 2",
-        "side": "side width 100, height 80; needs least(width, height) >= 200",
-        "aligned": "aligned clip_score 0.125 < 0.25",
-        "balance": "balance its draw u/p = 1.7 is not below 1 (probability 0.5)",
-        "duplicate": "duplicate another sample represents it",
-        None: "kept its draw u/p",
-    }.items():
+        "words": "words words 1 <= 2", "side": "side width 100, height 80; needs least(width, height) >= 200",
+        "aligned": "aligned clip_score 0.125 < 0.25", "balance": "balance its draw u/p = 1.7 is not below 1",
+        "duplicate": "duplicate another sample", None: "kept its draw u/p",
+    }.items():  # fmt: skip
         assert text in shown[rule], rule
 
 
-def test_cards_show_no_empty_lines_and_short_uids(small):
-    query = "SELECT uid, NULL AS nothing, rule, kept, words, 0.5 AS half, 'NaN'::FLOAT AS odd FROM verdicts WHERE rule = 'aligned'"
-    page = small.look(query).text
-    [uid] = small.sql(query)["uid"].to_pylist()
+def test_cards_have_no_empty_lines(opened):
+    columns = "uid, NULL AS nothing, rule, kept, words, 0.5 AS half, 'NaN'::FLOAT AS odd"
+    page = opened.look(f"SELECT {columns} FROM verdicts WHERE rule = 'aligned'").text
     assert "nothing" not in page.partition("<article")[2].partition("</article>")[0]
-    assert (
-        f'<code class="uid" title="{uid}">{uid}</code>' in page
-        and ".uid { display: inline-block; max-width: 8ch;" in page
-    )
     assert '<dt>half</dt><dd data-value="0.5">' in page and "<dt>odd</dt><dd><bdi>nan</bdi>" in page
     assert page.count("<dt>rule</dt>") == page.count("<dt>kept</dt>") == 0  # the verdict has them
     assert page.count("<dt>words</dt>") == 1 and 'data-rule="aligned"' in page
-    assert 'data-rule="other"' in small.look("SELECT uid, 'other' AS rule FROM kept").text
+    assert 'data-rule="other"' in opened.look("SELECT uid, 'other' AS rule FROM kept").text
 
 
 def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path, monkeypatch):
-    """Fourteen of one group; two rows of one uid are two pictures; what exceeds the page's room is counted."""
+    """Fourteen in one group; two rows with one uid are two pictures; the page counts what exceeds its limit."""
     rows = [(sample("a", "a cat"), verdict("balance", 0.5, 1.5), [0], 0.5)]
     rows += [(sample(f"b{i:02}", "a cat!", phash=i), verdict("duplicate", of="a"), [0], 0.5) for i in range(13)]
     rows += [(sample("a", "a cat", key="copy"), verdict("duplicate", of="a"), [0], 0.5)]
 
-    def jpeg(row):
-        file = io.BytesIO()
-        Image.new("RGB", (20, 20), (16 * row, 0, 0)).save(file, "JPEG")
-        return file.getvalue()
+    def originals(_, rows):
+        return {(0, row["row"]): encode(Image.new("RGB", (20, 20), (16 * row["row"], 0, 0))) for row in rows}
 
-    monkeypatch.setattr(
-        galleries, "read_originals", lambda _, rows: {(0, row["row"]): jpeg(row["row"]) for row in rows}
-    )
+    monkeypatch.setattr(galleries, "read_originals", originals)
     write_units(f"{tmp_path}/run", [rows])
-
-    def cards(query, **params):
-        with Run(tmp_path / "run") as opened:
-            articles = opened.look(query, **params).text.split("<article")[1:]
-        return [
-            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'</div><span class="label">([^<]+)</span>', card))
-            for card in articles
-        ]
-
-    [(pictures, labels)] = cards("near_duplicates")
-    assert len(set(pictures)) == 14 and labels == ["representative, dropped by balance"] + 13 * ["duplicate"]
-    [(group, _)] = cards("duplicates")
-    assert len(set(group)) == 15 and group[:14] == pictures
-    pairs = cards("duplicate_pairs", limit=None)
-    assert len(pairs) == 14 and {len(set(pictures)) for pictures, _ in pairs} == {2}
-    assert {tuple(labels) for _, labels in pairs} == {("duplicate", "representative, dropped by balance")}
-    assert {representative for (_, representative), _ in pairs} == {pictures[0]}
-    assert {dropped for (dropped, _), _ in pairs} == set(group[1:])
-    assert cards("SELECT uid FROM kept") == [] and cards("SELECT $u AS uid", u=uid("b01")) == [([pictures[2]], [])]
-    monkeypatch.setattr(image_page, "_PICTURES", 5)
     with Run(tmp_path / "run") as opened:
+
+        def cards(query, **params):
+            label = r'</div><span class="label">([^<]+)</span>'
+            articles = opened.look(query, **params).text.split("<article")[1:]
+            return [(re.findall(r'src="(data:[^"]+)"', card), re.findall(label, card)) for card in articles]
+
+        [(pictures, labels)] = cards("near_duplicates")
+        assert len(set(pictures)) == 14 and labels == ["representative, dropped by balance"] + 13 * ["duplicate"]
+        [(group, _)] = cards("duplicates")
+        assert len(set(group)) == 15 and group[:14] == pictures
+        pairs = cards("duplicate_pairs", limit=None)
+        assert len(pairs) == 14 and {len(set(pictures)) for pictures, _ in pairs} == {2}
+        assert {tuple(labels) for _, labels in pairs} == {("duplicate", "representative, dropped by balance")}
+        assert {representative for (_, representative), _ in pairs} == {pictures[0]}
+        assert {dropped for (dropped, _), _ in pairs} == set(group[1:])
+        assert cards("SELECT uid FROM kept") == [] and cards("SELECT $u AS uid", u=uid("b01")) == [([pictures[2]], [])]
+        monkeypatch.setattr(image_page, "_PICTURES", 5)
         page = opened.look("near_duplicates").text
     assert page.count("data:image") == 5 and "the first 5 of 14" in page
 
 
-def test_histograms(run):  # noqa: F811
+def test_histograms(run):
     with Run(run) as opened:
         assert opened.plot().text.count("<figure") > 1
         one = opened.plot("words")
-        assert re.fullmatch(r'HtmlPage\([\d.]+ [kM]B\): .save\("page.html"\) writes it; notebooks show it', str(one))
-        assert one.text.count("<figure") == 1 and "<svg" in one.text
-        with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
-            opened.plot("wrods")
-        assert (
-            one._repr_html_().startswith('<iframe sandbox="allow-scripts" srcdoc=')
-            and "<figure" not in one._repr_html_()
-        )
+    assert str(one).startswith("HtmlPage(") and one.text.count("<figure") == 1 and "<svg" in one.text
+    frame = one._repr_html_()
+    assert frame.startswith('<iframe sandbox="allow-scripts" srcdoc=') and "<figure" not in frame
 
 
-def test_a_page_is_saved_as_html_only(tmp_path):
-    page = HtmlPage("<p>")
-    page.save(f"{tmp_path}/a.html")
-    assert Path(tmp_path, "a.html").read_text() == "<p>"
-    for name in ("plot.png", "plot.SVG"):
-        with pytest.raises(RecipeError, match=rf"{name}: \.\w+ is not written; accepted: a name that ends in \.html$"):
-            page.save(f"{tmp_path}/{name}")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_histograms_are_saved_as_pictures(run, tmp_path):  # noqa: F811
-    """As one chart of all, in colors that need no page."""
-    with Run(run) as opened:
-        plot, page = opened.plot("words", "characters"), opened.look("SELECT uid FROM kept")
+def test_histograms_are_saved_as_pictures(opened, tmp_path):
+    """As one chart of all, in colors that need no page; pages of rows are saved as HTML only."""
+    plot, page = opened.plot("words", "characters"), opened.look("SELECT uid FROM kept")
     for name in ("a.svg", "b.PNG", "c.html"):
         plot.save(f"{tmp_path}/{name}")
     svg = (tmp_path / "a.svg").read_text()
     assert svg.startswith("<svg") and "var(" not in svg and "#0069b3" in svg
-    assert all(f">{text}</text>" in svg for text in ("words", "characters", "words in the caption"))
-    assert "Grey: readable samples of the pool; line: kept" in svg
+    assert all(f">{text}</text>" in svg for text in ("words", "characters"))
     with Image.open(tmp_path / "b.PNG") as image:
         assert image.format == "PNG" and image.width > 1.5 * image.height
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert (tmp_path / "c.html").read_text() == plot.text
-    with pytest.raises(RecipeError, match=r"plot.pdf: .pdf is not written; accepted: .* in .html, .svg or .png$"):
-        plot.save(f"{tmp_path}/plot.pdf")
-    with pytest.raises(RecipeError, match=r"rows.png: .png is not written; accepted: a name that ends in \.html$"):
-        page.save(f"{tmp_path}/rows.png")
+    for shown, name, accepted in (
+        (plot, "plot.pdf", ".html, .svg or .png"),
+        (page, "a.png", ".html"),
+        (page, "a.SVG", ".html"),
+    ):
+        with pytest.raises(RecipeError, match=rf"{name}: \.\w+ is not written; accepted: .* in {accepted}$"):
+            shown.save(f"{tmp_path}/{name}")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_notebooks_show_tables(run):  # noqa: F811
-    """In IPython's own formatters, as a notebook asks them."""
+def test_notebooks_show_tables(finished):
+    """In the formatters that IPython uses."""
+    run = finished["tars"][0]
     shell = InteractiveShell.instance()
     try:
         with Run(run) as opened:
@@ -252,7 +198,7 @@ def test_notebooks_show_tables(run):  # noqa: F811
         InteractiveShell.clear_instance()
 
 
-def test_a_folder_that_fiftyone_opens(finished, cli, tmp_path):  # noqa: F811
+def test_a_folder_that_fiftyone_opens(finished, cli, tmp_path):
     """samples.json beside data/ is FiftyOneDataset's plain form; its own importer read such folders (1.22)."""
     run_folder, out = str(finished["tars"][0]), tmp_path / "out"
     query = "SELECT uid, words, rule, kept, 0.5::DECIMAL(3, 1) AS d, 1 AS tags FROM samples JOIN decisions USING (uid) ORDER BY uid"

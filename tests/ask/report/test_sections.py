@@ -22,6 +22,7 @@ from curate.ask.report.distributions import (
 from curate.ask.report.galleries import SIDE, thumbnail
 from curate.ask.report.sections import POINTS
 from curate.base.wording import format_bytes, format_seconds
+from tests.kit.pools import encode
 from tests.kit.written_runs import RUN, SMALL, write_units
 
 
@@ -44,16 +45,12 @@ def test_texts():
     assert clean("a\x00b\u202ec\nd", 20) == "a\\x00b\\u202ec\\nd"
     assert clean([None, 0.99702298641, "a\x00b"]) == "–, 0.997, a\\x00b"
     assert clean("x" * 50, 10) == "xxxxxxxxx…" and clean(None) == "–" and clean(True) == "yes"
-    assert [number(v) for v in (0.275620818, 1280.0, 3.0, 12345.678, math.nan)] == [
-        "0.2756",
-        "1,280",
-        "3",
-        "12,345.7",
-        "nan",
-    ]
-    assert (count(-1200), format_bytes(999), format_bytes(4_800_000), format_seconds(31.67), format_seconds(252)) == (
-        "−1,200", "999 B", "4.8 MB", "31.7 s", "4 min 12 s",
-    )  # fmt: skip
+    numbers = [number(v) for v in (0.275620818, 1280.0, 3.0, 12345.678, math.nan)]
+    assert numbers == ["0.2756", "1,280", "3", "12,345.7", "nan"]
+    assert (count(-1200), format_seconds(31.67), format_seconds(252)) == ("−1,200", "31.7 s", "4 min 12 s")
+    sizes = [0, 999, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
+    texts = ["0 B", "999 B", "1.0 kB", "999 kB", "1.0 MB", "1.0 MB", "12.3 MB", "5.0 TB"]
+    assert [format_bytes(size) for size in sizes] == texts
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
@@ -66,23 +63,10 @@ def test_bins_cover_the_range(low, width, whole):
         assert {edge % 1 for edge in edges} == {0.5}
 
 
-def test_sizes():
-    sizes = [0, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
-    assert [format_bytes(size) for size in sizes] == [
-        "0 B",
-        "1.0 kB",
-        "999 kB",
-        "1.0 MB",
-        "1.0 MB",
-        "12.3 MB",
-        "5.0 TB",
-    ]
-
-
-def test_bins_count_every_row(tmp_path):
-    write_units(str(tmp_path), SMALL)
-    with connected(str(tmp_path)) as run:
+def test_bins_count_every_row(small):
+    with connected(small) as run:
         found = {histogram.name: histogram for histogram in count_bins(run)}
+        assert drawn_thresholds(run)["clip_score"] == [("aligned", 0.25)]
     assert sum(found["clip_score"].pool) == 11 and sum(found["clip_score"].kept) == 4
     words = found["words"]
     lengths = [row[0]["words"] for rows in SMALL for row in rows if row[0]["status"] == "ok"]
@@ -101,33 +85,25 @@ def test_ranks(length, tmp_path):
     assert all(row["rows"] == length + 1 - row["rank"] for row in rows)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("words > 2", {"words": 2}),
-        ("clip_score > -0.45 AND 3 <= words", {"clip_score": -0.45, "words": 3}),
-        ("least(width, height) >= 200", {"width": 200, "height": 200, "min_side": 200}),
-        ("200 <= LEAST(Height, width)", {"width": 200, "height": 200, "min_side": 200}),
-        ("greatest(width, height) <= 2000", {"width": 2000, "height": 2000}),
-        ("greatest(width, height) / least(width, height) <= 3.0", {"aspect": 3}),
-        ("words between 3 and 3", {"words": 3}),
-        ("Words > 2 AND greatest(Width, HEIGHT) / least(WIDTH, height) < 3", {"words": 2, "aspect": 3}),
-        ("words > 2 OR width > 3", {}),
-        (f"{' + '.join(['words'] * 400)} > 3 AND width > 2", {"width": 2}),
-        ("NOT words > 2", {}),
-        ("language = 'en'", {}),
-        ("language = 'or' and (words > 2)", {"words": 2}),
-        ("words > width", {}),
-        ("caption > '5' -- words > 3", {}),
-        ("not SQL at all >", {}),
-        ("true) OR (words > 3", {}),
-        ('"clip_score" > .25 AND words >= 3e1', {"clip_score": 0.25, "words": 30}),
-        ("(words > 3 AND width < 2) = false", {}),
-    ],
-)
-def test_thresholds_are_read_from_rules(sql, expected):
-    assert dict(find_cuts(sql)) == {name.lower(): value for name, value in expected.items()}
+CUTS = {
+    "words > 2": {"words": 2}, "clip_score > -0.45 AND 3 <= words": {"clip_score": -0.45, "words": 3},
+    "least(width, height) >= 200": {"width": 200, "height": 200, "min_side": 200},
+    "200 <= LEAST(Height, width)": {"width": 200, "height": 200, "min_side": 200},
+    "greatest(width, height) <= 2000": {"width": 2000, "height": 2000}, "words between 3 and 3": {"words": 3},
+    "greatest(width, height) / least(width, height) <= 3.0": {"aspect": 3},
+    "Words > 2 AND greatest(Width, HEIGHT) / least(WIDTH, height) < 3": {"words": 2, "aspect": 3},
+    f"{' + '.join(['words'] * 400)} > 3 AND width > 2": {"width": 2}, "language = 'or' and (words > 2)": {"words": 2},
+    '"clip_score" > .25 AND words >= 3e1': {"clip_score": 0.25, "words": 30},
+}  # fmt: skip
+NOT_CUTS = [
+    "words > 2 OR width > 3", "NOT words > 2", "language = 'en'", "words > width", "caption > '5' -- words > 3",
+    "not SQL at all >", "true) OR (words > 3", "(words > 3 AND width < 2) = false",
+]  # fmt: skip
+
+
+def test_thresholds_are_read_from_rules():
+    assert {sql: dict(find_cuts(sql)) for sql in CUTS} == CUTS
+    assert not [sql for sql in NOT_CUTS if dict(find_cuts(sql))]
 
 
 @pytest.mark.parametrize("sql", ["min_side >= 200", "least(width, height) >= 200"])
@@ -143,18 +119,6 @@ def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(sql, tmp_path):
     assert "shorter side, pixels" in shown and "Thresholds: side: 200" in shown
 
 
-def test_thresholds_of_top_rules(tmp_path):
-    write_units(str(tmp_path), SMALL)
-    with connected(str(tmp_path)) as run:
-        assert drawn_thresholds(run)["clip_score"] == [("aligned", 0.25)]
-
-
-def encoded(image, form, **options):
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
 def shown(data):
     jpeg = thumbnail(data)
     assert jpeg is not None and len(jpeg) < 20_000
@@ -165,32 +129,26 @@ def shown(data):
 
 def test_thumbnails_of_all_kinds_of_images():
     noise = Image.effect_noise((900, 600), 90)
-    assert shown(encoded(noise, "JPEG")).size == (160, 107)
-    assert shown(encoded(noise.convert("CMYK"), "JPEG")).mode == "RGB"
+    assert shown(encode(noise, "JPEG")).size == (160, 107)
+    assert shown(encode(noise.convert("CMYK"), "JPEG")).mode == "RGB"
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert shown(encoded(noise, "JPEG", exif=exif)).size == (107, 160)
-    clear = shown(encoded(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"))
+    assert shown(encode(noise, "JPEG", exif=exif)).size == (107, 160)
+    clear = shown(encode(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"))
     assert clear.getpixel((20, 20)) == (255, 255, 255)
     frames = [Image.new("RGB", (30, 30), color) for color in ("red", "blue")]
-    first = shown(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel((15, 15))
+    first = shown(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel((15, 15))
     assert isinstance(first, tuple) and first[0] > 200 > 60 > first[2]
-    assert shown(encoded(Image.new("I;16", (1600, 2), 40_000), "PNG")).size == (160, 1)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"<html>", encoded(Image.new("RGB", (9, 9)), "PNG")[:45]], ids=["empty", "html", "cut"]
-)
-def test_what_is_no_image_has_no_thumbnail(data):
-    assert thumbnail(data) is None
+    assert shown(encode(Image.new("I;16", (1600, 2), 40_000), "PNG")).size == (160, 1)
+    for data in (b"", b"<html>", encode(Image.new("RGB", (9, 9)), "PNG")[:45]):
+        assert thumbnail(data) is None
 
 
 def test_unsafe_images_are_blurred(monkeypatch):
-    jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
+    jpeg = encode(Image.new("RGB", (20, 20), "red"), "JPEG")
     values = (None, 0.8, 0.81)
     rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
     monkeypatch.setattr(galleries, "read_originals", lambda _, rows: {(0, row["row"]): jpeg for row in rows})
-    run = None
-    pictures = galleries.make_pictures(run, rows)
+    pictures = galleries.make_pictures(None, rows)
     assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
     assert all(picture.data.startswith("data:image/jpeg;base64,") for picture in pictures.values())
