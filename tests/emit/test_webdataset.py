@@ -7,7 +7,6 @@ import json
 import os
 import tarfile
 from collections import Counter
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +27,12 @@ from curate.emit.webdataset import WebdatasetOutput
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
 from curate.tar.writer import TarWriter, safe_key, safe_suffix
 from pipelines.prepare import prepare
 from tests.base.uids import content_uid
 from tests.emit.layouts import lay_out
+
+# fmt: off
 from tests.emit.written import (
     DOWNLOADED,
     STATS,
@@ -47,7 +47,9 @@ from tests.emit.written import (
     tars,
     write_tar,
 )
-from tests.kit import Ran, run_local
+
+# fmt: on
+from tests.kit import run_local
 from tests.kit.written_runs import run_query
 
 IMG2DATASET = [
@@ -55,46 +57,28 @@ IMG2DATASET = [
     "sha256",
 ]  # fmt: skip
 
-Rich = tuple[Ran, list[tuple[str, bytes]]]
-
 
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
-    """One tar with all that a sample may hold, in odd orders."""
-    base = tmp_path_factory.mktemp("rich")
+    """A run over one tar with all that a sample may hold, in odd orders; and the tar's members."""
+    folder = tmp_path_factory.mktemp("rich")
     fields = {"url": "http://x/1", "original_width": 999, "height": 31, "exif": '{"Make": "é"}', "n": [1, {"a": None}]}
+    odd = b'{"lone": "\\ud800", "width": "wide", "height": -3, "exif": {"a": 1}, "big": 1e400, "nan": [NaN, 1]}'
     members = [
-        ("one.cls", b"7"),
-        ("one.txt", b"\xef\xbb\xbfa caption \r\n with breaks\r\n"),
-        ("one.jpg", picture(1)),
-        ("one.seg.png", picture(9, "PNG")),
-        ("one.json", json.dumps(fields, indent=4).encode()),
-        ("one.npy", b""),
+        ("one.cls", b"7"), ("one.txt", b"\xef\xbb\xbfa caption \r\n with breaks\r\n"), ("one.jpg", picture(1)),
+        ("one.seg.png", picture(9, "PNG")), ("one.json", json.dumps(fields, indent=4).encode()), ("one.npy", b""),
         ("two.json", json.dumps({"caption": "only in the json, é写", "uid": "AB" * 16}).encode()),
-        ("two.webp", picture(2, "WEBP")),
-        ("Three.JPG", picture(3)),
-        ("Three.TXT", b"in capitals"),
-        ("sub/folder/four.png", picture(4, "PNG", (50, 20))),
-        ("sub/folder/four.txt", "a caption, ünïcode".encode()),
-        ("five.jpg", picture(5)),
-        ("five.png", picture(6, "PNG")),
-        ("five.txt", b"two images"),
-        ("six.jpg", picture(7)),
-        ("six.txt", b"odd suffixes and fields"),
-        ("six.a<b", b"may not be in a path"),
-        (
-            "six.json",
-            b'{"lone": "\\ud800", "width": "wide", "height": -3, "exif": {"a": 1}, "big": 1e400, "nan": [NaN, 1]}',
-        ),
-        ("README", b"no sample"),
-        ("dropped.jpg", picture(8)),
-        ("dropped.txt", b"dropped"),
-    ]
-    path = write_tar(base / "pool.tar", members)
-    return emitted(base / "run", tars(path), rules={"chosen": "key <> 'dropped'"}), members
+        ("two.webp", picture(2, "WEBP")), ("Three.JPG", picture(3)), ("Three.TXT", b"in capitals"),
+        ("sub/folder/four.png", picture(4, "PNG", (50, 20))), ("sub/folder/four.txt", "a caption, ünïcode".encode()),
+        ("five.jpg", picture(5)), ("five.png", picture(6, "PNG")), ("five.txt", b"two images"),
+        ("six.jpg", picture(7)), ("six.txt", b"odd suffixes and fields"), ("six.a<b", b"may not be in a path"),
+        ("six.json", odd), ("README", b"no sample"), ("dropped.jpg", picture(8)), ("dropped.txt", b"dropped"),
+    ]  # fmt: skip
+    path = write_tar(folder / "pool.tar", members)
+    return emitted(folder / "run", tars(path), rules={"chosen": "key <> 'dropped'"}), members
 
 
-def test_members_are_the_bytes_that_came(rich):
+def test_members_are_the_bytes_that_came_sorted_with_plain_headers(rich):
     ran, members = rich
     found = samples_of(ran)
     assert list(found) == ["one", "two", "Three", "sub/folder/four", "five", "six"]
@@ -104,16 +88,13 @@ def test_members_are_the_bytes_that_came(rich):
         key, _, suffix = name.partition(".")
         if suffix and suffix != "json" and key != "dropped":
             assert found[key][odd if suffix == "a<b" else suffix.lower()] == data, name
-
-
-def test_members_are_sorted_and_headers_are_plain(rich):
-    ran, _ = rich
     with tarfile.open(ran.folder / "shards/00000.tar") as tar:
         infos = tar.getmembers()
     assert {(i.mtime, i.uid, i.gid, i.mode, i.uname, i.type) for i in infos} == {(0, 0, 0, 0o644, "", tarfile.REGTYPE)}
     for name in names_of(ran):
         suffixes = [i.name.partition(".")[2] for i in infos if i.name.partition(".")[0] == name]
         assert suffixes == sorted(suffixes) and {"txt", "json"} <= set(suffixes)
+    assert found["two"]["txt"] == "only in the json, é写".encode()
 
 
 def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich):
@@ -130,11 +111,7 @@ def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich):
         assert files["json"].replace(b", " + added, b"").replace(added, b"") == before
 
 
-def test_a_caption_from_the_json_gets_a_txt(rich):
-    assert samples_of(rich[0])["two"]["txt"] == "only in the json, é写".encode()
-
-
-def test_the_sidecar_has_img2datasets_columns(rich):
+def test_the_sidecar_and_the_stats_have_img2datasets_fields(rich):
     ran, _ = rich
     table = pq.read_table(ran.folder / "shards/00000.parquet")
     assert table.select(SIDECAR.names).schema.remove_metadata() == SIDECAR
@@ -153,15 +130,10 @@ def test_the_sidecar_has_img2datasets_columns(rich):
     assert [rows["one"][name] for name in size] == [999, 31, '{"Make": "é"}']
     assert [rows["six"][name] for name in size] == [40, 30, None]  # no sizes that can be: those of the image
     assert [rows["sub/folder/four"][name] for name in size] == [50, 20, None]
-
-
-def test_stats_and_sizes(rich):
-    ran, _ = rich
     stats = json.loads((ran.folder / "shards/00000_stats.json").read_text())
-    assert set(stats) == {*STATS, "json_dtype"}
+    assert set(stats) == {*STATS, "json_dtype"} and 0 <= stats["end_time"] - stats["start_time"] < 60
     assert stats["count"] == stats["successes"] == 6 and stats["status_dict"] == {"success": 6}
     assert stats["failed_to_download"] == stats["failed_to_resize"] == 0
-    assert 0 <= stats["end_time"] - stats["start_time"] < 60
     assert json.loads((ran.folder / "shards/sizes.json").read_text()) == {"00000.tar": 6}
 
 
@@ -174,71 +146,63 @@ def test_fields_of_an_earlier_curation_are_renewed(tmp_path):
     assert samples_of(ran)["k"]["json"] == text.encode()  # captions of an earlier run stay, where this one writes none
 
 
-# ---------------------------------------------------------------- digests
-def digest_pool(folder):
-    """A tar, and of each sample the json that is expected, its uid left out, and the digest of the image as it was downloaded."""
-    cases = {
-        "none": ('{"n": 1.50}', '{"n": 1.50}', None),
-        "same": ('{"sha256": "STORED"}', '{"sha256": "STORED"}', None),
-        "capitals": ('{"sha256": "UPPER"}', '{"sha256": "UPPER"}', None),
-        "resized": (
-            '{\n    "sha256": "DDD",\n    "n": {"sha256": "DDD"}\n}',
-            '{\n    "sha256": "STORED",\n    "n": {"sha256": "DDD"}, "uid": "UID", "original_sha256": "DDD"\n}',
-            DOWNLOADED,
-        ),
-        "plain": ('{"sha256": "DDD"}', '{"sha256": "STORED", "uid": "UID", "original_sha256": "DDD"}', DOWNLOADED),
-        "curated": ('{"sha256": "STORED", "original_sha256": "DDD"}',) * 2 + (DOWNLOADED,),
-        "again": (
-            '{"sha256": "' + "e" * 64 + '", "original_sha256": "DDD"}',
-            '{"sha256": "STORED", "original_sha256": "DDD"}',
-            DOWNLOADED,
-        ),
-        "null": ('{"sha256": null}', '{"sha256": "STORED"}', None),
-        "no digest": ('{"sha256": ["x"]}', '{"sha256": "STORED", "uid": "UID", "original_sha256": ["x"]}', None),
-        "nulls": (
-            '{"sha256": "DDD", "original_sha256": null}', '{"sha256": "STORED", "original_sha256": "DDD"}', DOWNLOADED
-        ),
-    }  # fmt: skip
+# ---- digests
+
+ADDED = ', "uid": "UID"}'
+CASES = {  # the json that comes, the json in the shard, and whether the image's digest as it was downloaded is known
+    "none": ('{"n": 1.50}', f'{{"n": 1.50{ADDED}', False),
+    "same": ('{"sha256": "STORED"}', f'{{"sha256": "STORED"{ADDED}', False),
+    "capitals": ('{"sha256": "UPPER"}', f'{{"sha256": "UPPER"{ADDED}', False),
+    "resized": (
+        '{\n    "sha256": "DDD",\n    "n": {"sha256": "DDD"}\n}',
+        '{\n    "sha256": "STORED",\n    "n": {"sha256": "DDD"}, "uid": "UID", "original_sha256": "DDD"\n}', True,
+    ),
+    "plain": ('{"sha256": "DDD"}', '{"sha256": "STORED", "uid": "UID", "original_sha256": "DDD"}', True),
+    "curated": ('{"sha256": "STORED", "original_sha256": "DDD"}',
+     f'{{"sha256": "STORED", "original_sha256": "DDD"{ADDED}', True),
+    "again": ('{"sha256": "EEE", "original_sha256": "DDD"}', f'{{"sha256": "STORED", "original_sha256": "DDD"{ADDED}',
+     True),
+    "null": ('{"sha256": null}', f'{{"sha256": "STORED"{ADDED}', False),
+    "no digest": ('{"sha256": ["x"]}', '{"sha256": "STORED", "uid": "UID", "original_sha256": ["x"]}', False),
+    "nulls": ('{"sha256": "DDD", "original_sha256": null}', f'{{"sha256": "STORED", "original_sha256": "DDD"{ADDED}',
+     True),
+}  # fmt: skip
+
+
+def test_digests_are_of_the_stored_image_and_of_the_downloaded_one(tmp_path):
+    """In jsons, in the Parquet beside, in tables and queries; and forget finds samples by both."""
     members, expected = [], {}
-    for i, (key, (source, target, original)) in enumerate(cases.items()):
+    for i, (key, (source, target, is_known)) in enumerate(CASES.items()):
         stored = hashlib.sha256(picture(i)).hexdigest()
-        uid = content_uid(None, stored, key)
-        values = {"STORED": stored, "UPPER": stored.upper(), "DDD": DOWNLOADED, "UID": uid}
-        came, written = source, target if "UID" in target else target[:-1] + ', "uid": "UID"}'
+        values = {
+            "STORED": stored,
+            "UPPER": stored.upper(),
+            "DDD": DOWNLOADED,
+            "EEE": "e" * 64,
+            "UID": content_uid(None, stored, key),
+        }
         for name, value in values.items():
-            came, written = (text.replace(name, value) for text in (came, written))
-        members += [(f"{key}.jpg", picture(i)), (f"{key}.txt", key.encode()), (f"{key}.json", came.encode())]
-        expected[key] = written, stored, original
-    return write_tar(folder / "p.tar", members), expected
-
-
-def test_sha256_is_of_the_stored_image_everywhere(tmp_path):
-    path, expected = digest_pool(tmp_path)
+            source, target = source.replace(name, value), target.replace(name, value)  # noqa: PLW2901
+        members += [(f"{key}.jpg", picture(i)), (f"{key}.txt", key.encode()), (f"{key}.json", source.encode())]
+        expected[key] = target, stored, DOWNLOADED if is_known else None
+    path = write_tar(tmp_path / "p.tar", members)
     ran = emitted(tmp_path / "run", tars(path))
     found, listed = samples_of(ran), {row["caption"]: row for row in sidecars(ran).to_pylist()}
     rows = {row["key"]: row for row in ran.table("samples").to_pylist()}
     for key, (written, stored, original) in expected.items():
-        files = found[key]
-        assert files["json"].decode() == written, key
-        assert hashlib.sha256(files["jpg"]).hexdigest() == stored
+        assert found[key]["json"].decode() == written, key
+        assert hashlib.sha256(found[key]["jpg"]).hexdigest() == stored
         for row in (rows[key], listed[key]):
             assert (row["sha256"], row["original_sha256"]) == (stored, original), key
-    query = "SELECT key FROM kept WHERE original_sha256 = 'd' || repeat('d', 63) ORDER BY key"
-    assert [key for (key,) in run_query(str(ran.folder), query).rows] == sorted(k for k, e in expected.items() if e[2])
-
-
-def test_forget_finds_both_digests(tmp_path):
-    path, expected = digest_pool(tmp_path)
-    ran = emitted(tmp_path / "run", tars(path))
-    stored, downloaded = expected["same"][1], [key for key, (_, _, original) in expected.items() if original]
-    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(stored)]}))
-    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (1, 0, 0)
-    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(DOWNLOADED)]}))
-    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (len(downloaded), 0, 0)
+    downloaded = sorted(key for key, (*_, original) in expected.items() if original)
+    query = f"SELECT key FROM kept WHERE original_sha256 = '{DOWNLOADED}' ORDER BY key"
+    assert [key for (key,) in run_query(str(ran.folder), query).rows] == downloaded
+    for digest, keys in ((expected["same"][1], ["same"]), (DOWNLOADED, downloaded)):
+        result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(digest)]}))
+        assert (result.rows.requested, result.rows.linked, len(result.absent)) == (len(keys), 0, 0)
     assert set(names_of(ran)) == expected.keys() - {"same", *downloaded} and verify_run(str(ran.folder))[1] == []
     assert DOWNLOADED not in (ran.folder / "shards/00000.tar").read_bytes().decode("latin-1")
-    left = [row["original_sha256"] for row in ran.table("samples").to_pylist()]
-    assert left == [None] * len(expected)
+    assert ran.table("samples")["original_sha256"].null_count == len(expected)
     again = emitted(tmp_path / "again", tars(path), blocklist=str(ran.folder / "forgotten.parquet"))
     assert set(names_of(again)) == set(names_of(ran))
 
@@ -285,54 +249,44 @@ def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path):
 
 
 def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path):
-    """A stranger may name a sample as another one will be named, whose own key is not safe."""
-    image = picture(0)
-    victim = [("a:b.jpg", image), ("a:b.txt", b"the victim"), ("a:b.json", b'{"url": "http://x/v"}')]
-    uid = content_uid("http://x/v", None, "the victim")
-    path = write_tar(tmp_path / "p.tar", [*victim, *pairs(uid, "f" * 32, first=1)])
-    ran = emitted(tmp_path / "run", tars(path))
-    found = samples_of(ran)
-    assert found[uid]["txt"] == b"the victim"
-    assert len(found) == 3 and found["f" * 32]["txt"] == b"caption 2"  # a key that looks like a uid may stay
-
-
-def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path):
-    image, uid = picture(0), content_uid("http://x/v", None, "mine")
-    members = [(f"{uid}.jpg", image), (f"{uid}.txt", b"mine"), (f"{uid}.json", b'{"url": "http://x/v"}')]
-    assert names_of(emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))) == [uid]
+    """A stranger may name a sample as another one will be named, whose own key is not safe; its own uid may be its key."""
+    uids = [content_uid(f"http://x/{text}", None, text) for text in ("victim", "mine")]
+    members = []
+    for key, text in (("a:b", "victim"), (uids[1], "mine")):
+        members += [
+            (f"{key}.jpg", picture(0)),
+            (f"{key}.txt", text.encode()),
+            (f"{key}.json", f'{{"url": "http://x/{text}"}}'.encode()),
+        ]
+    path = write_tar(tmp_path / "p.tar", [*members, *pairs(uids[0], "f" * 32, first=1)])
+    found = samples_of(emitted(tmp_path / "run", tars(path)))
+    assert found[uids[0]]["txt"] == b"victim" and found[uids[1]]["txt"] == b"mine"
+    assert len(found) == 4 and found["f" * 32]["txt"] == b"caption 2"  # a key that looks like a uid may stay
 
 
 def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path):
     path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
-    made = recipe(tars(path))
-    prepared = prepare(made, str(tmp_path / "run"))
-    run_local(made, tmp_path / "run")
+    prepared = prepare(recipe(tars(path)), str(tmp_path / "run"))
+    run_local(recipe(tars(path)), tmp_path / "run")
     (tmp_path / "run/shards/00000.tar").unlink()
     os.truncate(path, 600)
+    [shard] = lay_out(prepared.plan.units, Layout.of({0: 2}, 10))
     with pytest.raises(RunError, match=r"p\.tar: the file changed during the run"):
-        emit_shard(
-            EmitSettings.of(prepared.context),
-            lay_out(prepared.plan.units, Layout.of({0: 2}, 10))[0],
-            np.zeros(0, np.uint64),
-        )
+        emit_shard(EmitSettings.of(prepared.context), shard, np.zeros(0, np.uint64))
     assert not (tmp_path / "run/shards/00000.tar").exists()
 
 
-# ---------------------------------------------------------------- Parquet with images
+# ---- Parquet with images
+
+
 def test_parquet_with_images_gives_tars(tmp_path):
     images = [picture(1), picture(2, "PNG"), picture(3, "WEBP"), b"broken", picture(5)]
-    plain = pa.table(
-        {
-            "jpg": pa.array(images, pa.binary()),
-            "text": ["first", "second", "third", "fourth", "fifth"],
-            "key": ["k1", "../k2", "k3", "k4", None],
-            "score": [0.5, float("nan"), None, 1.0, float("inf")],
-            "when": [dt.datetime(2024, 1, 2, 3, 4)] * 5,
-            "price": pa.array([decimal.Decimal("1.50")] * 5),
-            "tags": [["a"], [], None, ["b", "c"], ["d"]],
-            "raw": pa.array([b"\0"] * 5, pa.large_binary()),
-        }
-    )
+    plain = pa.table({
+        "jpg": pa.array(images, pa.binary()), "text": ["first", "second", "third", "fourth", "fifth"],
+        "key": ["k1", "../k2", "k3", "k4", None], "score": [0.5, float("nan"), None, 1.0, float("inf")],
+        "when": [dt.datetime(2024, 1, 2, 3, 4)] * 5, "price": pa.array([decimal.Decimal("1.50")] * 5),
+        "tags": [["a"], [], None, ["b", "c"], ["d"]], "raw": pa.array([b"\0"] * 5, pa.large_binary()),
+    })  # fmt: skip
     struct = pa.table({"image": pa.array([{"bytes": picture(7), "path": "x.jpg"}]), "caption": ["in a struct"]})
     ran = emitted(tmp_path / "run", parquets(tmp_path / "pool", plain, struct, group=2), rows_per_shard=2)
     rows = {row["caption"]: row for row in ran.table("samples").to_pylist()}
@@ -352,8 +306,7 @@ def test_parquet_with_images_gives_tars(tmp_path):
     assert ran.counts == {"failed": 1, "kept": 5}
 
 
-# The format itself
-
+# ---- the format itself
 
 SUFFIXES = st.text(max_size=6) | st.sampled_from(
     ["syn.json", "jpg", "..", "a/b", "con", "unsafe-0", "%2e%2e", "x" * 51]
@@ -387,7 +340,7 @@ def test_names_are_unique_and_keys_wherever_they_can_be(rows):
         samples=pa.table({"key": pa.array([*keys, "a"], pa.string()), "uid": [*uids, "f" * 32]}),
         decisions=pa.table({"kept": kept}),
     )
-    hashes, counts = np.unique(WebdatasetOutput().name_hashes(cast(UnitTables, tables)), return_counts=True)
+    hashes, counts = np.unique(WebdatasetOutput().name_hashes(tables), return_counts=True)
     names = webdataset._names(keys, uids, hashes[counts > 1])
     assert len(set(names)) == len(names)
     may_be = Counter(name for key, uid in zip(keys, uids, strict=True) for name in {key, uid})
