@@ -12,7 +12,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from curate.base.errors import RecipeError
-from curate.cli.main import main
 from curate.download.source import UrlsSource
 from curate.match.building import tokens, wordnets
 from curate.models import hugging_face, text_lines
@@ -27,7 +26,6 @@ from curate.signals import nsfw
 from curate.signals.clip import Clip
 from curate.store.store import RunStore
 from pipelines.engines.choose import choose_engine
-from tests.pipelines.engines.test_choose import DATAFLOW
 
 pytestmark = pytest.mark.slow
 
@@ -44,36 +42,24 @@ def tokenise(wiki, load):
     return tokens.load_tokeniser(wiki)
 
 
-def urls(folder):
-    source = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
-    return UrlsInput().plan(UrlsSource.model_validate(source), (), False)
+def plan(form, kind, **source):
+    return form().plan(kind.model_validate({"name": "pool", **source}), (), False)
 
 
-def crawl(folder):
-    source = {"name": "cc", "format": "commoncrawl", "path": "a.wat.gz"}
-    return CommonCrawlInput().plan(CrawlSource.model_validate(source), (), False)
-
-
-def pmc(folder):
-    return PmcInput().plan(PmcSource(name="pmc", format="pmc", path=str(folder)), (), False)
-
-
+URLS = {"format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
+DATAFLOW = "--project=project --region=us-central1 --sdk_container_image=curate --temp_location=gs://bucket/temp"
 CASES = [
     ("clip", "torch", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("clip", "open_clip", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
     ("ocr", "rapidocr", lambda folder: text_lines._model_paths()),
     ("ocr", "shapely", lambda folder: text_lines._model_paths()),
-    ("img2dataset", "img2dataset", urls),
-    ("img2dataset", "protego", urls),
+    ("img2dataset", "img2dataset", lambda folder: plan(UrlsInput, UrlsSource, **URLS)),
+    ("img2dataset", "protego", lambda folder: plan(UrlsInput, UrlsSource, **URLS)),
     ("guided", "transformers", lambda folder: hugging_face.find_devices("guided x", "auto")),
     ("gcp", "gcsfs", lambda folder: RunStore("gs://bucket/run").exists("a")),
     ("gcp", "gcsfs", lambda folder: read_whole("gcs://bucket/a.txt", 100)),
-    (
-        "gcp",
-        "apache_beam.runners.dataflow.internal.apiclient",
-        lambda folder: check("--runner=DataflowRunner", *DATAFLOW.split()),
-    ),
+    ("gcp", "apache_beam.runners.dataflow.internal.apiclient", lambda _: check("--runner=dataflow", *DATAFLOW.split())),
     ("bo", "botok", lambda folder: tokenise("bo", tokens._load_tibetan)),
     ("ja", "fugashi", lambda folder: tokenise("ja", tokens._load_japanese)),
     ("ja", "ipadic", lambda folder: tokenise("ryu", tokens._load_japanese)),
@@ -83,8 +69,8 @@ CASES = [
     ("th", "pythainlp.tokenize", lambda folder: tokens.load_tokeniser("th")),
     ("zh", "jieba", lambda folder: tokenise("zh_yue", tokens._load_chinese)),
     ("wordnet", "wn", lambda folder: wordnets._read_lmf("omw-de.xml")),
-    ("crawl", "resiliparse", crawl),
-    ("pmc", "lxml", pmc),
+    ("crawl", "resiliparse", lambda folder: plan(CommonCrawlInput, CrawlSource, format="commoncrawl", path="a.wat.gz")),
+    ("pmc", "lxml", lambda folder: plan(PmcInput, PmcSource, format="pmc", path=str(folder))),
     ("spark", "pyspark", lambda folder: check("--runner=spark")),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
     ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),
@@ -98,21 +84,9 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, extra,
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
     for kind in ("S3FileSystem", "GCSFileSystem"):
         monkeypatch.delitem(vars(clouds), kind, raising=False)
-    with pytest.raises(
-        (RecipeError, ImportError), match=re.escape(f"pip install '.[{extra}]' in a checkout of curate")
-    ):
+    message = re.escape(f"pip install '.[{extra}]' in a checkout of curate")
+    with pytest.raises((RecipeError, ImportError), match=message):
         use(tmp_path)
-
-
-def test_a_command_says_it(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    monkeypatch.setattr(sys, "argv", ["curate", "sql", "gs://bucket/run"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    expected = (
-        "curate: gs://bucket/run: gs:// needs gcsfs; install it with: pip install '.[gcp]' in a checkout of curate\n"
-    )
-    assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 
 def test_each_extra_is_here():

@@ -135,13 +135,11 @@ class Kubernetes:
         request = urllib.request.Request(self.url + path, data, headers | {"Content-Type": kind}, method=method)
         context = ssl.create_default_context(cafile=str(self.folder / "apiserver.crt"))
         with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-            text = json.load(answer)
-            return text
+            return json.load(answer)
 
     def objects(self, kind="pods"):
         """All objects of a kind."""
-        items = self.ask("GET", kind)["items"]
-        return items
+        return self.ask("GET", kind)["items"]
 
     def account(self, name):
         """Make a service account that may edit its namespace; returns a token."""
@@ -160,17 +158,11 @@ class Kubernetes:
     def write_config(self, file, token):
         """Write a configuration of `kubectl`, for a user with this token."""
         named = {"name": "here"}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                named | {"cluster": {"server": self.url, "certificate-authority": str(self.folder / "apiserver.crt")}}
-            ],
-            "users": [named | {"user": {"token": token}}],
-            "contexts": [named | {"context": {"cluster": "here", "user": "here", "namespace": "default"}}],
-            "current-context": "here",
-        }
-        file.write_text(json.dumps(config))
+        cluster = {"server": self.url, "certificate-authority": str(self.folder / "apiserver.crt")}
+        context = {"cluster": "here", "user": "here", "namespace": "default"}
+        parts = {"cluster": cluster, "user": {"token": token}, "context": context}
+        config = {f"{kind}s": [named | {kind: part}] for kind, part in parts.items()}
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "here"} | config))
         return file
 
     def find_pods(self, role):
@@ -265,12 +257,8 @@ class Kubernetes:
         folder = self.folder / "pods" / meta["uid"]
         root = folder / "root"
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [
-            f"hostname {meta['name']}",
-            f"mount -t tmpfs tmpfs {folder}",
-            f"mkdir {folder}/upper {folder}/work {root}",
-        ]
-        lines += [f"cp -a {self.folder}/image/. {folder}/upper"]
+        lines = [f"hostname {meta['name']}", f"mount -t tmpfs tmpfs {folder}"]
+        lines += [f"mkdir {folder}/upper {folder}/work {root}", f"cp -a {self.folder}/image/. {folder}/upper"]
         options = f"lowerdir={self.image.root},upperdir={folder}/upper,workdir={folder}/work"
         lines += [f"mount -t overlay overlay -o {options} {root}", f"mount -t proc proc {root}/proc"]
         lines += [f"mount --rbind /dev {root}/dev", f"mount --bind {self.folder}/hosts {root}/etc/hosts"]
@@ -332,15 +320,8 @@ def _status(pod, address, phase, status):
     named = {key: container[key] for key in ("name", "image")}
     told = named | {"imageID": "", "ready": is_ready, "started": is_ready, "restartCount": 0, "state": state}
     condition = {"type": "Ready", "status": str(is_ready), "lastTransitionTime": now}
-    return {
-        "phase": phase,
-        "podIP": address,
-        "podIPs": [{"ip": address}],
-        "hostIP": address,
-        "startTime": began or now,
-        "conditions": [condition],
-        "containerStatuses": [told],
-    }
+    where = {"podIP": address, "podIPs": [{"ip": address}], "hostIP": address}
+    return where | {"phase": phase, "startTime": began or now, "conditions": [condition], "containerStatuses": [told]}
 
 
 @contextmanager
