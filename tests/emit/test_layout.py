@@ -17,7 +17,6 @@ from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, names_of, pairs, parquets, sidecars, tars, write_tar
 
 
-# ---------------------------------------------------------------- layout
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 25))
 def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard):
     units = [(Unit(i, "s", ()), count) for i, count in enumerate(counts)]
@@ -31,7 +30,7 @@ def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard)
     assert all(isinstance(part, Slice) and part.count for shard in shards for part in shard.slices)
 
 
-@pytest.mark.parametrize("rows_per_shard", [1, 4, 6, 100])
+@pytest.mark.parametrize("rows_per_shard", [1, 5, 100])
 def test_rows_per_shard_and_order(tmp_path, rows_per_shard):
     paths = [write_tar(tmp_path / f"{n}.tar", pairs(*(f"{n}{i}" for i in range(5)), first=10 * n)) for n in range(3)]
     ran = emitted(tmp_path / "run", tars(*paths), rows_per_shard, rules={"chosen": "right(key, 1) <> '3'"})

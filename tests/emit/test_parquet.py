@@ -14,30 +14,20 @@ from tests.emit.written import STATS, emitted, parquets, recipe, sidecars
 from tests.kit.written_runs import run_query
 
 
-# ---------------------------------------------------------------- Parquet without images
 def test_imageless_pools_give_parquet_with_all_columns(tmp_path):
     own = "0123456789abcdef" * 2
     when = dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
-    one = pa.table(
-        {
-            "URL": ["http://x/1", "http://x/2", "http://x/3"],
-            "TEXT": ["alpha one", "beta", "gamma three"],
-            "site": pa.array(["a.example", None, "b.example"]).dictionary_encode(),
-            "nested": pa.array([[{"a": 1, "b": ["x"]}], [], None]),
-            "when": pa.array([when, None, when], pa.timestamp("us", "UTC")),
-            "n": pa.array([1, 2, None], pa.int8()),
-            "__index_level_0__": pa.array([5, 6, 7], pa.int64()),
-        }
-    )
-    two = pa.table(
-        {
-            "uid": [own, None],
-            "TEXT": ["delta four", "epsilon five"],
-            "URL": ["http://x/4", "http://x/5"],
-            "n": pa.array([70_000, -1], pa.int32()),
-            "clip": pa.array([0.25, float("nan")], pa.float32()),
-        }
-    )
+    one = pa.table({
+        "URL": ["http://x/1", "http://x/2", "http://x/3"], "TEXT": ["alpha one", "beta", "gamma three"],
+        "site": pa.array(["a.example", None, "b.example"]).dictionary_encode(),
+        "nested": pa.array([[{"a": 1, "b": ["x"]}], [], None]),
+        "when": pa.array([when, None, when], pa.timestamp("us", "UTC")),
+        "n": pa.array([1, 2, None], pa.int8()), "__index_level_0__": pa.array([5, 6, 7], pa.int64()),
+    })  # fmt: skip
+    two = pa.table({
+        "uid": [own, None], "TEXT": ["delta four", "epsilon five"], "URL": ["http://x/4", "http://x/5"],
+        "n": pa.array([70_000, -1], pa.int32()), "clip": pa.array([0.25, float("nan")], pa.float32()),
+    })  # fmt: skip
     sources = parquets(tmp_path / "pool", one, two, group=2)
     ran = emitted(tmp_path / "run", sources, 3, rules={"words": "words > 1"})
     table = sidecars(ran)
@@ -68,28 +58,20 @@ def test_a_uid_is_added_only_where_there_is_none(tmp_path):
     assert sidecars(ran)["uid"].to_pylist() == [content_uid(None, None, text) for text in "abc"]
 
 
-FOREIGN = {
-    "upper": ["AB" * 16, "CD" * 16, "EF" * 16],
-    "foreign": ["item-1", "item-2", None],
-    "mixed": ["ab" * 16, "short", None],
-    "numbers": [1, 2, 3],
-    "nulls": pa.nulls(3),
-}
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("kind", FOREIGN)
-@pytest.mark.parametrize("name", ["uid", "UID"])
-def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path, kind, name):
-    table = pa.table({"text": ["a", "b", "c"], name: FOREIGN[kind]})
-    ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
-    uids = ran.table("samples")["uid"].to_pylist()
-    assert sidecars(ran)["uid"].to_pylist() == uids
-    assert run_query(str(ran.folder), "SELECT uid FROM published SEMI JOIN kept USING (uid) ORDER BY uid").rows == [
-        (uid,) for uid in sorted(uids)
-    ]
-    if name == "UID":
-        assert sidecars(ran)["UID"].equals(table["UID"])
+@pytest.mark.parametrize(
+    "values",
+    [["AB" * 16, "CD" * 16, "EF" * 16], ["item-1", "item-2", None], ["ab" * 16, "short", None], [1, 2, 3], [None] * 3],
+)
+def test_the_uid_is_curates_whatever_the_input_calls_so(tmp_path, values):
+    for name in ("uid", "UID"):
+        table = pa.table({"text": ["a", "b", "c"], name: values})
+        ran = emitted(tmp_path / name, parquets(tmp_path / f"{name}s", table))
+        uids = ran.table("samples")["uid"].to_pylist()
+        assert sidecars(ran)["uid"].to_pylist() == uids
+        query = "SELECT uid FROM published SEMI JOIN kept USING (uid) ORDER BY uid"
+        assert run_query(str(ran.folder), query).rows == [(uid,) for uid in sorted(uids)]
+        if name == "UID":
+            assert sidecars(ran)["UID"].equals(table["UID"])
 
 
 def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path):

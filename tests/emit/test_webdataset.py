@@ -31,8 +31,6 @@ from curate.tar.writer import TarWriter, safe_key, safe_suffix
 from pipelines.prepare import prepare
 from tests.base.uids import content_uid
 from tests.emit.layouts import lay_out
-
-# fmt: off
 from tests.emit.written import (
     DOWNLOADED,
     STATS,
@@ -47,9 +45,7 @@ from tests.emit.written import (
     tars,
     write_tar,
 )
-
-# fmt: on
-from tests.kit import run_local
+from tests.kit import run_beam, run_local
 from tests.kit.written_runs import run_query
 
 IMG2DATASET = [
@@ -207,17 +203,6 @@ def test_digests_are_of_the_stored_image_and_of_the_downloaded_one(tmp_path):
     assert set(names_of(again)) == set(names_of(ran))
 
 
-def test_parquet_states_digests_too(tmp_path):
-    """As img2dataset's output of format parquet does: of the image as it was downloaded."""
-    stored = hashlib.sha256(picture(1)).hexdigest()
-    table = pa.table({"jpg": pa.array([picture(1), picture(2)]), "caption": ["a", "b"], "sha256": [DOWNLOADED, None]})
-    ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
-    assert sidecars(ran)["original_sha256"].to_pylist() == [DOWNLOADED, None]
-    fields = [json.loads(files["json"]) for files in samples_of(ran).values()]
-    assert (fields[0]["sha256"], fields[0]["original_sha256"]) == (stored, DOWNLOADED)
-    assert fields[1]["sha256"] == sidecars(ran)["sha256"][1].as_py() and "original_sha256" not in fields[1]
-
-
 UNSAFE = ["../up", "/abs", "a/../b", "C:x", "a\\b", "con", "q?", "a/ b", "x\ny", "%2e%2e/y", "w" * 201]
 
 
@@ -232,20 +217,22 @@ def test_unsafe_keys_give_way_to_uids(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and "run" not in p.parts and p.name != "p.tar"]
 
 
-def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path):
-    one = write_tar(tmp_path / "1.tar", pairs("a", "b", "only1"))
-    two = write_tar(tmp_path / "2.tar", pairs("b", "c", first=10))
-    three = write_tar(tmp_path / "3.tar", pairs("c", "d", first=20))
-    four = write_tar(tmp_path / "4.tar", pairs("a", "e", first=30))
-    sources = tars((one, two), (three, four))
-    ran = emitted(tmp_path / "run", sources, rules={"chosen": "caption <> 'caption 30'"}, rows_per_shard=2)
-    names = names_of(ran)
-    # Of the two a one is dropped, so the other keeps its key.
-    assert [name for name in names if len(name) < 32] == ["a", "only1", "d", "e"]
-    assert len(names) == 8 and len(set(names)) == 8
-    assert sorted(name for name in names if len(name) == 32) == sorted(
-        row["uid"] for row in ran.table("samples").to_pylist() if row["key"] in ("b", "c")
+@pytest.mark.parametrize("run", [run_local, run_beam])
+def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path, run):
+    """Whichever bucket a key's hash is in: Beam sends them in four."""
+    letters = list("bcdefghijklmnop")
+    one, two = (
+        write_tar(tmp_path / f"{i}.tar", pairs(*keys, first=100 * i))
+        for i, keys in enumerate((["a", *letters, "only1"], letters))
     )
+    three = write_tar(tmp_path / "3.tar", pairs("a", "q", first=300))
+    made = recipe(tars((one, two), three), 5, rules={"chosen": "caption <> 'caption 300'"})
+    ran = run(made, tmp_path / "run")
+    names = names_of(ran)
+    # One of the two named a is dropped, so the other keeps its key.
+    assert [name for name in names if len(name) < 32] == ["a", "only1", "q"] and len(names) == len(set(names)) == 33
+    uids = [row["uid"] for row in ran.table("samples").to_pylist() if row["key"] in letters]
+    assert sorted(name for name in names if len(name) == 32) == sorted(uids)
 
 
 def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path):
@@ -287,6 +274,7 @@ def test_parquet_with_images_gives_tars(tmp_path):
         "when": [dt.datetime(2024, 1, 2, 3, 4)] * 5, "price": pa.array([decimal.Decimal("1.50")] * 5),
         "tags": [["a"], [], None, ["b", "c"], ["d"]], "raw": pa.array([b"\0"] * 5, pa.large_binary()),
     })  # fmt: skip
+    plain = plain.append_column("sha256", pa.array([DOWNLOADED, *[None] * 4]))  # as img2dataset's Parquet states it
     struct = pa.table({"image": pa.array([{"bytes": picture(7), "path": "x.jpg"}]), "caption": ["in a struct"]})
     ran = emitted(tmp_path / "run", parquets(tmp_path / "pool", plain, struct, group=2), rows_per_shard=2)
     rows = {row["caption"]: row for row in ran.table("samples").to_pylist()}
@@ -299,8 +287,9 @@ def test_parquet_with_images_gives_tars(tmp_path):
     first, second, fifth = (json.loads(found[names[i]]["json"], parse_constant=pytest.fail) for i in (0, 1, 3))
     assert first == {
         "text": "first", "key": "k1", "score": 0.5, "when": "2024-01-02 03:04:00", "price": "1.50", "tags": ["a"],
-        "uid": rows["first"]["uid"],
+        "uid": rows["first"]["uid"], "sha256": hashlib.sha256(images[0]).hexdigest(), "original_sha256": DOWNLOADED,
     }  # fmt: skip
+    assert sidecars(ran)["original_sha256"].to_pylist() == [DOWNLOADED, *[None] * 4]
     assert second["score"] is None and fifth["score"] is None
     assert found[names[4]]["txt"] == b"in a struct"
     assert ran.counts == {"failed": 1, "kept": 5}
@@ -308,9 +297,8 @@ def test_parquet_with_images_gives_tars(tmp_path):
 
 # ---- the format itself
 
-SUFFIXES = st.text(max_size=6) | st.sampled_from(
-    ["syn.json", "jpg", "..", "a/b", "con", "unsafe-0", "%2e%2e", "x" * 51]
-)
+ODD = ["syn.json", "jpg", "..", "a/b", "con", "unsafe-0", "%2e%2e", "x" * 51]
+SUFFIXES = st.text(max_size=6) | st.sampled_from(ODD)
 
 
 @given(st.lists(SUFFIXES.filter(lambda suffix: suffix not in ("txt", "json")), unique=True, max_size=6), st.booleans())
@@ -327,11 +315,10 @@ def test_the_files_of_a_sample_are_safe_sorted_and_each_there_once(suffixes, has
             assert written.get(place) == (None if has_synthetic and suffix == "syn.json" else suffix)
 
 
-@given(
-    st.lists(
-        st.tuples(st.none() | st.sampled_from(["a", "b/c", "../d", "e:f", "0" * 32]), st.integers(0, 3)), max_size=8
-    )
-)
+KEYS = st.none() | st.sampled_from(["a", "b/c", "../d", "e:f", "0" * 32])
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 3)), max_size=8))
 def test_names_are_unique_and_keys_wherever_they_can_be(rows):
     """A name that two rows may have, by key or by uid, is nobody's but its uid's; `name_hashes` of a unit tells which."""
     keys, uids = [key for key, _ in rows], [f"{number}{i}".rjust(32, "0") for i, (_, number) in enumerate(rows)]
@@ -358,33 +345,20 @@ class TablesInMemory:
         return self.tables[name].select(columns)
 
 
-@pytest.fixture
-def shard(tmp_path):
-    """A run folder with a shard of three samples."""
-    store = RunStore(str(tmp_path))
-    with store.create("shards/00000.tar") as file, TarWriter(file) as writer:
-        for key in ("a", "b/c", "d" * 32):
-            for suffix in ("jpg", "json", "seg.png", "txt"):
-                writer.add(f"{key}.{suffix}", f"{key} {suffix}".encode())
-    return store
-
-
-def test_members_are_images_and_further_files_of_the_samples_named(shard):
-    kind = WebdatasetOutput()
-    assert kind.names(shard, "shards/00000") == {"a", "b/c", "d" * 32}
-    assert dict(kind.members(shard, "shards/00000", {"b/c", "e"})) == {
-        "b/c.jpg": b"b/c jpg", "b/c.seg.png": b"b/c seg.png",
-    }  # fmt: skip
-    assert len(list(kind.members(shard, "shards/00000"))) == 6
-    assert list(kind.members(shard, "shards/00000", set())) == []
-
-
-@pytest.mark.parametrize("removed", [["a"], ["b/c", "d" * 32], ["e"], ["a", "b/c", "d" * 32]])
-def test_a_shard_without_some_samples_holds_the_bytes_of_the_others(shard, removed):
-    def members():
-        with tarfile.open(shard.path("shards/00000.tar")) as tar:
-            return {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
-
-    expected = {name: data for name, data in members().items() if name.partition(".")[0] not in removed}
-    assert WebdatasetOutput().remove(shard, "shards/00000", pa.table({"key": removed})) == ["shards/00000.tar"]
-    assert members() == expected
+def test_members_of_samples_are_read_and_taken_out(tmp_path):
+    """Images and further files are read; a shard without some samples holds the bytes of the others."""
+    kind, store, samples = WebdatasetOutput(), RunStore(str(tmp_path)), ("a", "b/c", "d" * 32)
+    whole = {
+        f"{key}.{suffix}": f"{key} {suffix}".encode() for key in samples for suffix in ("jpg", "json", "seg.png", "txt")
+    }
+    for removed in (["a"], ["b/c", "d" * 32], ["e"], [*samples]):
+        with store.create("shards/00000.tar") as file, TarWriter(file) as writer:
+            for name, data in whole.items():
+                writer.add(name, data)
+        assert kind.names(store, "shards/00000") == {*samples}
+        read = dict(kind.members(store, "shards/00000", {"b/c", "e"}))
+        assert read == {"b/c.jpg": b"b/c jpg", "b/c.seg.png": b"b/c seg.png"}
+        assert kind.remove(store, "shards/00000", pa.table({"key": removed})) == ["shards/00000.tar"]
+        with tarfile.open(store.path("shards/00000.tar")) as tar:
+            left = {info.name: tar.extractfile(info).read() for info in tar}
+        assert left == {name: data for name, data in whole.items() if name.partition(".")[0] not in removed}

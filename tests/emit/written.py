@@ -1,6 +1,5 @@
 """Pools made by hand, and what a run of them wrote to its shards."""
 
-import io
 import tarfile
 
 import pyarrow as pa
@@ -9,7 +8,7 @@ from PIL import Image
 
 from curate.ask.verify import verify_run
 from curate.recipe.recipe import parse_recipe
-from tests.kit import run_local
+from tests.kit import add_member, encode, run_local
 
 DOWNLOADED = "d" * 64  # the digest of an image as it was downloaded
 STATS = {
@@ -18,18 +17,15 @@ STATS = {
 
 
 def picture(number, form="JPEG", size=(40, 30)):
-    file = io.BytesIO()
-    Image.new("RGB", size, (number % 256, 100, 200)).save(file, form)
-    return file.getvalue() + (f"{number}".encode() if form == "JPEG" else b"")
+    image = encode(Image.new("RGB", size, (number % 256, 100, 200)), form)
+    return image + (f"{number}".encode() if form == "JPEG" else b"")
 
 
 def write_tar(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+            add_member(tar, name, data)
     return str(path)
 
 
