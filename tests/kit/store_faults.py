@@ -120,15 +120,14 @@ class Runs:
 
     def lose_input(self, name):
         """Run while the store does not give the second file of the pool, however many files may fail."""
-        with self.without_retries() as patch:
-            patch.setattr(errors, "_ATTEMPTS", 1)
+        with self.without_pauses():
             is_lost = lambda request: request.kind == "GET" and request.name == "pool/00001.tar"  # noqa: E731
             rule = lambda request: Fault(status=503) if is_lost(request) else None  # noqa: E731
             return self.run(name, rule, "--set", "max_failed_files=1.0")
 
     def lose_store(self, name):
         """Run until the store is down, which leaves the lease of a process that is not known to have ended."""
-        with self.without_retries():
+        with self.without_pauses():
             first = self.proxy.count()
             done = self.run(name, lambda request: Fault(status=503) if request.number > first + 60 else None)
         store = RunStore(f"{self.bucket}/{name}")
@@ -138,11 +137,12 @@ class Runs:
         return done
 
     @contextmanager
-    def without_retries(self):
+    def without_pauses(self):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(clouds, "_ATTEMPTS", 1)
+            patch.setattr(clouds, "_LONGEST", 0.01)
+            patch.setattr(errors, "_ATTEMPTS", 1)
             patch.setattr(self.file_system, "retries", 1)
-            yield patch
+            yield
 
     def survive_minutes(self):
         """Run where the first read of an input, the first table and the first listing are answered after 60 s."""

@@ -1,4 +1,4 @@
-"""Two attempts at the same work at once, as an engine makes them that speculates or takes a worker for dead."""
+"""Two attempts at the same work at once, as an engine makes if it speculates, or thinks that a worker is dead."""
 
 import random
 import threading
@@ -12,9 +12,9 @@ from pipelines.steps import functions
 
 
 def attempt_both(work, turns):
-    """The results of two attempts, or what they raise, that put their files into place in turns.
+    """Run two attempts that put their files into place in turns; return their results or exceptions.
 
-    First `a` puts so many, then `b` so many, then `a` the others, and then `b`.
+    `a` puts the first `turns[0]` files, then `b` puts `turns[1]`, then `a` puts its others, and `b` its others.
     """
     order = ["a"] * turns[0] + ["b"] * turns[1] + ["a"] * 99 + ["b"] * 99
     changed, results = threading.Condition(), {}
@@ -56,7 +56,7 @@ def attempt_both(work, turns):
 
 @contextmanager
 def twice():
-    """Two attempts work at every element of every step at once; the result of one of them, drawn by chance, counts."""
+    """Let two attempts work at every element of every step; the result of one of them, drawn at random, counts."""
     chosen, threads, publish = random.Random(5), functions.threads, publishing_steps.publish
 
     def both(work):

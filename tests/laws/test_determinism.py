@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.steps import units as beam_units
@@ -19,16 +17,9 @@ LOCAL = ["--runner=FnApiRunner", "--direct_num_workers=2"]
 THREADS = [*LOCAL, "--direct_running_mode=multi_threading"]
 PROCESSES = [*LOCAL, "--direct_running_mode=multi_processing"]
 
-Layouts = dict[str, dict[str, str]]
-
 IMAGES = {
     "measure": {"image": {"phash": True}},
-    "rules": {
-        "words": "words > 3",
-        "side": "least(width, height) >= 49",
-        "long": {"top": 0.8, "of": "characters"},
-        "dog": "caption NOT LIKE '%lighthouse%'",
-    },
+    "rules": {"words": "words > 3", "side": "least(width, height) >= 49", "long": {"top": 0.8, "of": "characters"}},
     "dedup": {"by": ["phash", "uid", "sha256"], "prefer": "characters"},
     "output": {"rows_per_shard": 15},
 }
@@ -44,13 +35,10 @@ TEXTS = {
 }
 
 RECIPES = {
-    "images, t": ("webdataset", {**IMAGES, "balance": {"t": 4}}),
+    "images, t": ("webdataset", {**IMAGES, "balance": {"t": 2}}),
     "images, rows": ("webdataset", {**IMAGES, "balance": {"rows": 40}, "seed": 7}),
-    "images, uid and sha256": ("webdataset", {"dedup": {"by": ["uid", "sha256"]}}),
     "texts, rows": ("parquet", {**TEXTS, "balance": {"rows": 1000}, "seed": 3}),
 }
-BEAM = ("images, rows", "texts, rows")
-LAYOUTS = ("images, t", "images, uid and sha256", "texts, rows")
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +53,13 @@ def layouts(tmp_path_factory):
     return {
         "webdataset": {
             "1": kit.write_tars(tars / "1", samples, 1),
-            "7": kit.write_tars(tars / "7", samples, 7),
             "20": kit.write_tars(tars / "20", samples, 20),
             "7 shuffled": kit.write_tars(tars / "7s", mixed[0], 7),
         },
         "parquet": {
             "1": kit.write_parquets(tables / "1", rows, 1, group=10_000),
-            "7": kit.write_parquets(tables / "7", rows, 7, group=300),
             "20": kit.write_parquets(tables / "20", rows, 20),
-            "7 shuffled": kit.write_parquets(tables / "7s", mixed[1], 7),
+            "7 shuffled": kit.write_parquets(tables / "7s", mixed[1], 7, group=300),
         },
     }
 
@@ -101,10 +87,11 @@ def same(one, other):
 
 def section(name, metadata):
     form, sections = RECIPES[name]
-    return form, {**sections, **({"match": {"metadata": metadata}} if "balance" in sections else {})}
+    return form, sections | {"match": {"metadata": metadata}}
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS[:-1]), LAYOUTS[-1]])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["images, t", "texts, rows"])
 def test_any_layout_gives_the_same_set(name, layouts, metadata, tmp_path, small_units):
     form, sections = section(name, metadata)
     runs = {
@@ -112,25 +99,19 @@ def test_any_layout_gives_the_same_set(name, layouts, metadata, tmp_path, small_
         for layout, path in layouts[form].items()
     }
     first = runs["1"]
-    # The pool is worth the test: every rule drops something, and something stays.
-    expected = {
-        "failed",
-        *sections.get("rules", {}),
-        "duplicate",
-        "kept",
-        *(["balance"] if "balance" in sections else []),
-    }
-    assert set(first.counts) | {"unmatched"} == expected | {"unmatched"}
+    # Every rule drops some rows, and some are kept.
+    expected = {"failed", *sections["rules"], "duplicate", "kept", "balance", "unmatched"}
+    assert set(first.counts) | {"unmatched"} == expected
     units = {layout: len(list((run.folder / "tables/samples").iterdir())) for layout, run in runs.items()}
-    assert units["1"] == 1 and units["7"] >= 7 and units["20"] >= 10
+    assert units["1"] == 1 and units["7 shuffled"] >= 7 and units["20"] >= 10
     for run in runs.values():
         same(first, run)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", BEAM)
+@pytest.mark.parametrize("name", ["images, rows", "texts, rows"])
 def test_beam_equals_memory(name, layouts, metadata, tmp_path, small_units, monkeypatch):
-    """Without Beam, on one worker, on two threads, in other buckets, in packets of several units: the same bytes throughout."""
+    """Without Beam, on one worker, on two threads, with other buckets and packets: always the same bytes."""
     form, sections = section(name, metadata)
     recipe = kit.recipe_of(layouts[form]["7 shuffled"], form, **sections)
     local = kit.lasting_files(kit.run_local(recipe, tmp_path / "local").folder)
@@ -146,16 +127,17 @@ def test_beam_equals_memory(name, layouts, metadata, tmp_path, small_units, monk
 @pytest.mark.slow
 def test_processes_give_the_same_bytes(layouts, metadata, tmp_path, small_units, capfd):
     form, sections = section("images, rows", metadata)
-    recipe = kit.recipe_of(layouts[form]["20"], form, **sections)
+    recipe = kit.recipe_of(layouts[form]["7 shuffled"], form, **sections)
     local = kit.lasting_files(kit.run_local(recipe, tmp_path / "local").folder)
     assert kit.lasting_files(kit.run_beam(recipe, tmp_path / "processes", PROCESSES).folder) == local
 
 
 @pytest.mark.slow
 def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
-    """Without match, without rules; a rule that nothing passes; a pool of nothing but what cannot be read."""
-    path = layouts["webdataset"]["7"]
-    bad = kit.write_tar(tmp_path / "bad.tar", [s for s in kit.make_samples() if s.key.startswith("bad")])
+    """No match and no rules; a rule that nothing passes; a pool without a readable sample."""
+    path = layouts["webdataset"]["7 shuffled"]
+    bad_samples = [sample for sample in kit.make_samples() if sample.key.startswith("bad")]
+    bad = kit.write_tar(tmp_path / "bad.tar", bad_samples)
     cases = {
         "bare": kit.recipe_of(path),
         "nothing passes": kit.recipe_of(
@@ -167,19 +149,14 @@ def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
     for name, recipe in cases.items():
         local = kit.run_local(recipe, tmp_path / f"{name} local")
         one = kit.run_beam(recipe, tmp_path / f"{name} beam")
-        same(local, one)
         assert kit.lasting_files(local.folder) == kit.lasting_files(one.folder)
-    assert one.counts == {"failed": len(bad_samples())}
-
-
-def bad_samples():
-    return [s for s in kit.make_samples() if s.key.startswith("bad")]
+    assert one.counts == {"failed": len(bad_samples)}
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("prefer", [None, "words"])
-def test_ties_are_broken_by_content(prefer, tmp_path):
-    """One own uid, equal words, different captions or images: which row stays does not hang on positions or shards."""
+@pytest.mark.parametrize("dedup", [{"by": ["uid"]}, {"by": ["uid"], "prefer": "words"}])
+def test_ties_are_broken_by_content(dedup, tmp_path):
+    """Rows with one uid differ in captions or images: which one is kept does not depend on positions or shards."""
     uid = "0123456789abcdef0123456789abcdef"
     picture = [kit.encode(kit.picture(i)) for i in range(2)]
     rows = [
@@ -188,7 +165,6 @@ def test_ties_are_broken_by_content(prefer, tmp_path):
         Sample("x2", picture[1], "a red dog", "https://e.com/2", uid),
     ]
     kept = set()
-    dedup = {"by": ["uid"], **({"prefer": prefer} if prefer else {})}
     for n, order in enumerate(itertools.permutations(rows)):
         path = kit.write_tars(tmp_path / f"pool{n}", order, 1 + n % 2 * 2)
         run = kit.run_local(kit.recipe_of(path, dedup=dedup), tmp_path / f"run{n}")
@@ -199,48 +175,12 @@ def test_ties_are_broken_by_content(prefer, tmp_path):
     assert len(kept) == 1
 
 
-@pytest.mark.thorough
-def test_ties_of_texts_are_broken_by_content(tmp_path):
-    uid = "ab" * 16
-    rows = pa.table({"uid": [uid, uid, uid], "caption": ["one", "two", "three"], "url": ["https://e.com"] * 3})
-    kept = set()
-    for n, order in enumerate(itertools.permutations(range(3))):
-        path = kit.write_parquets(tmp_path / f"pool{n}", rows.take(pa.array(order)), 1)
-        run = kit.run_local(kit.recipe_of(path, "parquet"), tmp_path / f"run{n}")
-        assert run.counts == {"duplicate": 2, "kept": 1}
-        kept.add(pq.read_table(run.folder / "shards/00000.parquet")["caption"].to_pylist()[0])
-    assert len(kept) == 1
-
-
 def test_rows_alike_are_interchangeable(tmp_path):
-    """Doubling the pool changes no kept uid where counts do not decide, and every second row is a duplicate."""
+    """Doubling the pool changes no kept uid without balancing, and every second row is a duplicate."""
     samples = [s for s in kit.make_samples(60) if not s.key.startswith("bad")]
     again = [replace(s, key=f"{s.key}again") for s in samples]
+    doubled = kit.write_tars(tmp_path / "p2", kit.shuffled(samples + again, 2), 5)
     one = kit.run_local(kit.recipe_of(kit.write_tars(tmp_path / "p1", samples, 3)), tmp_path / "one")
-    two = kit.run_local(
-        kit.recipe_of(kit.write_tars(tmp_path / "p2", kit.shuffled(samples + again, 2), 5)), tmp_path / "two"
-    )
+    two = kit.run_local(kit.recipe_of(doubled), tmp_path / "two")
     assert one.kept == two.kept
     assert two.counts["duplicate"] == one.counts["duplicate"] * 2 + one.counts["kept"]
-
-
-@pytest.mark.thorough
-def test_thresholds_are_datacomps(layouts, tmp_path):
-    """Through Beam, the top rule's threshold and rows are those of the definition: descending[int(N·f)], ties kept."""
-    recipe = kit.recipe_of(layouts["parquet"]["7"], "parquet", rules={"best": {"top": 0.3, "of": "clip_score"}})
-    run = kit.run_beam(recipe, tmp_path / "run")
-    samples, scores = run.table("samples", ["status"]), run.table("scores", ["clip_score"])
-    reached = scores["clip_score"].filter(pc.equal(samples["status"], "ok")).drop_null().to_numpy()
-    threshold = np.sort(reached)[::-1][int(len(reached) * 0.3)]
-    assert run.run["rules"][0]["threshold"] == pytest.approx(float(threshold), abs=0)
-    dropped = sum(n for (_, rule, _), n in run.verdicts.items() if rule == "best")
-    assert dropped == run.counts["best"] == len(samples) - run.counts["failed"] - int((reached >= threshold).sum())
-
-
-def test_key_of_a_recipe_with_other_order_differs(layouts, tmp_path):
-    """Rules in another order are another recipe: the drops by rule differ, the kept set may not."""
-    rules = {"words": "words > 3", "long": "characters > 20"}
-    path = layouts["webdataset"]["7"]
-    one = kit.run_local(kit.recipe_of(path, rules=rules), tmp_path / "one")
-    two = kit.run_local(kit.recipe_of(path, rules=dict(reversed(rules.items()))), tmp_path / "two")
-    assert one.kept == two.kept and one.verdicts != two.verdicts

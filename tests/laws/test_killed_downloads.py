@@ -1,4 +1,4 @@
-"""Downloads that are killed, or end in another order: nothing of a complete shard is asked for again, and the result is the same."""
+"""Killed downloads, and those in another order, give the same result, and request no complete shard again."""
 
 import hashlib
 import json
@@ -44,13 +44,9 @@ def write_recipe(folder, web):
     pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
     recipe = {
         "input": SOURCE | {"number_sample_per_shard": SHARD, "thread_count": 8},
-        "match": {"metadata": kit.write_metadata(folder)},
-        "rules": {"words": "words > 3"},
-        "dedup": {"by": ["uid", "sha256"]},
-        "balance": {"t": 10},
-        "output": {"rows_per_shard": 30},
-        "max_failed": 1.0,
-    }
+        "match": {"metadata": kit.write_metadata(folder)}, "rules": {"words": "words > 3"},
+        "dedup": {"by": ["uid", "sha256"]}, "balance": {"t": 10}, "output": {"rows_per_shard": 30}, "max_failed": 1.0,
+    }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     return folder / "recipe.yaml"
 
@@ -63,7 +59,7 @@ def whole(web, tmp_path_factory):
 
 
 def check_equal(out, undisturbed):
-    """That a run ended like the undisturbed one, but for times; and that each URL of its list is in one row of one shard."""
+    """Check that a run equals the undisturbed one except for times, and has one row for each URL of its list."""
 
     def lasting(folder):
         found = kit.lasting_files(folder)
@@ -82,7 +78,7 @@ def check_equal(out, undisturbed):
 
 
 def complete(out):
-    """The URLs, as servers are asked for them, of the shards that are there."""
+    """The request paths of all URLs in complete shards."""
     paths = (path.with_name(path.name.replace("_stats.json", ".parquet")) for path in out.glob("pool/*_stats.json"))
     urls = (url for path in paths for url in pq.read_table(path, columns=["url"])["url"].to_pylist())
     return {"/" + url.split("/", 3)[3] for url in urls}
@@ -107,7 +103,7 @@ def test_kills(whole, web, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tar"))
     # On a crowded machine the last ones may end before they are killed.
     assert killed >= kills / 2, f"only {killed} runs were still there to be killed"
-    # Of shards in flight, which are few, some are asked for again.
+    # Only URLs of unfinished shards are requested again.
     asked = Counter(path for _, path, _ in web.log[asked_before:] if path != "/robots.txt")
     assert len(asked) == URLS and max(asked.values()) <= 1 + kills
     assert asked.total() < URLS + kills * URLS / 2
@@ -131,7 +127,7 @@ def test_the_order_of_downloads_changes_nothing(whole, web, monkeypatch):
 
 @pytest.mark.slow
 def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web, tmp_path):
-    """Three processes of the command are killed by it; the next one finds it, and has all others."""
+    """It kills three processes of the command; the next one isolates it, and keeps all others."""
     web.images["deadly"] = kit.encode(kit.picture(0).resize((31, 31)))
     urls = [web.url(f"image/{name}", 0) for name in (0, 1, 2, "deadly", 4, 5)]
     pq.write_table(pa.table({"url": urls, "caption": [f"caption {url}" for url in urls]}), tmp_path / "list.parquet")

@@ -1,5 +1,5 @@
-"""Law 3 where several attempts are at the same work, as an engine makes them that speculates or takes a worker for dead: the first
-complete file wins, and what attempts answer follows from the files that are there, not from their own.
+"""Law 3 for several attempts at the same work, as an engine makes if it speculates, or thinks a worker dead: the first
+complete file wins, and each attempt's answer follows from the files in place, not from its own.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class Prepared:
     unit: Unit
 
     def measure_and_count(self):
-        """What a pass over the unit answers: what could not be read, verdicts, and the histogram of a top rule."""
+        """The answers of a pass over the unit: unreadable files, verdicts, and the histogram of a top rule."""
         with self.context.open_tables(self.unit) as tables:
             unread = measure_unit(MeasureSettings.of(self.context), self.unit, tables)
             match_unit(MatchSettings.of(self.context), tables)
@@ -95,7 +95,7 @@ def prepared_for(recipe, out):
     return Prepared(prepared.context, prepared.plan.units[0])
 
 
-# Both orders of ending, and at each file of a unit (scores, samples, matches, and the end) the one before the other.
+# Each attempt ends first, and at each file of a unit (scores, samples, matches, and the end) each one is first.
 TURNS = list(itertools.product(range(4), (1, 4)))
 
 
@@ -125,7 +125,7 @@ def damage(store, name):
 
 
 def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
-    """Tables have the rows of one attempt, or the attempt that finds others ends; the next one goes on from what is there."""
+    """Tables have the rows of one attempt; the other one agrees or ends, and the next one continues from the files."""
     asked, read = recipe(tmp_path, max_failed_files=1.0), unit_module.measure_part
 
     def measure_part(settings, source, part, *rest):
@@ -152,9 +152,9 @@ def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- captions
 @pytest.mark.parametrize("starts", [1, 2])
 def test_texts_are_of_the_answers_that_are_there(starts, tmp_path, monkeypatch):
-    """An engine that never answers the same twice, and sometimes not at all.
+    """The engine never answers the same twice, and sometimes not at all.
 
-    Of two starts the first one was cut off, and goes on in the midst of the second.
+    With two starts, the first one was cut off, and continues during the second.
     """
     count = itertools.count()
     path = kit.write_parquets(tmp_path / "pool", kit.make_rows(12), 1)
@@ -202,7 +202,7 @@ def test_texts_are_of_the_answers_that_are_there(starts, tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- downloads
 class Changing(dict[str, bytes]):
-    """Images of which each is another one whenever it is requested, and sometimes none."""
+    """Images that are different at each request, and sometimes missing."""
 
     count = itertools.count()
 
@@ -238,7 +238,7 @@ def test_a_shard_is_of_one_download(by_runs, tmp_path):
 
 
 def check_shard(folder):
-    """That the tar, the Parquet file and the statistics of the one shard are of one download, and nothing else is there."""
+    """Check that tar, Parquet file and statistics of the shard come from one download, and nothing else exists."""
     [tar], [sidecar], [statistics] = (list(folder.glob(f"*{ending}")) for ending in (".tar", ".parquet", "_stats.json"))
     with tarfile.open(tar) as file:
         images = {one.name.partition(".")[0]: file.extractfile(one).read() for one in file if one.name.endswith("jpg")}

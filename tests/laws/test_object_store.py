@@ -1,4 +1,4 @@
-"""Runs in an object store: S3's protocol, spoken by a server of its own on loopback. All that a local run can, and the same bytes."""
+"""Runs in S3, which a server on loopback imitates, can do all that local runs can, and write the same bytes."""
 
 import importlib
 import json
@@ -18,7 +18,6 @@ from curate.base.errors import RecipeError, RunError
 from curate.download.shared_hosts import SharedHosts
 from curate.publish import publish
 from curate.store.lease import Holder
-from curate.store.local import Digest
 from curate.store.lock import find_holder, locked
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -40,12 +39,12 @@ pytestmark = pytest.mark.thorough
 
 
 def test_processes_share_hosts(bucket, monkeypatch):
-    """By conditional PUT: each of three processes has turns in a host's one slot, and none but in its turn."""
+    """By conditional PUT, three processes take turns in the one slot of a host."""
     at_once, most, lock, puts = 0, 0, threading.Lock(), threading.Lock()
     responses = importlib.import_module("moto.s3.responses").S3Response
     put = responses.put_object
 
-    def put_alone(*arguments):  # moto looks whether an object is there some time before it is put
+    def put_alone(*arguments):  # moto checks if an object exists some time before it puts it
         with puts:
             return put(*arguments)
 
@@ -74,7 +73,7 @@ def test_processes_share_hosts(bucket, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 2_000_000])
 def test_the_first_complete_file_wins(rows, bucket):
-    """By conditional PUT, of what is written at once and of what is not."""
+    """By conditional PUT, for small and for large files."""
 
     def scores(value, rows=1):
         return pa.table({"score": np.full(rows, value)})
@@ -96,20 +95,8 @@ def test_the_first_complete_file_wins(rows, bucket):
     assert all(name.startswith("tmp/commits/") for name in folder.files("tmp"))
 
 
-def test_of_two_at_once_the_store_refuses_one(bucket, tmp_path, monkeypatch):
-    """Nobody looks first: the PUT fails."""
-    folder = RunStore(f"{bucket}/two-at-once")
-    (tmp_path / "late").write_bytes(b"late")
-    folder.write_bytes("file", b"first")
-    assert folder.is_guarded() and folder.files() == ["file"]
-    monkeypatch.setattr(RunStore, "exists", lambda *_: False)
-    with pytest.raises(FileExistsError):
-        folder._put_new(str(tmp_path / "late"), "file", Digest(4, ""))
-    assert folder.read_bytes("file") == b"first"
-
-
 def test_of_many_who_come_at_once_one_has_the_lease(bucket):
-    """By conditional PUT; also where the one before is dead, and all end its lease."""
+    """By conditional PUT; also if the holder is dead, and all try to end its lease."""
     folder = RunStore(f"{bucket}/leased")
     inside = []
 
@@ -166,7 +153,7 @@ def curate(*arguments):
 
 
 def run_units(path, out, **sections):
-    """A run of a unit for each tar, whose tables are put together."""
+    """A run with a unit for each tar, whose tables are merged."""
     recipe = kit.recipe_of(path, max_failed=1.0, output={"rows_per_shard": 5}, **sections)
     prepared = prepare(recipe, out, unit_size=1)
     claim_folder(prepared)
@@ -176,7 +163,7 @@ def run_units(path, out, **sections):
 
 @pytest.mark.slow
 def test_no_file_is_left_but_the_manifest_s(bucket, tmp_path, monkeypatch):
-    """Of a start that had more shards and other chunks of units, nor of attempts that work twice, which nobody lists."""
+    """An earlier start had more shards and other chunks of units; and attempts that work twice leave nothing."""
     samples = kit.make_samples(40)
     path = kit.write_tars(tmp_path / "pool", samples, 8)
     monkeypatch.setattr(publish, "MIN_UNITS", 2)
@@ -230,7 +217,7 @@ def test_a_run_in_a_bucket(bucket, tmp_path):
 
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path):
-    """Of inputs by name and by glob, and of --out."""
+    """For inputs by name and by glob, and for --out."""
     local = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(5)[:5], 1))
     with serving_s3() as url, bucket_at(url):
         for path in ("s3://nosuch/a.tar", "s3://nosuch/*.tar"):

@@ -13,7 +13,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from curate.ask.explain import explain_sample
 from curate.ask.verify import verify_run
@@ -25,9 +24,9 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
-from tests.kit import Ran, encode, forked, picture, run_beam, run_local, write_metadata
+from tests.kit import Ran, encode, picture, run_beam, run_local, write_metadata
 from tests.kit.kills import states_of
-from tests.kit.url_lists import HOSTS, NETWORK, recipe, write_list
+from tests.kit.url_lists import HOSTS, recipe, write_list
 from tests.kit.web import Web, running
 from tests.kit.written_runs import run_query
 
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.thorough
 pytest.importorskip("img2dataset")
 
 URLS = 60
-# Each path and how many days it takes to come; None: it never does.
+# Each path, and the day from which it succeeds; None: never.
 KINDS = {"image/{}": 0, "later/1/{}": 1, "status/404/{}": None, "later/2/{}": 2, "image/{}?b": 0, "status/500/{}": None}
 
 
@@ -118,7 +117,7 @@ def test_what_came_later_is_there_and_every_url_is_one_row(days, web):
 
 
 def test_only_what_may_pass_is_tried_again(days, web, tmp_path):
-    """Nothing that came before is decoded again; kept are those of an undisturbed run, which then has nothing to do."""
+    """No earlier image is decoded again, and the kept samples are those of an undisturbed run."""
     for day in (1, 2):
         assert not [path for path in days.asked[day] if "404" in path or "image" in path or f"later/{day - 1}/" in path]
         assert [path for path in days.asked[day] if "later/2/" in path]
@@ -219,7 +218,7 @@ def test_a_kill_before_each_kind_of_file_of_a_retry(small, tmp_path):
     assert len(states) > 15
     for number, out in enumerate([*states[:4], *states[4:-2:2], *states[-2:]]):
         again = Ran(out) if prepare(one, str(out)).finished else run_local(one, out, retry=True)
-        if "retries" not in again.run:  # its record was not there yet: then it did not begin
+        if "retries" not in again.run:  # without its record the retry did not begin
             assert number < 4 and rows_of(again) == rows_of(Ran(before))
             again = run_local(one, out, retry=True)
         assert again.run["retries"]["rounds"] == 1
@@ -284,7 +283,7 @@ def test_forgetting_reaches_what_came_later(small, web, tmp_path):
 
 @pytest.mark.slow
 def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web, tmp_path):
-    """Units of several shards, so many that their tables are in chunks; in some units all rows are retried."""
+    """Units have several shards, and their tables are merged; in some units all rows are retried."""
     urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(URLS)]
     urls += [web.url(f"status/404/1?{i}") for i in range(200)]
     one = recipe(write_list(tmp_path / "list.parquet", urls), {"number_sample_per_shard": 2})
@@ -301,26 +300,3 @@ def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web, tmp_pat
     assert verify_run(str(tmp_path / "run"))[1] == []
     other = run_local(one, tmp_path / "other", reuse=tmp_path / "run")
     assert other.kept == again.kept and rows_of(other) == rows_of(again)
-
-
-# ---------------------------------------------------------------- the command
-@pytest.mark.slow
-def test_the_command(web, tmp_path):
-    write_list(tmp_path / "list.csv", [web.url(f"later/3/{i}") for i in range(3)] + [web.url("image/1")])
-    text = {"input": {"name": "web", "format": "urls", "path": "list.csv", "network": NETWORK}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
-    arguments = [tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--retry"]
-    web.day = 2
-
-    def curate(status=0):
-        done = forked.run("run", *arguments)
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
-
-    assert "3 of 4 URLs gave no image" in curate()
-    web.day = 3
-    assert "round 1 of retries, 3 URLs" in curate()
-    assert "no failed URL is worth another attempt" in curate()
-    text = {"input": {"name": "a", "format": "parquet", "path": "a.parquet"}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
-    assert "the recipe has no input with format urls" in curate(status=2)

@@ -1,4 +1,4 @@
-"""Secrets of storage options are nowhere but in the recipe or the environment: of each kind of input, by whatever command."""
+"""Secrets in storage options stay in the recipe or the environment, for each kind of input and each command."""
 
 import json
 import tempfile
@@ -38,7 +38,7 @@ def write_inputs(folder):
 
 
 def sources(storage):
-    """The inputs of some recipes; those with images cannot be with others."""
+    """The inputs of two recipes: images, and texts."""
     network = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "attempts": 1}
     joined = {"path": "joined.parquet", "on": "url", "columns": {"mine": "score"}}
     rows = {"format": "parquet", "path": "rows/*.parquet", "columns": {"caption": "TEXT", "url": "URL"}}
@@ -55,7 +55,7 @@ def sources(storage):
 
 
 def test_a_secret_is_nowhere(tmp_path, monkeypatch):
-    """In the folder of a run, the trial runs of a plan, the report, what is printed, temporary files and messages."""
+    """Not in run folders, trial runs, the report, output, temporary files and messages."""
     watched, recipes = tmp_path / "watched", tmp_path / "recipes"
     (watched / "tmp").mkdir(parents=True)
     recipes.mkdir()

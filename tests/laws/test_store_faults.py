@@ -1,4 +1,4 @@
-"""A run in an S3 that misbehaves ends right, or says which file failed and why, and goes on when it is run again."""
+"""A run in an S3 that misbehaves succeeds, or names the file and the reason, and continues when it is run again."""
 
 import time
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def proxy():
-    """A proxy before S3, whose clients soon lose patience and do not pause long."""
+    """A proxy before S3; clients time out after a second, and pause only briefly."""
     with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url), pytest.MonkeyPatch.context() as patch:
         kind = fsspec.get_filesystem_class("s3")
         patch.setattr(kind, "read_timeout", 1.0)
@@ -86,15 +86,14 @@ def test_captions(proxy, tmp_path):
 
 
 def test_a_renewal_that_fails_does_not_end_a_lease(proxy, monkeypatch):
-    """A store that is busy for a while has not given the folder to another."""
-    monkeypatch.setattr(clouds, "_ATTEMPTS", 0)
+    """A store that is busy for a while did not give the folder to another command."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
     monkeypatch.setattr(lease, "BETWEEN", 0.1)
     store = RunStore("s3://bucket/leased")
     with locked(store, "run") as hold:
         before = len(proxy.faults)
         proxy.rule = lambda _: Fault(status=503)
-        wait_until(lambda: len(proxy.faults) >= before + 6)  # one renewal gave up, and the next began
+        wait_until(lambda: len(proxy.faults) >= before + 25)  # one renewal gave up, and the next began
         proxy.rule = None
         since = time.time()
         wait_until(lambda: lease.read_leases(store)[1].renewed >= since)

@@ -1,18 +1,14 @@
-"""What a unit costs in requests, where the run folder is an object store."""
-
-from dataclasses import replace
+"""The number of requests of a unit if the run folder is in an object store."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.pool.pmc import articles as listing
 from curate.publish import publish
 from curate.recipe.recipe import parse_recipe
 from curate.store import checkpoints
 from tests import kit
-from tests.kit import crawls, languages
-from tests.kit.articles import HIGHEST, write_folders
+from tests.kit import languages
 from tests.kit.embedded import make_embeddings, recipe_of, write_pool
 from tests.kit.llm_server import FaultServer
 from tests.kit.store_requests import count_each, sum_kinds
@@ -50,34 +46,9 @@ def make_balanced(folder, units):
     return languages.recipe_of(pool, languages.write_entries(folder, sizes), t=20, one_per="url")
 
 
-def make_crawl(folder, units):
-    pytest.importorskip("resiliparse")
-    for unit in range(units):
-        tags = (f'<img src="/{unit}-{n}.jpg" alt="a {kit.METADATA[n % 9]} by the sea {n}">' for n in range(40))
-        html = f"<html><head></head><body>{''.join(tags)}</body></html>".encode()
-        site = crawls.Site(f"http://a.example/{unit}", html=html)
-        crawls.pack(folder / f"{unit:05d}.warc.gz", [crawls.info("a"), *crawls.warc_records(site, 1)])
-    sections = {"match": {"metadata": kit.write_metadata(folder)}, "balance": {"t": 1000}}
-    sections |= {"measure": {"language": {}}, "rules": {"english": "language = 'en'"}}
-    return kit.recipe_of(f"{folder}/*.warc.gz", "commoncrawl", **sections)
-
-
-def make_articles(folder, units):
-    drawn = [replace(HIGHEST[0], number=1000 + number) for number in range(units)]
-    return kit.recipe_of(str(write_folders(folder / "pool", drawn)), "pmc", max_failed=1.0)
-
-
-MATCHED = {"samples", "matches", "decisions"}
-
-
-@pytest.mark.parametrize(
-    ("make", "tables"),
-    [(make_balanced, MATCHED), (make_crawl, {*MATCHED, "scores"}), (make_articles, {"samples", "scores", "decisions"})],
-)
-def test_other_kinds_of_runs(make, tables, monkeypatch):
-    """Balancing by language with one text of an image, crawls, articles."""
-    monkeypatch.setattr(listing, "PART_BYTES", (1, 1))
-    check_requests(count_each(make=make), tables)
+def test_balancing_by_language():
+    """With one text of an image."""
+    check_requests(count_each(make=make_balanced), {"samples", "matches", "decisions"})
 
 
 def make_related(folder, units, rounds=3):
@@ -88,7 +59,7 @@ def make_related(folder, units, rounds=3):
 
 
 def test_rounds_of_relations_read_no_unit():
-    """Embeddings are read thrice, however many rounds there are; quotas of clusters take three passes of their own."""
+    """Embeddings are read three times, regardless of the rounds; quotas of clusters take three passes of their own."""
     each = count_each(make=make_related)
     of_input = each["GET", "tables/embeddings/N.parquet"]
     assert of_input <= 4  # and once for drift
@@ -98,7 +69,7 @@ def test_rounds_of_relations_read_no_unit():
 
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_captions_come_once_a_minute(is_slow, monkeypatch):
-    """The first answers stay, and captions follow from them: neither is put aside first.
+    """The first answers stay, and captions follow from them: neither is staged first.
 
     Checkpoints of slow work, and tables of many units that are put together, are not listed.
     """

@@ -1,4 +1,4 @@
-"""Law 1 on inputs that nobody planned for: each gives a finished run with a clear reason, or an error before it."""
+"""Law 1 on unusual inputs: each gives a finished run with a clear reason, or an error before the run."""
 
 import errno
 import hashlib
@@ -19,7 +19,6 @@ import pytest
 from curate.base.errors import RecipeError, RunError
 from curate.cli.run import run as command
 from curate.read.json_fields import read_json
-from curate.store.store import RunStore
 from pipelines import curate as pipeline
 from pipelines.claim import claim_folder
 from tests import kit
@@ -63,18 +62,16 @@ def run(path, out, form="webdataset", **sections):
 def within(seconds):
     """Fails where the block hangs."""
 
-    class Hangs(BaseException):
+    class HangsError(BaseException):
         pass
 
     def ring(*_):
-        raise Hangs(f"nothing came for {seconds} s")
+        raise HangsError
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.alarm(seconds)
     try:
         yield
-    except Hangs as hang:
-        pytest.fail(str(hang))
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -94,11 +91,8 @@ JSONS = {
     "a float of 10 MB": (b'{"n": 1' + b"0" * 10_000_000 + b".0}", "kept"),
     "20 MB": (b'{"n": "' + b"9" * 20_000_000 + b'"}', "invalid_json"),
     "100,000 deep": (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
-    "a list": (b"[]", "invalid_json"),
-    "null": (b"null", "invalid_json"),
-    "0 bytes": (b"", "invalid_json"),
-    "not UTF-8": (b'{"a": "\xff"}', "invalid_json"),
-    "two objects": (b"{} {}", "invalid_json"),
+    "a list": (b"[]", "invalid_json"), "null": (b"null", "invalid_json"), "0 bytes": (b"", "invalid_json"),
+    "not UTF-8": (b'{"a": "\xff"}', "invalid_json"), "two objects": (b"{} {}", "invalid_json"),
     "NUL": (b'{"a": 1}\0', "invalid_json"),
     "lone surrogates": (b'{"exif": "\\ud800", "url": "https://x/\\udfff", "\\ud801": 1}', "kept"),
     "NaN": (b'{"a": NaN, "b": [-Infinity], "width": NaN}', "kept"),
@@ -106,7 +100,7 @@ JSONS = {
     "odd types": (b'{"uid": 5, "captions": [], "key": null, "caption": {}, "url": ["x"], "exif": 7}', "kept"),
     "a key twice": (b'{"url": "https://x/1", "url": "https://x/2", "uid": "ab", "uid": null}', "kept"),
     "NUL within": (b'{"url": "a\\u0000b", "exif": "\\u0000"}', "kept"),
-}
+}  # fmt: skip
 
 
 def test_strange_json(tmp_path):
@@ -121,70 +115,29 @@ def test_strange_json(tmp_path):
         assert repr(fields) == repr(old | {"uid": fields["uid"]})
 
 
-def test_json_captions(tmp_path):
-    """Without a .txt the caption is a field of the json, whatever it holds."""
-    captions = {
-        "good": "a red dog",
-        "surrogate": "a \ud800 dog",
-        "number": 5,
-        "null": None,
-        "list": ["a dog"],
-        "empty": " ",
-    }
-    members = [
-        member
-        for n, (key, caption) in enumerate(captions.items())
-        for member in ((f"{key}.jpg", IMAGES[n]), (f"{key}.json", json.dumps({"caption": caption}).encode()))
-    ]
-    done = run(tar_of(tmp_path / "x.tar", *members), tmp_path / "out")
-    assert {key: outcome for (_, key), outcome in done.outcomes.items()} == {
-        "good": "kept", "surrogate": "caption_not_utf8", "number": "no_caption", "null": "no_caption",
-        "list": "no_caption", "empty": "empty_caption",
-    }  # fmt: skip
-
-
-def nested(depth):
-    return b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
-
-
 def test_deep_json_is_judged_alike_by_all_runners():
-    """Beam's runners, and its steps, call at different depths of the stack."""
+    """Runners call at different depths of the stack."""
 
     def read_below(frames, data):
         return read_below(frames - 1, data) if frames else read_json(data)[1] is None
 
     for depth in (10, 100, 300, 500, 700, 900):
-        assert read_below(0, nested(depth)) == read_below(400, nested(depth)), depth
-
-
-SUFFIXES = [
-    "a/../../etc",
-    "x\ny",
-    "z" * 200,
-    "",
-    "json.gz",
-    "..",
-    "con",
-    "jpg ",
-    "seg.png",
-    "jpg.jpg",
-    "é",
-    "\u202egpj",
-]
+        data = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
+        assert read_below(0, data) == read_below(400, data), depth
 
 
 def test_strange_suffixes(tmp_path):
-    members = [*sample("a", 0), *((f"a.{suffix}", b"x%d" % n) for n, suffix in enumerate(SUFFIXES))]
+    suffixes = ["x\ny", "z" * 200, "", "json.gz", "..", "con", "jpg ", "seg.png", "jpg.jpg", "é", "\u202egpj"]
+    members = [*sample("a", 0), *((f"a.{suffix}", b"x%d" % n) for n, suffix in enumerate(["a/../../etc", *suffixes]))]
     done = run(tar_of(tmp_path / "x.tar", *members), tmp_path / "out")
     assert done.outcomes["x.tar", "a"] == "kept"
-    data = set(loads(done)["a"].values())
-    assert {b"x%d" % n for n, suffix in enumerate(SUFFIXES) if "/" not in suffix} <= data, "no member is lost"
+    assert {b"x%d" % n for n in range(1, len(members) - 2)} <= {*loads(done)["a"].values()}, "no member is lost"
 
 
-@pytest.mark.parametrize("size", [8**11 - 1, 2**33, 2**40, 2**62, 2**63, 2**80])
+@pytest.mark.parametrize("size", [8**11 - 1, 2**40, 2**62, 2**80])
 @pytest.mark.parametrize("before", [0, 2], ids=["an image", "an ancillary member"])
 def test_a_header_that_announces_too_much(size, before, tmp_path):
-    """The samples before it are kept; the one that it belongs to is reported, where its header can be read at all."""
+    """The samples before it are kept; its own sample is reported if the header can be read."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         for name, data in [*sample("a", 0), *sample("b", 1)[:before]]:
@@ -213,50 +166,14 @@ def test_one_key_in_many_places(tmp_path):
     assert set(done.table("samples")["source"].to_pylist()) == {"pool", "other"}
 
 
-def test_own_uids(tmp_path):
-    """32 hex digits count, in lower case; everything else is ignored; all zeros are a uid like any other."""
-    uids = ["AB" * 16, "ab" * 15, "0" * 32, "f" * 32, " " + "ab" * 16, "g" * 32, 5, "ab" * 16 + "\n", "٣" * 32]
-    members = [m for n, uid in enumerate(uids) for m in sample(f"k{n}", n, json.dumps({"uid": uid}).encode())]
-    done = run(tar_of(tmp_path / "x.tar", *members), tmp_path / "out")
-    assert done.counts == {"kept": len(uids)}
-    found = [uid in ("ab" * 16, "0" * 32, "f" * 32) for uid in done.table("samples")["uid"].to_pylist()]
-    assert found == [True, False, True, True, False, False, False, False, False]
-
-
 # ---------------------------------------------------------------- what is no file
-def test_a_folder_named_like_a_tar(tmp_path):
-    (tmp_path / "x.tar").mkdir()
-    tar_of(tmp_path / "y.tar", *sample("a", 0))
-    with pytest.raises(RecipeError, match="is a folder"):
-        run(str(tmp_path / "x.tar"), tmp_path / "out")
-    assert run(str(tmp_path / "*.tar"), tmp_path / "out").counts == {"kept": 1}
-
-
-def test_a_fifo(tmp_path):
-    os.mkfifo(tmp_path / "x.tar")
-    with within(120), pytest.raises(RecipeError):
-        run(str(tmp_path / "x.tar"), tmp_path / "out")
-
-
-def test_what_a_glob_finds_and_is_no_file(tmp_path):
-    """It is not left out without a word: a file may be behind the link tomorrow."""
-    tar_of(tmp_path / "a.tar", *sample("a", 0))
+def test_what_is_no_file(tmp_path):
     (tmp_path / "folder.tar").mkdir()
-    (tmp_path / "gone.tar").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "itself.tar").symlink_to("itself.tar")
-    os.mkfifo(tmp_path / "pipe.tar")
-    names = ("folder.tar", "gone.tar", "itself.tar", "pipe.tar")
-    with within(120):
-        done = run(str(tmp_path / "*.tar"), tmp_path / "out")
-    assert done.counts == {"kept": 1}
-    assert done.reasons == {(name, None): "not_a_file" for name in names}
-    parquet_of(tmp_path / "a.parquet")
-    os.mkfifo(tmp_path / "pipe.parquet")
-    (tmp_path / "gone.parquet").symlink_to(tmp_path / "nowhere")
-    with within(120):
-        done = run(str(tmp_path / "*.parquet"), tmp_path / "table", "parquet")
-    assert done.counts == {"kept": 10}
-    assert done.reasons == {(f"{name}.parquet", None): "not_a_file" for name in ("gone", "pipe")}
+    os.mkfifo(tmp_path / "fifo.tar")
+    (tmp_path / "link.tar").symlink_to(tmp_path / "nowhere")
+    for name, match in (("folder", "is a folder"), ("fifo", "fifo.tar"), ("link", "no such file")):
+        with within(120), pytest.raises(RecipeError, match=match):
+            run(str(tmp_path / f"{name}.tar"), tmp_path / "out")
 
 
 def test_links_to_tars(tmp_path):
@@ -265,19 +182,13 @@ def test_links_to_tars(tmp_path):
     (tmp_path / "pool").mkdir()
     tar_of(tmp_path / "pool/0.tar", *sample("b", 1))
     (tmp_path / "pool/1.tar").symlink_to(tmp_path / "blob")
-    assert run(f"{tmp_path}/pool/{{0..1}}.tar", tmp_path / "named").counts == {"kept": 2}
-    assert run(f"{tmp_path}/pool/*.tar", tmp_path / "out").counts == {"kept": 2}
-
-
-def test_a_link_to_nowhere(tmp_path):
-    (tmp_path / "x.tar").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RecipeError, match="no such file"):
-        run(str(tmp_path / "x.tar"), tmp_path / "out")
+    for number, path in enumerate(("{0..1}.tar", "*.tar")):
+        assert run(f"{tmp_path}/pool/{path}", tmp_path / f"{number}").counts == {"kept": 2}
 
 
 # ---------------------------------------------------------------- files that change
 def changing(monkeypatch, after, path, data):
-    """Puts other content into place once the run was planned (`claim_folder`) or measured (`decide_rows`)."""
+    """Replaces a file once the run was planned (`claim_folder`) or measured (`decide_rows`)."""
     module = runs if after == "claim_folder" else pipeline
     step = getattr(module, after)
 
@@ -292,11 +203,10 @@ def changing(monkeypatch, after, path, data):
 
 
 def test_a_file_that_changes_before_it_is_measured(tmp_path, monkeypatch):
-    """The run describes what it read; its tables are not taken for those of either file later."""
+    """The run describes what it read."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
-    with monkeypatch.context() as patched:
-        changing(patched, "claim_folder", path, path.read_bytes().replace(b"red dog 1", b"bad cat 1"))
-        done = run(str(path), tmp_path / "out")
+    changing(monkeypatch, "claim_folder", path, path.read_bytes().replace(b"red dog 1", b"bad cat 1"))
+    done = run(str(path), tmp_path / "out")
     assert loads(done)["b"]["txt"] == b"a bad cat 1"
     assert done.table("samples")["caption"].to_pylist()[1] == "a bad cat 1"
 
@@ -315,15 +225,13 @@ def test_a_file_that_vanishes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", ["caption", "image", "shorter", "gone"])
 def test_a_file_that_changes_after_it_was_measured(change, tmp_path, monkeypatch):
-    """The run fails and names the file; another one reads it as it is now."""
+    """The run fails and names the file; a new run reads the changed file."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     data = path.read_bytes()
     changed = {
-        "caption": data.replace(b"red dog 1", b"bad cat 1"),
-        "image": data.replace(IMAGES[1], bytes(len(IMAGES[1]))),
-        "shorter": data[:1000],
-        "gone": b"",
-    }
+        "caption": data.replace(b"red dog 1", b"bad cat 1"), "image": data.replace(IMAGES[1], bytes(len(IMAGES[1]))),
+        "shorter": data[:1000], "gone": b"",
+    }  # fmt: skip
     with monkeypatch.context() as patched:
         changing(patched, "decide_rows", path, changed[change])
         with pytest.raises(RunError, match=r"x\.tar: the file changed during the run"):
@@ -338,7 +246,7 @@ def test_a_file_that_changes_after_it_was_measured(change, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("form", ["webdataset", "parquet"])
 def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatch):
-    """A server may give other bytes of a file than before, and the same ETag and size: they are not emitted."""
+    """A server may send other bytes under the same ETag and size: they are not emitted."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     if form == "parquet":
         path = tmp_path / "x.parquet"
@@ -358,9 +266,8 @@ def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatc
     assert done.counts == {"kept": 2}
 
 
-@pytest.mark.parametrize("takes_notes", [True, False])
-def test_a_full_disk_is_named_with_what_to_do(takes_notes, tmp_path, monkeypatch):
-    """And no step within the pipeline; when there is room again, the run goes on."""
+def test_a_full_disk_is_named_with_what_to_do(tmp_path, monkeypatch):
+    """The message names no step of the pipeline; once there is room, the run continues."""
     tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1))
     (tmp_path / "r.yaml").write_text("input: {name: pool, format: webdataset, path: x.tar}\n")
 
@@ -369,51 +276,15 @@ def test_a_full_disk_is_named_with_what_to_do(takes_notes, tmp_path, monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr("curate.tar.writer.TarWriter.add", full)
-        if not takes_notes:
-            write = RunStore.write_json
-            patched.setattr(RunStore, "write_json", lambda s, n, v: full() if "errors" in n else write(s, n, v))
         with pytest.raises(RunError) as caught:
             command(str(tmp_path / "r.yaml"), str(tmp_path / "out"))
-    first, *hint = str(caught.value).splitlines()
-    assert (
-        first == f"{tmp_path}/out: no space is left on its disk; make room, then run the same command again to continue"
-    )
-    assert "running" not in "".join(hint)
+    assert str(caught.value).startswith(f"{tmp_path}/out: no space is left on its disk")
+    assert "running" not in str(caught.value)
     command(str(tmp_path / "r.yaml"), str(tmp_path / "out"))
     conserved(Ran(tmp_path / "out"))
 
 
 # ---------------------------------------------------------------- Parquet
-KINDS = {
-    "dictionary": pa.array(CAPTIONS).dictionary_encode(),
-    "dictionary of large_string": pa.array(CAPTIONS, pa.large_string()).dictionary_encode(),
-    "large_string": pa.array(CAPTIONS, pa.large_string()),
-    "string_view": pa.array(CAPTIONS, pa.string_view()),
-    "binary": pa.array([c.encode() for c in CAPTIONS]),
-    "large_binary": pa.array([c.encode() for c in CAPTIONS], pa.large_binary()),
-}
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A run of ten rows of plain text."""
-    folder = tmp_path_factory.mktemp("plain")
-    return run(parquet_of(folder / "y.parquet"), folder / "out", "parquet")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_captions_of_any_type_of_text(kind, plain, tmp_path):
-    path = parquet_of(tmp_path / "x.parquet", caption=KINDS[kind])
-    metadata = kit.write_metadata(tmp_path)
-    done = run(
-        path, tmp_path / "out", "parquet", rules={"w": "words > 1"}, match={"metadata": metadata}, balance={"t": 99}
-    )
-    assert done.counts == {"kept": 10}
-    assert done.kept == plain.kept
-    emitted = pq.read_table(done.folder / "shards/00000.parquet")["caption"].to_pylist()
-    assert [c.decode() if isinstance(c, bytes) else c for c in emitted] == CAPTIONS
-
-
 @pytest.mark.parametrize(
     "column",
     [
@@ -430,14 +301,9 @@ def test_captions_of_another_type(column, tmp_path):
     assert done.reasons == {("x.parquet", None): "wrong_type"} and done.counts == {"kept": 10}
 
 
-@pytest.mark.parametrize("name", ["caption", "note", "url", "score"])
+@pytest.mark.parametrize("name", ["caption", "note"])
 def test_a_column_twice(name, tmp_path):
-    columns = {
-        "url": pa.array(URLS),
-        "caption": pa.array(CAPTIONS),
-        "note": pa.array(CAPTIONS),
-        "score": pa.array([0.5] * 10),
-    }
+    columns = {"url": pa.array(URLS), "caption": pa.array(CAPTIONS), "note": pa.array(CAPTIONS)}
     pq.write_table(pa.table([*columns.values(), columns[name]], names=[*columns, name]), tmp_path / "x.parquet")
     with pytest.raises(RecipeError, match=name):
         run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet")
@@ -445,35 +311,11 @@ def test_a_column_twice(name, tmp_path):
     assert set(done.reasons) == {("x.parquet", None)} and done.counts == {"kept": 10}
 
 
-@pytest.mark.parametrize("other", ["URL", "UID", "Uid"])
-def test_columns_that_differ_in_case(other, tmp_path):
-    run(parquet_of(tmp_path / "x.parquet", **{other: CAPTIONS}), tmp_path / "out", "parquet")
-
-
-def test_captions_that_differ_in_case_need_a_name(tmp_path):
+def test_columns_that_differ_in_case(tmp_path):
+    """Captions need a name then."""
+    run(parquet_of(tmp_path / "x.parquet", URL=CAPTIONS, Uid=CAPTIONS), tmp_path / "out", "parquet")
     with pytest.raises(RecipeError, match="differ in case alone; name one with columns"):
-        run(parquet_of(tmp_path / "x.parquet", Caption=CAPTIONS), tmp_path / "out", "parquet")
-
-
-UIDS = {
-    "int64": pa.array(range(10)),
-    "no hex": pa.array(["abc"] * 10),
-    "upper case": pa.array([f"{i:032X}" for i in range(10)]),
-    "with dashes": pa.array([f"12345678-1234-1234-1234-{i:012x}" for i in range(10)]),
-    "some": pa.array([f"{i:032x}" if i % 2 else None for i in range(10)]),
-    "nulls": pa.nulls(10),
-    "uuid": pa.array([bytes([i]) * 16 for i in range(10)], pa.uuid()),
-}
-
-
-@pytest.mark.parametrize("kind", UIDS)
-def test_uid_columns(kind, tmp_path):
-    """Own uids are taken where they are some; the curated Parquet holds the uids of the ledger in any case."""
-    done = run(parquet_of(tmp_path / "x.parquet", uid=UIDS[kind]), tmp_path / "out", "parquet")
-    assert done.counts == {"kept": 10}
-    uids = done.table("samples")["uid"].to_pylist()
-    assert pq.read_table(done.folder / "shards/00000.parquet")["uid"].to_pylist() == uids
-    assert uids[3] == f"{3:032x}" or kind not in ("upper case", "some")
+        run(parquet_of(tmp_path / "y.parquet", Caption=CAPTIONS), tmp_path / "refused", "parquet")
 
 
 def test_a_row_group_without_rows(tmp_path):
@@ -485,6 +327,7 @@ def test_a_row_group_without_rows(tmp_path):
     assert run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet").counts == {"kept": 10}
 
 
+BEST = {"source": {"columns": {"scores": ["score"]}}, "rules": {"best": {"top": 0.5, "of": "score"}}}
 SCORES = {
     "float16": (pa.array(np.linspace(0, 1, 10).astype(np.float16)), 6),
     "inf and NaN": (pa.array([float("inf"), float("-inf"), float("nan"), None, *[1.0] * 6]), 7),
@@ -497,47 +340,36 @@ SCORES = {
 def test_scores_of_any_number(kind, tmp_path):
     column, kept = SCORES[kind]
     path = parquet_of(tmp_path / "x.parquet", score=column)
-    sections = {"source": {"columns": {"scores": ["score"]}}, "rules": {"best": {"top": 0.5, "of": "score"}}}
-    assert run(path, tmp_path / "out", "parquet", **sections).counts.get("kept", 0) == kept
+    assert run(path, tmp_path / "out", "parquet", **BEST).counts.get("kept", 0) == kept
 
 
-@pytest.mark.parametrize(
-    "column",
-    [pa.array([[1.0]] * 10), pa.array([{"a": 1}] * 10), pa.array([Decimal(1)] * 10), pa.array(CAPTIONS)],
-    ids=lambda c: str(c.type),
-)
-def test_scores_that_are_no_numbers(column, tmp_path):
-    """They may be brought along, but nothing can be the best of them."""
-    path = parquet_of(tmp_path / "x.parquet", score=column)
-    sections = {"source": {"columns": {"scores": ["score"]}}, "rules": {"best": {"top": 0.5, "of": "score"}}}
-    with pytest.raises(RecipeError, match="score"):
-        run(path, tmp_path / "out", "parquet", **sections)
+def test_scores_that_are_no_numbers(tmp_path):
+    """They may be columns, but a top rule refuses them."""
+    for values in ([[1.0]] * 10, [{"a": 1}] * 10, [Decimal(1)] * 10, CAPTIONS):
+        path = parquet_of(tmp_path / "x.parquet", score=pa.array(values))
+        with pytest.raises(RecipeError, match="score"):
+            run(path, tmp_path / "out", "parquet", **BEST)
 
 
 def bad_text():
-    good = pa.array(CAPTIONS)
-    return pa.Array.from_buffers(
-        pa.string(), 10, [None, good.buffers()[1], pa.py_buffer(b"\xff" * good.buffers()[2].size)]
-    )
+    _, offsets, data = pa.array(CAPTIONS).buffers()
+    return pa.Array.from_buffers(pa.string(), 10, [None, offsets, pa.py_buffer(b"\xff" * data.size)])
 
 
 COLUMNS = {
-    "text that is not UTF-8": bad_text(),
-    "timestamps past 9999": pa.array([2**62] * 10, pa.timestamp("ms")),
+    "text that is not UTF-8": bad_text(), "timestamps past 9999": pa.array([2**62] * 10, pa.timestamp("ms")),
     "nanoseconds": pa.array([2**62 + 1] * 10, pa.timestamp("ns")),
     "dates past 9999": pa.array([2**30] * 10, pa.date32()),
     "an unknown zone": pa.array([1] * 10, pa.timestamp("us", "Mars/Phobos")),
     "durations": pa.array([2**62] * 10, pa.duration("ns")),
     "maps": pa.array([[(1, "x")]] * 10, pa.map_(pa.int32(), pa.string())),
-    "structs of bytes": pa.array([{"a": b"\xff", "b": [None]}] * 10),
-    "decimals": pa.array([Decimal("1.50")] * 10),
-    "views": pa.array(CAPTIONS, pa.string_view()),
-    "big integers": pa.array([2**64 - 1] * 10, pa.uint64()),
-}
+    "structs of bytes": pa.array([{"a": b"\xff", "b": [None]}] * 10), "decimals": pa.array([Decimal("1.50")] * 10),
+    "views": pa.array(CAPTIONS, pa.string_view()), "big integers": pa.array([2**64 - 1] * 10, pa.uint64()),
+}  # fmt: skip
 
 
 def test_columns_that_nobody_asked_for(tmp_path):
-    """They travel along: as they are beside text, as fields of the json beside images."""
+    """They are copied to the output: as columns beside text, as fields of the json beside images."""
     done = run(parquet_of(tmp_path / "x.parquet", **COLUMNS), tmp_path / "texts", "parquet")
     assert done.counts == {"kept": 10}
     assert set(COLUMNS) <= set(pq.read_schema(done.folder / "shards/00000.parquet").names)
@@ -549,119 +381,44 @@ def test_columns_that_nobody_asked_for(tmp_path):
     assert all(json.loads(members["json"]).keys() >= COLUMNS.keys() for members in loads(done).values())
 
 
-def test_urls_that_are_not_utf8(tmp_path):
-    """Of text alone, such a row has no URL; an image needs none."""
-    texts = run(parquet_of(tmp_path / "x.parquet", url=bad_text()), tmp_path / "texts", "parquet")
-    assert texts.counts == {"failed": 10} and set(texts.reasons.values()) == {"no_url"}
-    pq.write_table(pa.table({"image": IMAGES, "caption": CAPTIONS, "url": bad_text()}), tmp_path / "y.parquet")
-    assert run(str(tmp_path / "y.parquet"), tmp_path / "images", "parquet").counts == {"kept": 10}
-
-
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 IMAGE_COLUMNS = {
-    "large_binary": (pa.array(IMAGES, pa.large_binary()), {"kept": 10}),
-    "structs": (pa.array([{"bytes": image, "path": "x"} for image in IMAGES]), {"kept": 10}),
-    "a null": (pa.array([None, *IMAGES[1:]]), {"failed": 1, "kept": 9}),
-    "a null struct": (pa.array([None, *({"bytes": i, "path": None} for i in IMAGES[1:])]), {"failed": 1, "kept": 9}),
-    "paths alone": (
-        pa.array([{"bytes": None, "path": "/etc/passwd"}] * 10, pa.struct({"bytes": pa.binary(), "path": pa.string()})),
-        {"failed": 10},
-    ),
+    "views": (pa.array(IMAGES, pa.binary_view()), {"kept": 10}),
+    "structs of views": (pa.StructArray.from_arrays([pa.array(IMAGES, pa.binary_view())], ["bytes"]), {"kept": 10}),
+    "a null struct": (pa.array([None, *({"bytes": i} for i in IMAGES[1:])], STRUCT), {"failed": 1, "kept": 9}),
+    "paths alone": (pa.array([{"bytes": None, "path": "/etc/passwd"}] * 10, STRUCT), {"failed": 10}),
     "text": (pa.array([b"/etc/passwd"] * 10), {"failed": 10}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", IMAGE_COLUMNS)
 def test_image_columns(kind, tmp_path):
     column, counts = IMAGE_COLUMNS[kind]
-    path = tmp_path / "x.parquet"
-    pq.write_table(
-        pa.table({"image": column, "caption": CAPTIONS, "key": ["../../x"] * 5 + ["k"] * 5}), path, row_group_size=3
-    )
-    done = run(str(path), tmp_path / "out", "parquet")
+    columns = {"image": column, "caption": CAPTIONS, "key": ["../../x"] * 5 + ["k"] * 5}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=10 if "views" in kind else 3)
+    done = run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet")
     assert done.counts == counts
     assert len(loads(done)) == counts.get("kept", 0)
     assert not any(b"root:" in data for _, data in done.members)
 
 
-@pytest.mark.parametrize("form", ["plain", "struct"])
-def test_image_columns_of_views(form, tmp_path):
-    images = pa.array(IMAGES, pa.binary_view())
-    if form == "struct":
-        images = pa.StructArray.from_arrays([images], ["bytes"])
-    captions = pa.array([c.encode() for c in CAPTIONS], pa.binary_view())
-    pq.write_table(pa.table({"image": images, "caption": captions}), tmp_path / "x.parquet")
-    assert run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet").counts == {"kept": 10}
-
-
-def test_output_columns_of_views(tmp_path):
-    """At any depth; the same values come out under plain types."""
-    kinds = {
-        "views": pa.list_(pa.string_view()),
-        "fields": pa.struct({"a": pa.string_view(), "b": pa.binary_view()}),
-        "map": pa.map_(pa.string_view(), pa.int32()),
-        "bytes": pa.binary_view(),
-    }
-    values = {"views": ["x", None], "fields": {"a": "x", "b": b"y"}, "map": [("k", 1)], "bytes": b"z"}
-    columns = {name: pa.array([values[name]] * 10, kind) for name, kind in kinds.items()}
-    pq.write_table(pa.table({"url": URLS, "caption": CAPTIONS, **columns}), tmp_path / "x.parquet")
-    done = run(str(tmp_path / "x.parquet"), tmp_path / "out", "parquet")
-    table = pq.read_table(done.folder / "shards/00000.parquet")
-    assert {name: table[name][9].as_py() for name in values} == values
-
-
 def test_types_that_differ_between_files(tmp_path):
     """The output has one type for each column; a value that it cannot hold costs its row group, with a reason."""
     big, dates = 2**53 + 1, [2**40] * 4 + [1] * 6
-    paths = [
-        parquet_of(tmp_path / "a.parquet", hash=pa.array([big] * 10), when=pa.array(dates, pa.timestamp("s"))),
-        parquet_of(
-            tmp_path / "b.parquet",
-            url=[f"{url}?b" for url in URLS],
-            hash=pa.array([0.5] * 10),
-            when=pa.array([1] * 10, pa.timestamp("ns")),
-        ),
-    ]
+    one = {"hash": pa.array([big] * 10), "when": pa.array(dates, pa.timestamp("s"))}
+    other = {"hash": pa.array([0.5] * 10), "when": pa.array([1] * 10, pa.timestamp("ns"))}
+    other["url"] = [f"{url}?b" for url in URLS]
+    paths = [parquet_of(tmp_path / "a.parquet", **one), parquet_of(tmp_path / "b.parquet", **other)]
     done = run(paths, tmp_path / "out", "parquet")
     assert done.reasons == {("a.parquet", None): "damaged_row_group"} and done.counts == {"kept": 16}
     table = pq.read_table(done.folder / "shards/00000.parquet")
     assert table["hash"].to_pylist()[:6] == [float(big)] * 6 and table["when"].type == pa.timestamp("ns")
 
 
-def damage_page(source, column, target):
-    """A copy in which the data page of one column is overwritten."""
-    group = pq.read_metadata(source).row_group(0)
-    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
-    data = bytearray(source.read_bytes())
-    start = chunk.data_page_offset + 60
-    size = chunk.total_compressed_size - 80
-    data[start : start + size] = b"\xff" * size
-    target.write_bytes(data)
-    return target
-
-
-@pytest.mark.parametrize("codec", ["snappy", "zstd"])
-@pytest.mark.parametrize("column", ["url", "caption", "note"])
-def test_a_damaged_page(column, codec, tmp_path):
-    """In a column that is measured or not: the file is reported, and the run goes on."""
-    numbers = np.random.default_rng(0).integers(0, 10**9, 1000)
-    names = ("url", "caption", "note")
-    pq.write_table(
-        pa.table({name: [f"{name} {n}" for n in numbers] for name in names}),
-        tmp_path / "x",
-        use_dictionary=False,
-        compression=codec,
-    )
-    bad = damage_page(tmp_path / "x", column, tmp_path / "x.parquet")
-    done = run([parquet_of(tmp_path / "good.parquet", note=CAPTIONS), str(bad)], tmp_path / "out", "parquet")
-    assert set(done.reasons) == {("x.parquet", None)} and done.counts == {"kept": 10}
-
-
 def test_an_empty_recipe_of_files(tmp_path):
     """Nothing at all in the pool: a finished run of nothing."""
-    table = pa.table(
-        {"url": pa.array([], pa.string()), "caption": pa.array([], pa.string()), "score": pa.array([], pa.float32())}
-    )
-    pq.write_table(table, tmp_path / "x.parquet")
+    schema = pa.schema({"url": pa.string(), "caption": pa.string(), "score": pa.float32()})
+    pq.write_table(schema.empty_table(), tmp_path / "x.parquet")
     recipe = kit.recipe_of(
         str(tmp_path / "x.parquet"), "parquet", match={"metadata": kit.write_metadata(tmp_path)},
         rules={"best": {"top": 0.5, "of": "score"}}, balance={"t": 1}, max_failed=0, max_failed_files=0,

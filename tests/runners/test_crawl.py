@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.laws.test_crawl import run_both, web, write_crawl
+from tests.kit.crawl_runs import run_both, web, write_crawl
 from tests.runners.runs import digests
 
 __all__ = ["web"]

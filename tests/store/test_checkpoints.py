@@ -46,13 +46,8 @@ def rows(first, stop):
     numbers = np.arange(first, stop)
     words = pa.array([None if n % 4 == 0 else [f"word {n}"] for n in numbers], SCHEMA.field(1).type)
     flat = pa.array(np.repeat(numbers, 2).astype(np.float16))
-    columns = [
-        pa.array(numbers, pa.uint64()),
-        words,
-        pa.FixedSizeListArray.from_arrays(flat, 2),
-        pa.array(numbers % 2 == 0),
-    ]
-    return pa.table(columns, schema=SCHEMA)
+    images = pa.FixedSizeListArray.from_arrays(flat, 2)
+    return pa.table([pa.array(numbers, pa.uint64()), words, images, pa.array(numbers % 2 == 0)], schema=SCHEMA)
 
 
 def of_unit(store, key="key"):
@@ -75,13 +70,11 @@ def test_what_is_in_place_is_not_made_again(store):
     assert store.files() == []
 
 
-@pytest.mark.parametrize("other", ["key", "part"])
-def test_what_something_else_determines_is_not_used(other, store):
+@pytest.mark.parametrize(("key", "part"), [("other", "part"), ("key", "other")])
+def test_what_something_else_determines_is_not_used(key, part, store):
     stop_at(store, 9)
     work = Work()
-    of_unit(store, "other" if other == "key" else "key").complete(
-        "other" if other == "part" else "part", SCHEMA, work.steps
-    )
+    of_unit(store, key).complete(part, SCHEMA, work.steps)
     assert work.begun == [0]
 
 
@@ -112,11 +105,7 @@ def test_a_damaged_one_is_not_used(damage, store):
 
 def test_one_that_cannot_be_read_now_is_made_again(store, monkeypatch):
     stop_at(store, 9)
-
-    def fail(store, name):
-        raise TimeoutError("no answer")
-
-    monkeypatch.setattr(RunStore, "read_bytes", fail)
+    monkeypatch.setattr(RunStore, "read_bytes", lambda *_: (_ for _ in ()).throw(TimeoutError("no answer")))
     work = Work()
     of_unit(store).complete("part", SCHEMA, work.steps)
     assert work.begun == [0]
@@ -126,6 +115,8 @@ def test_fast_work_leaves_none(store, monkeypatch):
     monkeypatch.setattr(checkpoints, "INTERVAL", 60.0)
     stop_at(store, 18)
     assert store.files() == []
+    found = of_unit(store).complete("part", SCHEMA, lambda first: iter(()))
+    assert found.schema == SCHEMA and len(found) == 0
 
 
 def test_tables_that_are_complete_go_with_the_next_one(store, monkeypatch):
@@ -163,8 +154,3 @@ def test_a_full_disk_is_not_the_inputs_fault(store, monkeypatch):
     monkeypatch.setattr(RunStore, "write_bytes", fail)
     with pytest.raises(RunError, match=r"parts/measured/00007/.*arrow: cannot be written: .*No space left"):
         of_unit(store).complete("part", SCHEMA, Work().steps)
-
-
-def test_no_rows_are_an_empty_table(store):
-    found = of_unit(store).complete("part", SCHEMA, lambda first: iter(()))
-    assert found.schema == SCHEMA and len(found) == 0

@@ -4,22 +4,13 @@ import pytest
 
 from curate.base.errors import CurateError, DamagedError, RecipeError, RunError
 from curate.run.context import open_context
-from curate.store.facts import (
-    FORMAT,
-    EvaluationFacts,
-    ForgottenFacts,
-    NearFacts,
-    RunFacts,
-    read_claim,
-    read_facts,
-    read_forgotten,
-    write_facts,
-)
+from curate.store import facts as models
+from curate.store.facts import FORMAT, RunFacts, read_claim, read_facts, read_forgotten, write_facts
 from curate.store.store import RunStore
 from tests.kit.written_runs import RUN
 
 NEAR = {"place": 2, "phash": {"distance": 2}, "sampled": 0, "found": 0}
-FORGOTTEN = ForgottenFacts(items=2, requests=1, key="k", digest="d")
+FORGOTTEN = models.ForgottenFacts(items=2, requests=1, key="k", digest="d")
 
 
 @pytest.fixture
@@ -38,7 +29,9 @@ def change(store, edit):
 
 
 def test_what_is_written_is_read(store):
-    facts = read_facts(store).changed(forgotten=FORGOTTEN, evaluation=EvaluationFacts(images=5, unread=0, such_as=None))
+    facts = read_facts(store).changed(
+        forgotten=FORGOTTEN, evaluation=models.EvaluationFacts(images=5, unread=0, such_as=None)
+    )
     write_facts(store, facts)
     assert read_facts(store) == facts and read_forgotten(store) == FORGOTTEN
     claim = read_claim(store)
@@ -53,10 +46,10 @@ def test_what_a_run_does_not_have_is_not_written(store):
     plain = store.read_json("run.json")
     assert list(plain)[:3] == ["format", "curate", "name"] and plain["format"] == FORMAT
     assert {"forgotten", "evaluation", "derived"}.isdisjoint(plain) and read_forgotten(store) is None
-    assert plain["near"] == [NEAR] and read_facts(store).near == [NearFacts.model_validate(NEAR)]
+    assert plain["near"] == [NEAR] and read_facts(store).near == [models.NearFacts.model_validate(NEAR)]
     words, aligned = plain["rules"][0], plain["rules"][2]
     assert words == {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None}
-    assert aligned == {
+    assert aligned == words | {
         "name": "aligned",
         "sql": None,
         "top": 0.9,
@@ -91,13 +84,11 @@ def test_a_recipe_that_cannot_be_read_is_refused(store):
 def test_a_later_format_is_refused(store, format):
     change(store, lambda run: run.update(format=format, curate="7.0", new={}))
     for read in (read_facts, read_claim):
-        with pytest.raises(
-            RunError, match=rf"format {format}, of curate 7\.0; .* up to {FORMAT}: .* curate 7\.0 or later"
-        ):
+        with pytest.raises(RunError, match=rf"format {format}, of curate 7\.0; .* up to {FORMAT}: "):
             read(store)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "null", '"run"', "{", "\xff"])
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "{", "\xff"])
 def test_damage_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text, "latin-1")
     for read in (read_facts, read_claim):

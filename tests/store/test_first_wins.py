@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -14,12 +13,6 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.validity import recorded_line, valid_digest
 
 NAME = "tables/scores/00000.parquet"
-
-
-@pytest.fixture(params=["local", "memory"])
-def folder(request, tmp_path):
-    """An empty folder, here and on a file system that cannot link."""
-    return RunStore(str(tmp_path / "run") if request.param == "local" else f"memory://first-{uuid.uuid4().hex}")
 
 
 def scores(value):
@@ -39,31 +32,25 @@ def check(folder, value):
 
 
 def test_the_first_stays(folder):
+    """Whoever is late reads it."""
     assert put(folder, 1.0) and not put(folder, 2.0) and not put(folder, 3.0)
     check(folder, 1.0)
-
-
-def test_who_is_late_reads_the_first(folder):
-    put(folder, 1.0)
     with OpenTables(folder, 0) as late:
         assert not late.write("scores", scores(2.0), "key")
         assert late.read("scores", ["score"])["score"].to_pylist() == [1.0]
 
 
-def test_who_is_late_leaves_no_table_where_tables_were_put_together(tmp_path):
-    """On a disk, where it costs nothing to look."""
-    folder = RunStore(str(tmp_path / "run"))
-    folder.write_bytes("_SUCCESS", b"")
-    assert not put(folder, 2.0) and not folder.exists(NAME) and not folder.files("parts")
-
-
 def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder):
+    """Also where tables were put together, on a disk, where it costs nothing to look."""
     put(folder, 1.0)
     folder.delete("parts")
     folder.write_bytes("_SUCCESS", b"")
     with OpenTables(folder, 0) as late:
         assert not late.write("scores", scores(2.0), "key") and not late.written
     assert folder.read_parquet(NAME)["score"].to_pylist() == [1.0] and not folder.files("parts")
+    folder.delete("tables")
+    if folder.is_local:
+        assert not put(folder, 2.0) and not folder.exists(NAME) and not folder.files("parts")
 
 
 @pytest.mark.parametrize("damage", ["key", "content", "note"])
@@ -117,20 +104,25 @@ def test_a_table_that_follows_from_the_one_there_replaces_it(folder):
 
 @pytest.mark.parametrize("there", ["nothing", "older"])
 def test_of_many_at_once_one_wins(there, tmp_path):
-    for number in range(20):
-        folder = RunStore(str(tmp_path / str(number)))
+    """And of many attempts at files that belong together one gives all."""
+    for number in range(10):
+        folder, both_folder = (RunStore(str(tmp_path / f"{name}{number}")) for name in ("one", "both"))
         if there == "older":
             put(folder, -1.0, "older")
         together = Barrier(8)
 
         def attempt(value):
             together.wait()  # noqa: B023
-            return put(folder, float(value))  # noqa: B023
+            has_won = put(folder, float(value))  # noqa: B023
+            put_both(both_folder, b"x" * value)  # noqa: B023
+            return has_won, both(both_folder)  # noqa: B023
 
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(attempt, range(8)))
+            won, found = zip(*pool.map(attempt, range(1, 9)), strict=True)
         assert sum(won) == 1
-        check(folder, float(won.index(True)))
+        check(folder, float(won.index(True) + 1))
+        [(text, rows)] = set(found)
+        assert len(text) == rows and len(both_folder.files("tmp")) == 1
 
 
 def test_disks_without_hard_links(tmp_path, monkeypatch):
@@ -139,6 +131,7 @@ def test_disks_without_hard_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     folder = RunStore(str(tmp_path))
+    assert not folder.is_guarded() and not folder.files()
     put(folder, 0.0, "older")
     assert put(folder, 1.0) and not put(folder, 2.0)
     check(folder, 1.0)
@@ -152,6 +145,7 @@ def test_an_answer_that_was_lost(tmp_path, monkeypatch):
         link(*paths)
         raise FileExistsError
 
+    assert RunStore(str(tmp_path)).is_guarded() and not RunStore("memory://unguarded").is_guarded()
     monkeypatch.setattr(os, "link", link_and_fail)
     assert put(RunStore(str(tmp_path)), 1.0)
     monkeypatch.undo()
@@ -215,33 +209,12 @@ def test_whoever_comes_next_completes(first, folder, monkeypatch):
 
 def test_a_commit_that_was_deleted_since(folder):
     """Something else says that the files are there: those of a later attempt are dropped, with its commit."""
-    put_both(folder, b"one")
+    folder.write_bytes("_SUCCESS", b"")  # such as of a list that Spark wrote
+    put_both(folder, b"one", done=False)
+    assert both(folder) == (b"one", 3.0)
     folder.delete_commit("both")
     put_both(folder, b"other", done=True)
     assert both(folder) == (b"one", 3.0) and not folder.files("tmp")
-
-
-def test_another_file_of_that_name_is_nothing_to_what_is_asked_otherwise(folder):
-    """A list that Spark wrote has its own `_SUCCESS`, and a store of shards may lie beside it."""
-    folder.write_bytes("_SUCCESS", b"")
-    put_both(folder, b"one", done=False)
-    assert both(folder) == (b"one", 3.0)
-
-
-def test_of_many_attempts_one_gives_all_files(tmp_path):
-    for number in range(20):
-        folder = RunStore(str(tmp_path / str(number)))
-        together = Barrier(8)
-
-        def attempt(value):
-            together.wait()  # noqa: B023
-            put_both(folder, b"x" * value)  # noqa: B023
-            return both(folder)  # noqa: B023
-
-        with ThreadPoolExecutor(8) as pool:
-            found = set(pool.map(attempt, range(1, 9)))
-        [(text, rows)] = found
-        assert len(text) == rows and len(folder.files("tmp")) == 1
 
 
 def test_nothing_of_a_published_run_is_replaced(folder):
@@ -253,17 +226,6 @@ def test_nothing_of_a_published_run_is_replaced(folder):
     put_both(folder, b"late")
     assert not folder.exists("shards/a") and not folder.files("tmp")
     check(folder, 1.0)
-
-
-def test_where_attempts_are_not_kept_apart(tmp_path, monkeypatch):
-    disk = RunStore(str(tmp_path))
-    assert disk.is_guarded() and not RunStore(f"memory://first-{uuid.uuid4().hex}").is_guarded()
-
-    def refuse(*paths):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    assert not disk.is_guarded() and not disk.files()
 
 
 def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ import subprocess
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,22 +19,11 @@ from curate.store.store import RunStore
 from tests.kit.waiting import wait_until
 
 
-class Clock:
-    """Time that passes as a test says."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    def __init__(self):
-        self.now = 1_000_000.0
-
-    def time(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of leases; they are renewed after milliseconds, if it says that a minute has passed."""
-    clock = Clock()
+    """The clock of leases, which a test sets."""
+    clock = SimpleNamespace(now=1_000_000.0, monotonic=time.monotonic)
+    clock.time = lambda: clock.now
     monkeypatch.setattr(leases, "time", clock)
     monkeypatch.setattr(leases, "_renewed", {})
     return clock
@@ -66,21 +57,11 @@ def test_a_second_one_learns_who_holds_it(store, clock):
 def test_it_is_renewed_once_a_minute_by_all_who_work(store, clock):
     with locked(store, "run") as hold:
         begun = clock.now
-
-        def renew():
+        for seconds, renewed in ((59, 0), (60, 60), (90, 60), (989, 989)):
+            clock.now = begun + seconds
             renew_lease(store, hold.lease)
             lease = find_lease(store)
-            assert lease is not None and not lease.is_stale
-            return lease.renewed - begun
-
-        clock.now += 59
-        assert renew() == 0
-        clock.now += 1
-        assert renew() == 60
-        clock.now += 30
-        assert renew() == 60
-        clock.now += 899
-        assert renew() == 989
+            assert not lease.is_stale and lease.renewed - begun == renewed
 
 
 def test_a_block_renews_it_and_stops_where_another_run_has_it(store, clock, monkeypatch):
@@ -163,42 +144,38 @@ def test_a_process_that_left_its_lease(store):
             check_unlocked(store)
 
 
-def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(store, monkeypatch):
-    """Also where one of them is as slow as the whole work of another, and a third has begun since."""
+def test_of_two_who_end_a_dead_lease_one_has_it(store, monkeypatch):
+    """`slow` reads the dead lease 3. Then another command ends it, works, and ends; perhaps a third begins.
+
+    `slow` goes on with what it has read: it is refused if the third works, and has the lease if nobody does.
+    """
     dead = Holder.make("run").model_copy(update={"lasts": 0.0})
-
-    def delayed(between):
+    read = leases.read_leases
+    for begins_third in (True, False):
         store.write_json("tmp/lease/000003", dead.model_dump())
-        read, calls = leases.read_leases, []
+        third = ExitStack()
 
-        def read_leases(folder):
-            found_now = read(folder)
-            calls.append(1)
-            if len(calls) == 1:
-                next(between)
-            return found_now
+        def read_before_the_others(folder):
+            found = read(folder)
+            monkeypatch.setattr(leases, "read_leases", read)
+            with locked(store, "report", always):
+                pass
+            if begins_third:  # noqa: B023
+                third.enter_context(locked(store, "forget", always))  # noqa: B023
+            return found
 
-        with monkeypatch.context() as patch:
-            patch.setattr(leases, "read_leases", read_leases)
+        monkeypatch.setattr(leases, "read_leases", read_before_the_others)
+        if begins_third:
+            with (
+                third,
+                pytest.raises(RunError, match=r"curate forget .* is running here"),
+                locked(store, "run", always),
+            ):
+                pass
+            store.delete("tmp")
+        else:
             with locked(store, "run", always):
                 assert len(read(store)) == 1
-                next(between)
-
-    def work(again):
-        with locked(store, "report", always):
-            pass
-        if again:
-            with locked(store, "forget", always) as hold:
-                assert hold.lease
-                yield
-                raise AssertionError("two at once")
-        yield
-        yield
-
-    with pytest.raises(RunError, match=r"curate forget .* is running here"):
-        delayed(work(again=True))
-    store.delete("tmp")
-    delayed(work(again=False))
 
 
 def test_a_process_is_known_by_its_beginning():

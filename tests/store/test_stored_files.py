@@ -4,9 +4,7 @@ import io
 import os
 import uuid
 from pathlib import Path
-from typing import ClassVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import DamagedError, RecipeError
+from curate.base.meter import METER
 from curate.read.listing import list_files
 from curate.store.layout import DIGESTS
 from curate.store.store import RunStore
@@ -31,44 +30,29 @@ def test_what_another_process_wrote_is_there(folder):
     assert files.exists("a") and files.exists("a/x") and not files.exists("a/y") and not files.exists("b/x")
     assert (files.size("a/x"), files.read_bytes("a/x")) == (4, b"data")
     assert files.digest("b").sha256 == folder.digest("b").sha256 != files.digest("a/x").sha256
-
-
-class BlockFile(io.FileIO):
-    """A file that notes how many bytes are asked for."""
-
-    sizes: ClassVar[list[int]] = []
-
-    def readinto(self, buffer):
-        self.sizes.append(len(buffer))
-        return super().readinto(buffer)
+    before = files.state("b")
+    assert files.state("b") == before
+    folder.write_bytes("b", b"fewer")
+    assert files.state("b") != before
+    with pytest.raises(FileNotFoundError):
+        files.state("none")
 
 
 def test_files_are_hashed_by_large_blocks(tmp_path, monkeypatch):
     """In a store, each block takes a request."""
+    sizes = []
+
+    class BlockFile(io.FileIO):
+        def readinto(self, buffer):
+            sizes.append(len(buffer))
+            return super().readinto(buffer)
+
     (tmp_path / "a").write_bytes(b"x" * (5 << 20))
     monkeypatch.setattr(StoredFiles, "open", lambda files, name: BlockFile(files.path(name)))
     monkeypatch.setattr(LocalFileSystem, "open", lambda _, path, mode: BlockFile(path))
     assert StoredFiles(str(tmp_path)).digest("a").bytes == 5 << 20
     list_files(str(tmp_path / "a"), {}, content=True)
-    assert BlockFile.sizes == [1 << 22] * 6
-
-
-def test_the_state_of_a_file_is_another_once_it_is(folder):
-    folder.write_bytes("a", b"one")
-    before = folder.state("a")
-    assert folder.state("a") == before
-    folder.write_bytes("a", b"two")
-    assert folder.state("a") != before
-    with pytest.raises(FileNotFoundError):
-        folder.state("none")
-
-
-def test_what_is_remote_is_asked_for_by_its_url():
-    folder = RunStore(f"memory://commit-{uuid.uuid4().hex}/run/")
-    folder.write_bytes("a/x", b"data")
-    assert not folder.is_local
-    with fsspec.open(f"{folder.url}a/x") as file:
-        assert file.read() == b"data"
+    assert sizes == [1 << 22] * 6
 
 
 def test_a_library_that_does_not_count_from_the_end(monkeypatch):
@@ -87,13 +71,6 @@ def test_a_library_that_does_not_count_from_the_end(monkeypatch):
     assert not folder.exists("other.parquet") and folder.key("other.parquet") is None
 
 
-def test_reading_takes_nothing_from_the_path(tmp_path):
-    """A folder named like a partition gives no column."""
-    folder = RunStore(str(tmp_path / "year=2020"))
-    folder.write_parquet("x.parquet", TABLE)
-    assert folder.read_parquet("x.parquet").column_names == TABLE.column_names
-
-
 def test_parquet_is_read_in_part(folder):
     folder.write_parquet("t.parquet", TABLE, "key", "note")
     files = StoredFiles(folder.url)
@@ -101,6 +78,10 @@ def test_parquet_is_read_in_part(folder):
     assert files.schema("t.parquet").names == TABLE.column_names
     assert files.footer("t.parquet") == ("key", "note", 2) and files.key("t.parquet") == "key"
     assert files.key("none.parquet") is None and not has_key(files, "t.parquet", "")
+    wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
+    folder.write_parquet("year=2020/wide.parquet", wide, "key", "note")
+    assert files.footer("year=2020/wide.parquet") == ("key", "note", 1), "longer than what is read first"
+    assert files.read_parquet("year=2020/wide.parquet").equals(wide), "a folder named like a partition gives no column"
 
 
 @pytest.mark.parametrize("schema", [b"!not base64!", b"AAAA"])
@@ -123,9 +104,7 @@ def test_json_that_is_nested_too_deep_is_damaged(folder):
 
 def test_a_file_is_what_one_of_its_writers_wrote(folder):
     """Several attempts may have written it; of what is there now, it is read which."""
-    assert folder.recorded("shards/a") is None and (
-        not folder.exists("shards/a") or valid_digest(folder, "shards/a") is None
-    )
+    assert folder.recorded("shards/a") is None
     folder.write_bytes("shards/a", b"first", rows=1)
     folder.write_bytes("shards/a", b"second", rows=2)
     now = folder.digest("shards/a")
@@ -149,18 +128,17 @@ def test_a_damaged_note_is_none(folder):
         assert folder.recorded("shards/a") is None
 
 
-@pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
-def test_a_protocol_that_nobody_knows(url):
+def test_a_protocol_that_nobody_knows():
     """One letter is no drive of Windows here."""
     with pytest.raises(RecipeError, match="Protocol not known"):
-        RunStore(url).exists("run.json")
+        RunStore("g://bucket/run").exists("run.json")
 
 
 class NoAnswer(Exception):
     """What a store's library may raise: no OSError."""
 
 
-@pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
+@pytest.mark.parametrize("error", [TimeoutError("slow"), NoAnswer("503")])
 def test_a_read_that_fails_is_no_answer(folder, error, monkeypatch):
     """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
     folder.write_parquet("t.parquet", TABLE, "key")
@@ -187,31 +165,16 @@ def test_a_read_that_fails_is_no_answer(folder, error, monkeypatch):
         folder.read_parquet("t.parquet")
 
 
-def test_a_footer_longer_than_what_is_read_first(folder):
-    wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
-    folder.write_parquet("wide.parquet", wide, "key", "note")
-    assert folder.footer("wide.parquet") == ("key", "note", 1)
-
-
-@pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_many_processes_write_one_log(protocol, tmp_path):
-    folder = RunStore(f"{protocol}{tmp_path}/run")
+def test_many_processes_write_one_log(folder):
+    """A line that a kill cut is left out."""
     assert folder.read_log("tmp/log") == []
     for line in ("b.2", "a.1", "b.3"):
         folder.log("tmp/log", line)
-    assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3"]
-
-
-def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path):
-    folder = RunStore(str(tmp_path))
-    folder.log("log", "a.1")
-    (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
-    assert sorted(folder.read_log("log")) == ["a.1", "b.2"]
+    folder.write_bytes("tmp/log/other", b"b.4\nc.")
+    assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3", "b.4"]
 
 
 def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path):
-    from curate.base.meter import METER
-
     for url, counted in ((f"memory://{tmp_path}", (2, 2)), (str(tmp_path), (0, 0))):
         store = RunStore(f"{url}/run")
         METER.take()
