@@ -30,8 +30,8 @@ from tests import kit
 from tests.kit import conserved
 from tests.kit import llm_server as servers
 from tests.kit.captioned import STYLES, ask, caption_recipe, faithful, kept_samples
+from tests.kit.forgetting import left_of, told_apart, uids
 from tests.kit.llm_server import FaultServer, hang, status
-from tests.publish.forget.victims import left_of, told_apart, uids
 
 
 @pytest.fixture

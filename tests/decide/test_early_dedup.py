@@ -7,8 +7,8 @@ import pytest
 from curate.ask.explain import explain_sample
 from curate.recipe.recipe import change_recipe, parse_recipe
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.decide.units import curate, cut, rules_of
+from tests.kit.whatif import whatif
 
 RULES = {"words": "words > 2", "duplicates": "dedup", "best": {"top": 0.5, "of": "clip_score"}}
 

@@ -11,8 +11,8 @@ import pytest
 from curate.api import Run
 from curate.base import ids
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.kit import languages, metaclip
+from tests.kit.whatif import whatif
 
 
 @pytest.fixture(scope="module")

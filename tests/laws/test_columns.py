@@ -12,7 +12,7 @@ from curate.api import Run
 from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError
 from tests import kit
-from tests.ask.whatif.asked import whatif
+from tests.kit.whatif import whatif
 
 pytestmark = pytest.mark.thorough
 

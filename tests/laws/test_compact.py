@@ -13,9 +13,9 @@ from curate.publish.forget.forget import forget
 from curate.store.items import Items, hash_url
 from pipelines.prepare import prepare
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.kit import Ran
 from tests.kit.kills import states_of
+from tests.kit.whatif import whatif
 
 pytestmark = pytest.mark.thorough
 

@@ -29,8 +29,8 @@ from pipelines.prepare import prepare
 from tests import kit
 from tests.kit import llm_server as servers
 from tests.kit import precomputed
+from tests.kit.forgetting import uids
 from tests.kit.llm_server import FaultServer
-from tests.publish.forget.victims import uids
 
 pytestmark = pytest.mark.thorough
 

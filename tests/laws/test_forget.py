@@ -27,8 +27,8 @@ from pipelines.claim import claim_folder, claimed
 from pipelines.prepare import prepare
 from tests import kit
 from tests.kit import Ran, conserved
+from tests.kit.forgetting import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.kit.kills import states_of
-from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 
 pytestmark = pytest.mark.thorough
 

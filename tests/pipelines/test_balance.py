@@ -14,7 +14,7 @@ from curate.cli.summary import summary
 from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
 from tests import kit
-from tests.ask.whatif.asked import whatif
+from tests.kit.whatif import whatif
 
 
 @pytest.fixture(scope="module")

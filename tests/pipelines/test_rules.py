@@ -14,7 +14,7 @@ from curate.ask.query import asking
 from curate.cli.run import summary
 from curate.recipe.recipe import parse_recipe
 from tests import kit
-from tests.ask.whatif.asked import whatif
+from tests.kit.whatif import whatif
 
 DERIVE = {"blend": "zscore(bytes) + minmax(aspect)", "rank": "quantile(blend * words)", "unused": "quantile(width)"}
 OUTPUT = {"columns": ["blend"], "json_columns": ["rank"], "repeat": "CASE WHEN rank > 0.5 THEN 2 ELSE 1 END"}

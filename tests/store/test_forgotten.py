@@ -12,7 +12,7 @@ from curate.base import schema
 from curate.store.forgotten import ENCOUNTERED, LINKED, REQUESTED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
-from tests.publish.forget.victims import images, uids, urls
+from tests.kit.forgetting import images, uids, urls
 
 EMPTY = Record(schema.FORGOTTEN_ITEMS.empty_table())
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)

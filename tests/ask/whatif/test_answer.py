@@ -17,8 +17,8 @@ from curate.recipe.recipe import change_recipe, parse_recipe
 from curate.store.items import Items
 from tests import kit
 from tests.ask.whatif import naive
-from tests.ask.whatif.asked import whatif
 from tests.kit import Ran
+from tests.kit.whatif import whatif
 
 
 def words(n):

@@ -23,7 +23,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from tests import kit
-from tests.ask.whatif.asked import warnings_of, whatif
+from tests.kit.whatif import warnings_of, whatif
 
 ENTRIES = ["cat", "dog", "photo", "rare thing"]
 RULES = {"seven": "caption not like '%7'", "best": {"top": 0.7, "of": "s"}}

@@ -9,7 +9,7 @@ from curate.ask.whatif.estimate import estimate
 from curate.decide.draw.sample import split_rows
 from pipelines.prepare import prepare
 from tests import kit
-from tests.ask.whatif.asked import warnings_of
+from tests.kit.whatif import warnings_of
 
 SHARES = {"3": 3, "4": 1, "6": 0.001, "9": 1}
 

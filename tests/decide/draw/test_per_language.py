@@ -14,8 +14,8 @@ from curate.decide.draw import inclusion
 from curate.decide.draw.schemes import PerLanguage
 from curate.match.unit import Entries
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.kit import languages
+from tests.kit.whatif import whatif
 
 
 def entries_of(counts):

@@ -11,8 +11,8 @@ from curate.base.registry import _load
 from curate.decide.draw import schemes
 from curate.decide.draw.schemes import Scheme
 from tests import kit
-from tests.ask.whatif.asked import whatif
 from tests.kit import metaclip
+from tests.kit.whatif import whatif
 
 ENTRIES = ["cat", "dog", "a", "photo", "big"]
 

@@ -25,8 +25,8 @@ from curate.store.manifest import Lines, digest_file, write_manifest
 from curate.store.store import RunStore
 from tests import kit
 from tests.kit import Ran, conserved
+from tests.kit.forgetting import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.kit.written_runs import run_query
-from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 
 SECTIONS = {
     "measure": {"image": {"phash": True}, "language": {}},

@@ -1,4 +1,4 @@
-"""What the tests of forgetting share: pools whose captions can be told apart, and a search for what is left of a sample."""
+"""Helpers for tests of forgetting: pools with distinct captions, and a search for traces of a sample."""
 
 import hashlib
 import json

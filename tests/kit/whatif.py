@@ -1,4 +1,4 @@
-"""What tests ask of a run that is not open."""
+"""Estimates of what a finished run would keep with other settings."""
 
 from curate.ask.text_pages import render_page
 from curate.ask.whatif.answer import answer
