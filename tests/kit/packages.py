@@ -15,7 +15,6 @@ import pytest
 from curate.base import registry
 from curate.base.foreign import FOREIGN
 from curate.recipe.source import source_sections
-from tests import kit
 from tests.kit import forked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,41 +103,3 @@ def change(site, folder, module, *changes):
         code = code.replace(old, new)
     path.write_text(code)
     return path.parent
-
-
-SIGNAL = """
-import os, time
-import pyarrow as pa
-from curate.plugins import Section, SignalKind, image_signal
-
-class Evil(Section):
-    pass
-
-class Observer:
-    columns = pa.schema([("evil", pa.float32())])
-
-    def observe(self, image):
-        BODY
-        return 1.0
-
-    def finish(self, observed, captions):
-        return [pa.array(observed, pa.float32())]
-
-KIND = SignalKind(
-    "evil", Evil, lambda name, section, known: 1,
-    lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
-)
-"""
-
-
-def start_evil(folder, *arguments, body):
-    """Start curate with a package of one signal, which does BODY for each image: evil.yaml uses it, clean.yaml does not."""
-    if not (folder / "site").exists():
-        lay_out(folder / "site", "curate-evil", "signals", {"evil": "curate_evil:KIND"}, "0.1")
-        path = kit.write_tars(folder / "tars", [kit.sample(f"{i}", f"a caption {i}") for i in range(8)], 2)
-        (folder / "clean.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
-        (folder / "evil.yaml").write_text((folder / "clean.yaml").read_text() + "measure: {evil: {}}\n")
-    (folder / "site" / "curate_evil.py").write_text(SIGNAL.replace("BODY", body))
-    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
-    command = [sys.executable, "-m", "curate", *arguments]
-    return subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
