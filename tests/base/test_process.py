@@ -6,10 +6,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 
 from curate.base.process import Backlog, Cache, ModelPool, groups, in_threads, memory_limited, process_cache
+from tests.kit.waiting import wait_until
 
 
 def test_a_pool_loads_once_and_again_after_a_failure():
@@ -103,63 +105,53 @@ def test_a_loop_that_ends_early_gives_its_part_back(how):
     assert next(taken) == 5
 
 
-def test_cache_makes_a_thing_once_for_all_threads():
-    made = []
-    cache = Cache(2)
+def test_cache_makes_a_thing_once_for_all_threads_and_two_things_at_the_same_time():
+    made, cache, both = [], Cache(2), threading.Barrier(2)
 
     def make():
         time.sleep(0.02)
         made.append(1)
         return made
 
-    found = list(in_threads(lambda _: cache.get("a", make), range(8)))
-    assert made == [1] and all(thing is made for thing in found)
+    def meet(key):
+        both.wait(60)
+        return key
+
+    assert [*in_threads(lambda _: cache.get("a", make), range(8))] == [made] * 8 == [[1]] * 8
+    assert list(in_threads(lambda key: cache.get(key, lambda: meet(key)), "bc", pool="unit")) == ["b", "c"]
 
 
-def test_cache_keeps_what_was_used_last():
-    made = []
-    cache = Cache(2)
+def test_cache_keeps_what_was_used_last_and_drops_what_is_replaced():
+    made, cache = [], Cache(2)
     for key in "abacab":
         assert cache.get(key, lambda key=key: made.append(key) or key) == key
     assert made == ["a", "b", "c", "b"]
+    cache = Cache()
+    for key in ("a 1", "b 1"):
+        cache.get(key, lambda: "old")
+    assert cache.get("a 2", lambda: "new", replaces="a ") == "new"
+    assert [cache.get(key, lambda: "again") for key in ("a 1", "b 1", "a 2")] == ["again", "old", "new"]
 
 
 def test_cache_makes_what_failed_again_and_begins_empty_in_another_process():
     cache = Cache(3)
     for error in (OSError("no network"), KeyboardInterrupt()):
-
-        def fail(error=error):
-            raise error
-
         with pytest.raises(type(error)):
-            cache.get("a", fail)
+            cache.get("a", Mock(side_effect=error))
     assert cache.get("a", lambda: "made") == "made"
     assert pickle.loads(pickle.dumps(cache)).get("a", lambda: "new") == "new"
-
-
-def test_a_cache_makes_values_of_two_keys_at_the_same_time():
-    cache = Cache()
-    both = threading.Barrier(2)
-
-    def make(key):
-        both.wait(60)
-        return key
-
-    assert list(in_threads(lambda key: cache.get(key, lambda: make(key)), "ab", pool="unit")) == ["a", "b"]
 
 
 def test_a_maker_may_wait_for_a_thread_that_uses_the_cache():
     def outer():
         with ThreadPoolExecutor(1) as pool:
-            inner = pool.submit(process_cache, "test: inner", lambda: "inner")
-            return f"outer of {inner.result(60)}"
+            return f"outer of {pool.submit(process_cache, 'test: inner', lambda: 'inner').result(60)}"
 
     assert process_cache("test: outer", outer) == "outer of inner"
 
 
 def test_all_who_wait_for_a_maker_get_its_error():
-    cache = Cache()
-    begun, go_on = threading.Event(), threading.Event()
+    cache, begun, go_on = Cache(), threading.Event(), threading.Event()
 
     def fail():
         begun.set()
@@ -170,22 +162,13 @@ def test_all_who_wait_for_a_maker_get_its_error():
         first = pool.submit(cache.get, "a", fail)
         begun.wait(60)
         second = pool.submit(cache.get, "a", lambda: "made too early")
-        while not second.running():
-            time.sleep(0.001)
+        wait_until(second.running)
         time.sleep(0.05)
         go_on.set()
         for waiting in (first, second):
             with pytest.raises(OSError, match="no network"):
                 waiting.result(60)
     assert cache.get("a", lambda: "made") == "made"
-
-
-def test_what_replaces_others_drops_them():
-    cache = Cache()
-    for key in ("a 1", "b 1"):
-        cache.get(key, lambda: "old")
-    assert cache.get("a 2", lambda: "new", replaces="a ") == "new"
-    assert [cache.get(key, lambda: "again") for key in ("a 1", "b 1", "a 2")] == ["again", "old", "new"]
 
 
 def test_models_of_a_process_are_loaded_one_at_a_time():

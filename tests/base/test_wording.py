@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.base.wording import all_digits, describe_seen, did_you_mean, one_line
+from curate.base.wording import all_digits, did_you_mean, one_line
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -45,10 +45,3 @@ def test_one_line_joins_lines_and_cuts():
 )
 def test_did_you_mean_names_the_nearest_whatever_its_case(name, hint):
     assert did_you_mean(name, ["failed", "Aligned", "words"]) == hint
-
-
-def test_how_often_samples_are_seen():
-    assert describe_seen(1000, 0.0) == "1,000 samples seen, and none is kept"
-    assert describe_seen(1000, 400.4) == "1,000 samples seen: each of 400 kept ones 2.5 times"
-    twice = "each of 400 kept ones 2.5 times on average, each of 800 in uids.npy 1.25 times"
-    assert describe_seen(1000, 400, 800.0) == f"1,000 samples seen: {twice}"

@@ -8,7 +8,7 @@ import pytest
 
 from curate.demo.drawing import draw
 from curate.demo.samples import caption
-from curate.demo.scenes import Item, Scene, compose, pick
+from curate.demo.scenes import Item, Scene, compose
 from curate.demo.words import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES
 
 CONCEPTS = {*SHAPES, *COLOURS, *BACKGROUNDS}
@@ -129,13 +129,6 @@ def test_positions():
         (0.5, 0.9): "bottom",
     }
     assert {at: alone("star", x=at[0], y=at[1]).items[0].position for at in positions} == positions
-
-
-def test_pick_follows_its_weights():
-    state = rng(0)
-    drawn = [pick(state, "abc", (6, 3, 1)) for _ in range(5000)]
-    for letter, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)):
-        assert abs(drawn.count(letter) / 5000 - share) < 5 * math.sqrt(share * (1 - share) / 5000)
 
 
 def test_every_language_has_a_word_for_every_shape_and_colour():

@@ -223,8 +223,7 @@ def test_the_sources_columns_stay_in_the_parquet_of_shards(tmp_path):
     table = sidecars(ran)
     own = {
         "LICENSE": "string", "NSFW": "string", "TEXT": "string", "is_ad": "bool", "note": "int64",
-        "similarity": "double",
-        "when": "string",
+        "similarity": "double", "when": "string",
     }  # fmt: skip
     assert {field.name: str(field.type) for field in list(table.schema)[len(SIDECAR) : -1]} == own
     rows = {row["caption"]: {name: row[name] for name in own if row[name] is not None} for row in table.to_pylist()}

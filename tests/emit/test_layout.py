@@ -53,10 +53,3 @@ def test_nothing_kept_gives_no_shards(tmp_path):
         assert sorted(os.listdir(ran.folder / "shards")) == ["sizes.json"]
         assert json.loads((ran.folder / "shards/sizes.json").read_text()) == {}
         assert len(np.load(ran.folder / "uids.npy")) == 0 and ran.counts == {"none": 2}
-
-
-def test_a_pool_of_one_row(tmp_path):
-    ran = emitted(tmp_path / "tar", tars(write_tar(tmp_path / "p.tar", pairs("a"))), rows_per_shard=1)
-    assert [name for name, _ in ran.members] == ["a.jpg", "a.json", "a.txt"]
-    ran = emitted(tmp_path / "text", parquets(tmp_path / "q", pa.table({"text": ["a"]})), rows_per_shard=1)
-    assert sidecars(ran)["text"].to_pylist() == ["a"]

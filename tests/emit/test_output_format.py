@@ -1,7 +1,6 @@
 """What every output format shares; a new one is one file and one line: shards of JSON lines, from a run to SQL."""
 
 import json
-from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,6 @@ from curate.emit import registry as outputs
 from curate.emit.layout import Layout
 from curate.emit.output_format import OutputFormat, emit_shard, find_output
 from curate.emit.settings import EmitSettings
-from curate.pool.reread import UnitRereader
 from curate.publish.forget.forget import forget
 from curate.recipe.output import OUTPUTS
 from curate.store.items import Items
@@ -112,24 +110,6 @@ def test_shards_of_another_format(tmp_path, has_images):
     assert [one["@id"] for one in described[: 1 + has_images]] == ["lines", "parquet"][: 1 + has_images]
     forget(str(done.folder), Items.of({"uid": [bytes.fromhex(kept[0])]}))
     assert kept[0] not in "".join(path.read_text() for path in done.folder.glob("shards/*.jsonl"))
-    assert verify_run(str(done.folder))[1] == []
-
-
-def test_a_unit_is_read_once_for_all_its_shards(tmp_path, monkeypatch):
-    """Of the inputs and of `samples`: shards hold some rows of a unit each."""
-    reads = Counter()
-    read = UnitRereader.rows
-
-    def counting(self, rows, output):
-        reads[self.unit.index] += 1
-        return read(self, rows, output)
-
-    monkeypatch.setattr(UnitRereader, "rows", counting)
-    path = kit.write_parquets(tmp_path / "pool", kit.make_rows(600), 2)
-    recipe = kit.recipe_of(path, "parquet", rules={"words": "words > 2"}, output={"rows_per_shard": 20})
-    done = kit.run_beam(recipe, tmp_path / "run")
-    shards = json.loads((done.folder / "shards/sizes.json").read_text())
-    assert len(shards) > 2 * len(reads) and set(reads.values()) == {1}
     assert verify_run(str(done.folder))[1] == []
 
 

@@ -15,7 +15,6 @@ from pipelines.prepare import prepare
 from tests import kit
 from tests.kit import llm_server
 from tests.kit.captioned import ask, faithful, kept_samples
-from tests.kit.commands import run_command
 from tests.kit.llm_server import FaultServer, status
 
 pytestmark = pytest.mark.thorough
@@ -269,23 +268,3 @@ def test_a_plan_tells_engines_apart_and_what_is_answered_already(captions, path,
 def test_what_is_refused_when_the_pool_is_known(section, message, captions, run):
     with pytest.raises(RecipeError, match=message):
         run("out", captions | section)
-
-
-def test_a_plan_warns_of_engines_that_cannot_be_opened(captions, llm, path, tmp_path, monkeypatch):
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    captions["engines"]["api"]["openai"]["key"] = "NO_SUCH_KEY"
-    plain = kit.recipe_of(path, captions=captions).model_dump_json(include={"input", "captions", "max_failed"})
-    (tmp_path / "recipe.yaml").write_text(plain)
-
-    def warnings():
-        lines = run_command("plan", str(tmp_path / "recipe.yaml")).out.splitlines()
-        return [line.strip() for line in lines if line.strip().startswith("warning")]
-
-    [warning] = warnings()
-    assert "captions.engines.api: key: the environment variable NO_SUCH_KEY is not set" in warning
-    monkeypatch.setenv("NO_SUCH_KEY", "x")
-    assert warnings() == [] and not llm.asked  # it asks for models alone
-    llm.die()
-    [warning] = warnings()
-    assert "/v1: cannot be reached " in warning
-    llm.revive()

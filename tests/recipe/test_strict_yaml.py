@@ -55,8 +55,7 @@ REFUSED = [
     *((f"\na: {text}", "is not timestamp, line 2") for text in ("2001-13-45", "2001-01-01 00:00:00 +99:99",
      "!!timestamp x")),
     ("\na: !!bool maybe", "is not bool, line 2"), ('\na: !!int ""', "is not int, line 2"),
-    ("\na: !!int x", "is not int, line 2"),
-    ('\na: !!float ""', "is not float, line 2"),
+    ("\na: !!int x", "is not int, line 2"), ('\na: !!float ""', "is not float, line 2"),
     *((f"!!{kind}", f"a value of type {kind.split()[0]}, line 1; accepted: mappings, lists, texts")
       for kind in ("binary aGVsbG8=", "set {a, b}", "omap [a: 1]", "pairs [a: 1]")),
     ("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("rules:\n  a: x\n  a: y", "'a' occurs twice, line 3"),

@@ -67,9 +67,7 @@ def test_keys_order_as_values(column):
     # A null's key is 0, as the least number's may be.
     assert (np.argsort(in_64[valid], kind="stable") == np.argsort(keys[valid], kind="stable")).all()
     assert valid.tolist() == column.is_valid().to_pylist()
-    numbers = [
-        (key, number) for key, number in zip(keys.tolist(), column.to_pylist(), strict=True) if number is not None
-    ]
+    numbers = [pair for pair in zip(keys.tolist(), column.to_pylist(), strict=True) if pair[1] is not None]
     for (key_a, a), (key_b, b) in itertools.product(numbers, repeat=2):
         assert sign(key_a, key_b) == sign(a, b)
     for key, number in numbers:
@@ -77,18 +75,13 @@ def test_keys_order_as_values(column):
         assert type(value_of(key, column.type)) is type(number)
 
 
-def test_neighbouring_large_integers_stay_apart():
-    for kind, top in ((pa.int64(), (1 << 63) - 1), (pa.uint64(), (1 << 64) - 1)):
+def test_keys_of_all_widths():
+    for kind, top in ((pa.int64(), (1 << 63) - 1), (pa.uint64(), (1 << 64) - 1)):  # neighbors stay apart
         keys, valid = order_keys(pa.array([top - 1, None, top], kind))
         assert valid.tolist() == [True, False, True] and keys[2] - keys[0] == 1
-
-
-def test_columns_of_at_most_32_bits_need_two_rounds():
     assert [key_bits(kind) for kind in (pa.float32(), pa.int32(), pa.bool_(), pa.uint8())] == [32] * 4
     assert [key_bits(kind) for kind in (pa.float64(), pa.int64(), pa.uint64())] == [64] * 3
-
-
-def test_parts_may_differ_in_width():
+    # parts may differ in width
     assert order_keys(pa.array([0.1], pa.float32()))[0][0] == order_keys(pa.array([float(np.float32(0.1))]))[0][0]
     assert order_keys(pa.array([-3], pa.int8()))[0][0] == order_keys(pa.array([-3], pa.int64()))[0][0]
 
@@ -119,15 +112,10 @@ def test_threshold_is_the_sorted_one(column, fraction, data):
     assert kept.tolist() == [x is not None and x >= expected for x in column.to_pylist()]
 
 
-@pytest.mark.parametrize(
-    ("size", "fraction", "rank"), [(1, 0.999, 0), (2, 0.5, 1), (2, 0.49, 0), (100, 0.29, 28), (10, 0.3, 3)]
-)
-def test_rank_is_the_truncated_float_product(size, fraction, rank):
-    """100 · 0.29 is 28.999… in floats, and DataComp truncates it."""
-    assert search([pa.array(range(size))], fraction).thresholds == {None: size - 1 - rank}
-
-
-def test_without_ties_int_nf_plus_1_rows_pass():
+def test_ranks_are_truncated_float_products():
+    """100 · 0.29 is 28.999… in floats, and DataComp truncates it. Without ties, int(n f) + 1 rows pass."""
+    for size, fraction, rank in ((1, 0.999, 0), (2, 0.5, 1), (2, 0.49, 0), (100, 0.29, 28), (10, 0.3, 3)):
+        assert search([pa.array(range(size))], fraction).thresholds == {None: size - 1 - rank}
     scores = np.random.default_rng(0).permutation(12_345).astype(np.float32)
     for fraction in (0.3, 0.2, 1e-9, 0.9999):
         parts = [pa.array(part) for part in np.array_split(scores, 7)]
