@@ -60,14 +60,9 @@ class Page(HTMLParser):
 def write_hostile(url):
     """A run in which every text that may come from a stranger is hostile, and every rule, source and entry too."""
     names = [f"{text[:200]} {i}" for i, text in enumerate(HOSTILE)]
+    sql = "caption <> '{}' AND words > 2"
     rules = [
-        {
-            "name": name,
-            "sql": "caption <> '{}' AND words > 2".format(name[:20].replace("'", "''")),
-            "top": None,
-            "of": None,
-            "threshold": None,
-        }
+        {"name": name, "sql": sql.format(name[:20].replace("'", "''")), "top": None, "of": None, "threshold": None}
         for name in names
     ]
     rows = []
@@ -81,16 +76,10 @@ def write_hostile(url):
             "width": 100 + i,
             "height": 300,
         }
-        verdicts = verdict(rule, 0.5, None if rule in names else 0.3)
-        rows.append((sample(f"a{i}", text, text[:300], **fields), verdicts, [i % len(HOSTILE)], i / 40))
-    rows.append(
-        (
-            sample("f1", HOSTILE[0], uid=None, sha256=None, status="not_an_image", error=HOSTILE[1]),
-            verdict("failed"),
-            [],
-            None,
-        )
-    )
+        decided = verdict(rule, 0.5, None if rule in names else 0.3)
+        rows.append((sample(f"a{i}", text, text[:300], **fields), decided, [i % len(HOSTILE)], i / 40))
+    failed = sample("f1", HOSTILE[0], uid=None, sha256=None, status="not_an_image", error=HOSTILE[1])
+    rows.append((failed, verdict("failed"), [], None))
     run = RUN | {
         "name": HOSTILE[3],
         "sources": [text[:300] for text in HOSTILE],

@@ -24,22 +24,14 @@ def template(monkeypatch):
     monkeypatch.setattr(text_pages, "_environment", lambda: environment)
 
 
-def test_strangers_texts_are_shown_as_they_are():
+def test_values_are_never_markup():
     rows = [("[red", 1), ("b]¦ \\[/]", 1000), ("a\x1b[2J\n", 30)]
     page = render_page("page", title="[italic]T[/] \\", rows=rows)
     assert str(page).splitlines() == [
-        "[italic]T[/] \\",
-        "  [red           1",
-        "  b]¦ \\[/]    1000",
-        "  a\\x1b[2J\\n    30",
-        "",
-        "  [red → b]¦ \\[/]",
-    ]
+        "[italic]T[/] \\", "  [red           1", "  b]¦ \\[/]    1000", "  a\\x1b[2J\\n    30", "", "  [red → b]¦ \\[/]",
+    ]  # fmt: skip
     first = page.lines[0].text
     assert [span.style for span in first.spans if len(first)] in (["bold"], [Style(bold=True)])
     assert [line.hang for line in page.lines] == [0, 0, 0, 0, 0, 4]
-
-
-def test_a_fact_that_is_missing_is_an_error():
     with pytest.raises(jinja2.UndefinedError):
         render_page("page", title="T")

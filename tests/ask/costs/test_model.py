@@ -1,4 +1,4 @@
-"""The table of costs: its arithmetic, on trials that were made from known costs."""
+"""The table of costs: its arithmetic, on trials made from known costs."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from curate.ask.costs.model import (
     find_seconds,
     fit,
     predict,
-)  # fmt: skip
+)
 from curate.store.facts import UsedFacts
 
 TRUE = {"measure": (0.5, 0.1, 0.02, 2e-6), "match": (1.0, 0.0, 0.01, 1e-6), "emit": (0.0, 0.2, 0.0, 4e-6)}
@@ -28,17 +28,15 @@ LOCAL = Workers("local", 2, 1)
 
 
 def trial(units, rows, kept, is_cold=False, spread=None):
-    """A run that used what it should."""
+    """A run that used what TRUE says."""
 
     def used(process, run, unit, row, size):
         return process * is_cold + run + unit * units + row * size
 
-    parts = {
-        step: UsedFacts(
-            step=step, cpu=used(*each, kept if step == "emit" else rows), shuffled=3 * rows + 100 * units, spread=spread
-        )
-        for step, each in TRUE.items()
-    }
+    parts = {}
+    for step, each in TRUE.items():
+        cpu, shuffled = used(*each, kept if step == "emit" else rows), 3 * rows + 100 * units
+        parts[step] = UsedFacts(step=step, cpu=cpu, shuffled=shuffled, spread=spread)
     parts["engine"] = UsedFacts(step="engine", cpu=used(*ENGINE_S, 0.0, 0))
     return CalibrationRun(units, rows, kept, parts)
 
@@ -50,63 +48,54 @@ def trials(spread=None):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("step", TRUE)
-def test_what_trials_were_made_of_is_found(step):
-    assert [each for each, _ in fit(trials(), step, CPU)] == pytest.approx(TRUE[step])
+def total(costs, step, kind=CPU):
+    return add_up(cost for cost in costs if (cost.step, cost.kind) == (step, kind))
 
 
-def test_an_engine_does_not_grow_by_rows():
-    assert [each for each, _ in fit(trials(), "engine", CPU)] == pytest.approx([*ENGINE_S, 0.0])
+def test_fit_finds_the_true_costs():
+    for step, each in (*TRUE.items(), ("engine", (*ENGINE_S, 0.0))):  # an engine's costs do not grow with rows
+        assert [found for found, _ in fit(trials(), step, CPU)] == pytest.approx(each), step
 
 
 def test_a_run_is_predicted():
     costs = predict(trials(), Work(10_000_000, 4_000_000, 100), LOCAL)
-    by_step = {step: add_up(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)) for step in TRUE}
-    assert by_step["measure"].value == pytest.approx(0.5 + 0.1 + 2 + 20)
-    assert by_step["match"].value == pytest.approx(1 + 1 + 10)
-    assert by_step["emit"].value == pytest.approx(0.2 + 16)
+    by_step = {step: total(costs, step) for step in TRUE}
+    expected = {"measure": 0.5 + 0.1 + 2 + 20, "match": 1 + 1 + 10, "emit": 0.2 + 16}
+    assert {step: of.value for step, of in by_step.items()} == pytest.approx(expected)
     assert all(of.low < of.value < of.high for of in by_step.values())
-    shuffled = add_up(cost for cost in costs if (cost.step, cost.kind) == ("measure", SHUFFLED))
-    assert shuffled.value == pytest.approx(30_000_000 + 10_000)
+    assert total(costs, "measure", SHUFFLED).value == pytest.approx(30_000_000 + 10_000)
+    assert not [cost for cost in costs if cost.kind == READS]  # from local disks
 
 
-def test_what_counts_may_shrink_by_units():
-    few = {**trials().adjacent.used, "match": UsedFacts(step="match", shuffled=800_000)}
-    many = {**trials().scattered.used, "match": UsedFacts(step="match", shuffled=500_000)}
-    of = Trials(
-        trials().first, trials().second, CalibrationRun(5, 100_000, 1, many), CalibrationRun(1, 100_000, 1, few)
+def test_counts_may_shrink_with_units():
+    few, many = (
+        CalibrationRun(units, 100_000, 1, {**trials().adjacent.used, "match": UsedFacts(step="match", shuffled=size)})
+        for units, size in ((1, 800_000), (5, 500_000))
     )
-    *_, (of_unit, _), (of_row, _) = fit(of, "match", SHUFFLED)
+    *_, (of_unit, _), (of_row, _) = fit(Trials(trials().first, trials().second, many, few), "match", SHUFFLED)
     assert of_unit == -75_000 and of_row > 0
 
 
 @pytest.mark.parametrize("left", [0.0, 0.25])
-def test_what_is_lent_costs_nothing(left):
-    work = Work(10_000_000, 4_000_000, 100, left)
-    costs = predict(trials(), work, LOCAL)
-    measure = add_up(cost for cost in costs if (cost.step, cost.kind) == ("measure", CPU))
-    assert measure.value == pytest.approx(left and 0.5 + 0.1 + 0.5 + 5)
-    assert add_up(cost for cost in costs if (cost.step, cost.kind) == ("emit", CPU)).value == pytest.approx(16.2)
+def test_reused_tables_cost_nothing(left):
+    costs = predict(trials(), Work(10_000_000, 4_000_000, 100, left), LOCAL)
+    assert total(costs, "measure").value == pytest.approx(left and 0.5 + 0.1 + 0.5 + 5)
+    assert total(costs, "emit").value == pytest.approx(16.2)
 
 
 def test_units_that_differ_widen_the_interval():
     def width(spread):
-        of = add_up(
-            cost
-            for cost in predict(trials(spread), Work(1e7, 4e6, 100), LOCAL)
-            if (cost.step, cost.kind) == ("measure", CPU)
-        )
+        of = total(predict(trials(spread), Work(1e7, 4e6, 100), LOCAL), "measure")
         return of.high - of.low
 
     assert width(0.5) > 1.5 * width(0.01)
 
 
-def test_a_finished_run_is_taken_as_it_is():
+def test_the_costs_of_a_finished_run_are_its_own():
     one = trial(1, 100_000, 45_000)
     costs = predict(Trials(one, one, one, one), Work(100_000, 45_000, 1), LOCAL)
     for step in (*TRUE, "engine"):
-        total = add_up(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)).value
-        assert total == pytest.approx(one.used[step].cpu)
+        assert total(costs, step).value == pytest.approx(one.used[step].cpu)
 
 
 def test_margins_of_independent_costs_do_not_add_up():
@@ -129,49 +118,38 @@ def test_cores_share_units_and_wait_for_the_last_round():
     assert seconds(100, None) is None
 
 
-def test_what_waits_is_paid_for():
-    costs = [Cost("measure", CPU, "rows", 100, 1.0, 0.0)]
-    add_waiting(costs, Range(15.0, 14.0, 16.0), Workers("dataflow", 10, 10, memory=20.0, disk=100.0))
-    assert [(cost.step, cost.kind, cost.count * cost.each) for cost in costs[1:]] == [
-        ("idle", CPU, 50.0),
-        ("all", MEMORY, 300.0),
-        ("all", DISK, 1500.0),
-    ]
-    for seconds in (Range(9.0, 8.0, 10.0), None):  # no core waits; and nobody knows
-        add_waiting(costs := [Cost("measure", CPU, "rows", 100, 1.0, 0.0)], seconds, Workers("spark", 10, 10))
+def test_idle_machines_are_paid_for():
+    work = Cost("measure", CPU, "rows", 100, 1.0, 0.0)
+    add_waiting(costs := [work], Range(15.0, 14.0, 16.0), Workers("dataflow", 10, 10, memory=20.0, disk=100.0))
+    waiting = [(cost.step, cost.kind, cost.count * cost.each) for cost in costs[1:]]
+    assert waiting == [("idle", CPU, 50.0), ("all", MEMORY, 300.0), ("all", DISK, 1500.0)]
+    for seconds in (Range(9.0, 8.0, 10.0), None):  # no core is idle, or the time is unknown
+        add_waiting(costs := [work], seconds, Workers("spark", 10, 10))
         assert len(costs) == 1
 
 
-def test_an_engine_on_a_cluster_has_costs_of_its_own():
+def test_an_engine_on_a_cluster_has_its_own_costs():
     workers = Workers("spark", 100, 100, overhead=(11.0, 1.5, 0.015), seconds=(20.0, 0.0))
-    costs = {
-        cost.per: cost.count * cost.each
-        for cost in predict(trials(), Work(1e7, 4e6, 1000), workers)
-        if cost.step == "engine"
-    }
+    engine = [cost for cost in predict(trials(), Work(1e7, 4e6, 1000), workers) if cost.step == "engine"]
+    costs = {cost.per: cost.count * cost.each for cost in engine}
     assert costs["run"] == 11.0 and costs["processes"] == 150.0
-    assert costs["tasks"] == pytest.approx(0.015 * 15 * (1 + 250))  # an eighth of 2,000 units, four to a task
-
-
-def test_nothing_was_read_from_local_disks():
-    assert not [cost for cost in predict(trials(), Work(1e7, 4e6, 100), LOCAL) if cost.kind == READS]
+    assert costs["tasks"] == pytest.approx(0.015 * 15 * (1 + 250))  # an eighth of 2,000 units, four per task
 
 
 def test_a_sample_of_bounded_size_does_not_grow_with_the_pool():
-    """Of drift, 2 x 2,048 embeddings of each source are compared, however large the pool is."""
+    """Drift compares 2 x 2,048 embeddings per source, however large the pool is."""
     drift = [{**of.used, "drift": UsedFacts(step="drift", cpu=1e-4 * min(of.rows, 4096))} for of in trials()[:4]]
     of = Trials(*(each._replace(used=used) for each, used in zip(trials()[:4], drift, strict=True)))
     for rows in (100_000, 12_800_000_000):
-        costs = [cost for cost in predict(of, Work(rows, 1, 100), LOCAL) if (cost.step, cost.kind) == ("drift", CPU)]
-        assert add_up(costs).value == pytest.approx(0.4096), rows
+        assert total(predict(of, Work(rows, 1, 100), LOCAL), "drift").value == pytest.approx(0.4096), rows
 
 
-def test_each_process_of_another_machine_compiles_once():
+def test_each_process_on_another_machine_compiles_once():
     of, work = trials()._replace(compiling=20.0), Work(10_000_000, 4_000_000, 100)
     cluster = Workers("spark", 40, 40, overhead=(0.0, 0.0, 0.0))
 
     def start(trials, workers):
-        return add_up(cost for cost in predict(trials, work, workers) if (cost.step, cost.kind) == ("start", CPU)).value
+        return total(predict(trials, work, workers), "start").value
 
     assert start(of, cluster) - start(trials(), cluster) == pytest.approx(40 * 20.0)
-    assert start(of, LOCAL) == start(trials(), LOCAL)  # here the trials compiled already
+    assert start(of, LOCAL) == start(trials(), LOCAL)  # here the trials have compiled already

@@ -1,4 +1,4 @@
-"""Prices: what a file may hold, and what is said of one that holds something else; and the page on costs."""
+"""Files of prices, valid and not; and the page on costs."""
 
 import datetime
 
@@ -22,8 +22,7 @@ from curate.ask.costs.prices import MAX_DAYS, CostPlan, load_prices
 from curate.ask.text_pages import render_page
 from curate.base.errors import RecipeError
 
-ONE = "{price: 0.5, per: 10, source: a page, date: 2026-01-31}"
-
+ONE = "currency: EUR\nengines:\n  spark:\n    core_hour: {price: 0.5, per: 10, source: a page, date: 2026-01-31}\n"
 TRIALS = Trials(*[CalibrationRun(10, 2000, 1000, {})] * 4)
 
 
@@ -34,39 +33,36 @@ def write(folder, text):
 
 
 def test_a_figure_is_of_one_unit(tmp_path):
-    prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
+    prices = load_prices(write(tmp_path, ONE))
     price = prices.find("engines.spark.core_hour")
     assert price and price.each == 0.05 and prices.currency == "EUR"
     assert prices.find("engines.spark.gpu_hour") is prices.find("engines.local.core_hour") is None
     assert prices.find("stores.gs.read") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("currency: USD\nengines:\n  spark:\n    core_our: 1\n", ["line 4: engines.spark.core_our"]),
-        ("currency: USD\nengines:\n  spark:\n    core_hour: {price: 1, date: 2026-01-01}\n", ["line 4: engines.spark.core_hour.source: is missing"]),
-        ("currency: USD\nengines:\n  spark:\n    core_hour:\n      price: -1\n      source: x\n      date: 2026-01-01\n", ["line 5: engines.spark.core_hour.price", "-1"]),
-        ("currency: USD\nstores:\n  gs:\n    read: {price: 1, source: x, date: soon}\n", ["line 4: stores.gs.read.date", "'soon'"]),
-        ("engines: {}\n", ["line 1: currency: is missing"]),
-        ("- 1\n", ["holds [1]", "a YAML mapping"]),
-        ("a: [\n", ["not valid YAML", "line 2"]),
-    ],
-)  # fmt: skip
-def test_a_fault_names_file_line_and_key(text, words, tmp_path):
-    with pytest.raises(RecipeError) as raised:
-        load_prices(path := write(tmp_path, text))
-    assert all(word in str(raised.value) for word in ["--prices", path, *words]), raised.value
+SPARK, SOON = "currency: USD\nengines:\n  spark:\n", "{price: 1, source: x, date: soon}"
+REFUSED = {
+    f"{SPARK}    core_our: 1\n": ["line 4: engines.spark.core_our"],
+    f"{SPARK}    core_hour: {{price: 1, date: 2026-01-01}}\n": ["line 4: engines.spark.core_hour.source: is missing"],
+    f"{SPARK}    core_hour:\n      price: -1\n      source: x\n": ["line 5: engines.spark.core_hour.price", "-1"],
+    f"currency: USD\nstores:\n  gs:\n    read: {SOON}\n": ["line 4: stores.gs.read.date", "'soon'"],
+    "engines: {}\n": ["line 1: currency: is missing"], "- 1\n": ["holds [1]", "a YAML mapping"],
+    "a: [\n": ["not valid YAML", "line 2"],
+}  # fmt: skip
 
 
-def test_a_file_that_is_missing(tmp_path):
-    with pytest.raises(RecipeError, match=r"no such file of prices; accepted: a YAML mapping as infra/prices.yaml"):
+def test_errors_name_file_line_and_key(tmp_path):
+    for text, parts in REFUSED.items():
+        with pytest.raises(RecipeError) as raised:
+            load_prices(path := write(tmp_path, text))
+        assert all(part in str(raised.value) for part in ["--prices", path, *parts]), raised.value
+    with pytest.raises(RecipeError, match="no such file of prices"):
         load_prices(f"{tmp_path}/none.yaml")
 
 
 @pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "a day to come")])
-def test_old_figures_are_named(days, words, tmp_path):
-    prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
+def test_old_prices_are_named(days, words, tmp_path):
+    prices = load_prices(write(tmp_path, ONE))
     costs = [Cost("measure", CPU, "run", 1, 3600.0, 0.0)]
     plan = CostPlan(costs, None, Work(1, 1, 1), Workers("spark"), "", TRIALS, prices)
     page = str(render_page("costs", plan=plan, today=datetime.date(2026, 1, 31) + datetime.timedelta(days)))
@@ -111,13 +107,3 @@ def test_requests_and_storage_have_prices(store, read, write, kept):
     found = {words[0]: float(words[1]) for words in rows}
     assert found == {f"stores.{store}.read": read, f"stores.{store}.write": write, f"stores.{store}.gb_month": kept}
     assert "missing prices" not in page and "disk" not in page.partition("money")[0]
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(1, "1 process + 1 s × 1 kept row"), (2, "2 processes + 1 s × 2 kept rows")]
-)
-def test_counts_of_one_are_singular(count, words):
-    costs = [Cost("emit", CPU, per, count, each, 0.0) for per, each in (("processes", 2.0), ("kept rows", 1.0))]
-    work, workers = Work(1, 1, count), Workers("local", count)
-    page = page_of(CostPlan(costs, Range(1, 1, 1), work, workers, "", TRIALS, load_prices()))
-    assert words in page and f"{count} unit{'s'[: count - 1]} on {count} core{'s'[: count - 1]}" in page
