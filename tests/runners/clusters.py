@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ import apache_beam
 import psutil
 import pytest
 
+from tests.kit.waiting import wait_until
+
+_MASTER = "127.0.0.1"
 _BEAM = f"github.com/apache/beam/sdks/v2/%s@v{apache_beam.__version__}"
 _PROGRAMS = {
     "prism": _BEAM % "go/cmd/prism",
@@ -24,7 +26,7 @@ _PROGRAMS = {
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
     **dict.fromkeys(("etcd", "kube-apiserver"), "(how: tests/runners/kubernetes.py)"),
 }
-_HOSTS = {"127.0.0.1": (), "127.0.0.2": ()}  # of the workers, one core each
+_WORKERS = ("127.0.0.1", "127.0.0.2")  # their addresses; one core each
 
 
 def find_go_program(name):
@@ -44,10 +46,10 @@ _PORTS = cycle(range(10_000, 16_000))
 _PORTS = islice(_PORTS, os.getpid() * 100 % 6_000, None)  # not those of another process of tests
 
 
-def free_port(host="127.0.0.1"):
+def free_port():
     for port in _PORTS:
         with socket.socket() as sock, suppress(OSError):
-            sock.bind((host, port))
+            sock.bind((_MASTER, port))
             return port
     raise AssertionError
 
@@ -68,21 +70,16 @@ class Standalone:
         folder: where its logs are, and what its executors work in.
     """
 
-    def __init__(self, folder, home=None, recovers=False, address="127.0.0.1", workers=_HOSTS):
-        """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications.
-
-        `address` is of the master; `workers` are addresses, each with the words of a command that its own is given to.
-        """
-        self.folder, port, page = folder, free_port(address), free_port(address)
-        self._workers, self._home = workers, home or Path(pytest.importorskip("pyspark").__file__).parent
-        self.url, self.page = f"spark://{address}:{port}", f"http://{address}:{page}/json/"
+    def __init__(self, folder, home=None, recovers=False):
+        """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications."""
+        self.folder, port, page = folder, free_port(), free_port()
+        self._home = home or Path(pytest.importorskip("pyspark").__file__).parent
+        self.url, self.page = f"spark://{_MASTER}:{port}", f"http://{_MASTER}:{page}/json/"
         # A master gives up an application after ten executors that died.
         settings = {"spark.deploy.maxExecutorRetries": -1}
         if recovers:
-            settings |= {
-                "spark.deploy.recoveryMode": "FILESYSTEM",
-                "spark.deploy.recoveryDirectory": folder / "recovery",
-            }
+            settings["spark.deploy.recoveryMode"] = "FILESYSTEM"
+            settings["spark.deploy.recoveryDirectory"] = folder / "recovery"
         words = ["-XX:TieredStopAtLevel=1", *(f"-D{key}={value}" for key, value in settings.items())]
         self._environment = os.environ | {
             "SPARK_HOME": str(self._home),
@@ -91,21 +88,20 @@ class Standalone:
             "SPARK_DAEMON_JAVA_OPTS": " ".join(words),
             "PYSPARK_PYTHON": sys.executable,
         }
-        master = f"master.Master --host {address} --port {port} --webui-port {page}"
+        master = f"master.Master --host {_MASTER} --port {port} --webui-port {page}"
         worker = "worker.Worker --host {0} --cores 1 --memory 1g --webui-port 0 --work-dir {1}/{0} {2}"
-        self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in workers}
+        self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in _WORKERS}
         self.processes = {}
 
     def start(self, *names):
         """Start the master ("master") or a worker (its address), by default all; return once the master knows all."""
         for name in names or self._commands:
-            command = [*self._workers.get(name, ()), str(self._home / "bin/spark-class")]
-            command += f"org.apache.spark.deploy.{self._commands[name]}".split()
+            command = [str(self._home / "bin/spark-class"), *f"org.apache.spark.deploy.{self._commands[name]}".split()]
             with open(self.folder / f"{name}.log", "ab") as log:
                 self.processes[name] = subprocess.Popen(
                     command, env=self._environment, stdout=log, stderr=log, start_new_session=True
                 )
-        _wait(self.page, len(self._workers), self.folder)
+        self._wait()
 
     def stop(self):
         """End all."""
@@ -115,6 +111,20 @@ class Standalone:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             process.kill()
+
+    def _wait(self):
+        """Wait until the master knows all workers."""
+
+        def knows_all():
+            with suppress(OSError, ValueError), urllib.request.urlopen(self.page, timeout=5) as answer:
+                return json.load(answer)["aliveworkers"] == len(_WORKERS)
+            return False
+
+        try:
+            wait_until(knows_all)
+        except AssertionError as error:
+            logs = [path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.log")]
+            raise AssertionError(f"no cluster: {logs}") from error
 
 
 @contextmanager
@@ -126,18 +136,6 @@ def standalone(folder, home=None):
         yield cluster.url
     finally:
         cluster.stop()
-
-
-def _wait(page, workers, folder):
-    """Wait until the master knows so many workers."""
-    ends = time.monotonic() + 300
-    while time.monotonic() < ends:
-        with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=5) as answer:
-            if json.load(answer)["aliveworkers"] == workers:
-                return
-        time.sleep(0.2)
-    logs = [path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log")]
-    raise AssertionError(f"no cluster: {logs}")
 
 
 def find_executors(folder):

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.kit.waiting import wait_until
 from tests.runners.clusters import free_port
 
 _JARS = ("hadoop-client-minicluster-*.jar", "bcprov-*.jar", "bcpkix-*.jar", "bcutil-*.jar")
@@ -144,14 +144,16 @@ def running_yarn(folder):
 
 
 def _wait(yarn, folder):
-    ends = time.monotonic() + 120
-    while time.monotonic() < ends:
+    def has_node():
         with suppress(OSError), urllib.request.urlopen(f"{yarn.page}/ws/v1/cluster/metrics", timeout=5) as answer:
-            if json.load(answer)["clusterMetrics"]["activeNodes"] == 1:
-                return
-        time.sleep(0.3)
-    logs = [path.read_text(errors="replace")[-3000:] for path in folder.glob("*.log")]
-    raise AssertionError("no cluster: " + "\n".join(logs))
+            return json.load(answer)["clusterMetrics"]["activeNodes"] == 1
+        return False
+
+    try:
+        wait_until(has_node)
+    except AssertionError as error:
+        logs = [path.read_text(errors="replace")[-3000:] for path in folder.glob("*.log")]
+        raise AssertionError("no cluster: " + "\n".join(logs)) from error
 
 
 def _write(file, settings):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,26 +32,14 @@ class Driver:
     recipe: Path
     out: Path
     cluster: Standalone
-    conf: Mapping[str, str] = field(default_factory=dict)
-    url: str = ""  # of the run's folder, where it is not `out`
     port: int = field(default_factory=free_port)
 
     def __post_init__(self):
         own = {"spark.ui.port": str(self.port), "spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"]}
-        options = {"runner": "spark", "spark_master_url": self.cluster.url, "spark_conf": _CONF | own | {**self.conf}}
+        options = {"runner": "spark", "spark_master_url": self.cluster.url, "spark_conf": _CONF | own}
         on = self.out.with_suffix(".yaml")
         on.write_text(yaml.safe_dump(options))
-        words = [
-            sys.executable,
-            "-m",
-            "curate",
-            "run",
-            str(self.recipe),
-            "--out",
-            self.url or str(self.out),
-            "--on",
-            str(on),
-        ]
+        words = [sys.executable, "-m", "curate", "run", str(self.recipe), "--out", str(self.out), "--on", str(on)]
         with open(self.out.with_suffix(".log"), "ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
@@ -81,8 +68,7 @@ class Driver:
         return running
 
     def _get(self, path):
-        address = f"{self.conf.get('spark.driver.host', '127.0.0.1')}:{self.port}"
-        with urllib.request.urlopen(f"http://{address}/api/v1/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=5) as answer:
             return json.load(answer)
 
 
