@@ -43,23 +43,17 @@ def plain(wiki, texts, mode):
     return words, pairs
 
 
-@pytest.mark.parametrize("wiki", ["de", "ja"])
-@pytest.mark.parametrize("mode", ["worldwide", "corrected"])
-def test_tokens_are_those_of_the_definition(wiki, mode):
-    assert counted(wiki, [TEXTS[wiki]], mode) == plain(wiki, [TEXTS[wiki]], mode)
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("wiki", TEXTS)
-def test_each_tokeniser_makes_words(wiki):
-    words, pairs = counted(wiki, [TEXTS[wiki]] * 2, "worldwide")
-    assert (words, pairs) == plain(wiki, [TEXTS[wiki]] * 2, "worldwide")
-    assert 3 <= len(words) < len(TEXTS[wiki]) and pairs
+def test_tokens_are_those_of_the_definition(wiki):
+    for mode in ("worldwide", "corrected") if wiki in ("de", "ja") else ["worldwide"]:
+        words, pairs = counted(wiki, [TEXTS[wiki]] * 2, mode)
+        assert (words, pairs) == plain(wiki, [TEXTS[wiki]] * 2, mode)
+        assert 3 <= len(words) < len(TEXTS[wiki]) and pairs
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_drawn_characters_of_all_kinds(seed):
-    rng = random.Random(seed)
+def test_drawn_characters_of_all_kinds():
+    rng = random.Random(1)
     kinds = [
         "a", "ß", "中", "あ", "ก", "་", "。", ",", "—", " ", "\n", "\u3000", "\x85", "\u200b", "😀", "\U00020000", "।",
         "e\u0301", "<", ">",

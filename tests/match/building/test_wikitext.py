@@ -60,13 +60,11 @@ def test_whatever_is_left_open_it_ends_in_text(parts):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "part", [*PARTS, "[[a|", "{{a|", "<ref ", "=x", " =", "[http://", "[[a:", "&", "<a ", "{{}}", "[[]]"]
-)
-def test_it_takes_time_by_the_length_alone(part):
-    began = time.process_time()
-    strip_markup(part * 20_000)
-    assert time.process_time() - began < 1
+def test_it_takes_time_by_the_length_alone():
+    for part in (*PARTS, "[[a|", "{{a|", "<ref ", "=x", " =", "[http://", "[[a:", "&", "<a ", "{{}}", "[[]]"):
+        began = time.process_time()
+        strip_markup(part * 20_000)
+        assert time.process_time() - began < 1, part
 
 
 def of_peer(text, namespaces):
