@@ -40,13 +40,8 @@ def export(name, folder):
 def compact(model):
     """Makes weights float16, and one of equal rows of the words' embedding; what the exporter says of itself is left out."""
     del model.metadata_props[:], model.graph.metadata_props[:]
-    for part in (
-        *model.graph.node,
-        *model.graph.initializer,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-    ):
+    graph = model.graph
+    for part in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]
         part.doc_string = ""
     del model.graph.value_info[:]

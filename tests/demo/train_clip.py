@@ -4,18 +4,13 @@ In: a seed; the scenes are drawn here. Out: a folder that open_clip loads as `lo
 `open_clip_config.json` and `open_clip_model.safetensors` (float16); and in FOLDER/onnx the same as ONNX graphs. `curate/demo/clip`
 holds the graphs that it made with seed 0.
 
-Trained on 60,000 drawn scenes with four captions each, 3,000 steps of 256 pairs (thirteen epochs): 21 minutes of CPU
-time, 30 by the clock at one thread on a busy machine of two cores. Reached, with scenes that are in no training data:
-- the right caption among 100: R@1 95.8 %, R@5 100 %; the right picture among 100: R@1 95.7 %, R@5 100 % (chance: 1, 5);
-- the demo's pool (2,000 samples, seed 0), 48 wrong captions against 1,520 clean samples: AUC 1.0000, all of the wrong
-  below the 5 % quantile of the clean; mean cosines −0.08 and 0.75.
+Training draws 60,000 scenes with four captions each and takes 3,000 steps of 256 pairs: 21 minutes of CPU time. Among
+100 captions of new scenes, the right one comes first for 95.8 %; `test_clip.py` measures it.
 
 The model is open_clip's plain `CLIP` with OpenAI's vocabulary and a context of 77 tokens: a small ModifiedResNet on
 64 × 64 pixels, the whole picture squashed, and a causal text transformer 32 wide, four layers deep. Its embeddings
 have 64 numbers. It knows the words of the demo's captions and no others: the rest of the 49,408 words share one row,
 which was trained, as strange words were put among the captions.
-
-It trades generality for size: it is a real CLIP for tests and for the demo, and of no use on any other pictures.
 """
 
 import argparse

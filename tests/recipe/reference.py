@@ -37,17 +37,10 @@ FOLDER = shipped_folder("pipelines") / "recipes"
 _TEMPLATES = Path(__file__).parent / "pages"
 # The page of each section of a recipe; the other keys are in README.md.
 _PAGES = {
-    "input": "input.md",
-    "measure": "measure.md",
-    "relate": "measure.md",
-    "match": "match.md",
-    "rules": "rules.md",
-    "dedup": "rules.md",
-    "balance": "selections.md",
-    "sample": "selections.md",
-    "captions": "captions.md",
+    "input": "input.md", "measure": "measure.md", "relate": "measure.md", "match": "match.md", "rules": "rules.md",
+    "dedup": "rules.md", "balance": "selections.md", "sample": "selections.md", "captions": "captions.md",
     "output": "output.md",
-}
+}  # fmt: skip
 PAGES = tuple(FOLDER / name for name in ("README.md", *dict.fromkeys(_PAGES.values())))
 _CLIP = {"clip": {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}}
 # What an example may need besides its section: the first one with which it is a recipe is shown with it.
@@ -159,20 +152,13 @@ def sections_of(entry: Entry) -> dict[str, str]:
 def reference_pages() -> dict[str, str]:
     """Return the pages in Markdown, by name."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
+        loader=jinja2.FileSystemLoader(_TEMPLATES), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     environment.globals |= {
-        "recipe": Entry("", Recipe, Recipe.model_fields, {}),
-        "entries": entries(),
-        "has_new_example": has_new_example,
-        "keys_of": keys_of,
-        "sections_of": sections_of,
-        "recipes": list(_recipes()),
-        "samples": SAMPLES.names[2:-3],
-    }
+        "recipe": Entry("", Recipe, Recipe.model_fields, {}), "entries": entries(), "has_new_example": has_new_example,
+        "keys_of": keys_of, "sections_of": sections_of, "recipes": list(_recipes()), "samples": SAMPLES.names[2:-3],
+    }  # fmt: skip
     texts = {page.name: environment.get_template(page.name).render() for page in PAGES}
     return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
 
@@ -209,9 +195,8 @@ def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Sectio
         for inner, steps in _sections(field):
             if inner not in known:
                 path, fields = ".".join(filter(None, [title, key, *steps])), inner.model_fields
-                if title == "input" and any(
-                    getattr(base, "model_fields", {}) for base in inner.__bases__
-                ):  # of one format
+                # of one format
+                if title == "input" and any(getattr(base, "model_fields", {}) for base in inner.__bases__):
                     path = f"{path}, format: {fill({})['input']['format']}"
                     fields = {name: field for name, field in fields.items() if name in inner.__annotations__}
                 if issubclass(inner, CaptionSection):
@@ -356,8 +341,7 @@ def _words(schema: Any, many: bool = False) -> str:
     if forms := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(dict.fromkeys(_words(form, many) for form in forms if form.get("type") != "null"))
     if values:
-        listed = ", ".join(f"`{value}`" for value in values)
-        return listed
+        return ", ".join(f"`{value}`" for value in values)
     if kind == "array":
         items = schema.get("prefixItems")
         return f"list of {', '.join(map(_words, items)) if items else _words(schema['items'], True)}"
