@@ -29,7 +29,7 @@ def make_rich(folder, units):
     return kit.recipe_of(path, measure=measure, dedup={"by": by}, sample=sample, output=output)
 
 
-def count_each(few=2, many=10, make=make_rich):
+def count_each(few=4, many=12, make=make_rich):
     """Requests that each further unit takes, of what `make` writes into a folder: a recipe of so many units, or near.
 
     A LIST is one for each name. A log has no objects more for what is written within a second, whatever the units.
