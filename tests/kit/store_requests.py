@@ -1,4 +1,4 @@
-"""How many requests a unit takes of a run folder in S3, by what they are of: a run of few units against one of more."""
+"""The number of requests per unit to a run folder in S3, by kind and file: runs of few and of more units are compared."""
 
 import re
 import tempfile
@@ -17,11 +17,11 @@ from tests import kit
 from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.store_proxy import store_proxy
 
-Each = dict[tuple[str, str], float]  # by kind of request and of file: how many a unit takes
+Each = dict[tuple[str, str], float]  # by kind of request and of file: the number per unit
 
 
 def make_rich(folder, units):
-    """A recipe of so many units: three passes of deduplication, and a sample, with a quarter of a shard each."""
+    """A recipe with this many units, three passes of deduplication, and a sample; each unit fills a quarter of a shard."""
     path = kit.write_tars(folder / "pool", kit.make_samples(units * 20), units)
     by = ["uid", "sha256", {"phash": {"distance": 2}}]
     measure = {"language": {}, "image": {"phash": True}}
@@ -43,7 +43,7 @@ def count_each(few=4, many=12, make=make_rich):
 
 
 def sum_kinds(each, *kinds, without="shards/"):
-    """Of requests of these kinds, those of files that do not begin so."""
+    """The sum of requests of these kinds, except for files that begin with `without`."""
     return sum(number for (kind, name), number in each.items() if kind in kinds and not name.startswith(without))
 
 
@@ -60,13 +60,13 @@ def _count(proxy, bucket, make, units):
 
 
 def check_files(store):
-    """That a published run has no file but those of its manifest."""
+    """Check that a published run has no files except those in its manifest."""
     listed = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
     assert {*store.files()} == {*listed, MANIFEST_FILE, SUCCESS_FILE}
 
 
 def _shorten(name):
-    """The kind of a file: numbers and what is random left out."""
+    """The kind of a file: its name without numbers and random parts."""
     name = re.sub(r"^run\d+/?", "", name)
     name = re.sub(r"^tmp/steps/.*", "tmp/steps/LINE", name)
     return re.sub(r"\d+", "N", re.sub(r"[0-9a-f]{32}", "ID", name))

@@ -1,4 +1,4 @@
-"""Attempts at a unit: which of them did not end."""
+"""Attempts at a unit: the number of those that did not end."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from curate.store.store import RunStore
 
 
 def test_attempts_that_did_not_end_are_counted(tmp_path):
-    """One that ends, with an error or without, leaves nothing; one that ends well clears what others left."""
+    """An attempt that ends leaves nothing; one that succeeds clears the markers of others."""
     store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
     with attempt(store, "00007") as killed:
         assert killed == 0 and [mark.name for mark in marks.iterdir()] == ["0"]
@@ -28,7 +28,7 @@ def test_attempts_that_did_not_end_are_counted(tmp_path):
 
 
 def test_attempts_that_got_on_count_as_one(tmp_path):
-    """Of machines that are taken away, each once some is done; what is suspected stays so, and is never given up."""
+    """Preempted machines that made progress count as one; a suspected unit stays suspected, and is never given up."""
     store, marks = RunStore(str(tmp_path)), tmp_path / "parts/attempts/00007"
     for before, after in ((0, 1), (1, 1), (2, 1), (3, 3), (5, 3), (6, 3)):
         for number in range(before):

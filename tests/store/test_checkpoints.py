@@ -1,4 +1,4 @@
-"""Checkpoints: what is in place is not made again, and what is not what its name says is not used."""
+"""Checkpoints: finished steps are not repeated, and files that do not match their names are not used."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 
 class Work:
-    """Work in steps that may be stopped; `begun` is the row that each attempt began at."""
+    """Work in steps that may be stopped; `begun` lists the row at which each attempt began."""
 
     def __init__(self, stop=ROWS):
         self.stop = stop
@@ -80,7 +80,7 @@ def test_what_something_else_determines_is_not_used(key, part, store):
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone", "renamed"])
 def test_a_damaged_one_is_not_used(damage, store):
-    """Nor are those that come after it; what is made anew takes its place."""
+    """Later ones are not used either; a new one replaces it."""
     stop_at(store, 9)
     second = Path(store.path(store.files()[1]))
     data = second.read_bytes()
@@ -120,7 +120,7 @@ def test_fast_work_leaves_none(store, monkeypatch):
 
 
 def test_tables_that_are_complete_go_with_the_next_one(store, monkeypatch):
-    """Many parts that take less than the interval each lose no more than it together."""
+    """Together, many short parts lose no more than one interval."""
     clock = iter([0.0, *([30.0] * 7), 61.0, 61.0, *([70.0] * 20)])
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(checkpoints, "INTERVAL", 60.0)

@@ -1,4 +1,4 @@
-"""Error notes: what a user reads is the failure that ended the run, and no other."""
+"""Error notes: a user reads the failure that ended the run, and no other."""
 
 import os
 from contextlib import suppress
@@ -22,14 +22,14 @@ MODES = {
 
 
 def fail(folder, error, unit=None):
-    """Fail as an attempt does, and return what the runner gets to see."""
+    """Fail as an attempt does, and return the error that the runner sees."""
     with pytest.raises((RunError, OSError)) as caught, noting_errors(folder, *([unit] if unit else [])):
         raise error
     return caught.value
 
 
 def as_beam(*errors):
-    """Return what Beam makes of errors: text, annotated."""
+    """Return errors as Beam does: as annotated text."""
     return RuntimeError("\n".join(f"Traceback …\n{type(e).__name__}: {e} [while running 'Measure']\n" for e in errors))
 
 
@@ -56,7 +56,7 @@ def test_another_failure_has_no_note(folder):
 
 
 def test_of_a_unit_any_error_has_a_note_which_says_where(folder):
-    """And those that are not ours may pass, as runners that try again ask."""
+    """Errors that are not ours may be transient, so runners retry."""
     full, wrong = OSError("disk full"), RunError("wrong")
     raised = [fail(folder, error, f"unit {number}") for number, error in enumerate([full, wrong, full])]
     assert [error.permanent for error in raised] == [False, True, False]
@@ -80,7 +80,7 @@ def test_errors_stay_what_they_are(folder, tmp_path):
 
 
 def run_to_its_end(tmp_path, mode, max_failed):
-    """Run over two damaged tars, one attempt of which has failed already, and was tried again; return the error."""
+    """Run over two damaged tars after an attempt that failed; return the error."""
     recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(12), 2), max_failed=max_failed)
     prepared = prepare(recipe, str(tmp_path / "out"), options=MODES[mode])
     claim_folder(prepared)

@@ -1,4 +1,4 @@
-"""run.json as a typed model: what is written is read, what is not there is not written, and damage and later formats are named."""
+"""run.json as a typed model: values round-trip, missing ones are not written, and damage and later formats are named."""
 
 import pytest
 
@@ -97,6 +97,6 @@ def test_damage_is_named(tmp_path, text):
 
 
 def test_what_was_forgotten_is_read_of_any_format(store):
-    """A later run with `--reuse` must keep it out, however the rest is written."""
+    """A later run with `--reuse` must keep it out, whatever the format."""
     change(store, lambda run: run.update(format=FORMAT + 1, forgotten=FORGOTTEN.to_json()))
     assert read_forgotten(store) == FORGOTTEN

@@ -1,4 +1,4 @@
-"""The first complete file wins: one file, one without a key, one in the place of another, and files that belong together."""
+"""The first complete file wins: a single file, one without a key, a replacement, and files that belong together."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ def scores(value):
 
 
 def put(folder, value, key="key", is_final=True):
-    """What an attempt does that has not seen another's file."""
+    """Write as an attempt that has not seen another's file."""
     return UnitTables(folder, 0).write("scores", scores(value), key, is_final=is_final)
 
 
@@ -32,7 +32,7 @@ def check(folder, value):
 
 
 def test_the_first_stays(folder):
-    """Whoever is late reads it."""
+    """A late attempt reads it."""
     assert put(folder, 1.0) and not put(folder, 2.0) and not put(folder, 3.0)
     check(folder, 1.0)
     with OpenTables(folder, 0) as late:
@@ -41,7 +41,7 @@ def test_the_first_stays(folder):
 
 
 def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder):
-    """Also where tables were put together, on a disk, where it costs nothing to look."""
+    """On a disk, where a look is free, also if tables were merged."""
     put(folder, 1.0)
     folder.delete("parts")
     folder.write_bytes("_SUCCESS", b"")
@@ -80,7 +80,7 @@ def test_without_a_key_it_holds_until_the_next_start(folder):
 
 
 def test_what_a_kill_left_of_a_replacement_is_completed(folder, monkeypatch):
-    """The commit decides: whoever comes next puts into place what it names."""
+    """The commit decides: the next attempt puts its files into place."""
 
     def die(*_):
         raise KeyboardInterrupt
@@ -104,7 +104,7 @@ def test_a_table_that_follows_from_the_one_there_replaces_it(folder):
 
 @pytest.mark.parametrize("there", ["nothing", "older"])
 def test_of_many_at_once_one_wins(there, tmp_path):
-    """And of many attempts at files that belong together one gives all."""
+    """All files that belong together come from one attempt."""
     for number in range(10):
         folder, both_folder = (RunStore(str(tmp_path / f"{name}{number}")) for name in ("one", "both"))
         if there == "older":
@@ -138,7 +138,7 @@ def test_disks_without_hard_links(tmp_path, monkeypatch):
 
 
 def test_an_answer_that_was_lost(tmp_path, monkeypatch):
-    """A link that is there, though the server's answer was that it is: the file is ours."""
+    """A server created the link, but answered that it existed before: the file is ours."""
     link = os.link
 
     def link_and_fail(*paths):
@@ -188,7 +188,7 @@ def test_nothing_is_left_of_files_that_fail(folder):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_whoever_comes_next_completes(first, folder, monkeypatch):
-    """A kill after the commit, before the first file is in place or between the two."""
+    """A kill comes after the commit: before the first file is in place, or between the two."""
     placed = []
     note = RunStore._record
 
@@ -208,7 +208,7 @@ def test_whoever_comes_next_completes(first, folder, monkeypatch):
 
 
 def test_a_commit_that_was_deleted_since(folder):
-    """Something else says that the files are there: those of a later attempt are dropped, with its commit."""
+    """The files of a later attempt are dropped, with its commit."""
     folder.write_bytes("_SUCCESS", b"")  # such as of a list that Spark wrote
     put_both(folder, b"one", done=False)
     assert both(folder) == (b"one", 3.0)
@@ -218,7 +218,7 @@ def test_a_commit_that_was_deleted_since(folder):
 
 
 def test_nothing_of_a_published_run_is_replaced(folder):
-    """By a worker that was cut off, and whose run has ended without it; what it wrote aside is removed."""
+    """A worker was cut off, and the run ended without it: its staged files are removed."""
     put(folder, 1.0, is_final=False)
     folder.delete("tmp")
     folder.write_bytes("_SUCCESS", b"")
@@ -229,7 +229,7 @@ def test_nothing_of_a_published_run_is_replaced(folder):
 
 
 def test_a_folder_that_another_attempt_removes_meanwhile(tmp_path, monkeypatch):
-    """As one that publishes removes `parts`: once it was made for a file's digest, and before that is written."""
+    """Publishing removes `parts` after another attempt created it, and before that writes a digest."""
     make, times = os.makedirs, itertools.count()
 
     def remove_some(path, **options):

@@ -69,7 +69,7 @@ def test_another_run_inherits_it(tmp_path):
     assert heir.inherit(three()) is heir and own.inherit(own) is own
     assert len(heir) == 5
     assert heir.table["time"].to_pylist()[1:] == three().table["time"].to_pylist()[1:]
-    # What it encountered there is blocked here from the beginning.
+    # Items that it encountered there are blocked here from the beginning.
     assert heir.table["origin"].to_pylist() == [REQUESTED, REQUESTED, REQUESTED, LINKED, LINKED]
     heir.write(RunStore(str(tmp_path)))
     assert Record.read(RunStore(str(tmp_path))).table.equals(heir.table)

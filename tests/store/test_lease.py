@@ -1,4 +1,4 @@
-"""Leases: one at a time, renewed by whoever works, ended where the holder is shown dead, and never by chance."""
+"""Leases: one at a time, renewed by workers, and ended only if the holder is shown to be dead."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def store():
-    """A folder on a file system that is no disk."""
+    """A folder that is not on a disk."""
     folder = RunStore(f"memory://lease-{uuid.uuid4().hex}")
     yield folder
     folder.delete("")
@@ -94,7 +94,7 @@ def test_nothing_is_renewed_once_the_work_has_ended(store, monkeypatch):
 
 
 def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):
-    """On a disk too, where the lock ends with the process."""
+    """Also on a disk, where the lock ends with the process."""
     with locked(folder, "run", outlasts=True) as hold:
         hold.record(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
         hold.is_handed_over = True
@@ -189,7 +189,7 @@ def test_a_process_is_known_by_its_beginning():
         ended = holder.model_copy(update={"process": child.pid, "began": began})
         assert not ended.has_exited
         child.kill()
-        wait_until(lambda: ended.has_exited)  # though nobody has heard yet that it ended
+        wait_until(lambda: ended.has_exited)  # though nobody has waited for it yet
     assert ended.has_exited
 
 

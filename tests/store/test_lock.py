@@ -1,4 +1,4 @@
-"""The lock of a published run: one at a time, and free again whatever became of the one before."""
+"""The lock of a run folder: one holder at a time, and free again however the holder ends."""
 
 import fcntl
 import json
@@ -49,7 +49,7 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path):
 
 @pytest.mark.slow
 def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path):
-    """The second names the first one's process and changes nothing; the first one ends as if it were alone."""
+    """The second names the first one's process and changes nothing; the first one succeeds."""
     path, go = Path(kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)).parent, threading.Event()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real").mkdir()
@@ -72,7 +72,7 @@ def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path):
 
 
 def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path):
-    """After a kill its number may be another's, or one's own: in a container every command is the first process."""
+    """After a kill, another process may have its number: in a container every command is process 1."""
     (tmp_path / "tmp").mkdir()
     for number in (os.getpid(), os.getppid()):
         (tmp_path / "tmp/lock").write_text(str(number))
@@ -123,7 +123,7 @@ def test_never_two_at_once(folder, monkeypatch):
     """On a disk by a lock, in an object store by a lease."""
     inside, put, one = [], RunStore._put_new, threading.Lock()
 
-    def put_alone(*arguments):  # fsspec's memory creates a file in two steps, where stores have one
+    def put_alone(*arguments):  # fsspec's memory creates a file in two steps, stores in one
         with one:
             return put(*arguments)
 
@@ -158,7 +158,7 @@ def test_what_is_cleared_is_not_the_lock(tmp_path):
         assert folder.files() == ["tmp/lock"]
         with pytest.raises(RunError, match="curate run"):
             check_unlocked(folder)
-        (tmp_path / "tmp/lock").write_text("")  # a lock that says nothing of its holder holds
+        (tmp_path / "tmp/lock").write_text("")  # an empty lock file is still a lock
         with pytest.raises(RunError, match="another curate command is running"):
             check_unlocked(folder)
     check_unlocked(folder)

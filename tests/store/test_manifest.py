@@ -1,4 +1,4 @@
-"""A manifest that may be a stranger's names files of its folder alone."""
+"""A manifest may come from a stranger, and can name only files of its folder."""
 
 import pyarrow as pa
 import pytest
@@ -20,7 +20,7 @@ def test_lines_come_back(folder):
 
 
 def test_a_note_of_a_late_attempt_makes_no_published_file_another(folder):
-    """A worker that was cut off notes its digest, and is killed before it sees that the file is there."""
+    """A worker that was cut off records its digest, and is killed before it sees the published file."""
     name = "tables/scores/00000.parquet"
     folder.write_parquet(name, pa.table({"score": [1.0]}))
     write_manifest(folder, Lines([recorded_line(folder, name)]))

@@ -30,7 +30,7 @@ def test_bytes_and_json(folder):
 
 
 def test_files_are_removed(folder, tmp_path):
-    """A folder, many at once, and a link but not what it points at."""
+    """A folder, many files at once, and a link but not its target."""
     for name in ("a/one", "a/two", "b/three", "c/d/four", "c/five"):
         folder.write_bytes(name, b"x")
     assert folder.names("a") == ["one", "two"] and folder.names("none") == []
@@ -94,7 +94,7 @@ def test_parquet_with_key_and_note(folder):
 
 
 def test_parquet_without_a_key_stands_for_nothing(folder, tmp_path):
-    """It is plain; other metadata of a table is dropped."""
+    """The file is plain Parquet; other metadata of a table is dropped."""
     folder.write_parquet("x.parquet", TABLE)
     folder.write_parquet("y.parquet", TABLE, "")
     assert folder.footer("x.parquet") == (None, None, 2) == folder.footer("y.parquet")
@@ -168,7 +168,7 @@ def test_adopting_between_file_systems(ways, tmp_path):
 
 
 def test_what_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
-    """A file that others removed meanwhile, or added, is not."""
+    """A file that others removed or added meanwhile is no error."""
     folder, unlink, rmdir = RunStore(str(tmp_path / "run")), os.unlink, os.rmdir
     for name in "abc":
         folder.write_bytes(f"tmp/{name}", b"x")

@@ -1,4 +1,4 @@
-"""Files of a folder are found and read; what cannot be read now is told from what is missing or damaged."""
+"""Files of a folder are found and read; a failed read differs from a missing or damaged file."""
 
 import io
 import os
@@ -56,7 +56,7 @@ def test_files_are_hashed_by_large_blocks(tmp_path, monkeypatch):
 
 
 def test_a_library_that_does_not_count_from_the_end(monkeypatch):
-    """That of Azure."""
+    """As Azure's."""
     plain = MemoryFileSystem.cat_file
 
     def cat_file(fs, path, start=None, end=None):
@@ -86,7 +86,7 @@ def test_parquet_is_read_in_part(folder):
 
 @pytest.mark.parametrize("schema", [b"!not base64!", b"AAAA"])
 def test_a_table_whose_arrow_schema_is_damaged(folder, schema):
-    """The footer is whole; Arrow reads what it holds beside the columns when it is asked for their types."""
+    """The footer is whole; Arrow reads its own schema only when it needs the types."""
     pq.write_table(TABLE, sink := io.BytesIO())
     data = sink.getvalue()
     at = data.rindex(b"ARROW:schema") + len(b"ARROW:schema") + 10
@@ -103,7 +103,7 @@ def test_json_that_is_nested_too_deep_is_damaged(folder):
 
 
 def test_a_file_is_what_one_of_its_writers_wrote(folder):
-    """Several attempts may have written it; of what is there now, it is read which."""
+    """Several attempts may have written it; the digest of the file in place tells which."""
     assert folder.recorded("shards/a") is None
     folder.write_bytes("shards/a", b"first", rows=1)
     folder.write_bytes("shards/a", b"second", rows=2)
@@ -129,18 +129,18 @@ def test_a_damaged_note_is_none(folder):
 
 
 def test_a_protocol_that_nobody_knows():
-    """One letter is no drive of Windows here."""
+    """One letter is not a Windows drive here."""
     with pytest.raises(RecipeError, match="Protocol not known"):
         RunStore("g://bucket/run").exists("run.json")
 
 
 class NoAnswer(Exception):
-    """What a store's library may raise: no OSError."""
+    """A store's library may raise an error that is no OSError."""
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), NoAnswer("503")])
 def test_a_read_that_fails_is_no_answer(folder, error, monkeypatch):
-    """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
+    """Every question raises an OSError; a missing or damaged file does not."""
     folder.write_parquet("t.parquet", TABLE, "key")
 
     def fail(*_, **__):
@@ -200,7 +200,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
 
 
 def test_a_file_without_bytes_is_not_read(tmp_path, monkeypatch):
-    """It may be the kernel's messages, a regular file, whose reader waits for the next one."""
+    """A reader of the kernel's messages, a regular file, would wait for the next one."""
     folder = StoredFiles(str(tmp_path))
     (tmp_path / "empty").touch()
     monkeypatch.setattr("builtins.open", None)
@@ -208,7 +208,7 @@ def test_a_file_without_bytes_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_no_file(monkeypatch):
-    """s3fs lists a folder itself where its first file appears between two of its requests."""
+    """s3fs lists the folder itself if its first file appears between two requests."""
     store = RunStore(f"memory://files-{uuid.uuid4().hex}")
     folder = {"name": store.path("tables"), "size": 0, "type": "directory"}
     monkeypatch.setattr(store.fs, "find", lambda path, detail: {path: folder})

@@ -1,4 +1,4 @@
-"""A log in a store: few objects, whatever the lines."""
+"""A log in a store: few objects, however many lines."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""A unit's tables: adopted from an older run by their key, under another number too."""
+"""A unit's tables are adopted from an older run by their key, also under another number."""
 
 import hashlib
 import os
@@ -83,7 +83,7 @@ def test_what_is_written_is_what_other_readers_read(rows, tmp_path):
     assert tables.read("samples") == pq.read_table(path).replace_schema_metadata(None) == samples
     read = duckdb.sql(f"SELECT * FROM '{path}'").to_arrow_table()
     assert read.cast(schema.SAMPLES) == samples
-    if rows >= 64:  # 4 bits a digit, and integers that follow each other take nothing
+    if rows >= 64:  # 4 bits per digit, and consecutive integers take almost nothing
         sizes = {
             c["path_in_schema"]: c["total_compressed_size"]
             for c in pq.read_metadata(path).row_group(0).to_dict()["columns"]

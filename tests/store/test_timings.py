@@ -1,4 +1,4 @@
-"""Records of how long steps work."""
+"""Records of the time that steps take."""
 
 from contextlib import suppress
 
@@ -44,7 +44,7 @@ def test_what_was_sent_is_summed(protocol, tmp_path):
 
 
 def test_a_run_tells_its_own_work(tmp_path):
-    """All commands that it took count: the first one ends once everything is decided."""
+    """All commands of a run count: the first one fails once everything is decided."""
     write_pool(tmp_path)
 
     def run(name, *more, status=0):
@@ -72,7 +72,7 @@ def test_of_a_retry_the_longest_counts_and_a_damaged_record_is_left_out(tmp_path
 
 @pytest.mark.parametrize(("protocol", "method"), [("", "log"), ("memory://", "_put_log")])
 def test_what_was_not_written_is_written_once_later(protocol, method, tmp_path, monkeypatch):
-    """A busy store loses no record and doubles none, though its log's object is full."""
+    """A busy store loses and doubles no record, even if its log's object is full."""
     monkeypatch.setattr(local, "_FULL", 10)
     folder = RunStore(protocol + str(tmp_path / "busy"))
     write, failures = getattr(RunStore, method), [OSError("the store is busy")]

@@ -1,4 +1,4 @@
-"""What workers say: in a file of each process, with the unit; the last error of the one that wrote last is found."""
+"""Each worker process logs to a file, with the unit; the last error of the latest file is found."""
 
 import logging
 import os
