@@ -1,4 +1,4 @@
-"""The number of requests per unit to a run folder in S3, by kind and file: runs of few and of more units are compared."""
+"""The number of requests per unit to a run folder in S3, by kind and file, by runs of few and of more units."""
 
 import re
 import tempfile
@@ -21,7 +21,7 @@ Each = dict[tuple[str, str], float]  # by kind of request and of file: the numbe
 
 
 def make_rich(folder, units):
-    """A recipe with this many units, three passes of deduplication, and a sample; each unit fills a quarter of a shard."""
+    """A recipe with this many units, three passes of deduplication, and a sample; a unit fills a quarter of a shard."""
     path = kit.write_tars(folder / "pool", kit.make_samples(units * 20), units)
     by = ["uid", "sha256", {"phash": {"distance": 2}}]
     measure = {"language": {}, "image": {"phash": True}}

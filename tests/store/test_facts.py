@@ -1,4 +1,4 @@
-"""run.json as a typed model: values round-trip, missing ones are not written, and damage and later formats are named."""
+"""run.json as a typed model: values round-trip, missing ones are not written, damage and later formats are named."""
 
 import pytest
 
