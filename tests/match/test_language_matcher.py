@@ -15,7 +15,7 @@ from curate.match import matcher as module
 from curate.match.characters import WHITE
 from curate.match.languages import OTHER, keys_of
 from curate.match.matcher import build_matcher, open_matcher
-from tests.match.by_language import MODES, has_boundary, oracle, spaced
+from tests.match.by_language import MODES, has_boundary, oracle
 
 
 def check(entries, keys, texts, codes, mode):
@@ -56,40 +56,6 @@ def test_one_character_at_either_end():
     texts = [a + b + "x" + c for a in marks for b in ("", " ", "x") for c in (*marks, "", " ", ".")]
     for mode in MODES:
         assert check(entries, ["en"] * len(entries), texts, ["en"] * len(texts), mode) > 1000
-
-
-SCRIPTS = {
-    "en": "a–z", "ru": "а–я", "el": "α–ω", "ar": "ا–ي", "he": "א–ת", "hi": "क–ह", "ja": "ぁ–ん", "zh": "一–三", "th": "ก–ฮ",
-    "lo": "ກ–ຮ", "km": "ក–ហ", "my": "က–အ", "bo": "ཀ–ཧ", "ko": "가–갛", "am": "ሀ–ሐ", "ka": "ა–ჰ", "jv": "ꦏ–ꦲ", "vi": "ạ–ọ",
-}  # fmt: skip
-
-
-def drawn(rng, language):
-    first, last = map(ord, SCRIPTS[language].split("–"))
-    letters = [chr(point) for point in range(first, min(last, first + 6) + 1)]
-
-    def word():
-        return "".join(rng.choices([*letters, *"x-'́"], [*[4] * len(letters), 2, 1, 1, 1], k=rng.randint(1, 5)))
-
-    between = rng.choices(
-        [" ", "", ", ", "  ", "。", "！", "\n", "؟ ", "।", "\u3000"], [9, 4, 3, 1, 1, 1, 1, 1, 1, 1], k=9
-    )
-    return "".join(word() + mark for mark in between[: rng.randint(1, 9)])
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("mode", MODES)
-def test_drawn_text_of_many_scripts(mode):
-    rng, languages = random.Random(7), [*SCRIPTS]
-    entries, keys = [], []
-    for language in languages[:-2]:  # the last two have no entries, and are looked up in `other`
-        for _ in range(400):
-            text = spaced(drawn(rng, language), mode)
-            first = rng.randrange(len(text))
-            entries.append(text[first : first + rng.choice([1, 1, 2, 3, 4, 6, 9])].strip(rng.choice([" ", ""])))
-            keys.append(rng.choices([language, OTHER], [9, 1])[0])
-    codes = rng.choices(languages, k=5000)
-    assert check(entries, keys, [drawn(rng, code) for code in codes], codes, mode) > 25_000
 
 
 @pytest.fixture(scope="module")
@@ -150,20 +116,6 @@ def test_is_exact_where_hashes_collide(monkeypatch):
     assert check(entries, keys, texts, codes, "worldwide") > 1000
     monkeypatch.setattr(module, "_LOAD", 0.8)  # longer runs of full buckets
     assert check(entries, keys, texts, codes, "worldwide") > 1000
-
-
-def test_the_first_of_equal_entries_of_a_language_is_found():
-    matcher = build_matcher(["é", "é", "é", ""], ["fr", "fr", "en", "fr"], "corrected")
-    texts, codes = pa.array(["é", "é", None, "é", ""]), pa.array(["fr", "en", "fr", None, "fr"])
-    assert matcher.match(texts, codes).to_pylist() == [[0], [2], [], [], [3]]
-
-
-def test_more_matches_than_a_list_array_holds(monkeypatch):
-    monkeypatch.setattr(module, "MAX_IDS", 10)
-    matcher = build_matcher(["a"], ["en"], "worldwide")
-    assert len(matcher.match(pa.array(["a"] * 10), pa.array(["en"] * 10)).values) == 10
-    with pytest.raises(RunError, match="11 texts have more than 10 matches together"):
-        matcher.match(pa.array(["a"] * 11), pa.array(["en"] * 11))
 
 
 def test_tables_are_shared(tmp_path, monkeypatch):

@@ -111,16 +111,13 @@ def test_rows_without_a_direction_have_no_edge(small_cells):
     assert groups_of(cosine_groups(ids(2), smallest, 1.0)) == {frozenset({0, 1})}
 
 
-@pytest.mark.parametrize("n", [0, 1])
-@pytest.mark.parametrize("whole", [0, 100])
-def test_no_row_and_one(n, whole, monkeypatch):
-    monkeypatch.setattr(cells, "WHOLE", whole)
-    vectors = np.ones((n, 4), np.float16)
-    assert len(cosine_groups(ids(n), vectors, 0.9).nodes) == 0
-    assert cosine.nearest(vectors, vectors[:0], 0.9).tolist() == [-1] * n
-    assert (
-        cosine.recall_counts(vectors, np.zeros((n, 1), np.int16), vectors, np.zeros((n, 1), np.int16), 0.9).sum() == 0
-    )
+def test_no_row_and_one(monkeypatch):
+    for n, whole in itertools.product((0, 1), (0, 100)):
+        monkeypatch.setattr(cells, "WHOLE", whole)
+        vectors, visits = np.ones((n, 4), np.float16), np.zeros((n, 1), np.int16)
+        assert len(cosine_groups(ids(n), vectors, 0.9).nodes) == 0
+        assert cosine.nearest(vectors, vectors[:0], 0.9).tolist() == [-1] * n
+        assert cosine.recall_counts(vectors, visits, vectors, visits, 0.9).sum() == 0
 
 
 def test_rows_that_are_all_alike(small_cells):
@@ -141,15 +138,6 @@ def test_colliding_row_hashes_do_no_harm(monkeypatch):
     assert len(expected) > 10
     monkeypatch.setattr(cells, "row_hashes", lambda rows: np.zeros(len(rows), np.uint64))
     assert groups_of(cosine_groups(ids(200), vectors, 0.97)) == expected
-
-
-def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
-    vectors = injected(400, 16, 2)
-    vectors.tofile(tmp_path / "vectors")
-    mapped = np.memmap(tmp_path / "vectors", np.float16, "r", shape=vectors.shape)
-    found, expected = (cosine_groups(ids(400), rows, 0.95) for rows in (mapped, vectors))
-    assert (found.nodes == expected.nodes).all() and (found.labels == expected.labels).all()
-    assert (found.nearest == expected.nearest).all()
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 99), st.sampled_from([2048, 4]), st.data())

@@ -94,7 +94,7 @@ def widest(largest):
 
 @pytest.mark.thorough
 @given(st.integers(1, (1 << 40) - 1), st.data())
-@settings(max_examples=30)
+@settings(max_examples=8)
 def test_at_most_so_many_rounds(largest, data):
     assert len(points(largest, data.draw(st.integers(1, largest + 1)))) <= ROUNDS
     assert len(widest(largest)) <= ROUNDS

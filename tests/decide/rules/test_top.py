@@ -53,8 +53,7 @@ def pool(rows):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("of", ["s", "large"])
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("form", "of"), [(FORMS[0], "large"), *((form, "s") for form in FORMS)], ids=str)
 def test_it_is_as_defined(form, of, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))
     rules = {"short": "words < 5", "best": {**form, "of": of}}
