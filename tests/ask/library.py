@@ -1,9 +1,10 @@
-"""Generates the pages sql/README.md and sql/queries.md from the headers of sql/*.sql.
+"""Generates the pages sql/README.md and sql/queries.md from the headers of sql/*.sql, and sql/reasons.md from reasons.toml.
 
 `python -m tests.ask.library` writes them. tests/ask/sql_pages/ has their templates.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import jinja2
 
 from curate.ask.library import THEMES, named_queries
+from curate.base import schema
 from curate.recipe.files import shipped_folder
 
 FOLDER = shipped_folder("sql")
-PAGES = (FOLDER / "README.md", FOLDER / "queries.md")
+PAGES = (FOLDER / "README.md", FOLDER / "queries.md", FOLDER / "reasons.md")
+REASONS = Path(schema.__file__).with_name("reasons.toml")
 # Columns that many queries have with one meaning, which the page gives once.
 _SHARED = {
     "source": "source name",
@@ -47,6 +50,7 @@ def library_pages() -> dict[str, str]:
         "kinds": {"column": "a column", "number": "a numeric column"},
         "shared": _SHARED,
         "lines_of": _lines_of,
+        "reasons": tomllib.loads(REASONS.read_text()),
     }
     texts = {page.name: environment.get_template(page.name).render() for page in PAGES}
     return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
