@@ -1,5 +1,5 @@
-"""DataComp's baselines as recipes beside what DataComp's code does, on a pool of hostile rows: nothing extra, and nothing missing
-but what datacomp_no_filter.yaml names.
+"""The recipes of DataComp's baselines keep the rows that DataComp's code keeps in a pool of hostile rows, except for those that
+datacomp_no_filter.yaml names.
 
 The definitions are written here anew from baselines/apply_filter.py of mlfoundations/datacomp (commit 274dbee): pandas reads the
 metadata file by file, fastText and gcld3 name languages, nltk reads WordNet. Only fastText's model is the small form.
@@ -23,18 +23,24 @@ from tests.kit.wordnet import open_nltk
 pytestmark = pytest.mark.thorough
 
 NAMES = sorted(path.stem for path in RECIPES.glob("datacomp_*.yaml"))
-REASONS = {"no_caption", "empty_caption", "caption_nul", "caption_too_long", "no_url"}  # for which rows fail here
+REASONS = {
+    "no_caption",
+    "empty_caption",
+    "caption_nul",
+    "caption_too_long",
+    "no_url",
+}  # of rows that only curate refuses
 
 
 class DataComp:
-    """The filters, each a mask of the pool's rows, bool[rows], by what DataComp's code does."""
+    """DataComp's filters; each returns a mask of the pool's rows, bool[rows]."""
 
     def __init__(self, folder):
         self.folder = folder
         files = sorted((folder / "metadata").glob("*.parquet"))
         self.rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
         self.images = np.concatenate([np.load(file.with_suffix(".npz"))["l14_img"] for file in files])
-        # The code of filters that look at texts ends at one that is null: no row without is theirs.
+        # Filters of texts fail at a null text, so they keep no such row.
         self.has_text = self.rows.text.notna().to_numpy()
         self.texts = [text.removeprefix("\ufeff") for text in self.rows.text[self.has_text]]
         self.has_embedding = np.isfinite(self.images).all(axis=1) & self.images.any(axis=1)
@@ -103,7 +109,7 @@ class DataComp:
 
 
 def count_tokens(text):
-    """fasttext.tokenize: bytes are read one by one; white space ends a word, and a line feed is a token of its own."""
+    """fasttext.tokenize, byte by byte: white space ends a word, and a line feed is a token."""
     tokens, inside = 0, False
     for byte in text.encode():
         if byte in b" \n\r\t\v\f\0":
@@ -114,7 +120,7 @@ def count_tokens(text):
     return tokens
 
 
-SET = {"datacomp_text_based": ["measure.imagenet_words.synsets=ids.txt"]}  # timm's are of the whole WordNet
+SET = {"datacomp_text_based": ["measure.imagenet_words.synsets=ids.txt"]}  # timm's need the whole WordNet
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +158,7 @@ def test_a_baseline_keeps_what_datacomp_s_code_keeps(name, folder, datacomp, mon
     assert datacomp.rows[extra].to_dict("records") == []
     failed, duplicate, image = (missing & (rules == rule) for rule in ("failed", "duplicate", "image_based"))
     named = failed | duplicate | (image & ~datacomp.has_embedding)
-    if name == "datacomp_laion2b":  # by the lines of the recipe
+    if name == "datacomp_laion2b":  # the recipe keeps no row of a repeated uid
         named |= missing & (rules == "english") & datacomp.is_repeated
     assert datacomp.rows[missing & ~named].to_dict("records") == []
     assert failed.any() and duplicate.any() and image.any() == ("image" in name)

@@ -113,12 +113,12 @@ def by_t(shared, tmp_path_factory):
 
 
 def check(ran, pairs, entries, told):
-    """The run says of every pair and every entry what the oracle says, and its sums agree."""
+    """The run has the oracle's results for each pair and each entry, and its sums agree."""
     decisions = ran.table("decisions")
     assert decisions["uid"].to_pylist() == [pair.uid for pair in pairs]
     told_of = zip([pair.uid for pair in pairs], told.rules, told.pi, strict=True)
     found = zip(*(decisions[name].to_pylist() for name in ("uid", "rule", "probability")), strict=True)
-    assert Counter(found) == Counter(told_of)  # which one of two equal pairs is the duplicate is open
+    assert Counter(found) == Counter(told_of)  # either of two equal pairs may be the duplicate
     kept = sorted(pair.uid for pair, rule in zip(pairs, told.rules, strict=True) if rule is None)
     subset = np.load(ran.folder / "uids.npy")
     assert [f"{int(high):016x}{int(low):016x}" for high, low in subset] == kept
@@ -126,7 +126,7 @@ def check(ran, pairs, entries, told):
 
     table = pq.read_table(ran.folder / "entries.parquet")
     listed = json.loads(gzip.decompress(Path(ran.run["recipe"]["match"]["metadata"]).read_bytes()))
-    places = {entry: place for place, entry in reversed(list(enumerate(listed)))}  # of those that are dropped too
+    places = {entry: place for place, entry in reversed(list(enumerate(listed)))}  # those of dropped entries, too
     assert table["entry"].to_pylist() == list(entries) and table["entry_id"].to_pylist() == [places[e] for e in entries]
     for name, numbers in (("pool", told.pool), ("survivors", told.survivors), ("kept", told.kept)):
         assert table[name].to_pylist() == [numbers[i] for i in range(len(entries))], name
@@ -208,7 +208,7 @@ def test_photos(shared, entries, tmp_path):
 
 
 DAMAGE = ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", "empty_caption", "no_caption")
-# Language identification errs on a few words: of sound English captions so many may be taken for another language.
+# The share of English captions that language identification may take for another language.
 MISTAKEN = 0.02
 
 
@@ -245,10 +245,7 @@ def test_the_demo_catches_what_is_planted(tmp_path, monkeypatch, capsys):
 
 
 def _check_duplicates(truth, ends):
-    """Of the samples of one scene that reach deduplication one stays if their keys are equal, and of near ones few.
-
-    Hardly any is dropped for its likeness to another scene.
-    """
+    """One of a scene's equal samples stays, and few near ones; hardly any is dropped for its likeness to another scene."""
     earlier = {"english", "words", "characters", "side", "aspect", "boilerplate", "aligned", "unmatched"}
     scenes = {}
     for sample in truth:

@@ -1,4 +1,4 @@
-"""What leads DataComp since its baselines, by the recipes of their names, beside the published definitions in float64."""
+"""Filters that lead DataComp since its baselines: their recipes follow the published definitions in float64."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def unit(rows):
 
 
 def test_s_cliploss_and_normsim(folder, pool, tmp_path):
-    """Each row against all others, as there are fewer than references; the second cut is of the rows that the first one left."""
+    """Each row is compared with all others, because there are fewer than references; the second cut is of the first one's rows."""
     ran = run(folder, "s_cliploss_normsim", tmp_path / "run")
     found = columns(ran, "related", "s_clip") | {"imagenet": columns(ran, "scores", "imagenet")["imagenet"]}
     rows = np.flatnonzero(usable(pool, found))
@@ -111,7 +111,7 @@ def test_recipes_that_need_no_weights(name, overrides, folder, tmp_path):
 
 
 def test_semdedup_compares_within_a_cluster(folder, pool, tmp_path):
-    """The groups are the components of near pairs of one cluster; near pairs of two clusters are none."""
+    """Groups are the components of near pairs within a cluster; near pairs across clusters do not count."""
     cosine = 0.5  # so that some rows are near others of another cluster
     changes = ["relate.clusters.topic.k=5", "rules={}", f"dedup.by.1.embedding.cosine={cosine}"]
     ran = run(folder, "semdedup", tmp_path / "run", *changes)

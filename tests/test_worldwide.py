@@ -1,4 +1,4 @@
-"""Recipe `metaclip-worldwide`: three languages and `other`, two texts an image, beside the definition written plainly."""
+"""The recipe `metaclip-worldwide` follows a plain definition: three languages and `other`, with two texts for each image."""
 
 from collections import Counter, defaultdict
 from pathlib import Path

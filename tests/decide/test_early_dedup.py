@@ -1,4 +1,4 @@
-"""Deduplication before a rule: what follows looks at distinct rows, and what-if replays it."""
+"""Rules after deduplication see distinct rows, and what-if replays them."""
 
 import numpy as np
 import pyarrow as pa

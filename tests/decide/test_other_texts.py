@@ -1,4 +1,4 @@
-"""`balance.one_per`: one text of each image may be drawn, against a naive definition and in what-if."""
+"""With `balance.one_per`, one text of each image may be drawn: runs and what-if follow a naive definition."""
 
 import math
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ def run(folder):
 
 
 class Left:
-    """The rows of a run that are left when balancing begins, and what becomes of them naively."""
+    """The rows of a run that reach balancing, and which of them may be drawn by the definition."""
 
     def __init__(self, run, column="url"):
         names = run.table("entries")["entry"].to_pylist()

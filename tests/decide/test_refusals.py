@@ -1,4 +1,4 @@
-"""What recipes cannot ask of derived columns, rules, duplicates, and selections: sections → what the message says."""
+"""Recipes that are refused for derived columns, rules, duplicates, and selections: sections → parts of the message."""
 
 import re
 

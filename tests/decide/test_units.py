@@ -1,4 +1,4 @@
-"""Decisions over whole pools, against straight definitions."""
+"""Decisions over whole pools follow their definitions."""
 
 from collections import Counter
 
@@ -116,7 +116,7 @@ def pets(rows=400):
 
 @pytest.mark.parametrize("t", [1, 30, 10_000])
 def test_balance(tmp_path, t):
-    """After all rules, a row without a match is dropped; counts are of the rows that are left."""
+    """A row without a match is dropped after all rules; counts are those of the remaining rows."""
     table = pets()
     captions, numbers = table["caption"].to_pylist(), metaclip.number_entries(ENTRIES)
     rules = {"best": {"top": 0.8, "of": "s"}, "not7": "caption not like '%7'"}

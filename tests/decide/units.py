@@ -18,7 +18,7 @@ from tests import kit
 
 
 def curate(folder, table, entries=None, files=1, **recipe):
-    """Return the context and plan of a decided run, and the expected and kept rows of each entry by unit."""
+    """Return the context and plan of a run with decisions, and the expected and kept rows of each entry, by unit."""
     for i in range(files):
         start, stop = i * len(table) // files, (i + 1) * len(table) // files
         pq.write_table(table[start:stop], folder / f"{i:03d}.parquet", row_group_size=max(1, len(table) // 7))
@@ -42,7 +42,7 @@ def curate(folder, table, entries=None, files=1, **recipe):
 
 
 def decisions(context, plan):
-    """All decisions; checks that they conform to the schema and to each other."""
+    """All decisions; checks that they conform to the schema and agree with each other."""
     tables = []
     for unit in plan.units:
         table = context.unit_tables(unit).read("decisions")
@@ -68,7 +68,7 @@ def rules_of(context, plan, _sums=()):
 
 
 def cut(rules, scores, fraction, name):
-    """DataComp's CLIP score fraction, over the rows that are still in: descending[int(N·f)] is the threshold."""
+    """DataComp's CLIP score fraction of the remaining rows: descending[int(N·f)] is the threshold."""
     reached = np.array([score for score, rule in zip(scores, rules, strict=True) if rule is None and score is not None])
     threshold = np.sort(reached)[::-1][int(len(reached) * fraction)] if len(reached) else np.inf
     is_in = [score is not None and score >= threshold for score in scores]

@@ -1,4 +1,4 @@
-"""The columns that expressions of these tests see, and a file that none of them may read."""
+"""The columns that expressions may use in these tests, and the content of a file that they must not read."""
 
 import pyarrow as pa
 
@@ -14,6 +14,6 @@ COLUMNS = pa.schema(
 
 
 def table(**columns):
-    """A table of the columns above, nulls where none are given."""
+    """A table with the columns above; columns without values are null."""
     rows = len(next(iter(columns.values())))
     return pa.table({f.name: pa.array(columns.get(f.name, [None] * rows), f.type) for f in COLUMNS})

@@ -1,4 +1,4 @@
-"""What is refused of a recipe's expressions before a run, and that none can name a file."""
+"""Which expressions of recipes are refused before a run; none can name a file."""
 
 import resource
 from pathlib import Path
@@ -24,12 +24,12 @@ def refusal(sql, columns=COLUMNS):
     return str(caught.value)
 
 
-ACCEPTED = {  # columns → expressions of them
+ACCEPTED = {  # columns → expressions that use them
     "words": [
         "words > 2", 'WORDS > 2 and "words" < 9', "words > 2 -- a comment", "/* a comment */ words > 2 /* ; select */",
         "words\n  > 2\n", "words between 2 and 5", "words in (1, 2, 3)", "words::double / 2 > 1",
         "words > 2 and len(list_filter([1], lambda words: words > 0)) > 0",
-        # errors on some values are the rows' own affair
+        # errors on some values concern only their rows
         "ln(words - 1) > 0.1", "sqrt(words - 2) > 1", "words + 2147483647 > 2",
     ],
     "caption": [
@@ -59,7 +59,7 @@ def test_scalar_expressions_are_accepted(columns):
         assert len(evaluate(f"TRY(({sql}\n))", everything)) == 4  # and it runs, whatever the rows hold
 
 
-REFUSED = {  # what the message says, in parts → expressions
+REFUSED = {  # parts of the message → expressions
     "not a SQL expression": [
         "words >", "(words > 2", "words > 2;", "words > 2; select true", "true); drop table batch; select (true",
         "words > 2 as x",
@@ -100,7 +100,7 @@ REFUSED = {  # what the message says, in parts → expressions
     "many": ["words > 'many'"], "high": ["clip_score > 'high'"], "perhaps": ["safe = 'perhaps'"],
     "yesterday": ["taken > 'yesterday'"], "nosuch": ["nosuch(words)"], "upper": ["upper(words, caption) = 'A'"],
     "samples": ["samples.words > 2"], "'x'": ["words.x > 2"],
-    "rules.mine": [  # a text is not taken for a number
+    "rules.mine": [  # texts in the place of numbers
         "least(caption, words) > 2", "caption > 2", "words < 2 or caption > 2", "caption = words",
         "caption between 1 and 2",
     ],

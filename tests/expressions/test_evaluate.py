@@ -1,4 +1,4 @@
-"""What evaluates expressions: it reaches no file, and keeps some of what it prepared."""
+"""The connection that evaluates expressions reaches no file; errors and NaN become NULL."""
 
 from pathlib import Path
 

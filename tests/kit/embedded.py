@@ -1,4 +1,4 @@
-"""A Parquet pool with embeddings, cut into any number of files, and its run."""
+"""A Parquet pool with embeddings, in any number of files, and a recipe for it."""
 
 from itertools import pairwise
 

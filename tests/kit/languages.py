@@ -1,4 +1,4 @@
-"""A pool of texts of five languages, whose images may have several, and what balancing per language does to it, naively."""
+"""A pool of texts in five languages, some with the same image, and naive definitions of balancing per language."""
 
 from collections import Counter
 from itertools import accumulate

@@ -67,7 +67,7 @@ def draw_dump(language, pages, seed=0, of_stream=7):
 
 
 def draw_views(files, rng):
-    """Return hours of page views: of sites, their mobile forms, sister projects, and some broken lines."""
+    """Return hours of page views: for sites, their mobile versions, and sister projects, with some broken lines."""
     titles = [
         "Haus", "Köln_(Stadt)", "Spezial:Suche", "New_York", "the", "日本", "犬", "St._Louis", "-", "_x",
         *(f"T{i}" for i in range(40)),

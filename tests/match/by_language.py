@@ -14,7 +14,7 @@ PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + "，。、；：？！“�
 
 @cache
 def has_boundary(character, mode):
-    """As algorithms.md says: whether an entry that begins or ends with it needs a space there."""
+    """Whether an entry that begins or ends with this character needs a space there, by algorithms.md."""
     point = ord(character)
     blocks = "4E00–9FFF 3400–4DBF 20000–2A6DF 2A700–2EBEF F900–FAFF 2E80–2EFF 2F00–2FDF 2FF0–2FFF 0E00–0E7F 0E80–0EFF "
     blocks += "1000–109F 1780–17FF 0F00–0FFF"
@@ -36,7 +36,7 @@ def pattern(entry, mode):
 
 
 def oracle(entries, keys, texts, codes, mode):
-    """Of equal entries of a language the first; substrings of the text are looked up, or all entries where few."""
+    """The first of a language's equal entries counts. Looks up substrings of the text, or each entry if there are few."""
     patterns = {}
     for i, (entry, key) in enumerate(zip(entries, keys, strict=True)):
         patterns.setdefault(key, {}).setdefault(pattern(entry, mode), i)

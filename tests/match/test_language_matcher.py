@@ -1,4 +1,4 @@
-"""Matching by language against a naive matcher of the definition: loops over characters, no bytes and no hashes."""
+"""Matching by language equals the naive matcher in by_language.py."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from tests.match.by_language import MODES, has_boundary, oracle
 
 
 def check(entries, keys, texts, codes, mode):
-    """Return how many matches there are; none differs."""
+    """Return the number of matches after checking that none differs."""
     matcher = build_matcher(entries, keys, mode)
     got = matcher.match(pa.array(texts, pa.string()), pa.array(codes, pa.string())).to_pylist()
     expected = oracle(entries, keys, texts, codes, mode)
@@ -48,7 +48,7 @@ def test_drawn_edges(entries, texts, data):
 
 
 def test_one_character_at_either_end():
-    """Each class of character as the whole entry, as its first and as its last, beside each class in a text."""
+    """Each class of characters as an entry, and at either end of one, next to each class in a text."""
     marks = [
         "a", "é", "ж", "한", "न", "1", "日", "か", "ー", "ไ", "，", "！", "؟", "-", "`", ".", "𠀀", "𰀀", "ﾊ", "¿", "\u00a0",
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_one_character_at_either_end():
 
 @pytest.fixture(scope="module")
 def translations(shared):
-    """20,000 captions of 77 languages with their codes; entries, pieces of all captions, with their keys."""
+    """Entries (pieces of all captions) with their keys, and 4,000 captions in 77 languages with their codes."""
     lines = (shared / "captions_multilingual.jsonl").read_text("utf-8").splitlines()
     pairs = [pair for line in lines for pair in json.loads(line)["translations"].items()]
     rng = random.Random(3)

@@ -1,4 +1,4 @@
-"""Matching against its definition, text by text."""
+"""Matching equals its definition."""
 
 import random
 import threading
@@ -21,7 +21,7 @@ ALPHABET = "  \t\n\r,.;:?!`'\"-\u00a0\0é漢😀\x1f\x7fabA"
 
 
 def by_substring(entries, texts):
-    """The definition itself; of equal entries only the first."""
+    """The definition itself; only the first of equal entries counts."""
     numbers = metaclip.number_entries(entries)
     return [metaclip.match_substrings(numbers, text) if text is not None else [] for text in texts]
 
@@ -35,7 +35,7 @@ def by_runs(entries, texts, longest=0):
 
 @st.composite
 def cases(draw):
-    """Texts, and entries that are mostly pieces of them: of the text itself and of the spaced text."""
+    """Texts, and entries that are mostly pieces of the texts and of the spaced texts."""
     words = st.lists(st.sampled_from(["a", "b", "ab", "long-token-of-20-byt", ",", "", "é"]), max_size=12).map(" ".join)
     texts = draw(st.lists(st.none() | st.text(ALPHABET, max_size=40) | words, max_size=12))
     pieces = ["", *(t for t in texts if t), *(metaclip.space(t) for t in texts if t)]
@@ -141,7 +141,7 @@ def test_many_texts_about_the_size_of_a_block():
 
 
 def test_buffers_without_padding_or_alignment():
-    """A null may cover bytes, and bytes that are no UTF-8 are bytes like others."""
+    """A null may cover bytes, and bytes need not be valid UTF-8."""
 
     def match(kind, offsets, data, entries, validity=None, shift=0):
         raw = bytes(shift) + np.array(offsets, kind).tobytes()

@@ -79,7 +79,7 @@ def test_written_tables_are_deterministic_and_come_back(tmp_path):
 
 @pytest.mark.parametrize("name", ["a::b.parquet", "c*.parquet", "d?e#1.parquet", "[f].parquet", "new/folder/g.parquet"])
 def test_a_table_is_written_where_asked(tmp_path, monkeypatch, name):
-    """Though fsspec takes :: for a chain of file systems."""
+    """fsspec would take :: for a chain of file systems."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("cat\ndog\n")
     write_metadata(read_metadata("list.txt")[0], name)
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
 
 @pytest.mark.parametrize("content", ["[" + "[]," * 60 + "[]]", "\n" * 101, "[" + '"",' * 101 + '""]', "{}," * 60])
 def test_too_many_entries(tmp_path, monkeypatch, content):
-    """A megabyte of gzip may hold 300 million lists, which take 20 GB."""
+    """A megabyte of gzip may contain 300 million lists, which would take 20 GB."""
     monkeypatch.setattr(module, "MAX_ENTRIES", 100)
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(RecipeError, match="found more than 100 entries; accepted: at most that"):
@@ -182,7 +182,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 
 
 def witness(entry, more=""):
-    """A text that holds the entry if any text does: marks bring their own spaces, so those beside them are left out."""
+    """A text that contains the entry if any text does. Marks get their own spaces, so it has no spaces next to them."""
     for mark in ",.;:?!`" + more:
         entry = entry.replace(f" {mark}", mark).replace(f"{mark} ", mark)
     return entry
@@ -203,7 +203,7 @@ def test_never_match_is_the_rule(entry, text):
 
 @pytest.mark.parametrize("mode", ["reference", "worldwide", "corrected"])
 def test_never_match_agrees_with_the_matcher(mode):
-    """An entry whose marks have lost the spaces beside them is found if it is in any text."""
+    """The text without spaces next to the entry's marks matches the entry if any text does."""
     marks = [*",.`，。؟", "\t", "'", "a", "犬", "ア", " ", *([] if mode != "reference" else ";:?!\n\r\u00a0")]
     entries = [*dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks])]
     entries += ["e\u0301", "\u037e"]

@@ -1,4 +1,4 @@
-"""A run that matches by language: matches, keys, counts, rules, SQL and explain, against the naive matcher."""
+"""A run that matches by language: its matches, keys, counts, rules, and queries follow the naive matcher."""
 
 from collections import Counter
 
@@ -53,7 +53,7 @@ def test_run(tmp_path, mode):
     assert [row["language_key"] for row in rows] == keys_of(pa.array(codes), keys).to_pylist()
     expected = oracle(entries, keys, [row["caption"] for row in rows], codes, mode)
     assert [row["entry_ids"] for row in rows] == expected
-    assert (expected[2] == [5, 6]) == (mode == "corrected")  # アメリカ stands within other characters
+    assert (expected[2] == [5, 6]) == (mode == "corrected")  # アメリカ is within other characters
     pool_counts = Counter(entry for row in expected for entry in row)
     listed = {row["entry_id"]: row for row in run.sql("SELECT * FROM entries").to_pylist()}
     assert [(row["entry"], row["language"]) for row in listed.values()] == ENTRIES[:-1]

@@ -38,7 +38,7 @@ def test_the_key_changes_with_its_inputs_alone(tmp_path, monkeypatch):
 
 
 def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path, monkeypatch):
-    """Another run of the same folder, in the same process, gets its own entries."""
+    """Another run in the same folder and process gets its own entries."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first = load_entries(settings(tmp_path, "first"))
     assert load_entries(settings(tmp_path, "first", ("other",))) is first

@@ -1,4 +1,4 @@
-"""Rows that clusters are trained on: at most 256 a centroid, by hash, whatever the pool; of a part of it, that part."""
+"""Clusters are trained on at most 256 rows for each centroid, chosen by hash, or on a share of them for part of a pool."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ from curate.store.store import RunStore
 
 @given(st.integers(1, 3000), st.integers(1, 400), st.integers(0, 2**32))
 def test_at_most_256_rows_a_centroid_are_trained_on(clusters, times, seed):
-    """And nearly as many; all of a pool that has no more."""
+    """And on nearly as many, or on all rows of a smaller pool."""
     total = clusters * times
     hashes = np.random.default_rng(seed).integers(0, 2**64, min(total, 200_000), np.uint64)
     share = (hashes < training_cut(total, clusters)).mean()
@@ -47,7 +47,7 @@ def test_sums_of_small_integers_do_not_overflow():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40))
 def test_rows_that_are_alike_are_gathered_once_and_counted(rows):
-    """The same uid with another embedding is another row."""
+    """Rows with one uid and different embeddings are different rows."""
     hashes = np.array([row[0] for row in rows], np.uint64)
     images = np.array([[0.5, row[1]] for row in rows], np.float16).reshape(-1, 2)
     counted = count_alike(hashes, images)
@@ -56,7 +56,7 @@ def test_rows_that_are_alike_are_gathered_once_and_counted(rows):
 
 
 def test_a_second_attempt_at_a_step_changes_nothing(tmp_path):
-    """The first one wrote its file, and what it gave was lost; or it is late, and has rows in another order."""
+    """Either the first attempt's result was lost after it wrote its file, or a late attempt has its rows in another order."""
     reading = Reading(RunStore(str(tmp_path)), ClustersRelation(), "topic", "l14_", 0)
     begun = Training(reading.save(centroids=np.eye(2, 4, dtype=np.float32) * 100))
     sums = {0: np.array([9.0, 9, 0, 0])}

@@ -1,4 +1,4 @@
-"""Columns that need the whole pool: each is its definition in float64, and the same to the bit however the pool is cut."""
+"""Columns that need the whole pool equal their definitions in float64, and are identical however the pool is cut."""
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,7 @@ def test_the_same_to_the_bit_however_it_is_cut(runs):
 
 
 def by_row(folder):
-    """What the run says of each row, by its number in the pool."""
+    """Each row's values, by its number in the pool."""
     table = Run(str(folder)).sql("SELECT url, uid, s_clip, topic, topic_distance, pool_vas FROM verdicts")
     return {int(row["url"].rpartition("/")[2][:-4]): row for row in table.to_pylist()}
 
@@ -100,7 +100,7 @@ def seed_of(kind, name, what):
 
 
 def test_centroids_of_a_run_are_taken_by_another(tmp_path, runs, pool):
-    """`measure.clusters` gives what the run itself gave; what is related is adopted, and nothing asked."""
+    """`measure.clusters` assigns the rows to the same clusters as the run that made the centroids."""
     measure = {"clusters": {"again": {"of": "l14", "centroids": str(runs[1] / "models/topic.npy")}}}
     path = write_pool(tmp_path / "pool", 7, *pool, missing=MISSING)
     again = Run(str(run(tmp_path / "run", path, {}, measure=measure))).sql("SELECT again FROM verdicts ORDER BY url")
@@ -114,6 +114,6 @@ def test_rules_see_them_and_they_are_reused(tmp_path, runs):
     kept = one.sql("SELECT url FROM kept").num_rows
     assert 0 < kept < 250 and related(out) == related(runs[7])
     steps = one.sql("SELECT step FROM steps").column(0).to_pylist()
-    assert "relate" not in steps, steps  # it was all there, and its model came with it
+    assert "relate" not in steps, steps  # the run reused the columns and their model
     assert (out / "models/topic.npy").read_bytes() == (runs[7] / "models/topic.npy").read_bytes()
     kit.conserved(kit.Ran(out))

@@ -30,7 +30,7 @@ def test_cells_are_the_nearest_centroids_in_exact_arithmetic():
 
 @pytest.mark.parametrize("dimensions", [1, 2, 64, 512, 1024, 4096])
 def test_products_of_rounded_rows_are_exact(dimensions):
-    """The longest rows that rounding can make: every partial sum must fit the 24 bits of a float32."""
+    """The longest rows that rounding can make: every partial sum must fit into the 24 bits of a float32."""
     rng = np.random.default_rng(dimensions)
     rows = np.concatenate([rng.normal(size=(20, dimensions)), np.ones((1, dimensions)), np.eye(1, dimensions)])
     points = spherical.rounded(rows.astype(np.float32))
@@ -74,7 +74,7 @@ def test_small_pools_are_one_cell():
     st.sets(st.integers(0, 29)),
 )
 def test_cell_rows_by_definition(rows, unusable):
-    """Of each cell the rows at home, ascending, then its visitors; a row without a direction is in none."""
+    """A cell has its own rows in ascending order, and then its visitors; a row without a direction is in no cell."""
     cells_of_rows = [[-1] * len(row) if i in unusable else row for i, row in enumerate(rows)]
     expected = []
     for cell in range(6):
@@ -90,13 +90,13 @@ def test_only_the_rows_asked_for_are_sent_to_cells():
     vectors = injected(50, 8, 0)
     centroids = cells.train(vectors, 4)
     everywhere = cells.visits(vectors, centroids)
-    assert everywhere.shape == (50, 4) and (np.sort(everywhere, axis=1) == range(4)).all()  # no more than there are
+    assert everywhere.shape == (50, 4) and (np.sort(everywhere, axis=1) == range(4)).all()  # each cell once
     among = np.arange(50) % 3 == 0
     assert (cells.visits(vectors, centroids, among) == np.where(among[:, None], everywhere, -1)).all()
 
 
 def test_rows_that_are_too_short_or_too_long_are_not_usable():
-    """Squared lengths as float32 holds them: what overflows or vanishes has no direction."""
+    """A row has no direction if its squared length overflows or vanishes in float32."""
     lengths = np.array([0, 1e-38, 1e-16, 1e-14, 1, 1e14, 1e16, 3e38, np.inf, -np.inf, np.nan], np.float32)
     assert cells.usable(np.stack([np.zeros(11, np.float32), lengths], axis=1)).tolist() == [
         *[False] * 3, *[True] * 3, *[False] * 5,

@@ -1,4 +1,4 @@
-"""Close embeddings against all pairs compared in float64, in one cell and in many."""
+"""Groups of close embeddings equal those of all pairs compared in float64, in one cell and in many."""
 
 import itertools
 import random
@@ -22,7 +22,7 @@ def small_cells(monkeypatch):
 @given(st.integers(0, 40), st.sampled_from([1, 2, 8, 33]), st.integers(0, 99), st.sampled_from([2048, 3]), st.data())
 @settings(max_examples=50)
 def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
-    """x is the very cosine of some pair, so that a rounding would be seen."""
+    """x is the exact cosine of a pair, so that the test notices a rounding."""
     vectors = injected(n, d, seed)
     known = [c for a, b in itertools.combinations(vectors, 2) if 0 < (c := naive_cosine(a, b)) <= 1]
     x = data.draw(st.sampled_from(known)) if known else 0.9
@@ -39,7 +39,7 @@ def nearest_of(groups):
 
 
 def naive_nearest(vectors, pairs):
-    """Of each row the largest cosine of its pairs."""
+    """The largest cosine among each row's pairs."""
     best = {}
     for a, b in pairs:
         found = naive_cosine(vectors[a], vectors[b])
@@ -82,7 +82,7 @@ def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, sm
 
 
 def distributed(vectors, order, x, n_units):
-    """As workers run it: units give sample rows, then rows to cells; cells give edges, and come in any order."""
+    """As workers run it: units send sample rows, and then rows to cells; cells send edges in any order."""
     units = [(part, vectors[part]) for part in np.array_split(order, n_units)]
     total = sum(int(cells.usable(own).sum()) for _, own in units)
     count = cells.cell_count(total)
@@ -121,7 +121,7 @@ def test_no_row_and_one(monkeypatch):
 
 
 def test_rows_that_are_all_alike(small_cells):
-    """Equal rows in one go; of rows all near each other, and alike up to roundings, few pairs are compared exactly."""
+    """Rows that are equal, close to each other, or equal up to rounding."""
     vectors = np.repeat(injected(3, 16, 0), 700, axis=0)
     assert groups_of(cosine_groups(ids(2100), vectors, 1.0)) == {frozenset(range(i, i + 700)) for i in (0, 700, 1400)}
     alike = (1 + np.random.default_rng(0).normal(size=(2500, 16)) / 100).astype(np.float16) / np.float16(4)

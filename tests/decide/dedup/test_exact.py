@@ -33,7 +33,7 @@ class Row:
 
 
 def naive(rows, passes):
-    """Of each row the uid that it is a duplicate of: every pass over all rows, position last."""
+    """The uid that each row is a duplicate of, pass by pass over all rows; position decides last."""
 
     def rank(i):
         row = rows[i]
@@ -66,7 +66,7 @@ def decisive(rows):
 
 
 def distributed(rows, passes, n_units, n_buckets):
-    """The two phases as workers run them: a unit knows its rows, a bucket its keys, and both come in any order."""
+    """The two phases as workers run them: a unit knows its rows, and a bucket knows its keys, in any order."""
     shuffle = random.Random(n_units * 1000 + n_buckets)
     units = [(number, part) for number, part in enumerate(np.array_split(np.arange(len(rows)), n_units))]
     shuffle.shuffle(units)
@@ -140,7 +140,7 @@ def test_distributed_is_naive(rows, passes, n_units, n_buckets):
 
 
 def random_pool(size):
-    """Rows whose content follows from the rest, as a real content hash does, so that position decides nothing."""
+    """Rows whose content follows from their other fields, like a real hash of content, so that position decides nothing."""
     rng, rows = random.Random(size), []
     for _ in range(size):
         uid, sha = (
@@ -161,7 +161,7 @@ def test_colliding_hashes_do_no_harm(monkeypatch):
 
 
 def test_only_repeated_rows_are_candidates():
-    """What phase 2 handles is what repeats; rows that do not live are not counted."""
+    """Phase 2 handles only keys that repeat among the rows that are left."""
     column = pa.array([UIDS[0], UIDS[1], UIDS[0], None, UIDS[2], UIDS[2], UIDS[3]])
     alive = np.array([True, True, True, True, True, False, True])
     found = exact.repeated([exact.key_hashes(column, alive)])
@@ -211,7 +211,7 @@ def test_content_tells_images_and_captions_apart():
 
 
 def test_the_cosine_is_of_the_pass_that_a_row_lost():
-    """First by uid, then by two passes with cosines: rows 1 and 2 lose the second pass to row 0, row 3 the third, row 4 the first."""
+    """The passes are by uid, and two by cosine: row 4 loses the first pass, rows 1 and 2 lose the second, and row 3 the third."""
     uids = pa.array(["0" * 31 + digit for digit in "12343"])
     near, other = pa.array([7, 7, 7, 9, 9], pa.uint64()), pa.array([5, 6, 6, 5, 6], pa.uint64())
     cosines = {1: np.array([0.9, 0.8, 0.9, 0, 0], np.float32), 2: np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)}

@@ -1,4 +1,4 @@
-"""Groups of close pairs against a search through a graph, and which of a group's rows stays."""
+"""Groups of close pairs equal the components that a search through a graph finds."""
 
 import numpy as np
 import pyarrow as pa

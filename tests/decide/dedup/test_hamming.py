@@ -1,4 +1,4 @@
-"""Perceptual hashes within a Hamming distance against all pairs compared bit by bit."""
+"""Groups of perceptual hashes within a Hamming distance equal those of all pairs compared bit by bit."""
 
 import itertools
 import random
@@ -20,7 +20,7 @@ def naive_close(hashes, distance):
 
 @st.composite
 def hash_pools(draw):
-    """A few centres and hashes some bits from them, so that chains and distances around k are common."""
+    """A few centers, and hashes that differ from them in some bits, so that chains and distances around k are common."""
     centres = draw(st.lists(st.integers(0, FULL) | st.sampled_from([0, FULL]), min_size=1, max_size=4))
     flips = st.lists(st.integers(0, 63), max_size=12).map(lambda bits: sum(1 << bit for bit in set(bits)))
     return draw(st.lists(st.builds(lambda c, f: c ^ f, st.sampled_from(centres), flips), max_size=25))
@@ -64,7 +64,7 @@ def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_bucke
 
 @pytest.mark.parametrize("rows", [1, 10**3, 10**6, 10**9])
 def test_bands_are_complete_and_affordable(rows):
-    """Whatever k bits differ, some band does not look at them; the bands of one scheme are choices of equal blocks."""
+    """For any k bits that differ, a band leaves them out."""
     for distance in (0, 1, 2, 3, 5, 8, 12, 16, 40, 63):
         masks, rng = [int(mask) for mask in hamming.bands(distance, rows)], random.Random(rows + distance)
         for _ in range(100):
@@ -74,7 +74,7 @@ def test_bands_are_complete_and_affordable(rows):
 
 
 def test_hashes_that_are_all_alike():
-    """Blank images: one hash many times, all hashes within k of each other, and a chain without close ends."""
+    """One hash many times, as of blank images; hashes within k of each other; and a chain whose ends are not close."""
     assert len(hamming_groups(np.full(100_000, 7, np.uint64), 4).nodes) == 0
     ball = np.array([sum(1 << b for b in c) for n in range(4) for c in itertools.combinations(range(64), n)], np.uint64)
     groups = hamming_groups(np.repeat(ball, 2), 6)

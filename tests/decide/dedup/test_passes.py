@@ -1,4 +1,4 @@
-"""New deduplication passes, each a class and a line of a registry, run locally as on Beam."""
+"""New deduplication passes, each a class in a registry, give the same rows in this process and on Beam."""
 
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from tests import kit
 
 
 class EqualHost(KeyPass):
-    """Rows of one host are a group."""
+    """Rows with the same host are a group."""
 
     def keys(self, tables):
         urls = tables.read_measured(["url"])["url"].to_pylist()
@@ -29,7 +29,7 @@ class CloseWords(Section):
 
 
 class WordNearness(Nearness):
-    """Rows whose numbers of words differ by at most so many, found in overlapping buckets; a plan that takes a round."""
+    """Rows whose numbers of words differ by at most `within`, found in overlapping buckets; planning needs a round."""
 
     rounds = 1
 

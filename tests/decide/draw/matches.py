@@ -1,4 +1,4 @@
-"""Matches of rows for tests of draws: strategies for small ones, and a pool with the shape of real matches."""
+"""Matches of rows for tests of draws: strategies for small ones, and a pool whose matches are distributed like real ones."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ def uid_of(i):
 
 
 def list_array(rows, kind="list"):
-    """The rows as Arrow, also as the slice of a longer array, with int64 ids, or as a large list."""
+    """The rows as an Arrow array: a list, a slice of a longer array, with int64 ids, or a large list."""
     if kind == "sliced":
         return pa.array([[0], None, *rows, [0, 0]], pa.list_(pa.int32())).slice(2, len(rows))
     types = {"list": pa.list_(pa.int32()), "int64": pa.list_(pa.int64()), "large": pa.large_list(pa.int32())}

@@ -50,7 +50,7 @@ def test_draw_is_the_naive_integer_decision(rows, counts, t, seed, kind):
 @given(st.integers(1, (1 << 63) - 1), st.data())
 @settings(max_examples=80)
 def test_draw_at_the_threshold(count, data):
-    """A hash of just below, at and above ⌊t·2⁶⁴ / count⌋, where floats cannot tell the sides apart."""
+    """Hashes just below, at, and above ⌊t·2⁶⁴ / count⌋, which are equal as floats."""
     t = data.draw(st.integers(1, count) | st.integers(max(1, count - 1000), count))
     threshold = t * WORD // count
     hashes = [min(max(threshold + d, 0), WORD - 1) for d in (-2, -1, 0, 1, 2)] + [WORD - 1, 0]
@@ -85,7 +85,7 @@ def test_expected_rows_are_the_rounded_sums(rows, counts, ts, kind):
 
 @given(ROWS, KINDS, st.sampled_from([N, 1000 * N]), st.data())
 def test_sums_and_counts_of_entries(rows, kind, entries, data):
-    """Over few entries, all of which have a place, and over many, which are sorted; weights of 2**64 - 1 wrap around."""
+    """Over few entries, in a dense array, and over many, which are sorted; sums wrap around at 2**64."""
     size, matches = len(rows), list_array(rows, kind)
     draw = st.lists(st.integers(0, (1 << 64) - 1), min_size=size, max_size=size)
     weights = [np.array(data.draw(draw), np.uint64) for _ in range(3)]
@@ -116,12 +116,12 @@ def pool():
 
 @pytest.fixture(scope="module")
 def kept(pool):
-    """bool[seeds, rows]: who is kept under each of 400 seeds."""
+    """bool[seeds, rows]: which rows are kept under each of 400 seeds."""
     return np.stack([pool.draws(seed) < 1 for seed in range(400)])
 
 
 def test_kept_rows_are_binomial(pool, kept):
-    """Their number, whose spread shows that rows are independent; chi-square by row, and by buckets of alike π."""
+    """Checks the number of kept rows, whose variance shows that rows are independent, and chi-square by row and by buckets of π."""
     seeds, variance = len(kept), (pool.pi * (1 - pool.pi)).sum()
     totals = kept.sum(axis=1)
     assert abs(totals.sum() - seeds * pool.pi.sum()) < 5 * math.sqrt(seeds * variance)
@@ -160,8 +160,8 @@ def test_a_vector_of_entries_arrives_as_it_was():
         found = pickle.loads(sent)
         assert found.dtype == plain.dtype and np.array_equal(found, plain)
         assert len(sent) < (1000 if len(places) < 3 else plain.nbytes + 1000)
-        found[..., 0] += 1  # sums go on where they arrive
-        assert len(pickle.dumps(found - 0, protocol=5)) < len(sent) + 100  # and are as small where they are sent on
+        found[..., 0] += 1  # the receiver adds to it
+        assert len(pickle.dumps(found - 0, protocol=5)) < len(sent) + 100  # and sends the sums on
 
 
 TAIL = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)

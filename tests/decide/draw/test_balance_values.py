@@ -1,4 +1,4 @@
-"""Balance over the values of a column: as over entries, of which each row has just one."""
+"""Balancing over the values of a column is balancing over entries of which each row has one."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ T = 40
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A pool of which some rows have a tag."""
+    """A pool in which some rows have no tag."""
     rng, rows = np.random.default_rng(3), kit.make_rows(600)
     tags = rng.choice(["dog", "cat", "boat", "\u00e9t\u00e9"], len(rows), p=[0.6, 0.3, 0.07, 0.03]).tolist()
     tagged = rows.append_column("tag", [[None if place % 20 == 0 else tag for place, tag in enumerate(tags)]])

@@ -1,4 +1,4 @@
-"""The search for t, against trying all of them."""
+"""The search for t finds what trying every t finds."""
 
 import math
 from dataclasses import replace
@@ -82,7 +82,7 @@ def points(largest, answer):
 
 
 def widest(largest):
-    """Likewise, where the answer is always in the widest gap."""
+    """The same if the answer is always in the widest gap."""
     bracket, done = Bracket(0, 0, largest + 1), []
     while len(ts := bracket.points):
         edges = np.concatenate([[bracket.lo], ts, [bracket.hi]])

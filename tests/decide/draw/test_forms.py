@@ -1,4 +1,4 @@
-"""Each form of a selection: the same rows however the pool is cut, on Beam, and in what-if; explain knows why."""
+"""Each form of a selection keeps the same rows in any sharding and on Beam; what-if expects them, and explain gives the reason."""
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +64,7 @@ def test_any_sharding_gives_the_same_rows(form, layouts, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run that draws nothing."""
+    """A run without a selection."""
     folder = tmp_path_factory.mktemp("forms")
     path = kit.write_parquets(folder / "pool", kit.make_rows(300), 2, 200)
     return open_finished(str(kit.run_local(kit.recipe_of(path, "parquet"), folder / "run").folder))

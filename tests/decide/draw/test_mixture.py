@@ -1,4 +1,4 @@
-"""Mixtures: so many rows of each value of a column, the same ones in larger draws; what is too few is named."""
+"""Mixtures draw each value's share of rows; a larger draw includes the smaller one; plans warn of too few rows."""
 
 import pytest
 from hypothesis import given

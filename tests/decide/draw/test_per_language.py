@@ -1,4 +1,4 @@
-"""Balancing per language: t of each language against the published definitions, and runs against naive ones."""
+"""Balancing per language: t of each language follows the published definitions, and runs decide by it."""
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,7 @@ def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_on
     limits = PerLanguage().limits([2], flat, entries)
     assert limits.tolist() == [[2, 1]]
     assert [of.language for of in PerLanguage().languages(limits[0], flat, entries)] == ["en"]
-    by_hand = PerLanguage(language="de", by_hand={"en": 3})  # so nothing goes by the share of German
+    by_hand = PerLanguage(language="de", by_hand={"en": 3})  # so no t depends on the share of German
     assert by_hand.limits([2], flat, entries).tolist() == [[3, 2]]
     assert by_hand.languages(np.array([3, 2]), flat, entries)[1].t == 3
     with pytest.raises(RunError, match=r"balance.language is 'de', and no row left matches an entry of it; accepted"):
@@ -99,7 +99,7 @@ def test_t_by_hand_and_a_share_of_the_tail():
     t = given_share.t_of_share(share, flat, entries)
     assert t == 40 == inclusion.tail_share_t(np.array(counts["en"]), share)
     assert ts_of(given_share, [t], counts) == ts_of(PerLanguage(), [t], counts)
-    off = PerLanguage(share=0.5)  # p is the share itself, and not that of the t of the reference language
+    off = PerLanguage(share=0.5)  # uses the share itself instead of the share that the reference language's t has
     assert ts_of(off, [off.t_of_share(0.5, flat, entries)], counts) == [{"en": 40, "de": 4, "ja": 9}]
 
 

@@ -1,4 +1,4 @@
-"""Quotas of clusters: the quadratic program against scipy and exact fractions, and what a run keeps by them."""
+"""Quotas of clusters: the quadratic program equals its exact solution in fractions, and runs keep what it gives."""
 
 from contextlib import nullcontext
 from fractions import Fraction
@@ -31,7 +31,7 @@ CASES = st.integers(1, 8).flatmap(
 
 
 def water_fill(wished, least, most, rows):
-    """The exact solution: between two neighbouring breakpoints of the level, the sum is a line."""
+    """The exact solution: between two neighboring breakpoints of the level, the sum is linear."""
 
     def at(level):
         return [min(max(x + level, Fraction(a)), Fraction(b)) for x, a, b in zip(wished, least, most, strict=True)]
@@ -120,7 +120,7 @@ def run(path, tmp_path_factory):
 
 
 def left(run):
-    """By cluster, the distance of each row left, and whether it is kept."""
+    """By cluster, the distance of each remaining row, and whether the run keeps it."""
     scores, found = run.table("scores").to_pylist(), {}
     for row, decided in zip(scores, run.table("decisions").to_pylist(), strict=True):
         if decided["kept"] or decided["rule"] == "sample":
@@ -167,7 +167,7 @@ def test_a_file_of_centroids_is_part_of_the_key(run, path, tmp_path):
 
 
 def test_clusters_made_by_the_run_have_their_centroids(tmp_path):
-    """In what-if and in a run that takes its tables, too."""
+    """What-if and a run that reuses its tables use the same centroids."""
     images, texts = embedded.make_embeddings(400)
     where = embedded.write_pool(tmp_path / "pool", 2, images, texts)
     quotas = {"of": "topic", "rows": 100, "by": "complexity", "keep": "farthest"}
@@ -197,7 +197,7 @@ def test_no_row_has_a_cluster(path, tmp_path):
 
 
 def test_a_sum_that_has_no_room_is_refused(tmp_path):
-    """It would become another number without a word."""
+    """It would silently become another number."""
     for largest in (1e10, 4e10, 1e300):
         rows, distances = kit.make_rows(20).slice(0, 20), [0.5] * 20
         distances[3] = largest

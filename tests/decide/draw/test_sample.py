@@ -1,4 +1,4 @@
-"""A random sample: exactly N rows of any pool, those with the smallest hashes, each as likely as another."""
+"""A random sample has exactly the N rows with the smallest hashes, so each row is equally likely."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Soft cap sampling: as often as the published loop draws each row, exactly M draws, whatever the parts."""
+"""Soft cap sampling makes exactly M draws, and draws each row as often as the published loop does."""
 
 import tracemalloc
 
@@ -27,7 +27,7 @@ def scores_of(values, seed=0):
 
 
 def times(part, draws, penalty):
-    """How often each row is drawn, as a unit finds out."""
+    """How often each row is drawn, as a unit computes it."""
     out = np.full(len(part.hashes), draws.whole, np.int32)
     salts = round_salts(draws.whole, len(draws.keys))
     soft_cap._replay(part.hashes, part.scores, penalty, salts, draws.keys, draws.hashes, out)
@@ -35,7 +35,7 @@ def times(part, draws, penalty):
 
 
 def plain(part, draws, penalty, batch):
-    """All keys of each round, sorted."""
+    """Sorts all keys in each round."""
     out, left, number = np.zeros(len(part.hashes), np.int32), draws, 0
     while left:
         size = min(batch, len(out), left)
@@ -59,7 +59,7 @@ def published(rng, scores, draws, penalty, batch):
 
 
 def test_sixteen_bytes_a_row():
-    """Of which twelve are what units sent, which is not copied; a thread's scratch comes on top."""
+    """Twelve of the bytes are what units sent, without a copy; threads need some more."""
     rows, pieces = 200_000, 50
     part = scores_of(np.random.default_rng(1).normal(size=rows))
     find_draws([part], 100, 0.15, 50)  # compiled by now

@@ -1,4 +1,4 @@
-"""Rows drawn by weight: as numpy's choice without replacement draws them; π estimates; some are never drawn."""
+"""Rows are drawn by weight as numpy's choice without replacement draws them, and estimates by π hold."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ WEIGHT = "CASE WHEN clip_score > 0.05 THEN exp(clip_score * 3) - 1.2 END"
 
 
 def draw(weights, rows, seed):
-    """What is taken, and π of each row."""
+    """Which rows are drawn, and π of each row."""
     uids = pa.array([f"{uid:032x}" for uid in range(len(weights))], pa.string())
     keys = weighted_keys(uids, weights, seed)
     cut = find([keys], np.array([rows]), 2)

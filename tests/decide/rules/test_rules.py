@@ -1,4 +1,4 @@
-"""Rules: what is none, and what a row's NULL or error does."""
+"""Rules: which expressions are refused, and what a NULL or an error in a row does."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +179,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_the_columns_that_a_recipe_names():
-    """In any section; what cannot be parsed names none, and is refused later."""
+    """Any section may name columns; an expression that cannot be parsed names none, and is refused later."""
     recipe = parse_recipe(
         {
             "input": {"name": "a", "format": "parquet", "path": "a"},

@@ -1,4 +1,4 @@
-"""Top rules against their definition: of what is reached or of the pool, a fraction or a number of rows, of all or by group."""
+"""Top rules follow their definition: a fraction or a number of the rows that reach them or of the pool, in all or by group."""
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ FORMS = [
 
 
 def expected(spec, values, groups, reached):
-    """Which rows pass, by sorting each group."""
+    """Whether each row passes, by sorting each group."""
     passing = [False] * len(values)
     for group in set(groups):
         rows = [row for row in range(len(values)) if groups[row] == group]

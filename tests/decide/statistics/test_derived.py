@@ -1,4 +1,4 @@
-"""Derived columns against numpy and DuckDB's window functions, whatever the parts; and what is refused."""
+"""Derived columns equal those of numpy and of DuckDB's window functions, however the pool is cut."""
 
 import duckdb
 import numpy as np
@@ -70,7 +70,7 @@ def test_they_are_as_sql_has_them(files, tmp_path, monkeypatch):
         values = [nan_for_null(column.to_pylist()) for column in (found[name].take(pa.array(order)), expected[name])]
         np.testing.assert_allclose(*values, rtol=1e-12, atol=1e-12)
     assert found["sure"].take(pa.array(order)).to_pylist() == expected["sure"].to_pylist()
-    # `nested` is over what reaches `other`, its first use
+    # The statistic of `nested` is over the rows that reach `other`, which uses it first.
     products = nan_for_null(found["rank"].to_pylist()) * nan_for_null(rows["words"].to_pylist())
     known = products[np.isin(verdicts, ["other", None])]
     scores = (products - np.nanmean(known)) / np.nanstd(known)
@@ -87,7 +87,7 @@ def test_all_equal_and_none_at_all(tmp_path):
 
 
 def test_what_is_no_number_is_null(tmp_path):
-    """Infinity less infinity is NaN, which no rule may take for a large number."""
+    """Infinity minus infinity is NaN, which a rule must not take for a large number."""
     derive, rules = {"difference": "a - a"}, {"least": "difference >= 0"}
     context, plan, _ = curate(tmp_path, pool(40), derive=derive, rules=rules)
     [unit] = plan.units

@@ -1,4 +1,4 @@
-"""The definition, written plainly: what `curate metadata build` is compared with. Nothing here is of curate but the plain text."""
+"""The plain definition that `curate metadata build` must equal. Only the plain text comes from curate."""
 
 import math
 import re
@@ -35,7 +35,7 @@ def is_mark(character, mode):
 
 
 def tokens_of(text, mode, tokenise):
-    """The tokens that count, and None wherever a pair ends."""
+    """The tokens that count, and None where no pair may continue."""
     text = re.sub(r"&lt;.*?&gt;|<.*?>", "", text)
     text = unicodedata.normalize("NFC", text) if mode == "corrected" else text
     tokens = []
@@ -117,7 +117,7 @@ def build_wiki(wiki, texts, names, views, mode, limits, tokenise):
 
 
 def count_titles(hours, wiki, mode):
-    """Views of titles, out of hours of page views."""
+    """The views of each title in hours of page views."""
     first = mode == "reference" or wiki == "en"
     views = Counter()
     for line in "".join(hours).splitlines():

@@ -1,4 +1,4 @@
-"""A build equals the definition, however its files are cut."""
+"""A build equals the definition, however its files are split."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_how_files_are_cut_changes_nothing(tmp_path):
 
 
 def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path):
-    """Each wiki has caps of its own."""
+    """Each wiki has its own caps."""
     texts = {
         "nds": "een twee dree " * 20, "nds_nl": "ien twee drij " * 20, "simple": "easy dog " * 9, "ab": "аб аԥсуа " * 9,
         "roa_rup": "a b",
@@ -87,7 +87,7 @@ def test_wikis_of_a_key_are_united_and_others_form_one(tmp_path):
 
 @pytest.mark.slow
 def test_real_dumps_equal_the_definition(tmp_path):
-    """Of the English and Bulgarian dumps that gensim ships."""
+    """The English and Bulgarian dumps that gensim ships."""
     data = resources.files("gensim") / "test/test_data"
     names = {
         "en": "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",

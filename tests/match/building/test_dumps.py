@@ -1,4 +1,4 @@
-"""Dumps are read by their streams, and what is no dump, or not all of one, is said."""
+"""Dumps are read stream by stream; damaged, incomplete, and other files are refused."""
 
 import bz2
 import io
@@ -43,7 +43,7 @@ def test_a_dump_of_one_stream_and_plain_xml_are_read_whole():
 
 
 def test_the_head_of_a_stream_within_one_is_not_taken_for_one(monkeypatch):
-    monkeypatch.setattr(dumps, "_CHUNK", 5)  # so that heads lie across chunks
+    monkeypatch.setattr(dumps, "_CHUNK", 5)  # so that chunks split heads of streams
     data, texts = draw_dump("de", 20)
     parts = [read(data, "x.xml.bz2", start, stop) for start, stop in pieces(len(data), 7)]
     assert [text for part in parts for text in part] == texts

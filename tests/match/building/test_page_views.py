@@ -1,4 +1,4 @@
-"""Page views by mode, and lines that are broken."""
+"""Page views by mode, and broken lines."""
 
 import gzip
 
@@ -27,7 +27,7 @@ def test_modes(tmp_path):
     city = {"Köln (Stadt)": 60}
     corrected, broken = count(tmp_path, Mode.corrected)
     assert corrected == {"de": {"Haus": 7, **city}, "en": {"Cat": 50}, "zh_yue": {"貓": 7}}
-    assert broken == 4  # but for words of other projects
+    assert broken == 4  # not counting lines of other projects
     worldwide, _ = count(tmp_path, Mode.worldwide)
     assert worldwide == {"de": {"Haus": 18, **city}, "en": {"Cat": 50}, "zh_yue": {"貓": 7}}
     assert count(tmp_path, Mode.reference)[0] == {"de": city, "en": {"Cat": 50}}
@@ -41,7 +41,7 @@ def test_titles_that_are_not_utf8_are_broken(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    """Of 2.5 GB, it took 7 GB; where it begins within a block, or is one of many, does not matter."""
+    """A line of 2.5 GB once took 7 GB. It is refused wherever it begins within a block."""
     monkeypatch.setattr(counts, "_BLOCK", 1000)
     monkeypatch.setattr(counts, "_LONGEST", 100)
     for before in (b"", b"de Haus 3 0\n" * 80, b"de Haus 3 0\n" * 83, b"de Haus 3 0\n" * 200):

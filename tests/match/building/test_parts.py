@@ -1,4 +1,4 @@
-"""Plans: which wiki a file is of, its key, its parts; and what is refused before anything is read."""
+"""Plans: the wiki, key, and parts of a file, and what is refused before anything is read."""
 
 from pathlib import Path
 

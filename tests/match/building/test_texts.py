@@ -1,4 +1,4 @@
-"""Texts that were extracted before: Parquet of Wikipedia's layout, lines of JSON; and what is damaged."""
+"""Extracted texts: Parquet with Wikipedia's layout, lines of JSON, and damaged files."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Plain text of wikitext: by examples, whatever is nested or left open, and beside mwparserfromhell on a real dump."""
+"""The plain text of wikitext: by examples, with any nesting, and compared with mwparserfromhell on real dumps."""
 
 import re
 import time
@@ -68,7 +68,7 @@ def test_it_takes_time_by_the_length_alone():
 
 
 def of_peer(text, namespaces):
-    """What mwparserfromhell gives once what we leave out is removed."""
+    """What mwparserfromhell returns after removing what curate leaves out."""
     code = mwparserfromhell.parse(text)
     hidden = code.filter_tags(matches=lambda tag: str(tag.tag).lower() in _HIDDEN)
     for link in code.filter_wikilinks():
@@ -91,7 +91,7 @@ def of_peer(text, namespaces):
     ],
 )
 def test_words_of_a_real_dump_are_those_of_mwparserfromhell(name, share):
-    """Of the dumps that gensim ships. Where they differ, it is mostly a template that one of them finds closed."""
+    """In the dumps that gensim ships. Most differences are templates that only one of them takes for closed."""
     path = files("gensim").joinpath(f"test/test_data/{name}")
     with path.open("rb") as file:
         articles = Articles(file, name, 0, 1 << 40)

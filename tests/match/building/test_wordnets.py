@@ -1,4 +1,4 @@
-"""Words of wordnets, as NLTK's reader has them."""
+"""The words of wordnets equal those of NLTK's reader."""
 
 from collections import defaultdict
 
