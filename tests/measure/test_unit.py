@@ -1,14 +1,12 @@
 """A unit's tables from one reading: their rows and columns, signals of each class, and what is current."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from curate.base import schema
-from curate.base.errors import RunError
 from curate.base.numeric.vectors import embedding_column, embedding_matrix
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
@@ -150,27 +148,3 @@ def test_only_columns_that_are_not_current_are_computed(run, tmp_path):
     after = context.unit_tables(unit).read("scores")
     assert after.select(["wide", "size", "long"]).equals(before.select(["wide", "size", "long"]))
     assert after.schema.names[-1] == "again" and after["again"].equals(after["long"])
-
-
-def test_a_file_that_changes_ends_it(run, monkeypatch):
-    settings, context, unit = run
-    path = Path(unit.parts[0].path)
-
-    def grow(captions):
-        path.write_bytes(path.read_bytes() + bytes(512))
-        return Widths(captions)
-
-    with pytest.raises(RunError, match="changed"):
-        measure_unit(with_signals(settings, replace(WIDTH, start=grow)), unit, context.unit_tables(unit))
-    assert not context.unit_tables(unit).exists("samples")
-
-
-def test_a_missing_file_is_named_and_its_tables_have_no_key(run):
-    settings, context, unit = run
-    gone = unit.parts[0].path
-    Path(gone).unlink()
-    [line] = measure_unit(with_signals(settings, WIDTH), unit, context.unit_tables(unit))
-    tables = context.unit_tables(unit)
-    assert line.startswith(f"{gone}: ('unreadable'") and not tables.key("samples")
-    assert 0 < tables.rows() < ROWS
-    assert [failure[:2] for failure in tables.note("samples")["failures"]] == [[gone, "unreadable"]]

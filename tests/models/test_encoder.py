@@ -2,8 +2,6 @@
 
 import pickle
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 
 from curate.base.errors import RecipeError, RunError
-from curate.models import clip_model, open_clip_encoder
 from curate.models.clip_model import identify, load_encoder
 from curate.models.hugging_face import each_device
 from curate.models.open_clip_encoder import _Net
@@ -91,32 +88,6 @@ def test_devices_that_are_meant(monkeypatch):
         monkeypatch.setattr("torch.cuda.device_count", partial(int, count))
         assert each_device("cuda") == expected
         assert [each_device(name) for name in ("cpu", "mps", "cuda:1")] == [["cpu"], ["mps"], ["cuda:1"]]
-
-
-def test_two_devices_work_at_once(tmp_path, monkeypatch):
-    """No GPU is needed: the CPU by two names. Embeddings and the model's identity are those of one device."""
-    options = Clip(model=write_model(tmp_path / "m"), batch=4)
-    identity = identify(options)
-    one = load_encoder(options)
-    views = [one.view(picture(i)) for i in range(4)]
-    expected, texts = one.encode_images(views), one.encode_texts(TEXTS)
-    monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])
-    monkeypatch.setattr(clip_model, "process_cache", lambda _, make: make())
-    two = load_encoder(options)
-    both = threading.Barrier(2, timeout=300)
-    encode, met = _Net.encode_images, []
-
-    def meeting(self, views):
-        both.wait()  # breaks unless another device is at work meanwhile
-        met.append(self.device)
-        return encode(self, views)
-
-    monkeypatch.setattr(_Net, "encode_images", meeting)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(two.encode_images, [views] * 4))
-    assert sorted(met) == ["cpu", "cpu", "cpu:0", "cpu:0"] and identify(options) == identity
-    assert all(np.allclose(each, expected, atol=1e-6) for each in found)
-    assert np.allclose(two.encode_texts(TEXTS).embeddings, texts.embeddings, atol=1e-6)
 
 
 def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch):

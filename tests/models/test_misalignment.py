@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.demo.drawing import draw
-from curate.demo.scenes import compose
-from curate.demo.words import COLOURS
 from curate.models.misalignment import TEMPLATE, WordScores, word_scores
-from tests.demo.graphs import restore
 
 pytestmark = pytest.mark.thorough
 
@@ -29,21 +25,13 @@ TOKENIZER = open_clip.SimpleTokenizer()
 
 # Captions, and the pieces that the tokenizer makes of them; those that are punctuation stand in PUNCTUATION.
 CAPTIONS = {
-    "a red circle on blue stripes": ["a", "red", "circle", "on", "blue", "stripes"],
-    "": [],
-    "  \t\n": [],
-    "... !? – |": ["...", "!?", "–", "|"],
+    "a red circle on blue stripes": ["a", "red", "circle", "on", "blue", "stripes"], "": [], "  \t\n": [],
+    "... !? – |": ["...", "!?", "–", "|"], "🐶👍🏽": ["🐶👍🏽"], "Äpfel &amp; 日本語": ["äpfel", "&", "日本語"],
     "Photosynthesizing Quillbox, no. 12!": ["photosynthesizing", "quillbox", ",", "no", ".", "1", "2", "!"],
-    "the man's dog 🐶 © naïve": ["the", "man", "'s", "dog", "🐶", "©", "naïve"],
-    "🐶👍🏽": ["🐶👍🏽"],
-    "Äpfel &amp; 日本語": ["äpfel", "&", "日本語"],
-    "red <end_of_text> circle": ["red"],
-    "red <start_of_text>circle": ["red", "<start_of_text>", "circle"],
-    "red circle " * 60: ["red", "circle"] * 36,
-    "red " * 71 + "antidisestablishmentarianism dog": ["red"] * 71,
-    "red " * 72: ["red"] * 72,
-    "circle": ["circle"],
-}
+    "the man's dog 🐶 © naïve": ["the", "man", "'s", "dog", "🐶", "©", "naïve"], "red <end_of_text> circle": ["red"],
+    "red <start_of_text>circle": ["red", "<start_of_text>", "circle"], "red circle " * 60: ["red", "circle"] * 36,
+    "red " * 71 + "antidisestablishmentarianism dog": ["red"] * 71, "red " * 72: ["red"] * 72, "circle": ["circle"],
+}  # fmt: skip
 PUNCTUATION = {"...", "!?", "–", "|", ",", ".", "!", "&", "<start_of_text>"}
 
 
@@ -201,29 +189,27 @@ def test_the_model_is_left_as_it_was_in_any_mode(custom):
             same(one, other, 1e-7)
 
 
-@pytest.mark.parametrize("convert", ["bf16", "fp16", "pure_bf16", "pure_fp16"])
+@pytest.mark.parametrize(
+    ("dtype", "correlation", "close"), [(torch.bfloat16, 0.99, 0.03), (torch.float16, 0.9999, 0.005)]
+)
 @pytest.mark.parametrize("custom", [False, True])
-def test_half_precision_models(convert, custom):
+def test_half_precision_models(dtype, correlation, close, custom):
     """Scores are float32 of a rounded model: near to it, and finite."""
-    dtype = torch.bfloat16 if "bf16" in convert else torch.float16
     captions = [caption for caption in CAPTIONS if CAPTIONS[caption]]
     model, images = build(custom), images_for(len(captions))
-    half = copy.deepcopy(model)
-    if convert.startswith("pure"):
-        half.to(dtype)
-    else:
-        convert_weights_to_lp(half, dtype)
-        for module in half.modules():  # as open_clip builds them for half precision
-            if isinstance(module, torch.nn.LayerNorm):
-                module.__class__ = open_clip.transformer.LayerNormFp32
     plain = word_scores(model, TOKENIZER, images, captions)
-    found = word_scores(half, TOKENIZER, images.to(dtype), captions)
-    assert [scores.words for scores in found] == [scores.words for scores in plain]
-    one, other = (np.concatenate([scores.scores for scores in run]) for run in (found, plain))
-    assert one.dtype == np.float32 and np.isfinite(one).all()
-    assert np.corrcoef(one, other)[0, 1] > (0.99 if dtype == torch.bfloat16 else 0.9999)
-    close = 0.03 if dtype == torch.bfloat16 else 0.005
-    assert max(abs(a.cosine - b.cosine) for a, b in zip(found, plain, strict=True)) < close
+    mixed = copy.deepcopy(model)
+    convert_weights_to_lp(mixed, dtype)
+    for module in mixed.modules():  # as open_clip builds them for half precision
+        if isinstance(module, torch.nn.LayerNorm):
+            module.__class__ = open_clip.transformer.LayerNormFp32
+    for half in (mixed, copy.deepcopy(model).to(dtype)):
+        found = word_scores(half, TOKENIZER, images.to(dtype), captions)
+        assert [scores.words for scores in found] == [scores.words for scores in plain]
+        one, other = (np.concatenate([scores.scores for scores in run]) for run in (found, plain))
+        assert one.dtype == np.float32 and np.isfinite(one).all()
+        assert np.corrcoef(one, other)[0, 1] > correlation
+        assert max(abs(a.cosine - b.cosine) for a, b in zip(found, plain, strict=True)) < close
 
 
 def test_threads_share_a_model():
@@ -258,18 +244,15 @@ VOCABULARY = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "photo", "depicts", "red"
 def fast(tmp_path_factory):
     """A tokenizer as the hub has them: a folder; word pieces, and a context of 12."""
     tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
-    inner = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({w: i for i, w in enumerate(VOCABULARY)}, unk_token="[UNK]")
-    )
+    vocabulary = {word: i for i, word in enumerate(VOCABULARY)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
     inner.normalizer = tokenizers.normalizers.BertNormalizer()
     inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    inner.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
-    )
+    special = [("[BOS]", 2), ("[EOS]", 3)]
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="[BOS] $A [EOS]", special_tokens=special)
     folder = str(tmp_path_factory.mktemp("tokenizer"))
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
-    ).save_pretrained(folder)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
     return open_clip.tokenizer.HFTokenizer(folder, context_length=12)
 
 
@@ -313,25 +296,3 @@ def test_other_models_and_tokenizers_are_refused():
     model.text = torch.nn.Linear(2, 2)
     refused(model, TOKENIZER, "CustomTextCLIP with a text tower of class Linear")
     refused(model.text, TOKENIZER, "Linear")
-
-
-def test_wrong_colours_of_drawn_scenes_score_lower_than_right_ones(tmp_path):
-    """The demo's model, on scenes that it has not seen; over five seeds the area was 0.75 to 0.83."""
-    folder = restore(tmp_path / "clip")
-    model, _, transform = open_clip.create_model_and_transforms(folder)
-    model.eval()
-    rng, pictures, swaps = np.random.default_rng(20_260), [], []
-    while len(swaps) < 250:
-        scene = compose(rng, 192, 192)
-        item, ground = scene.items[0], f"on {scene.background_colour} {scene.background}"
-        if item.colour != scene.background_colour:
-            pictures.append(transform(draw(scene, rng)))
-            wrong = str(rng.choice([colour for colour in COLOURS if colour not in scene.concepts]))
-            swaps += [(colour, f"a {colour} {item.shape} {ground}") for colour in (item.colour, wrong)]
-    with torch.no_grad():
-        images = model.encode_image(torch.stack(pictures)).repeat_interleave(2, dim=0)
-    found = word_scores(model, open_clip.get_tokenizer(folder), images, [caption for _, caption in swaps])
-    scores = np.array([one.scores[one.words.index(colour)] for one, (colour, _) in zip(found, swaps, strict=True)])
-    right, wrong = scores[::2], scores[1::2]
-    assert (wrong[:, None] < right).mean() > 0.65  # AUC
-    assert (wrong < -5e-5).mean() > 1.3 * (right < -5e-5).mean()

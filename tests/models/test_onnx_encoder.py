@@ -200,21 +200,3 @@ def test_each_gpu_has_a_session(models, monkeypatch):
         expected = load_encoder(Clip(model=models[0])).encode_texts(TEXTS).embeddings
         assert np.allclose(encoder.encode_texts(TEXTS).embeddings, expected, atol=1e-6)
     assert opened == ["cuda:0"] * 2 + ["cuda:1"] * 2
-
-
-def test_a_batch_that_memory_does_not_hold_is_halved(models, monkeypatch):
-    monkeypatch.setattr(process, "_shared", process.Cache())
-    monkeypatch.setattr(onnx_encoder, "CORES", 1)
-    encoder = load_encoder(Clip(model=models[1], batch=8))
-    views = [encoder.view(picture(i)) for i in range(8)]
-    expected, whole, sizes = encoder.encode_images(views), Pixels.normalise, []
-
-    def limited(self, views):
-        sizes.append(len(views))
-        if len(views) > 2:
-            raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
-        return whole(self, views)
-
-    monkeypatch.setattr(Pixels, "normalise", limited)
-    assert np.allclose(encoder.encode_images(views), expected, atol=1e-6)
-    assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2

@@ -78,16 +78,6 @@ def test_columns_are_those_of_the_definition(many, files):
         assert repr(column.to_pylist()) == repr(wanted)
 
 
-def test_one_strange_value_changes_no_type():
-    many = [{"similarity": 0.25, "n": 1, "nsfw": "NO", "nothing": None} for _ in range(100)]
-    many += [{"similarity": "high", "n": 2.0, "nsfw": 1}]
-    columns = find_field_columns(count(many), [])
-    assert columns == pa.schema(
-        [("n", pa.float64()), ("nothing", pa.string()), ("nsfw", pa.string()), ("similarity", pa.float64())]
-    )
-    assert [column[100].as_py() for column in field_values(many, columns)] == [2.0, None, None, None]
-
-
 def test_a_strangers_names_push_out_no_others():
     many = [{"nsfw": "NO", "license": None}] * 5
     many += [{f"{i:04d}": 1, f"{row}{i}": 2} for row in range(3) for i in range(3000)]

@@ -8,7 +8,6 @@ import time
 import tracemalloc
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -126,16 +125,6 @@ def test_scaled_jpegs(side, seen):
     assert (facts.width, facts.height) == (300, 400)
     assert check(data[: len(data) // 2], options, observers).status == "truncated_image"
     assert check(encode(picture, "PNG"), options, observers).observed == ((300, 400),)
-
-
-def test_scaled_jpegs_are_libjpegs():
-    data = encode(scene(640, 480, 2), "JPEG")
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft(None, (100, 100))
-        want = np.asarray(image)
-    assert want.shape == (120, 160, 3)
-    got = measure_image(data, ImageOptions(jpeg_side=100), [np.asarray]).observed[0]
-    assert (got == want).all()
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -400,13 +389,6 @@ def test_bombs_stay_small(data):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100e6
-
-
-def test_threads_agree():
-    pictures = [encode(scene(200, 150, seed), "JPEG") for seed in range(12)]
-    want = [measure_image(data, FULL) for data in pictures]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda data: measure_image(data, FULL), pictures * 4)) == want * 4
 
 
 def many_scans(side, scans):

@@ -14,8 +14,6 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError
-from curate.measure import unit as measuring
-from curate.measure.unit import measure_unit
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
 from pipelines.prepare import prepare
@@ -173,31 +171,6 @@ def test_a_second_model_encodes_alone(models, tmp_path, encoded):
     encoded.clear()
     kept = kit.run_local(recipe(path, [two]), tmp_path / "two", reuse=both.folder)
     assert encoded == [] and kept.table("scores").column_names[3:] == ["other_score", "other_tokens", "other_truncated"]
-
-
-def test_a_killed_run_scores_the_rest_only(models, tmp_path, encoded, monkeypatch):
-    """Units that stand are not scored again; the shards are those of an undisturbed run."""
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
-    asked = recipe(path, {"model": models[0], "embeddings": True}, rules={"best": {"top": 0.5, "of": "clip_score"}})
-    whole = kit.run_local(asked, tmp_path / "whole")
-    every = sum(encoded)
-    done = []
-
-    def dying(settings, unit, tables):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(unit.index)
-        return measure_unit(settings, unit, tables)
-
-    encoded.clear()
-    with monkeypatch.context() as patched:
-        patched.setattr(measuring, "measure_unit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            kit.run_local(asked, tmp_path / "out")
-    before = sum(encoded)
-    again = kit.run_local(asked, tmp_path / "out")
-    assert 0 < before < every == sum(encoded)
-    assert kit.lasting_files(again.folder) == kit.lasting_files(whole.folder)
 
 
 def test_two_devices_give_the_same_run(models, tmp_path, monkeypatch):

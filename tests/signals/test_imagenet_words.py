@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -173,14 +172,6 @@ TEXTS = st.lists(WORDS | st.text(st.characters(codec="utf-8"), max_size=5), max_
 def test_equals_the_definition(tiny, vocabulary, peer, captions):
     ids = read_ids(tiny.parent / "ids.txt")
     assert found(vocabulary, captions) == [first_word(peer, ids, caption) for caption in captions]
-
-
-def test_threads_agree(tiny):
-    captions = [caption for caption in CAPTIONS for _ in range(50)]
-    shared = load_vocabulary(str(tiny), str(tiny.parent / "ids.txt"))
-    with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: found(shared, captions), range(16)))
-    assert all(words == list(map(CAPTIONS.get, captions)) for words in got)
 
 
 def test_the_cache_is_bounded(tiny, monkeypatch):

@@ -182,35 +182,6 @@ def test_the_union_is_shapelys(lines):
     assert abs(text_lines.covered_share(lines, (90, 60)) * 90 * 60 - area) <= 4 + border / 2
 
 
-def test_the_union_counts_once_and_clips():
-    lines = [rectangle(10, 10, 5, 3, 0), rectangle(12, 10, 5, 3, 0), rectangle(29, 0, 4, 2, 90)]
-    covered = np.zeros((20, 30), bool)
-    covered[7:13, 5:17] = True
-    covered[0:4, 27:30] = True
-    assert text_lines.covered_share(lines, (30, 20)) == covered.mean()
-    assert text_lines.covered_share([], (30, 20)) == 0
-
-
-POINTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=40)
-
-
-@settings(deadline=None)
-@given(POINTS)
-def test_no_rectangle_around_is_smaller(points):
-    points = np.array(points, float)
-    line = text_lines._smallest_rectangle(points)
-    cloud = shapely.MultiPoint(points)
-    angles = np.linspace(0, np.pi, 721)
-    spans = (np.ptp(points @ np.stack([np.cos(a), np.sin(a)]), axis=0) for a in (angles, angles + np.pi / 2))
-    # shapely's own rectangle is the thinnest one, which is not always the smallest
-    smallest = min(np.prod(list(spans), axis=0).min(), cloud.oriented_envelope.area if cloud.convex_hull.area else 0)
-    assert 4 * text_lines.area(line) <= smallest + 1e-6
-    long, short = np.hypot(*line.along), np.hypot(*line.across)
-    axis = line.along / long if long else np.array([1.0, 0.0])
-    away = np.abs((points - line.centre) @ np.stack([axis, [-axis[1], axis[0]]], 1))
-    assert (away <= np.array([long, short]) + 1e-6).all()
-
-
 # ---- the package
 
 
@@ -256,14 +227,6 @@ def test_lines_are_the_packages_on_any_map(package, monkeypatch):
             assert max(line.intersection(box).area / line.union(box).area for box in boxes) > 0.75
         found += ours
     assert len(found) > 80
-
-
-def test_images_are_filled_up_with_their_edges():
-    image, _ = page(PAGE, (200, 170), 20, "white", "green")
-    filled = np.pad(np.asarray(image), ((0, 22), (0, 24), (0, 0)), mode="edge")
-    assert np.array_equal(
-        text_lines._text_map(image), text_lines._text_map(Image.fromarray(filled))[: image.height, : image.width]
-    )
 
 
 def test_lines_and_words_are_the_packages(package, shared):
