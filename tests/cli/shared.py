@@ -44,7 +44,7 @@ def changes(*overrides):
 def refusal(done, status=2):
     """The message of a command that was refused: on standard error alone, and no traceback."""
     assert (done.status, done.out) == (status, ""), done
-    assert done.err.startswith(("curate: ", "Usage: ")) and "Traceback" not in done.err, done
+    assert ("curate: " in done.err or "Error: " in done.err) and "Traceback" not in done.err, done
     return done.err
 
 

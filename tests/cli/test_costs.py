@@ -32,9 +32,7 @@ def test_a_plan_holds_what_the_run_uses(tmp_path):
     rows = json.loads(run_command("sql", out, "costs", "--format", "json").out)
     used = {row["what"]: row for row in rows}
     assert list(used) == ["run", *STEPS]
-    for step in STEPS[
-        1:-2
-    ]:  # others may work on this machine, so that all takes longer; `publish` ends after it is told
+    for step in STEPS[1:-2]:  # other processes may slow this machine; `publish` ends after its time is logged
         low, high = page[step].partition("[")[2].partition("]")[0].split(", ")
         assert float(low) / 3 - 0.2 <= 3600 * used[step]["core_hours"] <= 3 * float(high) + 0.3, (step, page)
     for line, column, steps in (
@@ -55,11 +53,10 @@ def bytes_of(text):
     return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]
 
 
-def test_a_finished_run_tells_what_another_costs(tmp_path):
-    write_pool(tmp_path)
-    recipe, out = str(tmp_path / "tars.yaml"), str(tmp_path / "out")
-    assert run_command("run", recipe, "--out", out).status == 0
-    said = run_command("plan", recipe, "--reuse", out, "--rows", "1000000000", "--set", "balance.t=3").out
+def test_a_finished_run_predicts_the_costs_of_another(pool, finished):
+    out = finished["tars"][0]
+    words = ("--reuse", str(out), "--rows", "1000000000", "--measure", "20", "--set", "balance.t=3")
+    said = run_command("plan", str(pool / "tars.yaml"), *words).out
     assert f"from 60 rows of {out}" in said and "about 1,000,000,000" in said
     page = {line.split()[0]: line for line in said.partition("core-")[2].splitlines() if line.strip()}
     assert "measure" not in page and "match" not in page and "rules" in page  # they are lent
@@ -91,17 +88,15 @@ def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path):
     assert counts and {*counts} <= {("2", "units"), (str(row["rows"]), "rows")}, (line, row)
 
 
-def test_a_fault_of_prices_comes_first(tmp_path):
+def test_prices_are_checked_first(tmp_path):
     (tmp_path / "prices.yaml").write_text("currency: EUR\nengine: {}\n")
     result = run_command("plan", f"{tmp_path}/none.yaml", "--prices", f"{tmp_path}/prices.yaml")
     assert result.status == 2 and "line 2: engine: unknown key; did you mean 'engines'?" in result.err
 
 
-def test_a_part_that_cannot_have_so_few_rows_is_measured_all_the_same(tmp_path):
+def test_a_part_that_cannot_have_so_few_rows_is_measured(pool):
     """The share of `balance.rows` that a part should have is fewer than t = 1 keeps of it."""
-    write_pool(tmp_path)
-    words = ("--set", "balance={rows: 4}", "--measure", "20")
-    result = run_command("plan", str(tmp_path / "tars.yaml"), *words)
+    result = run_command("plan", str(pool / "tars.yaml"), "--set", "balance={rows: 4}", "--measure", "20")
     assert result.status == 0, result.err
     page = {line.split()[0]: line for line in result.out.partition("core-seconds")[2].splitlines() if line.strip()}
     assert "emit" in page and page["run"].endswith("all of these steps")

@@ -1,4 +1,4 @@
-"""`curate forget`: what it says, what it refuses before anything is changed, and what other commands say after it."""
+"""`curate forget`: what it prints, what it refuses before anything is changed, and what other commands print after it."""
 
 import hashlib
 import io
@@ -14,12 +14,10 @@ import pytest
 from curate.store.forgotten import Record
 from curate.store.lock import locked
 from curate.store.store import RunStore
+from tests.cli.shared import changes, flat, query, refusal
 from tests.kit import files_of
-from tests.kit.commands import Done
 
 pytestmark = pytest.mark.usefixtures("without_beam")
-
-Finished = dict[str, tuple[Path, Done]]
 
 
 @pytest.fixture
@@ -35,151 +33,106 @@ def published(run):
     return rows
 
 
-def plain(done):
-    """What was printed, columns apart by one space."""
-    return " ".join(done.out.split())
-
-
 def test_what_was_done_is_printed(cli, texts, tmp_path):
     one, two = published(texts)[:2]
     (tmp_path / "uids.txt").write_text(f"{one['uid']}\n")
     (tmp_path / "urls.txt").write_text(f"{two['url']}\nhttp://nowhere.example/1\n")
-    lists = ("--uids", f"{tmp_path}/uids.txt", "--urls", f"{tmp_path}/urls.txt")
+    command = ("forget", str(texts), "--uids", f"{tmp_path}/uids.txt", "--urls", f"{tmp_path}/urls.txt")
     before = files_of(texts)
-    tried = cli("forget", str(texts), *lists, "--dry-run")
-    assert (tried.status, tried.err) == (1, "")  # one of them is nowhere
-    assert files_of(texts) == before
-    assert "published 2 of all these rows, in 1 shard, to be rewritten" in plain(tried)
-    assert tried.out.endswith(f"{texts}: nothing was changed\n")
-    done = cli("forget", str(texts), *lists)
+    tried = cli(*command, "--dry-run")
+    assert (tried.status, tried.err) == (1, "") and files_of(texts) == before  # one of them is nowhere
+    done = cli(*command)
     assert (done.status, done.err) == (1, "")
-    assert plain(done).startswith("requested 3 items matching rows 2 ")
-    assert "published 2 of all these rows, in 1 shard, which was rewritten" in plain(done)
-    assert "not in this pool 1 item, blocked in runs that reuse this one http://nowhere.example/1" in plain(done)
-    assert f"`curate verify {texts}` checks it" in done.out
-    verified = cli("verify", str(texts))
-    assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
-    again = cli("forget", str(texts), *lists)
-    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items requested, all forgotten already\n")
+    assert flat(done.out).startswith("requested 3 items matching rows 2 ")
+    for text in (tried.out, done.out):
+        assert "published 2 of all these rows, in 1 shard" in flat(text)
+    assert "not in this pool 1 item, blocked in runs that reuse this one http://nowhere.example/1" in flat(done.out)
+    assert cli("verify", str(texts)).status == 0
+    assert cli(*command).out == f"{texts}: nothing to do: 3 items requested, all forgotten already\n"
     explained = cli("explain", str(texts), one["uid"])
     assert "removed on request, 20" in explained.out and one["caption"] not in explained.out
-    funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")
-    assert json.loads(funnel.out) == [{"rows": 2}]
+    assert query(texts, "SELECT rows FROM funnel WHERE rule = 'forgotten'") == [(2,)]
 
 
-def test_what_is_absent_is_printed_as_it_was_given(cli, texts, tmp_path, monkeypatch):
-    """In its own case, from standard input too; of a table, which has no lines, by its hash."""
-    typed = [8 * "ABCD", "http://x/\x1b[2J", "http://x/\xff"]
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f" {typed[0]} \r\n".encode())))
-    (tmp_path / "urls.txt").write_bytes("\n".join(typed[1:]).encode("latin-1"))
+def test_absent_items_are_printed_as_they_were_given(cli, texts, tmp_path, monkeypatch):
+    """In their own case, from standard input too; those of a table, which has no lines, by hash."""
+    items = [8 * "ABCD", "http://x/\x1b[2J", "http://x/\xff"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f" {items[0]} \r\n".encode())))
+    (tmp_path / "urls.txt").write_bytes("\n".join(items[1:]).encode("latin-1"))
     shown = cli("forget", str(texts), "--uids", "-", "--urls", f"{tmp_path}/urls.txt", "--dry-run").out.splitlines()
-    assert {f"  {typed[0]}", "  http://x/\\x1b[2J", "  http://x/\\xff"} <= set(shown)
+    assert {f"  {items[0]}", "  http://x/\\x1b[2J", "  http://x/\\xff"} <= set(shown)
     pq.write_table(pa.table({"url": ["http://y/3"]}), tmp_path / "urls.parquet")
     done = cli("forget", str(texts), "--urls", f"{tmp_path}/urls.parquet", "--dry-run")
     assert f"  URL with sha256 {hashlib.sha256(b'http://y/3').hexdigest()}\n" in done.out
-
-
-@pytest.mark.parametrize(
-    ("option", "text", "message"),
-    [
-        ("--uids", "hello", "line 1: 'hello' is not an item; accepted: a uid (32 hex digits)"),
-        ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
-        ("--urls", "cat", "accepted: a URL, exactly as in the pool"),
-        ("--uids", None, "list.txt: no such file"),
-        ("--uids", "\n", "list.txt: is empty; accepted: at least one item"),
-    ],
-)
-def test_a_wrong_list_changes_nothing(cli, texts, tmp_path, option, text, message):
-    path = tmp_path / "list.txt"
-    if text is not None:
-        path.write_text(text)
-    before = files_of(texts)
-    done = cli("forget", str(texts), option, str(path))
-    assert (done.status, done.out) == (2, "") and message in done.err, done
-    assert files_of(texts) == before
-
-
-def test_a_pool_without_images_knows_no_sha256(cli, texts, tmp_path):
     (tmp_path / "images.txt").write_text("0" * 64)
     done = cli("forget", str(texts), "--sha256", f"{tmp_path}/images.txt", "--dry-run")
-    assert done.status == 1 and "this pool has no images, so no sha256 was compared" in done.out
+    assert done.status == 1 and "this pool has no images" in done.out
+
+
+def test_a_wrong_list_changes_nothing(cli, texts, tmp_path):
+    before, path = files_of(texts), tmp_path / "list.txt"
+    for option, text, part in (
+        ("--uids", None, "list.txt: no such file"), ("--uids", "hello", "accepted: a uid (32 hex digits)"),
+        ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
+        ("--urls", "cat", "accepted: a URL, exactly as in the pool"), ("--uids", "\n", "list.txt: is empty"),
+    ):  # fmt: skip
+        if text is not None:
+            path.write_text(text)
+        assert part in refusal(cli("forget", str(texts), option, str(path)))
+    assert cli("forget", str(tmp_path), "--uids", "-").status == 2 and files_of(texts) == before
 
 
 def test_the_uids_of_a_run_can_be_forgotten(cli, texts):
     """uids.npy is a list too."""
     rows = len(published(texts))
     done = cli("forget", str(texts), "--uids", str(texts / "uids.npy"))
-    assert done.status == 0 and f"published {rows:,} of all these rows, in" in plain(done)
+    assert done.status == 0 and f"published {rows:,} of all these rows, in" in flat(done.out)
     assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
 
 
-def test_an_interrupted_request_is_reported_and_completed(cli, texts, tmp_path):
+def kill(run, items, record):
+    """Leave the run as a killed `forget` does."""
+    (run / "_SUCCESS").unlink()
+    (run / "tmp").mkdir()
+    (run / "tmp/forgetting.json").write_text(json.dumps({"items": items, "record": record}))
+
+
+def test_an_interrupted_request_is_completed(cli, texts, tmp_path):
     (tmp_path / "uids.txt").write_text(published(texts)[0]["uid"])
     assert cli("forget", str(texts), "--uids", f"{tmp_path}/uids.txt").status == 0
-    (texts / "_SUCCESS").unlink()
-    (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text(
-        json.dumps({"items": 1, "record": Record.read(RunStore(str(texts))).facts.to_json()})
-    )
+    kill(texts, 1, Record.read(RunStore(str(texts))).facts.to_json())
     for command in (("sql", str(texts), "funnel"), ("verify", str(texts)), ("explain", str(texts), "0" * 32)):
-        done = cli(*command)
-        assert (
-            done.status == 1
-            and f"`curate forget` was interrupted, and `curate forget {texts}` completes it" in done.err
-        )
-    done = cli("forget", str(texts), "--dry-run")
-    assert (done.status, done.out) == (
-        2,
-        "",
-    ) and "an earlier request was interrupted; without --dry-run it is completed" in done.err
-    done = cli("forget", str(texts))
-    assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is now completed\n")
-    assert cli("verify", str(texts)).status == 0
-    # Killed before the record had it, nobody knows what it was.
-    (texts / "_SUCCESS").unlink()
-    (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text(
-        json.dumps({"items": 7, "record": {"items": 9, "requests": 1, "key": "", "digest": ""}})
-    )
-    done = cli("forget", str(texts))
-    assert done.out == f"{texts}: a request of 7 items was interrupted before it was recorded; repeat it\n"
+        assert f"`curate forget {texts}` completes it" in refusal(cli(*command), 1)
+    assert "an earlier request was interrupted" in refusal(cli("forget", str(texts), "--dry-run"))
+    assert cli("forget", str(texts)).status == 0
     assert cli("verify", str(texts)).status == 0
 
 
-def test_a_lost_request_is_reported_by_the_run_that_goes_on(cli, pool, texts, caplog):
-    (texts / "_SUCCESS").unlink()
-    (texts / "tmp").mkdir()
-    (texts / "tmp/forgetting.json").write_text(
-        json.dumps({"items": 1, "record": {"items": 9, "requests": 1, "key": "", "digest": ""}})
-    )
+def test_a_request_that_was_lost_is_reported(cli, pool, texts, caplog):
+    """It was killed before the record had it: by `forget`, and by the run that continues."""
+    lost = {"items": 9, "requests": 1, "key": "", "digest": ""}
+    kill(texts, 7, lost)
+    assert "a request of 7 items was interrupted before it was recorded" in cli("forget", str(texts)).out
+    assert cli("verify", str(texts)).status == 0
+    kill(texts, 1, lost)
     assert cli("run", str(pool / "texts.yaml"), "--out", str(texts)).status == 0
-    assert f"{texts}: a request to forget 1 item was interrupted before it was recorded" in caplog.text
-    assert cli("verify", str(texts)).status == 0
+    assert "a request to forget 1 item was interrupted" in caplog.text and cli("verify", str(texts)).status == 0
 
 
-def test_a_finished_run_that_is_run_again_leaves_the_lock(cli, pool, finished, tmp_path):
-    out = Path(shutil.copytree(finished["texts"][0], tmp_path / "run"))
-    with locked(RunStore(str(out)), "forget"):
-        done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
-        assert "nothing to do" in done.out and (out / "tmp/lock").exists()
-    assert cli("run", str(pool / "texts.yaml"), "--out", str(out)).status == 0 and not (out / "tmp").exists()
+def test_a_finished_run_that_is_run_again_leaves_the_lock(cli, pool, texts):
+    with locked(RunStore(str(texts)), "forget"):
+        done = cli("run", str(pool / "texts.yaml"), "--out", str(texts))
+        assert "nothing to do" in done.out and (texts / "tmp/lock").exists()
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(texts)).status == 0 and not (texts / "tmp").exists()
 
 
 @pytest.mark.thorough
 def test_a_blocklist_in_a_plan_and_a_run(cli, pool, finished, tmp_path):
     row = published(finished["texts"][0])[0]
     (tmp_path / "gone.txt").write_text(f"{row['url']}\n")
-    setting = ("--set", f"blocklist={tmp_path}/gone.txt")
-    planned = cli("plan", str(pool / "texts.yaml"), *setting)
-    assert planned.status == 0 and "forgotten −1 (0.50%)" in plain(planned), planned
-    done = cli("run", str(pool / "texts.yaml"), "--out", f"{tmp_path}/run", *setting)
-    assert done.status == 0 and "forgotten" in done.out
+    recipe, out, blocked = str(pool / "texts.yaml"), f"{tmp_path}/run", changes(f"blocklist={tmp_path}/gone.txt")
+    assert "forgotten −1 (0.50%)" in flat(cli("plan", recipe, *blocked).out)
+    assert cli("run", recipe, "--out", out, *blocked).status == 0
     assert row["url"] not in {r["url"] for r in published(tmp_path / "run")}
-    assert cli("verify", f"{tmp_path}/run").status == 0
-    again = cli("run", str(pool / "texts.yaml"), "--out", f"{tmp_path}/run")
-    assert "nothing to do" in again.out, "what was blocked stays so without the list"
-
-
-def test_no_run(cli, tmp_path):
-    done = cli("forget", str(tmp_path), "--uids", "-")
-    assert done.status == 2
+    assert cli("verify", out).status == 0
+    assert "nothing to do" in cli("run", recipe, "--out", out).out, "what was blocked stays so without the list"

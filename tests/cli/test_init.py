@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,17 +16,15 @@ from curate.cli.main import build_app
 from curate.recipe.recipe import load_recipe
 from pipelines.engines.choose import choose_engine
 from tests import kit
+from tests.cli.shared import refusal, start
 from tests.kit.user_pools import KINDS
 
 
 @pytest.mark.parametrize("kind", kinds())
 def test_each_recipe_is_one(kind, cli, tmp_path):
     done = cli("init", kind, "--out", str(tmp_path / "a.yaml"))
-    plan, run = done.out.splitlines()[-2:]
-    assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in plan
-    assert plan.index("   checks it, ") == run.index("   runs it")
+    assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in done.out
     assert load_recipe(str(tmp_path / "a.yaml"))
-    assert (tmp_path / "a.yaml").read_text().startswith("# ")
 
 
 def test_keys_in_the_comments_of_the_first_recipe_are_right(tmp_path):
@@ -42,16 +38,8 @@ def test_what_is_there_is_not_overwritten(cli, tmp_path):
     out = str(tmp_path / "a.yaml")
     assert cli("init", "--out", out).status == 0
     text = Path(out).read_text()
-    done = cli("init", "laion", "--out", out)
-    assert done.status == 2 and "already exists; accepted: a new file, such as --out laion.yaml" in done.err
-    assert Path(out).read_text() == text
-    done = cli("init", "bsic")
-    assert (
-        done.status == 2
-        and "bsic: no such file or folder, and no recipe 'bsic'; did you mean 'basic'? accepted: a path that exists, or "
-        "basic, biomedica, captions, datacomp-basic"
-        in done.err
-    )
+    assert "already exists" in refusal(cli("init", "laion", "--out", out)) and Path(out).read_text() == text
+    assert "no recipe 'bsic'; did you mean 'basic'?" in refusal(cli("init", "bsic"))
     assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
 
 
@@ -85,13 +73,10 @@ def test_a_recipe_for_what_is_at_a_path_is_good_as_it_is(kind, cli, tmp_path, mo
     assert load_recipe("all.yaml").input and loaded.count("\n    #") <= 2
 
 
-def test_a_recipe_for_a_run(cli, tmp_path, finished):
-    for name, (run, _) in finished.items():
-        out = tmp_path / f"new/{name}.yaml"
-        out.parent.mkdir(exist_ok=True)
-        assert cli("init", str(run), "--out", str(out)).status == 0
-        assert f"path: {run}\n" in out.read_text()
-        assert cli("plan", str(out), "--no-estimate").status == 0
+def test_a_recipe_for_a_run(cli, tmp_path, run):
+    out = tmp_path / "a.yaml"
+    assert cli("init", str(run), "--out", str(out)).status == 0 and f"path: {run}\n" in out.read_text()
+    assert cli("plan", str(out), "--no-estimate").status == 0
 
 
 def test_a_recipes_name_wins_over_a_folder(cli, tmp_path, monkeypatch):
@@ -123,20 +108,14 @@ def test_names_that_yaml_cannot_hold(cli, tmp_path):
 
 def test_what_curate_does_not_read(cli, tmp_path):
     (tmp_path / "notes").mkdir()
-    done = cli("init", str(tmp_path / "notes"))
-    assert done.status == 2 and "notes: no file; no format reads that; accepted: webdataset tars" in done.err
-    (tmp_path / "notes/a.csv").write_text("id,n\n1,2\n")
-    done = cli("init", str(tmp_path / "notes/a.csv"))
-    assert done.status == 2 and "a.csv: 1 .csv with columns id, n; no format reads that; accepted: " in done.err
-    assert done.err.count("\n") == 1
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    done = cli("init", str(tmp_path / "a.jpg"))
-    assert done.status == 2 and "a.jpg: 1 .jpg; no format reads that; accepted: " in done.err
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    done = cli("init", str(tmp_path / "a.parquet"))
-    assert done.status == 2 and "a.parquet: 1 .parquet, which cannot be read; no format reads that" in done.err
-    done = cli("init", str(tmp_path / "none"))
-    assert done.status == 2 and "none: no such file or folder" in done.err
+    for name, content, found in (
+        ("notes", None, "no file"), ("notes/a.csv", b"id,n\n1,2\n", "1 .csv with columns id, n"),
+        ("a.jpg", b"x", "1 .jpg"), ("a.parquet", b"PAR1", "1 .parquet, which cannot be read"),
+    ):  # fmt: skip
+        if content:
+            (tmp_path / name).write_bytes(content)
+        assert f"{name}: {found}; no format reads that; accepted: " in refusal(cli("init", str(tmp_path / name)))
+    assert "none: no such file or folder" in refusal(cli("init", str(tmp_path / "none")))
 
 
 @pytest.mark.parametrize("engine", engines())
@@ -151,8 +130,7 @@ def test_each_engine_has_options_that_beam_reads(engine, cli, tmp_path):
 
 
 def test_an_engine_that_there_is_not(cli):
-    done = cli("init", "--on", "sparc")
-    assert done.status == 2 and "did you mean 'spark'? accepted: dataflow, local, prism, spark" in done.err
+    assert "did you mean 'spark'? accepted: dataflow, local," in refusal(cli("init", "--on", "sparc"))
     assert cli("init", "laion", "--on", "spark").status == 2
 
 
@@ -173,8 +151,7 @@ def test_the_first_recipes_run(cli, tmp_path):
         words = [word for change in [*changes, "max_failed=1.0"] for word in ("--set", change)]
         done = cli("run", str(tmp_path / f"{kind}.yaml"), "--out", str(tmp_path / f"run-{kind}"), *words)
         assert done.status == 0, done.err
-        kept = next(line for line in done.out.splitlines() if line.startswith("kept"))
-        assert int(kept.split()[1].replace(",", "")) > 20, done.out
+        assert int(re.search(r"^kept +([\d,]+)", done.out, re.MULTILINE)[1].replace(",", "")) > 20, done.out
 
 
 def test_schema_is_json(cli):
@@ -199,18 +176,10 @@ def test_examples_are_commands(name):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("line", "found"),
-    [
-        ("curate wh", ["whatif"]),
-        ("curate run --re", ["--reuse", "--retry"]),
-        ("curate init lai", ["laion"]),
-        ("curate metadata sh", ["show"]),
-    ],
+    [("curate wh", ["whatif"]), ("curate run --re", ["--reuse", "--retry"]), ("curate init lai", ["laion"])],
 )
 def test_a_shell_completes_commands_options_and_values(line, found):
     words = line.split()
     asked = {"_CURATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    code = "import sys; sys.argv[0] = 'curate'; from curate.__main__ import start; start()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == found, done.stderr
+    out, err = start("", env=os.environ | asked).communicate(timeout=300)
+    assert out.split() == found, err

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from textwrap import dedent
 
 import psutil
 import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
+from tests.cli.shared import interrupt, start
 from tests.kit import forked
 from tests.kit.waiting import wait_until
 from tests.pipelines.engines import endless
@@ -23,24 +23,15 @@ pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
 ROOT = Path(__file__).parents[2]
 SAID = "curate: interrupted\n"
+ends = pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SLEEP = "main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))"
 
 
-def start(code, *arguments, **options):
-    """Start a command in a process of its own; `code` comes first, and may replace `main`."""
-    script = f"import sys\nfrom curate import __main__\nfrom curate.cli import main\nsys.argv[0] = 'curate'\n{dedent(code)}\n__main__.start()"
-    command = [sys.executable, "-c", script, *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(command, **pipes)
-
-
-def interrupt(running, number=signal.SIGINT):
-    """Interrupt a process; return its status and what it printed."""
-    running.send_signal(number)
-    try:
-        out, err = running.communicate(timeout=300)
-    finally:
-        running.kill()
-    return running.returncode, out, err
+def started(code, *arguments, **options):
+    """Start a command, and return it once it has printed `begun`."""
+    running = start(code, *arguments, **options)
+    assert running.stdout.readline() == "begun\n"
+    return running
 
 
 def test_an_interrupt_in_a_callback_is_not_dropped():
@@ -75,12 +66,10 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait():
 
         main.main = work
     """
-    running = start(code, "verify")
-    assert running.stdout and running.stdout.readline() == "begun\n"
-    assert interrupt(running) == (130, "", "curate: interrupted\n")  # the work takes longer than its patience
+    assert interrupt(started(code, "verify")) == (130, "", SAID)  # the work takes longer than its patience
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@ends
 def test_locks_and_temporary_folders_are_removed(tmp_path, number, expected):
     code = """
         import time
@@ -97,7 +86,6 @@ def test_locks_and_temporary_folders_are_removed(tmp_path, number, expected):
         main.main = work
     """
     running = start(code, str(tmp_path / "run"))
-    assert running.stdout
     folder = Path(running.stdout.readline().strip())
     assert (folder / "large").exists() and (tmp_path / "run/tmp/lock").exists()
     assert interrupt(running, number)[0] == expected
@@ -125,16 +113,12 @@ def test_threads_whose_work_is_ended_under_them_print_nothing():
 
         main.main = work
     """
-    running = start(code, "run")
-    assert running.stdout and running.stdout.readline() == "begun\n"
-    assert interrupt(running) == (130, "", SAID)
+    assert interrupt(started(code, "run")) == (130, "", SAID)
 
 
 def test_a_terminal_has_its_cursor_again():
     mine, terminal = pty.openpty()
-    code = "main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))"
-    running = start(code, "run", stderr=terminal)
-    assert running.stdout and running.stdout.readline() == "begun\n"
+    running = started(SLEEP, "run", stderr=terminal)
     assert interrupt(running)[0] == 130
     assert os.read(mine, 1000).decode().replace("\r", "") == f"\n\x1b[?25h{SAID}"
     os.close(mine)
@@ -160,7 +144,6 @@ def test_impatience_changes_nothing():
 
 def test_a_shell_gets_it_as_an_exception(finished):
     running = start("", "sql", str(finished["texts"][0]), "--shell", stdin=subprocess.PIPE)
-    assert running.stdin and running.stdout and running.stderr
     running.stdin.write("SELECT 'begun' AS a;\n")
     running.stdin.flush()
     while "begun" not in running.stdout.readline():
@@ -204,19 +187,13 @@ def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
             measuring.measure_unit = hang
     """
     words = ["run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options]
-    running = start(code, "hang", *words)
-    assert running.stdout and running.stdout.readline() == "begun\n"
-    status, out, err = interrupt(running)
-    assert (
-        status == 130
-        and err.endswith(f"{SAID}no unit is finished yet; repeat the command to continue\n")
-        and "Traceback" not in err
-    )
+    status, out, err = interrupt(started(code, "hang", *words))
+    assert status == 130 and SAID in err and "Traceback" not in err
     out, err = (running := start(code, *words)).communicate(timeout=600)
     assert running.returncode == 0 and "kept" in out
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@ends
 def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expected):
     """Else it goes on where nobody waits for it, and is paid for. The error that Beam makes of it is not told."""
     runner = f"--runner={endless.__name__}.EndlessRunner"
@@ -224,12 +201,11 @@ def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expecte
     running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
     wait_until((tmp_path / "begun").exists, lambda: running.poll() is None)
     status, _, err = interrupt(running, number)
-    said = f"{SAID}curate: EndlessRunner: canceling the job; this takes at most 30 s\ncurate: EndlessRunner: the job has ended\n"
-    assert status == expected and err.endswith(f"{said}no unit is finished yet; repeat the command to continue\n"), err
+    assert status == expected and SAID in err and "Traceback" not in err, err
     assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp/lock").exists()
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@ends
 def test_what_is_finished_is_counted(tmp_path, number, expected):
     code = """
         import time
@@ -245,20 +221,17 @@ def test_what_is_finished_is_counted(tmp_path, number, expected):
 
         main.main = work
     """
-    running = start(code, str(tmp_path / "run"))
-    assert running.stdout and running.stdout.readline() == "begun\n"
-    status, _, err = interrupt(running, number)
-    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3 units; repeat the command to continue\n")
+    status, _, err = interrupt(started(code, str(tmp_path / "run")), number)
+    assert status == expected and f"{SAID}finished: measure 1/3 units;" in err
 
 
 def test_a_background_job_can_be_ended(tmp_path):
     """A shell starts it with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process
     try:
-        running = start("main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))", "run")
+        running = started(SLEEP, "run")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert running.stdout and running.stdout.readline() == "begun\n"
     running.send_signal(signal.SIGINT)
     assert interrupt(running, signal.SIGTERM) == (143, "", SAID)
 
@@ -302,12 +275,12 @@ def stop(process):
     wait_until(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
 
 
-def at_some_moments(arguments, out, times, seconds):
-    """Interrupt a command `times` times, at moments spread over what it takes."""
-    ended = []
+@pytest.mark.slow
+def test_at_some_moments_of_a_run(pool, tmp_path):
+    ended, times, out = [], 4, tmp_path
     for number in range(times):
-        running = start_to_count(*arguments, "--out", str(out / str(number)))
-        time.sleep(seconds * (number + random.Random(number).random()) / times)
+        running = start_to_count("run", str(pool / "tars.yaml"), "--out", str(out / str(number)))
+        time.sleep(3.0 * (number + random.Random(number).random()) / times)
         if running.poll() is None:
             command = psutil.Process(running.pid)
             for process in (command, *command.children(recursive=True)):  # so that no child ends meanwhile
@@ -322,11 +295,6 @@ def at_some_moments(arguments, out, times, seconds):
         ended.append(running.wait())
         running.communicate()
     assert 130 in ended
-
-
-@pytest.mark.slow
-def test_at_some_moments_of_a_run(pool, tmp_path):
-    at_some_moments(["run", str(pool / "tars.yaml")], tmp_path, 4, 3.0)
 
 
 @pytest.mark.slow

@@ -2,9 +2,7 @@
 
 import io
 import logging
-import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -13,17 +11,11 @@ import pytest
 from curate import __version__
 from curate.base.errors import RunError
 from curate.cli.common import HELP
+from tests.cli.shared import changes, refusal
 from tests.kit.commands import Done
 
 SUBCOMMANDS = ["build", "import", "show"]
 COMMANDS = [name for name in HELP if name not in ("shared", *SUBCOMMANDS)]
-
-
-def refused(done, *parts, status=2):
-    """Nothing on standard output; one message, without a traceback, on standard error."""
-    assert (done.status, done.out) == (status, ""), done
-    assert "Traceback" not in done.err
-    assert not [part for part in parts if part not in done.err], done.err
 
 
 def test_version(cli):
@@ -36,10 +28,9 @@ def test_help_lists_the_commands_in_groups(cli):
         assert f"\n  {name:8}  {HELP[name]['help']}\n" in text.partition(f"\n{HELP[name]['group']}:")[2]
 
 
-@pytest.mark.parametrize("columns", ["80", "120"])
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), *(["metadata", name] for name in SUBCOMMANDS)])
-def test_help_of_each_command(cli, command, columns, monkeypatch):
-    monkeypatch.setenv("COLUMNS", columns)
+def test_help_of_each_command(cli, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     done = cli(*command, "--help")
     assert (done.status, done.err) == (0, "")
     assert max(map(len, done.out.splitlines())) <= 80
@@ -61,28 +52,19 @@ def test_without_a_command(cli, arguments):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["nosuch"], ["nosuch"]),
-        (["run"], ["RECIPE"]),
-        (["run", "r.yaml"], ["--out"]),
-        (["run", "r.yaml", "--out"], ["--out"]),
-        (["run", "r.yaml", "--out", "o", "--bogus"], ["--bogus"]),
+        (["nosuch"], ["nosuch"]), (["run"], ["RECIPE"]), (["run", "r.yaml"], ["--out"]), (["sql"], ["DIR"]),
+        (["run", "r.yaml", "--out"], ["--out"]), (["run", "r.yaml", "--out", "o", "--bogus"], ["--bogus"]),
         (["run", "r.yaml", "--out", "o", "--fingerprint", "size"], ["--fingerprint", "'size'", "'stat', 'content'"]),
-        (["plan"], ["RECIPE"]),
-        (["plan", "r.yaml", "--fingerprint", "size"], ["--fingerprint", "'size'", "'stat', 'content'"]),
-        (["sql"], ["DIR"]),
-        (["sql", "o", "funnel", "--format", "xml"], ["xml", "table", "csv", "json"]),
-        (["explain", "o"], ["UID"]),
-        (["diff", "a"], ["DIR_B"]),
+        (["plan"], ["RECIPE"]), (["sql", "o", "funnel", "--format", "xml"], ["xml", "table", "csv", "json"]),
+        (["explain", "o"], ["UID"]), (["diff", "a"], ["DIR_B"]), (["verify"], ["DIR"]), (["verify", "a", "b"], ["b"]),
         (["diff", "a", "b", "--by", "shard"], ["shard", "rule", "entry", "source", "language", "sample"]),
-        (["verify"], ["DIR"]),
-        (["verify", "a", "b"], ["b"]),
-        (["metadata", "nosuch"], ["nosuch"]),
-        (["metadata", "import"], ["FILE"]),
+        (["metadata", "nosuch"], ["nosuch"]), (["metadata", "import"], ["FILE"]),
         (["metadata", "show", "m", "--limit", "many"], ["--limit", "integer"]),
     ],
-)
+)  # fmt: skip
 def test_usage(cli, arguments, parts):
-    refused(cli(*arguments), "Error: ", *parts)
+    message = refusal(cli(*arguments))
+    assert "Error: " in message and not [part for part in parts if part not in message], message
 
 
 # ---- the arguments of run and plan
@@ -92,21 +74,16 @@ def test_usage(cli, arguments, parts):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["none.yaml"], ["none.yaml", "no such recipe"]),
-        (["."], ["cannot be read as a recipe"]),
-        (["nothing://r.yaml"], ["nothing"]),
-        (["pool.parquet"], ["pool.parquet", "recipe"]),
+        (["none.yaml"], ["none.yaml", "no such recipe"]), (["."], ["cannot be read as a recipe"]),
+        (["nothing://r.yaml"], ["nothing"]), (["pool.parquet"], ["pool.parquet", "recipe"]),
         (["texts.yaml", "--set", "seed"], ["--set seed", "key=value"]),
         (["texts.yaml", "--set", "seeed=1"], ["seeed", "did you mean 'seed'?"]),
         (["texts.yaml", "--set", "input.path=none.parquet"], ["'urls'", "none.parquet", "no such file"]),
         (["texts.yaml", "--set", "input.path=entries.txt"], ["entries.txt", "none of 1 files can be used"]),
         (["tars.yaml", "--set", "input.path=tars/{00..04}.tar"], ["03.tar and 1 more", "3 of the 5 named exist"]),
         (["texts.yaml", "--set", "input.path=nothing://x"], ["nothing://x", "cannot be listed"]),
-        (["texts.yaml", "--set", "match.metadata=none.json"], ["none.json", "no such file"]),
-        (
-            ["texts.yaml", "--set", "input.path=x.parquet", "--set", "match.metadata=none.json"],
-            ["'urls': ", "x.parquet: no such file", "match.metadata: ", "none.json: no such file"],
-        ),
+        (["texts.yaml", *changes("input.path=x.parquet", "match.metadata=none.json")],
+         ["'urls': ", "x.parquet: no such file", "match.metadata: ", "none.json: no such file"]),
         (["texts.yaml", "--set", "match.metadata=pool.parquet"], ["pool.parquet", "entry_id"]),
         (["texts.yaml", "--set", "rules.new=wrds > 1"], ["rules.new", "'wrds'", "did you mean 'words'?"]),
         (["texts.yaml", "--set", "rules.new=read_text('/etc/passwd') > ''"], ["rules.new", "read_text"]),
@@ -115,12 +92,15 @@ def test_usage(cli, arguments, parts):
         (["texts.yaml", "--reuse", "none"], ["--reuse none", "run.json"]),
         (["texts.yaml", "--reuse", "pool.parquet"], ["--reuse pool.parquet", "run.json"]),
         (["texts.yaml", "--reuse", "nothing://x"], ["nothing"]),
+        (["texts.yaml", "another.yaml"], ["'another.yaml'", "one RECIPE"]),
+        (["texts.yaml", "--", "--runner=Nosuch"], ["--runner=Nosuch", "DataflowRunner"]),
+        (["texts.yaml", "--", "--direct_num_workers=many"], ["--direct_num_workers", "many"]),
     ],
-)
+)  # fmt: skip
 def test_wrong_inputs(cli, pool, tmp_path, monkeypatch, command, arguments, parts):
     monkeypatch.chdir(pool)
-    done = cli(command, *arguments, "--out", str(tmp_path / "out"))
-    refused(done, "curate: ", *parts)
+    message = refusal(cli(command, "--out", str(tmp_path / "out"), *arguments))
+    assert not [part for part in parts if part not in message], message
     assert not (tmp_path / "out").exists()
 
 
@@ -130,42 +110,26 @@ def test_wrong_inputs(cli, pool, tmp_path, monkeypatch, command, arguments, part
 def test_an_out_that_cannot_be(cli, pool, monkeypatch, out):
     monkeypatch.chdir(pool)
     before = sorted(path.name for path in pool.rglob("*"))
-    refused(cli("run", "texts.yaml", "--out", out), "curate: ", out)
+    assert out in refusal(cli("run", "texts.yaml", "--out", out))
     assert sorted(path.name for path in pool.rglob("*")) == before
 
 
 def test_an_out_that_is_not_empty_and_no_run(cli, pool, tmp_path):
     (tmp_path / "mine.txt").write_text("do not touch")
-    refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path)), str(tmp_path), "not empty", "a new folder")
+    assert f"{tmp_path}" in refusal(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        (["another.yaml"], ["'another.yaml'", "one RECIPE"]),
-        (["--", "--runner=Nosuch"], ["--runner=Nosuch", "DataflowRunner"]),
-        (["--", "--direct_num_workers=many"], ["--direct_num_workers", "many"]),
-    ],
-)
-def test_wrong_options_of_beam(cli, pool, tmp_path, options, parts):
-    refused(cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), *options), *parts)
 
 
 # ---- the arguments of the commands that read a run
 
 
 @pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
-@pytest.mark.parametrize("folder", ["none", "pool.parquet", "tars", "nothing://x", ""])
-def test_what_is_no_run(cli, pool, monkeypatch, command, folder):
+def test_folders_without_a_finished_run(cli, pool, tmp_path, monkeypatch, command):
     monkeypatch.chdir(pool)
-    refused(cli(command[0], folder, *command[1:]), "curate: ", folder)
-
-
-@pytest.mark.parametrize("command", [["sql"], ["sql", "funnel"], ["explain", "0" * 32], ["diff", "other"], ["verify"]])
-def test_a_run_that_is_not_finished(cli, tmp_path, command):
+    for folder in ("none", "pool.parquet", "tars", "nothing://x", ""):
+        assert folder in refusal(cli(command[0], folder, *command[1:]))
     (tmp_path / "run.json").write_text("{}")
-    refused(cli(command[0], str(tmp_path), *command[1:]), "not finished", "again", status=1)
+    assert "not finished" in refusal(cli(command[0], str(tmp_path), *command[1:]), 1)
 
 
 # ---- what may go wrong around a command
@@ -204,27 +168,9 @@ def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch):
     assert "not all arguments converted" in shown.getvalue()
 
 
-def test_a_reader_that_goes_away_is_no_error(finished):
-    """As in `curate sql DIR QUERY | head -1`."""
-    run = finished["texts"][0]
-    code = "import sys; sys.argv = ['curate', *sys.argv[1:]]; from curate.__main__ import start; start()"
-    query = "SELECT range, repeat('x', 100) FROM range(100000)"
-    command = [sys.executable, "-c", code, "sql", str(run), query, "--format", "csv"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONWARNINGS": "ignore"}
-    )
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline().startswith(b"range,")
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(300) in (0, -signal.SIGPIPE)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_arguments_that_are_no_utf8(cli, command):
-    done = cli(command, "x\udcff")
-    assert (done.status, done.out) == (2, "")
-    assert done.err == "curate: argument 'x\\udcff': is not valid UTF-8\n"
+def test_arguments_that_are_no_utf8(cli):
+    for command in COMMANDS:
+        assert cli(command, "x\udcff") == Done(2, "", "curate: argument 'x\\udcff': is not valid UTF-8\n")
 
 
 LIMITED = """
@@ -236,22 +182,18 @@ main()
 """
 
 
-def test_a_limit_of_address_space_is_told(finished):
-    """Under 2 GB runs did not end, or aborted; under any limit, V8 ended a report by a signal."""
-    run = str(finished["tars"][0])
+@pytest.mark.thorough
+def test_a_limit_of_address_space_is_reported(finished):
+    """Under 2 GB runs hung or aborted; under any limit, V8 ended a report by a signal."""
 
     def limited(size, *words):
         command = [sys.executable, "-c", LIMITED, str(size), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
+    run = str(finished["tars"][0])
     status, error = limited(2 << 30, "sql", run, "funnel")
-    needed = (
-        r"curate: this command needs [\d.]+ GB of address space, and its limit \(ulimit -v\) is 2\.1 GB; raise .*\n"
-    )
-    assert status == 1 and re.fullmatch(needed, error), error
+    assert status == 1 and re.fullmatch(r"curate: this command needs [\d.]+ GB of address space, .*\n", error), error
     assert limited(2 << 30, "sql", "--help") == (0, "")
     status, error = limited(90 << 30, "report", run)
-    assert status == 1 and error.splitlines()[-1].startswith("curate: drawing charts needs 100 GB of address space"), (
-        error
-    )
+    assert status == 1 and "drawing charts needs 100 GB of address space" in error.splitlines()[-1], error

@@ -7,10 +7,12 @@ import tarfile
 import pytest
 from PIL import Image, ImageOps
 
+from tests.cli.shared import changes, flat
 from tests.kit import Sample, encode, write_tars
 
 pytestmark = pytest.mark.thorough
 
+COLUMNS, SIDE = "columns: {original_width: int, original_height: int}", "least(original_width, original_height) >= 200"
 ASPECT = "greatest(original_width, original_height) <= 3 * least(original_width, original_height)"
 
 
@@ -37,17 +39,14 @@ def recipe(shared, tmp_path_factory):
 def test_rules_on_sizes_of_resized_images_are_warned_of(cli, recipe):
     """A rule that sees the size before drops what the other does not."""
     planned = cli("plan", str(recipe))
-    text = " ".join(planned.out.split())
+    text = flat(planned.out)
     assert planned.status == 0 and "side 0 (0.00%)" in text
-    assert "warning: input 'tars': " in text and "images were resized, one from " in text
-    assert " x 256 (declare columns: {original_width: int, original_height: int}), and the recipe uses min_side" in text
-    assert "to test the original size, use original_width and original_height" in text
+    assert "warning: input 'tars': " in text and "images were resized, one from " in text and COLUMNS in text
     done = cli("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert done.status == 0 and "images were resized, one from " in done.err
-    columns = ("--set", "input.columns={original_width: int, original_height: int}")
-    changed = "rules.side=least(original_width, original_height) >= 200"
-    planned = cli("plan", str(recipe), *columns, "--set", changed, "--set", f"rules.aspect={ASPECT}")
-    assert planned.status == 0 and "resized" not in planned.out and " side −" in " ".join(planned.out.split())
+    original = changes(f"input.columns={COLUMNS.partition(' ')[2]}", f"rules.side={SIDE}", f"rules.aspect={ASPECT}")
+    planned = cli("plan", str(recipe), *original)
+    assert planned.status == 0 and "resized" not in planned.out and " side −" in flat(planned.out)
     assert "resized" not in cli("plan", str(recipe), "--set", "rules.side=words > 2").out
 
 
@@ -56,18 +55,9 @@ def test_the_first_recipe_says_it(cli, tmp_path, recipe):
     out = tmp_path / "recipe.yaml"
     assert cli("init", "--out", str(out)).status == 0
     text = out.read_text()
-    for name in (
-        "columns: {original_width: int, original_height: int}",
-        "least(original_width, original_height) >= 200",
-    ):
-        assert name in text
-    changes = (
-        "columns={original_width: int, original_height: int}",
-        f"path={json.dumps(f'{recipe.parent}/pool/*.tar')}",
-    )
-    words = [word for change in changes for word in ("--set", f"input.{change}")]
-    rule = ("--set", "rules.side=least(original_width, original_height) >= 200", "--set", f"rules.aspect={ASPECT}")
-    planned = cli("plan", str(out), *words, *rule, "--set", "max_failed=1.0", "--set", "rules.english=words > 0")
-    assert planned.status == 0 and " side −" in " ".join(planned.out.split()) and "warning" not in planned.out, (
-        planned.out
-    )
+    assert COLUMNS in text and SIDE in text
+    path = json.dumps(f"{recipe.parent}/pool/*.tar")
+    words = changes(f"input.columns={COLUMNS.partition(' ')[2]}", f"input.path={path}", f"rules.side={SIDE}")
+    words += changes(f"rules.aspect={ASPECT}", "max_failed=1.0", "rules.english=words > 0")
+    planned = cli("plan", str(out), *words)
+    assert planned.status == 0 and " side −" in flat(planned.out) and "warning" not in planned.out, planned.out

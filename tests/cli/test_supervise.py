@@ -1,6 +1,5 @@
 """The command `curate run` survives the process that works for it: what died is named, and the next one continues."""
 
-import re
 import signal
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from curate.base.errors import RunError
 from curate.store.lock import find_holder, locked
 from curate.store.store import RunStore
-from tests.cli.test_interrupt import interrupt, start
+from tests.cli.shared import interrupt, start
 from tests.kit.s3 import bucket_at, serving_s3
 from tests.kit.waiting import wait_until
 
@@ -43,18 +42,15 @@ def result(running):
 @pytest.mark.parametrize(
     ("death", "text"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by signal 9 (Killed, maybe because memory ran out)"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", "was ended by signal 15 (Terminated)"),
-        ("os.abort()", "was ended by signal 6 (Aborted)"),
-        ("os._exit(3)", "ended itself (status 3) without an error from curate"),
-        ("os._exit(0)", "ended itself (status 0) without an error from curate"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"), ("os.kill(os.getpid(), signal.SIGTERM)", "signal 15"),
+        ("os.abort()", "signal 6"), ("os._exit(3)", "status 3"), ("os._exit(0)", "status 0"),
     ],
-)
+)  # fmt: skip
 def test_the_next_process_continues(death, text):
     running = command(f"def work(number):\n    if number < 2: {death}\n    sys.exit(4)")
     status, out, err = result(running)
     assert status == 4 and out.splitlines() == [f"process {number} of {running.pid}" for number in range(3)]
-    assert re.sub(r"process \d+", "process N", err) == f"curate: process N {text}; another one continues\n" * 2
+    assert err.count(text) == err.count("; another one continues\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -67,14 +63,9 @@ def test_what_ends_by_itself_is_the_end(end, expected):
 
 def test_it_gives_up():
     status, out, err = result(command("def work(number): os._exit(5)"))
-    assert status == 1 and out.count("process") == 7
-    assert err.count("another one continues") == 6 and err.endswith("; the run ends\n")
-
-
-def test_progress_counts_deaths_anew():
-    body = "def work(number):\n    if number == 5: Supervisor.current.send(deaths=1)\n    os._exit(5)"
-    status, out, _ = result(command(body))
-    assert status == 1 and out.count("process") == 11
+    assert status == 1 and out.count("process") == 7 and err.count("another one continues") == 6
+    progress = "def work(number):\n    if number == 5: Supervisor.current.send(deaths=1)\n    os._exit(5)"
+    assert result(command(progress))[1].count("process") == 11, "after progress, deaths are counted from 1"
 
 
 def test_an_engine_of_its_own_is_not_supervised():
@@ -101,7 +92,7 @@ def work(number):
 
 def started(running):
     """The child and the grandchild, once they are there."""
-    assert running.stdout and running.stdout.readline().startswith("process 0 of ")
+    assert running.stdout.readline().startswith("process 0 of ")
     return [psutil.Process(int(number)) for number in running.stdout.readline().split()]
 
 
@@ -132,7 +123,7 @@ def test_the_second_interrupt_does_not_wait():
     running = command(body)
     processes = started(running)
     running.send_signal(signal.SIGTERM)
-    assert running.stdout and running.stdout.readline() == "ending\n"
+    assert running.stdout.readline() == "ending\n"
     assert interrupt(running)[0] == 143 and not psutil.wait_procs(processes, 300)[1]
 
 
@@ -183,7 +174,6 @@ def test_nobody_gets_in_between(place, tmp_path, request):
     url = str(tmp_path / "run") if place == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     store, go = RunStore(url), tmp_path / "go"
     running = command(FOLDER, url, str(go))
-    assert running.stdout
     lines = [running.stdout.readline() for _ in range(3)]
     assert lines[2] == f"process 1 of {running.pid}\n"
     with (

@@ -1,4 +1,4 @@
-"""Commands on lists of URLs: counts, estimates for the download, and progress."""
+"""Commands on lists of URLs: counts, and estimates for the download."""
 
 import re
 

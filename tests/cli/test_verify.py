@@ -12,17 +12,21 @@ import pytest
 
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
-from tests.kit.commands import Done
-
-Finished = dict[str, tuple[Path, Done]]
+from tests.cli.shared import refusal
 
 
 def copy(finished, name, folder):
     return Path(shutil.copytree(finished[name][0], folder / "copy"))
 
 
+def named(cli, run):
+    """The files that `verify` names."""
+    error = refusal(cli("verify", str(run)), 1)
+    return [line.strip().partition(": ")[0] for line in error.splitlines()[1:]]
+
+
 def flip(path, place=0.5):
-    """Changes one bit."""
+    """Change one bit."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 1
     path.write_bytes(data)
@@ -57,17 +61,12 @@ def swap(one, other):
 TABLES = "tables/decisions/00000.parquet"
 TAMPER = {
     "a byte of an image": ("shards/00001.tar", lambda run: flip(run / "shards/00001.tar", 0.1)),
-    "the last byte of a tar": ("shards/00000.tar", lambda run: flip(run / "shards/00000.tar", 0.99999)),
     "a cut tar": ("shards/00000.tar", lambda run: (run / "shards/00000.tar").write_bytes((run / "shards/00000.tar").read_bytes()[:-512])),
-    "a longer tar": ("shards/00000.tar", lambda run: (run / "shards/00000.tar").open("ab").write(bytes(512))),
     "a deleted shard": ("shards/00001.tar", lambda run: (run / "shards/00001.tar").unlink()),
-    "a deleted sidecar": ("shards/00000.parquet", lambda run: (run / "shards/00000.parquet").unlink()),
     "two shards swapped": ("shards/00000.tar", lambda run: swap(run / "shards/00000.tar", run / "shards/00001.tar")),
     "a table edited": (TABLES, lambda run: edit_table(run / TABLES, "kept", pc.invert)),
     "a table damaged": (TABLES, lambda run: flip(run / TABLES, 0.9999)),
-    "a table cut": (TABLES, lambda run: (run / TABLES).write_bytes((run / TABLES).read_bytes()[:-9])),
     "a table emptied": (TABLES, lambda run: (run / TABLES).write_bytes(b"")),
-    "a table deleted": ("tables/samples/00000.parquet", lambda run: (run / "tables/samples/00000.parquet").unlink()),
     "entries edited": ("entries.parquet", lambda run: edit_table(run / "entries.parquet", "kept", lambda kept: pc.add(kept, 1))),
     "uids changed": ("uids.npy", lambda run: edit_uids(run / "uids.npy")),
     "sizes changed": ("shards/sizes.json", lambda run: edit_json(run / "shards/sizes.json", lambda sizes: sizes.update({"00000.tar": 3}))),
@@ -78,7 +77,6 @@ TAMPER = {
     "failures emptied": ("failures.parquet", lambda run: edit_table(run / "failures.parquet", "reason", lambda reason: pa.nulls(len(reason)))),
     "a mark with bytes": ("_SUCCESS", lambda run: (run / "_SUCCESS").write_text("mine")),
     "a stray shard": ("shards/00099.tar", lambda run: shutil.copy(run / "shards/00000.tar", run / "shards/00099.tar")),
-    "a stray table": ("tables/samples/00099.parquet", lambda run: shutil.copy(run / TABLES, run / "tables/samples/00099.parquet")),
     "a stray file": ("notes.txt", lambda run: (run / "notes.txt").write_text("mine")),
     "a stray hidden file": ("shards/.hidden", lambda run: (run / "shards/.hidden").write_text("mine")),
 }  # fmt: skip
@@ -89,12 +87,8 @@ def test_what_was_changed_is_found(cli, finished, tmp_path, what):
     path, change = TAMPER[what]
     run = copy(finished, "tars", tmp_path)
     change(run)
-    done = cli("verify", str(run))
-    assert (done.status, done.out) == (1, ""), done
-    assert "Traceback" not in done.err and "difference" in done.err
-    faults = [line.strip() for line in done.err.splitlines()[1:]]
     expected = {path, "shards/00001.tar"} if "swapped" in what else {path}
-    assert {fault.partition(": ")[0] for fault in faults} == expected
+    assert set(named(cli, run)) == expected
 
 
 def drop_last_row(path):
@@ -137,10 +131,7 @@ def test_a_change_with_a_forged_manifest_is_found_by_the_sums(cli, finished, tmp
     change(run)
     folder = RunStore(str(run))
     write_manifest(folder, Lines(digest_file(folder, line.path, line.rows) for line in read_manifest(folder)))
-    done = cli("verify", str(run))
-    assert (done.status, done.out) == (1, ""), done
-    faults = [line.strip().partition(": ")[0] for line in done.err.splitlines()[1:]]
-    assert path in faults, done.err
+    assert path in named(cli, run)
 
 
 @pytest.mark.parametrize(
@@ -156,39 +147,28 @@ def test_a_file_that_is_gone_from_the_manifest_too_is_missed(cli, finished, tmp_
     folder = RunStore(str(run))
     (run / path).unlink()
     write_manifest(folder, Lines(line for line in read_manifest(folder) if line.path != path))
-    done = cli("verify", str(run))
-    assert (done.status, done.out) == (1, "") and "1 difference (" in done.err, done
-    assert f"{path}: is not in the manifest, although " in done.err
+    assert named(cli, run) == [path]
 
 
 @pytest.mark.parametrize("missing", ["_SUCCESS", "manifest.parquet"])
 def test_without_its_marks_a_run_is_not_finished(cli, finished, tmp_path, missing):
     run = copy(finished, "texts", tmp_path)
     (run / missing).unlink()
-    done = cli("verify", str(run))
-    assert (done.status, done.out) == (1, "") and "not finished" in done.err and "again" in done.err
+    assert "not finished" in refusal(cli("verify", str(run)), 1)
 
 
-def test_a_whole_run(cli, run):
-    done = cli("verify", str(run))
+def test_a_whole_run_may_be_moved(cli, run, tmp_path):
+    done = cli("verify", str(shutil.copytree(run, tmp_path / "copy")))
     assert (done.status, done.err) == (0, "")
     counts = json.loads((run / "run.json").read_text())["counts"]
     pool, kept, failed = sum(counts.values()), counts["kept"], counts.get("failed", 0)
-    files = len(pq.read_table(run / "manifest.parquet"))
-    assert f"checked: {files} files by sha256" in done.out
+    assert f"{len(pq.read_table(run / 'manifest.parquet'))} files by sha256" in done.out
     assert f"{pool} samples = {kept} kept + {pool - kept - failed} dropped + {failed} failed" in done.out
-    assert f"{kept} kept uids in shards and uids.npy" in done.out
-    assert done.out.endswith(f"{run}: nothing differs\n")
-
-
-def test_a_run_that_was_moved_is_whole(cli, finished, tmp_path):
-    assert cli("verify", str(copy(finished, "tars", tmp_path))).status == 0
 
 
 def test_many_differences_are_counted_and_the_first_are_shown(cli, finished, tmp_path):
     run = copy(finished, "texts", tmp_path)
     for i in range(50):
         (run / f"stray{i:02d}").write_text("x")
-    done = cli("verify", str(run))
-    assert done.status == 1 and "50 differences" in done.err and "and 30 more" in done.err
-    assert "stray00" in done.err and "stray49" not in done.err
+    error = refusal(cli("verify", str(run)), 1)
+    assert "50 differences" in error and "and 30 more" in error and "stray00" in error and "stray49" not in error

@@ -16,287 +16,215 @@ from curate.ask.whatif.answer import LANGUAGES
 from curate.base.errors import RecipeError
 from curate.cli import whatif
 from curate.cli.common import Format
-from tests.kit.commands import Done
+from tests.cli.shared import ask, changes, refusal
 
 pytestmark = pytest.mark.usefixtures("without_beam")
 
-Finished = dict[str, tuple[Path, Done]]
+CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.best.top=0.5", "balance.t=12"]}
 
 
-def ask(cli, run, *arguments):
-    """The rows as JSON; nothing else may be on standard output."""
-    done = cli("whatif", str(run), *arguments, "--format", "json")
-    assert (done.status, done.err) == (0, ""), done
-    return list(json.loads(done.out))
+@pytest.fixture
+def texts(finished):
+    """The folder of the finished run `texts`."""
+    return finished["texts"][0]
 
 
 def section(rows, name):
     return {row["name"]: row for row in rows if row["section"] == name}
 
 
-def refusal(cli, *arguments, status=2):
-    done = cli("whatif", *arguments)
-    assert (done.status, done.out) == (status, ""), done
-    assert done.err.startswith("curate: ") and "Traceback" not in done.err
-    return done.err
+def funnel(run, *options):
+    return section(ask("whatif", run, *options), "funnel")
+
+
+def counts_of(run):
+    return json.loads((Path(run) / "run.json").read_text())["counts"]
 
 
 @pytest.mark.thorough
-def test_languages_that_are_not_shown_are_counted(finished, capsys):
-    run = whatif.open_finished(str(finished["texts"][0]))
-    result = whatif.answer(run, [])
+def test_languages_that_are_not_shown_are_counted(texts, capsys):
+    run = whatif.open_finished(str(texts))
     numbers = {"pool": 1, "run": 1, "run_expected": 1.0, "whatif": 1.0, "change": 0.0}
-    nothing = dict.fromkeys(numbers, 0) | {"pool": 1}  # is kept of the first
+    nothing = dict.fromkeys(numbers, 0) | {"pool": 1}  # no row of the first language is kept
     rows = [{"language": f"l{i}", **(numbers if i else nothing)} for i in range(14)]
-    languages = pa.Table.from_pylist(rows, LANGUAGES)
-    whatif._print_answer(replace(result, languages=languages), run.recipe, None, None, None, Format.table)
+    result = replace(whatif.answer(run, []), languages=pa.Table.from_pylist(rows, LANGUAGES))
+    whatif._print_answer(result, run.recipe, None, None, None, Format.table)
     shown = capsys.readouterr().out
     assert re.search(r"^l0 +1 +0 +0 +0 +0$", shown, re.MULTILINE), shown
-    assert "l11" in shown and "l12" not in shown and "\n2 more languages: --format csv or json\n" in shown
-
-
-CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.best.top=0.5", "balance.t=12"]}
+    assert "l11" in shown and "l12" not in shown and "\n2 more languages" in shown
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_rerun_agrees(cli, pool, finished, name, tmp_path):
     run = finished[name][0]
-    changes = [option for override in CHANGES[name] for option in ("--set", override)]
-    found = section(ask(cli, run, *changes), "funnel")
+    found = funnel(run, *changes(*CHANGES[name]))
     for seed in (1, 2):
         out = tmp_path / str(seed)
-        options = ["--out", str(out), "--reuse", str(run), "--set", f"seed={seed}", *changes]
+        options = ["--out", str(out), "--reuse", str(run), *changes(f"seed={seed}", *CHANGES[name])]
         assert cli("run", str(pool / f"{name}.yaml"), *options).status == 0
-        counts = json.loads((out / "run.json").read_text())["counts"]
-        for rule, rows in counts.items():
+        for rule, rows in counts_of(out).items():
             if rule in ("kept", "balance"):
                 assert abs(rows - abs(found[rule]["whatif"])) <= 4 * found[rule]["error"]
             else:
                 assert rows == -found[rule]["whatif"], rule
-        assert len(np.load(out / "uids.npy")) == counts["kept"]
+        assert len(np.load(out / "uids.npy")) == counts_of(out)["kept"]
 
 
-def test_a_rule_is_removed_alike_by_both_commands(cli, pool, finished, tmp_path):
-    change = ["--set", "rules.words=null", "--set", "balance=null"]
-    done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), *change)
-    assert done.status == 0, done
-    counts = json.loads((tmp_path / "run" / "run.json").read_text())["counts"]
-    found = section(ask(cli, finished["texts"][0], *change), "funnel")
-    assert {
-        name: abs(row["whatif"]) for name, row in found.items() if row["whatif"] is not None and name != "pool"
-    } == counts
+def test_a_rule_is_removed_alike_by_both_commands(cli, pool, texts, tmp_path):
+    change = changes("rules.words=null", "balance=null")
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), *change).status == 0
+    found = {name: row["whatif"] for name, row in funnel(texts, *change).items() if name != "pool"}
+    assert {name: abs(rows) for name, rows in found.items() if rows is not None} == counts_of(tmp_path / "run")
 
 
-def test_for_people(cli, finished):
-    done = cli("whatif", str(finished["texts"][0]), "--set", "balance.t=12")
-    assert (done.status, done.err) == (0, "")
+def test_the_table_has_the_rounded_numbers(cli, texts):
+    done = cli("whatif", str(texts), *changes("balance.t=12"))
     lines = done.out.splitlines()
-    assert lines[0] == "--set balance.t=12" and lines[1].startswith("expected: ") and lines[1].endswith("t = 12")
-    assert "one standard error" in lines[1]
-    assert [line.split() for line in lines if line.startswith("rule ")] == [
-        ["rule", "run", "run_expected", "whatif", "change"]
-    ]
-    assert any(line.startswith("whole_share") for line in lines) and "language" not in done.out
-    cells = [line.split() for line in lines if re.match(r"(words|balance|kept) ", line)]
-    numbers = {name: list(map(int, row)) for name, *row in cells}
+    assert (done.status, done.err) == (0, "") and lines[0] == "--set balance.t=12" and lines[1].endswith("t = 12")
+    rows = [line.split() for line in lines if re.match(r"(words|balance|kept) ", line)]
+    numbers = {name: list(map(int, row)) for name, *row in rows}
     assert numbers["balance"][0] < 0 and all(row[3] == row[2] - row[1] for row in numbers.values())
-    exact = section(ask(cli, finished["texts"][0], "--set", "balance.t=12"), "funnel")
+    exact = funnel(texts, *changes("balance.t=12"))
+    columns = ("run", "run_expected", "whatif")
     assert numbers.keys() == {"words", "balance", "kept"}
-    assert {name: row[:3] for name, row in numbers.items()} == {
-        name: [round(exact[name][column]) for column in ("run", "run_expected", "whatif")] for name in numbers
-    }
+    assert all(row[:3] == [round(exact[name][column]) for column in columns] for name, row in numbers.items())
+    pasted = cli("whatif", str(texts), *changes("rules.more=words > 3")).out
+    assert pasted.startswith("--set 'rules.more=words > 3'\n"), "as a shell reads it"
 
 
 def test_what_changes_nothing_and_what_is_new(cli, finished, caplog):
     tars, texts = (finished[name][0] for name in ("tars", "texts"))
-    kept = json.loads((texts / "run.json").read_text())["counts"]["kept"]
-    told = cli("whatif", str(texts), "--set", "rules.extra=words > 0").out
-    assert f"the same rows reach balancing and t is the same: a run would keep the same {kept} rows" in told
-    told = cli("whatif", str(tars), "--set", "rules.word=words > 3").out
-    assert "a run would keep the same" not in told and "change: whatif minus run_expected" in told
+    same = f"a run would keep the same {counts_of(texts)['kept']} rows"
+    assert same in cli("whatif", str(texts), *changes("rules.extra=words > 0")).out
+    assert "a run would keep the same" not in cli("whatif", str(tars), *changes("rules.word=words > 3")).out
     assert "rules.word is a new rule, after all others; did you mean 'words'?" in caplog.messages
 
 
 def test_in_every_format(cli, finished):
     run = finished["tars"][0]
-    as_json = ask(cli, run, "--set", "balance.t=3")
-    as_csv = list(csv.DictReader(io.StringIO(cli("whatif", str(run), "--set", "balance.t=3", "--format", "csv").out)))
+    as_json = ask("whatif", run, *changes("balance.t=3"))
+    as_csv = list(csv.DictReader(io.StringIO(cli("whatif", str(run), *changes("balance.t=3"), "--format", "csv").out)))
     assert [(row["section"], row["name"]) for row in as_csv] == [(row["section"], row["name"]) for row in as_json]
     assert float(as_csv[-2]["whatif"]) == as_json[-2]["whatif"]
     assert {row["section"] for row in as_json} == {"funnel", "sources", "facts", "changes"}
     assert section(as_json, "changes").keys() == {"balance.t=3"}
-    assert section(as_json, "facts")["t"] == {
-        "section": "facts", "name": "t", "pool": None, "run": 12, "run_expected": None, "whatif": 3, "change": None, "error": None,
-    }  # fmt: skip
+    t = {"section": "facts", "name": "t", "run": 12, "whatif": 3}
+    assert section(as_json, "facts")["t"] == dict.fromkeys(("pool", "run_expected", "change", "error")) | t
 
 
-def test_a_target_size(cli, finished):
-    run = finished["texts"][0]
-    by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
+def test_a_target_size(cli, texts):
+    by_option, by_set = (ask("whatif", texts, *words) for words in (["--rows", "30"], changes("balance.rows=30")))
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
-    assert "the largest whose expected size is at most 30" in cli("whatif", str(run), "--rows", "30").out
-    assert "no t keeps 5,000: fewer rows are left" in cli("whatif", str(run), "--rows", "5000").out
-    by_rule = ask(cli, run, "--set", "balance=null", "--rows", "30", "--by", "rules.best.top")
+    assert "no t keeps 5,000" in cli("whatif", str(texts), "--rows", "5000").out
+    plain = changes("balance=null")
+    by_rule = ask("whatif", texts, *plain, "--rows", "30", "--by", "rules.best.top")
     assert section(by_rule, "funnel")["kept"]["whatif"] == 30
     override = next(name for name in section(by_rule, "changes") if name.startswith("rules.best.top="))
-    assert ask(cli, run, "--set", "balance=null", "--set", override) == by_rule
-    shown = cli("whatif", str(run), "--set", "balance=null", "--set", override).out
-    printed = re.search(r"\nbest: threshold (\S+)\n", shown)
-    assert printed and section(by_rule, "thresholds")["best"]["whatif"] == float(printed[1])
-    same = ask(cli, run, "--set", "balance=null", "--set", f"rules.best=clip_score >= {printed[1]}")
-    assert section(same, "funnel")["kept"]["whatif"] == 30
-    by_rows = ask(
-        cli, run, "--set", "balance=null", "--set", "rules.best.rows=5", "--rows", "30", "--by", "rules.best.rows"
-    )
-    assert section(by_rows, "funnel")["kept"]["whatif"] <= 30
+    assert ask("whatif", texts, *plain, "--set", override) == by_rule
+    printed = re.search(r"\nbest: threshold (\S+)\n", cli("whatif", str(texts), *plain, "--set", override).out)
+    assert section(by_rule, "thresholds")["best"]["whatif"] == float(printed[1])
+    assert funnel(texts, *plain, "--set", f"rules.best=clip_score >= {printed[1]}")["kept"]["whatif"] == 30
+    by_rows = funnel(texts, *plain, "--set", "rules.best.rows=5", "--rows", "30", "--by", "rules.best.rows")
+    assert by_rows["kept"]["whatif"] <= 30
 
 
-def test_a_sweep(cli, finished, tmp_path):
-    run, plot = finished["texts"][0], tmp_path / "plot.svg"
+def test_a_sweep(cli, texts, tmp_path):
+    plot = tmp_path / "plot.svg"
     options = ("--sweep", "balance.t={1..200}", "--points", "6", "--format", "json", "--plot", str(plot))
-    done = cli("whatif", str(run), *options)
-    assert (done.status, done.err) == (0, f"wrote {plot}\n")
-    rows = json.loads(done.out)
-    own = json.loads((run / "run.json").read_text())["t"]
-    assert [row["value"] for row in rows] == sorted({1, 3, 8, 20, 70, 200, own})
+    done = cli("whatif", str(texts), *options)
+    assert (done.status, done.err) == (0, f"wrote {plot}\n") and plot.read_text().startswith("<svg")
+    rows, t = json.loads(done.out), json.loads((texts / "run.json").read_text())["t"]
+    assert [row["value"] for row in rows] == sorted({1, 3, 8, 20, 70, 200, t})
     assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
-    assert plot.read_text().startswith("<svg")
-    shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
-    assert shown.count("█") > 3 and "bars of expected" in shown and "(3 rows)" in shown
-    assert "expected: rows kept" in shown and "dropped: by the swept rule" in shown
-    assert "\n3 values of the range: --points N for more\nexpected: rows kept" in shown  # the run's rule is another
+    shown = cli("whatif", str(texts), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
+    assert shown.count("█") > 3 and "(3 rows)" in shown and "\n3 values of the range" in shown
 
 
-def test_a_sweep_shows_the_value_of_the_run_and_says_that_it_is_thinned(cli, finished):
-    """With this value it gives what the run itself was expected to give."""
-    run = finished["texts"][0]
-    expected = section(ask(cli, run), "funnel")["kept"]["run_expected"]
-    shown = cli("whatif", str(run), "--sweep", "rules.words=words > {0..99}", "--points", "2").out
-    assert "\n3 of 100 values of the range: --points N for more; the run has 2\n" in shown
+def test_a_sweep_marks_the_value_of_the_run(cli, texts):
+    """With it, the sweep gives what the run itself was expected to give."""
+    expected = funnel(texts)["kept"]["run_expected"]
+    shown = cli("whatif", str(texts), "--sweep", "rules.words=words > {0..99}", "--points", "2").out
+    assert "\n3 of 100 values of the range" in shown
     [marked] = [row.split() for row in shown.splitlines() if row.endswith("← the run")]
     assert marked[:2] == ["2", str(round(expected))]
-    whole = cli("whatif", str(run), "--sweep", "rules.words=words > {1..3}").out
-    assert "of the range" not in whole and "\nthe run has 2\n" in whole
 
 
 @pytest.mark.thorough
 def test_a_sweep_of_the_tails_share(cli, finished, tmp_path):
-    """Each as --tail-share gives it; a plot says where it is."""
+    """Each value gives what --tail-share gives."""
     run, plot = finished["tars"][0], str(tmp_path / "share.html")
     done = cli("whatif", str(run), "--sweep", "balance.tail_share={0.2..0.8}", "--points", "3", "--plot", plot)
     assert (done.status, done.err) == (0, f"wrote {plot}\n") and Path(plot).exists()
-    assert "tail_share" in done.out and "  t  " in done.out
-    rows = ask(cli, run, "--sweep", "balance.tail_share={0.2,0.5}")
+    rows = ask("whatif", run, "--sweep", "balance.tail_share={0.2,0.5}")
     for row in rows:
-        facts = {one["name"]: one["whatif"] for one in ask(cli, run, "--tail-share", str(row["value"]))}
-        assert (row["t"], row["tail_share"]) == (facts["t"], facts["tail_share"])
+        facts = section(ask("whatif", run, "--tail-share", str(row["value"])), "facts")
+        assert (row["t"], row["tail_share"]) == (facts["t"]["whatif"], facts["tail_share"]["whatif"])
     assert [row["value"] for row in rows] == [0.2, 0.5]
 
 
 @pytest.mark.thorough
 def test_repeats_are_counted(cli, pool, tmp_path):
-    """As long as uids.npy is, and as the run's probabilities say."""
-    times = "CASE WHEN words > 3 AND rarest > 0 THEN 3 ELSE 1 END"
-    done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), "--set", f"output.repeat={times}")
-    assert done.status == 0, done.err
-    [row] = [row for row in ask(cli, tmp_path / "run") if row["name"] == "in_uids"]
-    assert row["run"] == len(np.load(tmp_path / "run/uids.npy")) > 60
+    """As many as uids.npy has, and as the run's probabilities give."""
+    run = tmp_path / "run"
+    repeat = changes("output.repeat=CASE WHEN words > 3 AND rarest > 0 THEN 3 ELSE 1 END")
+    assert cli("run", str(pool / "texts.yaml"), "--out", str(run), *repeat).status == 0
+    [row] = [row for row in ask("whatif", run) if row["name"] == "in_uids"]
+    assert row["run"] == len(np.load(run / "uids.npy")) > 60
     sql = "SELECT sum(probability * CASE WHEN words > 3 THEN 3 ELSE 1 END) AS n FROM verdicts"
-    expected = json.loads(cli("sql", str(tmp_path / "run"), sql, "--format", "json").out)[0]["n"]
-    assert row["whatif"] == pytest.approx(expected)
-    shown = cli("whatif", str(tmp_path / "run")).out
-    assert f"; {expected:,.0f} in uids.npy" in shown
+    assert row["whatif"] == pytest.approx(ask("sql", run, sql)[0]["n"])
 
 
-def test_how_often_samples_are_seen(cli, pool, finished):
-    planned = cli("plan", str(pool / "texts.yaml"), "--seen", "1000", "--set", "output.repeat='2'").out
-    assert re.search(
-        r"seen +1,000 samples seen: each of \d+ kept ones [\d.]+ times on average, each of \d+ in", planned
-    )
-    run = str(finished["texts"][0])
-    kept = json.loads((finished["texts"][0] / "run.json").read_text())["counts"]["kept"]
-    found = section(ask(cli, Path(run), "--seen", "1000000"), "facts")["seen_each"]
-    funnel = section(ask(cli, Path(run)), "funnel")["kept"]
-    assert found["run"] == pytest.approx(1e6 / kept) and found["whatif"] == pytest.approx(1e6 / funnel["whatif"])
-    assert (
-        f"; 1,000,000 samples seen: each of {funnel['whatif']:,.0f} kept ones "
-        in cli("whatif", run, "--seen", "1000000").out
-    )
-    swept = json.loads(cli("whatif", run, "--sweep", "balance.t=5,20", "--seen", "9000", "--format", "json").out)
+def test_how_often_samples_are_seen(cli, pool, texts):
+    planned = cli("plan", str(pool / "texts.yaml"), "--seen", "1000", *changes("output.repeat='2'")).out
+    assert re.search(r"seen +1,000 samples seen: each of \d+ kept ones [\d.]+ times", planned)
+    rows = ask("whatif", texts, "--seen", "1000000")
+    seen, kept = section(rows, "facts")["seen_each"], section(rows, "funnel")["kept"]
+    assert [seen[side] for side in ("run", "whatif")] == pytest.approx([1e6 / kept[side] for side in ("run", "whatif")])
+    swept = ask("whatif", texts, "--sweep", "balance.t=5,20", "--seen", "9000")
     assert [row["seen_each"] for row in swept] == pytest.approx([9000 / row["expected"] for row in swept])
 
 
-def test_a_sweep_from_python(cli, finished):
-    """The same numbers."""
+def test_a_sweep_from_python(finished):
     for name, number in (("tars", "balance.t={1..200}"), ("texts", "rules.best=clip_score > {0.1,0.9}")):
         run = finished[name][0]
-        options = ("--sweep", number, "--points", "5", "--set", "rules.words=words > 3")
+        rows = ask("whatif", run, "--sweep", number, "--points", "5", *changes("rules.words=words > 3"))
         with Run(run) as opened:
-            table = opened.sweep(number, {"rules.words": "words > 3"}, points=5)
-            assert table.to_pylist() == ask(cli, run, *options) and len(table) > 1
+            assert opened.sweep(number, {"rules.words": "words > 3"}, points=5).to_pylist() == rows and len(rows) > 1
             with pytest.raises(RecipeError, match="names no value to sweep"):
                 opened.sweep("balance.t")
 
 
 @pytest.mark.thorough
-def test_near_duplicates_stay_where_only_later_rules_change(cli, pool, tmp_path):
-    changes = ["rules={once: dedup, words: words > 2}", "dedup.by=[{phash: {distance: 4}}]"]
-    out, options = str(tmp_path / "out"), [word for change in changes for word in ("--set", change)]
-    assert cli("run", str(pool / "tars.yaml"), "--out", out, *options).status == 0
-    assert cli("whatif", out, "--set", "rules.words=words > 3").err == ""
-    assert cli("whatif", out, "--sweep", "rules.words=words > {1..4}", "--points", "2").err == ""
-
-
-@pytest.mark.thorough
-def test_of_a_sampled_run(cli, pool, tmp_path):
+def test_a_sampled_run(cli, pool, tmp_path):
     out = str(tmp_path / "out")
-    done = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance=null", "--set", "sample.rows=20")
-    assert done.status == 0
-    counts = json.loads((tmp_path / "out/run.json").read_text())["counts"]
-    left = counts["sample"] + 20
-    told = cli("whatif", out, "--set", "rules.words=characters > 16").out
-    after = section(ask(cli, Path(out), "--set", "rules.words=characters > 16"), "facts")["survivors"]["whatif"]
-    assert f"expected: 20 rows, a sample of {after} (run: of {left})\n" in told and "whole_share" not in told
-    funnel = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
-    assert (
-        after < left and funnel["best"][:2] == [f"-{counts['best']}"] * 2 and funnel["kept"] == ["20", "20", "20", "0"]
-    )
+    words = changes("balance=null", "sample.rows=20")
+    assert cli("run", str(pool / "texts.yaml"), "--out", out, *words).status == 0
+    counts, change = counts_of(out), changes("rules.words=characters > 16")
+    after = section(ask("whatif", out, *change), "facts")["survivors"]["whatif"]
+    assert after < counts["sample"] + 20
+    shown = {line.split()[0]: line.split()[1:] for line in cli("whatif", out, *change).out.splitlines() if line.strip()}
+    assert shown["best"][:2] == [f"-{counts['best']}"] * 2 and shown["kept"] == ["20", "20", "20", "0"]
     swept = cli("whatif", out, "--sweep", "rules.words=characters > {1,99}").out.splitlines()
     assert swept[0].endswith("bars of survivors") and [line.count("█") > 20 for line in swept[2:4]] == [True, False]
-    assert cli("whatif", out, "--sweep", "sample.rows=5,10").out.splitlines()[0].endswith("bars of expected")
-    refused = refusal(cli, out, "--rows", "20", "--by", "rules.best.top")
-    assert (
-        "sample.rows is 20, so no value of rules.best.top keeps more; accepted: --by with --set sample=null" in refused
-    )
+    refused = refusal(cli("whatif", out, "--rows", "20", "--by", "rules.best.top"))
+    assert "sample.rows is 20" in refused and "--set sample=null" in refused
     assert cli("whatif", out, "--rows", "19", "--by", "rules.best.top").status == 0
 
 
-def test_refusals(cli, finished, tmp_path):
-    run = str(finished["texts"][0])
+def test_refusals(cli, texts, tmp_path):
+    by, sweep = ["--by", "rules.best.top"], ["--sweep", "balance.t=1..5"]
     for options, part in (
-        (["--set", "output.rows_per_shard=5"], "output cannot be changed without a run"),
-        (["--set", "rules.x=1; COPY samples TO 'x'"], "rules.x"),
-        (["--plot", "x.svg"], "--plot needs --sweep"),
-        (["--sweep", "balance.t=1..5", "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
-        (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "no folder"),
-        (["--sweep", "balance.t"], "names no value to sweep"),
-        (["--by", "rules.best.top"], "--by needs --rows"),
-        (
-            ["--rows", "5", "--by", "rules.words"],
-            "'rules.words' names no value to search; accepted: a rule with a range in braces",
-        ),
+        (["--set", "output.rows_per_shard=5"], "output cannot be changed without a run"), (by, "--by needs --rows"),
+        (["--set", "rules.x=1; COPY samples TO 'x'"], "rules.x"), (["--plot", "x.svg"], "--plot needs --sweep"),
+        ([*sweep, "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
+        ([*sweep, "--plot", f"{tmp_path}/no/x.svg"], "no folder"), (["--sweep", "balance.t"], "names no value to sweep"),
+        (["--rows", "5", "--by", "rules.words"], "'rules.words' names no value to search"),
         (["--rows", "5", "--by", "balance.t=1..5"], "for t give --rows alone"),
-        (["--rows", "5", "--by", "rules.best.top", "--sweep", "balance.t=1..5"], "exclude each other"),
-        (["--rows", "5", "--by", "rules.best.top"], "balance.rows is 60"),
+        (["--rows", "5", *by, *sweep], "exclude each other"), (["--rows", "5", *by], "balance.rows is 60"),
         (["--rows", "5", "--sweep", "balance.rows=1..5"], "--rows"),
-    ):
-        assert part in refusal(cli, run, *options), options
-    assert "no such folder" in refusal(cli, str(tmp_path / "nothing"))
-    assert "even t = 1" in refusal(cli, run, "--rows", "1", status=1)
-    assert cli("whatif", run, "--points", "1").status == cli("whatif").status == 2
-
-
-def test_what_is_printed_can_be_pasted(cli, finished):
-    done = cli("whatif", str(finished["texts"][0]), "--set", "rules.more=words > 3")
-    assert done.status == 0 and done.out.startswith("--set 'rules.more=words > 3'\n")
+    ):  # fmt: skip
+        assert part in refusal(cli("whatif", str(texts), *options)), options
+    assert "no such folder" in refusal(cli("whatif", str(tmp_path / "nothing")))
+    assert "even t = 1" in refusal(cli("whatif", str(texts), "--rows", "1"), 1)
+    assert cli("whatif", str(texts), "--points", "1").status == cli("whatif").status == 2

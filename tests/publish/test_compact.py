@@ -1,5 +1,6 @@
 """Chunks: how units are laid out in them, and what one file says of many units."""
 
+import io
 import itertools
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def test_a_units_table_is_found_in_its_chunk(place, tmp_path):
         "tables/answers/00000-00005.parquet",
     ]
     assert find_chunks(store) == dict.fromkeys(range(6), Chunk(0, 5))
+    groups = [
+        pq.read_metadata(io.BytesIO(store.read_bytes(file))) for file in store.files("tables/matches") if "-" in file
+    ]
+    rows = [groups[0].row_group(i).num_rows for i in range(groups[0].num_row_groups)]
+    assert rows == [1903, 3000, 200] and max(rows[0], rows[2]) <= GROUP_ROWS, "row groups have whole units"
     for unit, table in enumerate(tables):
         own, of_chunk = UnitTables(store, unit), ChunkTables(store, unit, chunk=Chunk(0, 5))
         for name in ("matches", "answers"):
@@ -94,15 +100,6 @@ def test_a_table_that_is_adopted_from_a_chunk_is_the_units_own(number, tmp_path)
     assert new.read_bytes(unit.file("matches")) == expected.store.read_bytes(expected.file("matches"))
     assert not unit.is_done("answers", "answers 4", adopt=False)
     assert unit.is_done("answers", "answers 4")
-
-
-def test_row_groups_hold_whole_units(tmp_path):
-    store = RunStore(str(tmp_path / "run"))
-    write_units(store)
-    [file] = compact_units(store, ["matches"], Chunk(0, 5))
-    found = pq.read_metadata(store.path(file))
-    rows = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
-    assert rows == [1903, 3000, 200] and max(rows[0], rows[2]) <= GROUP_ROWS
 
 
 def test_a_damaged_chunk_has_no_table(tmp_path):

@@ -30,16 +30,11 @@ def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch):
 def test_what_is_kept_at_random_has_not_drifted():
     pool, far = sample(4000, 1), sample(300, 2, at=0.5)
     kept = DriftSample(pool.hashes[::8], pool.rows[::8])
-    same, moved = (
-        measure_drifts({Group("a", "clip", "image", False): pool, Group("a", "clip", "image", True): part})[0]
-        for part in (kept, far)
-    )
+    groups = [Group("a", "clip", "image", kept) for kept in (False, True)]
+    same, moved = (measure_drifts(dict(zip(groups, (pool, part), strict=True)))[0] for part in (kept, far))
     assert same.distance < 1.5 * same.unchanged and moved.distance > 3 * moved.unchanged
     assert abs(moved.distance - 0.5) < 0.1  # a shift by 0.5 in each of 8 dimensions, seen from a direction
-    assert (
-        measure_drifts({Group("a", "clip", "image", False): pool, Group("a", "clip", "image", True): sample(0, 0)})
-        == []
-    )
+    assert measure_drifts(dict(zip(groups, (pool, sample(0, 0)), strict=True))) == []
 
 
 @pytest.mark.slow

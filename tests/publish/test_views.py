@@ -5,13 +5,15 @@ import subprocess
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.ask.query import open_run
 from curate.emit.output_format import find_written
 from curate.publish.views import LARGE, PUBLISHED, sql_type, table_files, write_views
-from curate.recipe.files import shipped_folder
 from curate.store.facts import read_facts
+from tests import kit
 from tests.kit.written_runs import write_bare, write_small
 
 VIEWS = [*LARGE, "scored", "published", "verdicts", "measured", "kept", "dropped", "survivors", "matched"]
@@ -46,11 +48,17 @@ def test_types_are_those_of_duckdb():
 
 
 @pytest.fixture
-def moved(tmp_path):
-    """A small run that has moved since it was built."""
+def moved(tmp_path, monkeypatch):
+    """A small run that has moved since it was built, and is the current folder."""
     write_small(str(tmp_path / "built"))
     shutil.move(tmp_path / "built", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
     return tmp_path / "moved"
+
+
+def rows(run, sql, where=None):
+    with client(run, where) as connection:
+        return connection.execute(sql).fetchall()
 
 
 @pytest.fixture(params=["small", "bare"])
@@ -69,76 +77,63 @@ def test_another_client_sees_what_ours_does(either):
 @pytest.mark.parametrize("way", ["in the folder", "a variable", "a variable with a slash", "a search path"])
 def test_views_follow_the_folder(moved, way, monkeypatch):
     where = {
-        "a variable": f"SET VARIABLE run = '{moved}'",
-        "a variable with a slash": f"SET VARIABLE run = '{moved}/'",
+        "a variable": f"SET VARIABLE run = '{moved}'", "a variable with a slash": f"SET VARIABLE run = '{moved}/'",
         "a search path": f"SET file_search_path = '{moved}'",
-    }.get(way)
-    monkeypatch.chdir(moved if where is None else "/")
-    connection = client(moved, where)
-    assert connection.execute("SELECT count(*), count(uid) FROM samples").fetchall() == [(12, 11)]
-    assert connection.execute("SELECT count(*) FROM verdicts WHERE kept").fetchall() == [(4,)]
-    assert connection.execute("SELECT count(*) FROM manifest").fetchall()[0][0] > 10
-    assert connection.execute("SELECT shard, count(*) FROM published GROUP BY ALL ORDER BY ALL").fetchall() == [
-        ("shards/00000.tar", 3),
-        ("shards/00001.tar", 1),
-    ]
-    connection.close()
+    }.get(way)  # fmt: skip
+    if where:
+        monkeypatch.chdir("/")
+    assert rows(moved, "SELECT count(*), count(uid) FROM samples", where) == [(12, 11)]
+    assert rows(moved, "SELECT count(*) FROM verdicts WHERE kept", where) == [(4,)]
+    shards = [("shards/00000.tar", 3), ("shards/00001.tar", 1)]
+    assert rows(moved, "SELECT shard, count(*) FROM published GROUP BY ALL ORDER BY ALL", where) == shards
+    assert rows(moved, "SELECT max(phash), sum(phash) FROM samples", where) == [(2**64 - 1, 11 * (2**64 - 1))]
 
 
-def test_only_what_the_manifest_lists_exists(moved, monkeypatch):
+def test_only_what_the_manifest_lists_exists(moved):
     shutil.copy(moved / "tables/samples/00000.parquet", moved / "tables/samples/00009.parquet")
-    monkeypatch.chdir(moved)
-    connection = client(moved)
-    assert connection.execute("SELECT count(*) FROM samples").fetchall() == [(12,)]
-    connection.close()
+    assert rows(moved, "SELECT count(*) FROM samples") == [(12,)]
+
+
+def test_a_column_of_the_pool_hides_the_computed_one(tmp_path):
+    pool = kit.make_rows(20).slice(0, 20)
+    for name in ("aspect", "min_side"):
+        pool = pool.append_column(name, pa.array(np.arange(20) + 500.5))
+    columns = {"caption": "text", "scores": ["aspect", "min_side"]}
+    run = kit.curate(tmp_path, pool, source={"columns": columns}, rules={"aspect": "aspect > 510"})
+    assert run.counts["aspect"] == 10
+    with open_run(str(run.folder)) as connection:
+        found = connection.execute("SELECT aspect, min_side FROM measured ORDER BY aspect").fetchall()
+        names = [name for name, *_ in connection.execute("DESCRIBE measured").fetchall()]
+    assert found == [(i + 500.5, i + 500.5) for i in range(20)]
+    assert names.count("aspect") == names.count("min_side") == 1 and not {"aspect_1", "min_side_1"} & {*names}
 
 
 def test_duckdbs_own_shell_reads_it(moved):
     """Of an older version than the library, as it may be."""
     module = pytest.importorskip("duckdb_cli", reason="the package duckdb-cli is not installed")
-    command = [
-        str(Path(module.__file__).with_name("duckdb")),
-        "-readonly",
-        "-csv",
-        "-init",
-        "views.sql",
-        "stats.duckdb",
-    ]
+    shell = str(Path(module.__file__).with_name("duckdb"))
+    command = [shell, "-readonly", "-csv", "-init", "views.sql", "stats.duckdb"]
     query = "SELECT clipscore, (SELECT rows FROM funnel WHERE rule = 'kept') FROM kept ORDER BY 1;"
-    done = subprocess.run(command, cwd=moved, input=query, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-4:] == ["1.25,4", "1.25,4", "1.5,4", "2.0,4"], done
-    with_write = subprocess.run(
-        command, cwd=moved, input="DROP TABLE funnel;", capture_output=True, text=True, check=False
+    done, write = (
+        subprocess.run(command, cwd=moved, input=sql, capture_output=True, text=True, check=False)
+        for sql in (query, "DROP TABLE funnel;")
     )
-    assert "read-only" in with_write.stderr
+    assert done.stdout.splitlines()[-4:] == ["1.25,4", "1.25,4", "1.5,4", "2.0,4"], done
+    assert "read-only" in write.stderr
 
 
-def test_it_says_where_to_set_the_run(moved, monkeypatch):
+def test_a_folder_without_a_run_is_refused(moved, monkeypatch):
     monkeypatch.chdir(moved.parent)
     with pytest.raises(duckdb.Error, match="this folder is no run: first SET VARIABLE run = 'path or URL of the run'"):
         client(moved)
-    monkeypatch.chdir(moved)
-    found = client(moved)
-    assert found.execute("SELECT getvariable('run'), (SELECT count(*) FROM kept)").fetchall() == [(None, 4)]
-    found.close()
-
-
-def test_large_numbers_survive(moved):
-    connection = client(moved, f"SET VARIABLE run = '{moved}'")
-    assert connection.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [
-        (2**64 - 1, 11 * (2**64 - 1))
-    ]
-    connection.close()
 
 
 def test_what_a_run_does_not_have_is_empty(tmp_path, monkeypatch):
     write_bare(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    connection = client(tmp_path)
     for name in ("scores", "matches", "members", "matched", "captions", "regions"):
-        assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
-    assert connection.execute("SELECT shard, key FROM published").fetchall() == [("shards/00000.parquet", None)] * 2
-    connection.close()
+        assert rows(tmp_path, f"SELECT count(*) FROM {name}") == [(0,)]
+    assert rows(tmp_path, "SELECT shard, key FROM published") == [("shards/00000.parquet", None)] * 2
 
 
 def test_a_remote_run_has_the_same_views(tmp_path):
@@ -146,29 +141,16 @@ def test_a_remote_run_has_the_same_views(tmp_path):
     try:
         assert remote.read_bytes("views.sql") == local.read_bytes("views.sql")
         before = local.read_bytes("views.sql")
-        write_views(
-            local, local.files(), find_written(read_facts(local))
-        )  # as takedown does: what describes a run is written again
+        write_views(local, local.files(), find_written(read_facts(local)))  # again, as forgetting does
         assert local.read_bytes("views.sql") == before and str(tmp_path).encode() not in before
     finally:
         remote.fs.rm("/views", recursive=True)
 
 
-def test_files_are_told_apart_by_place():
+def test_the_files_of_each_table():
     names = ["tables/samples/00001.parquet", "tables/samples/00000.parquet", "tables/odd/00000.parquet", "x.parquet"]
-    names += [
-        "tables/samples/deep/00000.parquet",
-        "tables/samples/note.txt",
-        "shards/00000.parquet",
-        "shards/00000.tar",
-        "retries.parquet",
-    ]
-    assert table_files(names) == {
+    names += ["tables/samples/deep/00000.parquet", "tables/samples/note.txt", "shards/00000.parquet"]
+    assert table_files([*names, "shards/00000.tar", "retries.parquet"]) == {
         "samples": ("tables/samples/00000.parquet", "tables/samples/00001.parquet"),
-        "published": ("shards/00000.parquet",),
-        "retries": ("retries.parquet",),
-    }
-
-
-def test_the_sql_folder_is_found():
-    assert (shipped_folder("sql") / "views.sql").is_file()
+        "published": ("shards/00000.parquet",), "retries": ("retries.parquet",),
+    }  # fmt: skip
