@@ -208,8 +208,8 @@ class Shed(PipelineEngine):
         # FAULT shed
         report("in the shed")
 
-LENGTH, OPENING, PARROT = SignalKind("length", Length, identify, build), Opening("opening"),
-EngineKind("parrot", Parrot)
+LENGTH = SignalKind("length", Length, identify, build)
+OPENING, PARROT = Opening("opening"), EngineKind("parrot", Parrot)
 LINES, WEIGHTED, TWINS, SHARE, CALM, PLAIN = Lines(), Weighted(), TwinsRelation(), Share(), Calm(), Plain()
 '''
 ENGINE, REWRITE = {"engines": {"bird": {"parrot": {}}}}, {"rewrite": {"engine": "bird", "styles": ["human"]}}
