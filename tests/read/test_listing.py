@@ -98,6 +98,7 @@ def test_ranges_keep_their_order_and_globs_are_sorted(tmp_path):
     found = list_files((f"{tmp_path}/{{9..10}}.md", f"{tmp_path}/x.md"), {})
     assert names(found) == ["9.md", "10.md", "x.md"] and [file.size for file in found] == [4, 5, 4]
     assert found[0].path == f"{tmp_path}/9.md"
+    assert list_files((f"file://{tmp_path}/x.md",), {})[0].path == f"file://{tmp_path}/x.md"
     touch(tmp_path, "c.tar", "a.tar", "b.tar", "x.txt", "d/a.tar")
     assert names(list_files((f"{tmp_path}/*.tar",), {})) == ["a.tar", "b.tar", "c.tar"]
     assert names(list_files((f"{tmp_path}/[bc].tar",), {})) == ["b.tar", "c.tar"]
@@ -204,12 +205,6 @@ def test_statuses_of_a_server(url):
         list_files(("http://127.0.0.1:1/a.tar",), {})
     [file] = list_source(Source(name="pool", format="webdataset", path=f"{url}/none.tar"), False)
     assert file.fault == ("unreadable", "without a size, since the server sends no Content-Length")
-
-
-def test_file_urls(tmp_path):
-    touch(tmp_path, "a.tar", "b.tar")
-    found = list_files((f"file://{tmp_path}/{{a,b}}.tar",), {})
-    assert [file.path for file in found] == [f"file://{tmp_path}/a.tar", f"file://{tmp_path}/b.tar"]
 
 
 def test_fingerprints(tmp_path):

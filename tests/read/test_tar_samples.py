@@ -46,11 +46,45 @@ def test_split_name():
 
 def test_a_plain_tar():
     found = group("a.jpg a.json a.txt b.txt b.jpg c.JPG c.Txt")
-    assert outcome(found) == [("a", OK), ("b", OK), ("c", OK)]
     assert (found.image, found.txt, found.json) == ([0, 4, 5], [2, 3, 6], [1, -1, -1])
-    assert members(found) == [[0, 1, 2], [3, 4], [5, 6]]
     assert found.suffixes == ["jpg", "json", "txt", "txt", "jpg", "jpg", "txt"]
     assert found.errors == [None] * 3
+    assert len(group("")) == 0 and group("").starts.tolist() == [0]
+
+
+LINKS = [("a.jpg a.txt b.jpg b.txt c.seg.png c.png c.txt", dict.fromkeys(["a.jpg", "b.txt", "c.seg.png"], kind))
+         for kind in "12346SZ"]  # fmt: skip
+DOUBLE, LINK, CUT = "duplicate_key", "link_member", "truncated_member"
+# Names; types of members that are not regular; whether the file ends inside the last member; samples with their reasons;
+# their members' positions
+CASES = [
+    ("a.jpg a.json a.txt b.txt b.jpg c.JPG c.Txt", {}, False, [("a", OK), ("b", OK), ("c", OK)], [[0, 1, 2], [3, 4], [5, 6]]),
+    ("a.seg.png a.txt", {}, False, [("a", "no_image")], [[0, 1]]),
+    ("a.jpg b.jpg folder/ ._a.jpg b.txt README a.txt", {"folder/": "5"}, False, [("a", OK), ("b", OK)], [[0, 6], [1, 4]]),
+    ("a.jpg b.txt c.json d.jpg d.json", {}, False,
+     [("a", "no_caption"), ("b", "no_image"), ("c", "no_image"), ("d", OK)], [[0], [1], [2], [3, 4]]),
+    ("a.jpg a.txt b.jpg b.txt a.jpg a.txt a.json b.json a.jpg", {}, False,
+     [("a", OK), ("b", OK), ("a", DOUBLE), ("a", DOUBLE)], [[0, 1], [2, 3, 7], [4, 5, 6], [8]]),
+    *((names, types, False, [("a", LINK), ("b", LINK), ("c", OK)], [[1], [2], [5, 6]]) for names, types in LINKS),
+    ("a.jpg a.txt b.jpg b.txt", {}, True, [("a", OK), ("b", CUT)], None),
+    ("a.jpg a.txt ._b", {}, True, [("a", OK)], [[0, 1]]),
+    ("a.txt b.jpg a.txt a.txt a.jpg", {"a.jpg": "2"}, True, [("a", "no_image"), ("b", "no_caption"), ("a", DOUBLE)], None),
+    ("a.jpg a.JPG a.txt b.jpg b.txt", {}, False, [("a", "duplicate_member"), ("b", OK)], None),
+    ("a.jpg ._x.jpg a.jpg a.txt", {}, False, [("a", "duplicate_member")], None),
+]  # fmt: skip
+
+
+def test_samples_and_their_reasons():
+    for names, types, cut, expected, positions in CASES:
+        found = group(names, types, cut)
+        assert outcome(found) == expected, names
+        assert positions is None or members(found) == positions, names
+
+
+def test_details():
+    assert group("e.npy").errors == ["members: npy"]
+    assert group("a.jpg a.JPG a.txt").errors == ["a.JPG occurs more than once"]
+    assert group("a.jpg a.txt", cut=True).errors == ["the file ends inside the last one"]
 
 
 def test_order_of_images_and_ancillary_members():
@@ -60,53 +94,6 @@ def test_order_of_images_and_ancillary_members():
     for i, suffix in enumerate(IMAGE_SUFFIXES):
         found = group(" ".join(f"a.{s}" for s in [*reversed(IMAGE_SUFFIXES[i:]), "txt"]))
         assert found.suffixes[found.image[0]] == suffix and found.status == [OK]
-    assert outcome(group("a.seg.png a.txt")) == [("a", "no_image")]
-
-
-def test_members_need_not_be_adjacent():
-    found = group("a.jpg b.jpg folder/ ._a.jpg b.txt README a.txt", {"folder/": "5"})
-    assert outcome(found) == [("a", OK), ("b", OK)]
-    assert members(found) == [[0, 6], [1, 4]]
-
-
-def test_missing_members():
-    found = group("a.jpg b.txt c.json d.jpg d.json e.npy")
-    assert outcome(found) == [("a", "no_caption"), ("b", "no_image"), ("c", "no_image"), ("d", OK), ("e", "no_image")]
-    assert found.errors[4] == "members: npy"
-
-
-def test_a_key_that_comes_again_is_a_second_sample():
-    found = group("a.jpg a.txt b.jpg b.txt a.jpg a.txt a.json b.json a.jpg")
-    assert outcome(found) == [("a", OK), ("b", OK), ("a", "duplicate_key"), ("a", "duplicate_key")]
-    assert members(found) == [[0, 1], [2, 3, 7], [4, 5, 6], [8]]
-
-
-def test_a_suffix_that_repeats_at_once_is_ambiguous():
-    found = group("a.jpg a.JPG a.txt b.jpg b.txt")
-    assert outcome(found) == [("a", "duplicate_member"), ("b", OK)]
-    assert found.errors[0] == "a.JPG occurs more than once"
-    assert outcome(group("a.jpg ._x.jpg a.jpg a.txt")) == [("a", "duplicate_member")]
-
-
-def test_links():
-    for kind in "12346SZ":
-        links = dict.fromkeys(["a.jpg", "b.txt", "c.seg.png"], kind)
-        found = group("a.jpg a.txt b.jpg b.txt c.seg.png c.png c.txt", links)
-        assert outcome(found) == [("a", "link_member"), ("b", "link_member"), ("c", OK)]
-        assert (found.image, found.txt) == ([-1, 2, 5], [1, -1, 6])
-        assert members(found) == [[1], [2], [5, 6]]
-
-
-def test_a_cut_member():
-    found = group("a.jpg a.txt b.jpg b.txt", cut=True)
-    assert outcome(found) == [("a", OK), ("b", "truncated_member")]
-    assert found.errors[1] == "the file ends inside the last one"
-    assert outcome(group("a.jpg a.txt ._b", cut=True)) == [("a", OK)]
-
-
-def test_the_first_reason_counts():
-    found = group("a.txt b.jpg a.txt a.txt a.jpg", {"a.jpg": "2"}, cut=True)
-    assert outcome(found) == [("a", "no_image"), ("b", "no_caption"), ("a", "duplicate_key")]
 
 
 @given(

@@ -179,7 +179,7 @@ def labelled(k, per_class, d, seed=0, spread=0.5):
     centres = unit(k, d, seed=seed + 100)
     labels = np.repeat(np.arange(k), per_class)
     x = centres[labels] + spread * np.random.default_rng(seed).standard_normal((k * per_class, d)) / math.sqrt(d)
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels, centres
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
 
 
 def gaussian_by_loops(x, labels, k):
@@ -197,7 +197,7 @@ def gaussian_by_loops(x, labels, k):
 
 @pytest.mark.parametrize(("k", "per_class", "d"), [(3, 4, 10), (2, 2, 20), (4, 30, 6), (1, 5, 8), (3, 4, 40)])
 def test_classifier_by_loops(k, per_class, d):
-    x, labels, _ = labelled(k, per_class, d)
+    x, labels = labelled(k, per_class, d)
     if d == 40:  # all in a plane: the ridge makes the covariance invertible
         x = normalised(x[:, :2] @ unit(2, 40, seed=3))
     w, b, mus, inverse = gaussian_by_loops(x, labels, k)
@@ -216,25 +216,16 @@ def test_classifier_by_loops(k, per_class, d):
     assert_tags(classifier.classify(images), posterior, atol=1e-6)
 
 
-def test_classifier_invariances(monkeypatch):
-    x, labels, _ = labelled(4, 6, 24)
+def test_blocks_of_rows(monkeypatch):
+    x, labels = labelled(4, 6, 24)
     images = unit(103, 24, seed=9)
     found = fit_classifier(x, labels, 4).classify(images).probabilities
-    order = np.random.default_rng(0).permutation(len(x))
-    again = fit_classifier(x[order], labels[order], 4).classify(images).probabilities
-    np.testing.assert_allclose(again, found, atol=1e-6)
-    named = np.array([2, 0, 3, 1])
-    renamed = fit_classifier(x, named[labels], 4).classify(images).probabilities[:, named]
-    np.testing.assert_allclose(renamed, found, atol=1e-6)
-    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 24)))
-    turned = fit_classifier((x @ turn).astype(np.float32), labels, 4).classify((images @ turn).astype(np.float32))
-    np.testing.assert_allclose(turned.probabilities, found, atol=1e-4)
     monkeypatch.setattr(embedding_scores, "ROWS", 10)
     np.testing.assert_allclose(fit_classifier(x, labels, 4).classify(images).probabilities, found, atol=1e-6)
 
 
 def test_edges_of_the_classifier():
-    x, labels, _ = labelled(3, 2, 8)
+    x, labels = labelled(3, 2, 8)
     classifier = fit_classifier(x, labels, 3)
     tags = classifier.classify(x[:0], x[:3])
     assert tags.probabilities.shape == (0, 3) and tags.best.shape == (0,)
@@ -268,7 +259,8 @@ def drift_by_loops(raw, curated, theta):
 
 
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 13), (7, 21), (1, 9), (5, 1), (1, 1)])
-def test_drift_by_loops(n, m):
+def test_drift_by_loops(n, m, monkeypatch):
+    monkeypatch.setattr(drift, "BLOCK", 7 if n == 20 else drift.BLOCK)
     raw, curated = unit(n, 6), unit(m, 6, seed=1, centre=0.4)
     found = measure_drift(raw, curated, seed=3, directions=20)
     squared, error = drift_by_loops(raw, curated, draw_directions(20, 6, 3))
@@ -311,22 +303,10 @@ def test_directions_are_uniform_and_fixed():
     for d in (5, 6):
         np.testing.assert_array_equal(draw_directions(40, d, 0)[:7], draw_directions(7, d, 0))
     assert np.abs(draw_directions(7, 5, 1) - theta[:7]).max() > 0.1
-    # Written down: another machine or version that draws others makes another number of the same data.
-    np.testing.assert_allclose(draw_directions(2, 3, 0), PINNED, atol=1e-12)
-
-
-PINNED = [
-    [-0.2325506308900329, -0.7347098256861928, -0.6372767657092261],
-    [0.6039142939236282, 0.7911591638174256, -0.09671971413542174],
-]
-
-
-def test_blocks_of_directions(monkeypatch):
-    raw, curated = unit(30, 6), unit(40, 6, seed=1)
-    found = measure_drift(raw, curated, directions=35)
-    for block in (1, 7, 100):
-        monkeypatch.setattr(drift, "BLOCK", block)
-        np.testing.assert_allclose(measure_drift(raw, curated, directions=35), found, rtol=1e-5, atol=1e-8)
+    # If another machine or version draws others, the same data have another drift.
+    first = [-0.2325506308900329, -0.7347098256861928, -0.6372767657092261]
+    second = [0.6039142939236282, 0.7911591638174256, -0.09671971413542174]
+    np.testing.assert_allclose(draw_directions(2, 3, 0), [first, second], atol=1e-12)
 
 
 def test_edges_of_drift():
