@@ -1,9 +1,7 @@
 """What tests share: the folder of real and bad inputs, which lies beside the checkout and may be absent."""
 
-import fcntl
 import gc
 import os
-import pickle
 import re
 import signal
 import sys
@@ -69,7 +67,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 @cache
 def _scope(path):
-    needs_torch = re.search(r"import torch\b|importorskip\(\"torch|open_clip\.|tests\.models\.clips", path.read_text())
+    needs_torch = re.search(
+        r"import torch\b|importorskip\(\"torch|open_clip\.|import clips|kit\.clips|kit\.embedded", path.read_text()
+    )
     return "torch" if needs_torch else str(path)
 
 
@@ -79,19 +79,6 @@ def _unfrozen():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "unfreeze", lambda: None)
         yield
-
-
-def made_once(factory, name, make):
-    """A folder that `make` filled, and what it returned: once for all workers of pytest-xdist."""
-    base = factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, result = base / f"{name}-once", base / f"{name}-once.pickle"
-    with open(base / f"{name}-once.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not result.exists():
-            folder.mkdir(exist_ok=True)
-            result.write_bytes(pickle.dumps(make(folder)))
-    return folder, pickle.loads(result.read_bytes())
 
 
 @pytest.fixture

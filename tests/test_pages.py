@@ -19,8 +19,8 @@ from curate.base import schema
 from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
 from curate.store.facts import RunFacts
-from tests.conftest import made_once
 from tests.kit import forked
+from tests.kit.once import made_once
 from tests.kit.packages import lay_out
 from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
 

@@ -21,7 +21,7 @@ from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, DEFECTS, LANGUAGES, 
 from curate.read.image import measure_image
 from curate.read.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
-from tests.conftest import made_once
+from tests.kit.once import made_once
 
 IMAGE_DAMAGE = ("truncated_image", "not_an_image", "empty_image")
 CAPTION_DAMAGE = ("caption_not_utf8", "empty_caption", "no_caption")

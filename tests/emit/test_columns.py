@@ -20,8 +20,8 @@ from curate.publish.forget.forget import forget
 from curate.publish.uids import uid_pairs
 from curate.store.items import Items
 from tests import kit
-from tests.conftest import made_once
 from tests.emit.written import DOWNLOADED, emitted, parquets, picture, read_run, recipe, sidecars, tars, write_tar
+from tests.kit.once import made_once
 
 OWN = ("license", "number")  # fields of the pool's jsons, which are there where no column of the run's has the name
 REPEAT = "CASE WHEN rarest < 8 THEN 3 WHEN words % 3 = 0 THEN NULL WHEN words % 3 = 1 THEN 5000 ELSE 0 END"

@@ -19,7 +19,7 @@ from curate.ask import status as status_of_runs
 from curate.cli import common
 from curate.cli import status as following
 from curate.cli.main import main
-from tests.conftest import made_once
+from tests.kit.once import made_once
 from tests.kit.pools import add_member, encode
 
 TARS = """

@@ -1,4 +1,4 @@
-"""The pipeline of a recipe, and how many stages Beam fuses it into."""
+"""A small recipe, the pipeline of a recipe, and how many stages Beam fuses it into."""
 
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
@@ -6,6 +6,14 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from pipelines.curate import build
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
+from tests import kit
+
+
+def make_recipe(folder, **sections):
+    path = folder / "pool"
+    if not path.exists():
+        kit.write_parquets(path, kit.make_rows(12), 1)
+    return kit.recipe_of(str(path / "00000.parquet"), "parquet", **({"rules": {"long": "words > 1"}} | sections))
 
 
 def build_graph(recipe, out):

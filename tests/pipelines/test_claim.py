@@ -19,7 +19,7 @@ from pipelines.claim import _plugins, claim_folder, claimed
 from pipelines.identity import find_identity
 from pipelines.prepare import prepare
 from tests import kit
-from tests.pipelines.test_identity import make_recipe
+from tests.pipelines.graphs import make_recipe
 
 
 def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path):

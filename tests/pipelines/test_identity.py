@@ -13,13 +13,7 @@ from pipelines import claim
 from pipelines.identity import find_identity, log_damage
 from pipelines.prepare import prepare
 from tests import kit
-
-
-def make_recipe(folder, **sections):
-    path = folder / "pool"
-    if not path.exists():
-        kit.write_parquets(path, kit.make_rows(12), 1)
-    return kit.recipe_of(str(path / "00000.parquet"), "parquet", **({"rules": {"long": "words > 1"}} | sections))
+from tests.pipelines.graphs import make_recipe
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from curate.store.manifest import Lines, read_manifest
 from curate.store.store import RunStore
 from tests import kit
 from tests.ask.pages import Page, write_hostile
-from tests.conftest import made_once
+from tests.kit.once import made_once
 from tests.kit.written_runs import (
     RUN,
     caption,

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import kit
-from tests.conftest import made_once
+from tests.kit.once import made_once
 
 TEXT = {
     "rules": {"words": "words > 2", "best": {"top": 0.7, "of": "clip_score"}, "side": "width >= 150"},

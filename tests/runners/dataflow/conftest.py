@@ -10,10 +10,8 @@ import pytest
 import yaml
 from fsspec.registry import _registry
 
-from tests.runners.dataflow.loopback import open_store, serving_storage, variables
+from tests.runners.dataflow.loopback import IMAGE, open_store, serving_storage, variables
 from tests.runners.dataflow.service import Service, serving
-
-IMAGE = "us-central1-docker.pkg.dev/my-project-1/curate/curate:1"
 
 
 @pytest.fixture(scope="session")
@@ -67,24 +65,3 @@ def cloud(storage, tmp_path):
     folder.mkdir()
     with serving() as service:
         yield Cloud(service, folder)
-
-
-def list_files(url):
-    """The files of a folder of the bucket."""
-    return list(open_store().find(url))
-
-
-def download(url, folder):
-    """A folder of the bucket as one here."""
-    store, prefix = open_store(), url.removeprefix("gs://").rstrip("/") + "/"
-    for name in store.find(prefix):
-        path = folder / name.removeprefix(prefix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.cat_file(name))
-
-
-def upload(folder, url):
-    """The files of a folder into the bucket."""
-    store = open_store()
-    for path in folder.iterdir():
-        store.pipe_file(f"{url}/{path.name}", path.read_bytes())

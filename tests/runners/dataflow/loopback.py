@@ -13,6 +13,7 @@ from tests.kit.waiting import wait_until
 from tests.runners.clusters import find_go_program, free_port
 
 BUCKET = "gs://my-bucket"
+IMAGE = "us-central1-docker.pkg.dev/my-project-1/curate/curate:1"
 
 
 def variables(url):
@@ -67,3 +68,24 @@ def start_on_prism(pipeline, boot):
         del environment.dependencies[:]  # a list of the driver's packages, for a warning
     words = [f"--prism_location={find_go_program('prism')}", "--job_server_timeout=3600", "--experiments=beam_fn_api"]
     return PrismRunner().run_portable_pipeline(pipeline, PipelineOptions(words))
+
+
+def list_files(url):
+    """The files of a folder of the bucket."""
+    return list(open_store().find(url))
+
+
+def download(url, folder):
+    """A folder of the bucket as one here."""
+    store, prefix = open_store(), url.removeprefix("gs://").rstrip("/") + "/"
+    for name in store.find(prefix):
+        path = folder / name.removeprefix(prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.cat_file(name))
+
+
+def upload(folder, url):
+    """The files of a folder into the bucket."""
+    store = open_store()
+    for path in folder.iterdir():
+        store.pipe_file(f"{url}/{path.name}", path.read_bytes())

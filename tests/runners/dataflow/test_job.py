@@ -16,8 +16,7 @@ from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow
 from tests import kit
 from tests.kit.commands import run_command
-from tests.runners.dataflow.conftest import upload
-from tests.runners.dataflow.loopback import BUCKET
+from tests.runners.dataflow.loopback import BUCKET, upload
 
 pytestmark = pytest.mark.runners
 

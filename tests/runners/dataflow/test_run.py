@@ -18,8 +18,7 @@ from apache_beam.runners.runner import PipelineState
 from tests import kit
 from tests.kit.articles import ARTICLES, RULES, write_folders
 from tests.runners.clusters import write_boot
-from tests.runners.dataflow.conftest import download, upload
-from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
+from tests.runners.dataflow.loopback import BUCKET, download, read_pipeline, start_on_prism, upload
 from tests.runners.runs import curate, digests
 
 pytestmark = pytest.mark.runners

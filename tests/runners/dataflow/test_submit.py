@@ -20,8 +20,7 @@ from pipelines.engines import dataflow
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
 from tests import kit
-from tests.runners.dataflow.conftest import IMAGE, list_files, upload
-from tests.runners.dataflow.loopback import BUCKET, read_pipeline
+from tests.runners.dataflow.loopback import BUCKET, IMAGE, list_files, read_pipeline, upload
 
 pytestmark = pytest.mark.runners
 
