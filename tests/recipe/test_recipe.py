@@ -170,7 +170,7 @@ HOSTILE = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("value", ["bomb", '"\\ud800"', "[" * 5000, '{"\\udfff": 1}', "&a [*a]", "0x" + "f" * 9999])
+@pytest.mark.parametrize("value", ["bomb", '"\\ud800"', "[" * 500, '{"\\udfff": 1}', "&a [*a]", "0x" + "f" * 9999])
 def test_hostile_yaml_anywhere(tmp_path, value):
     value = bomb() if value == "bomb" else value
     for text, key in HOSTILE.items():

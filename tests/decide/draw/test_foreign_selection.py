@@ -12,8 +12,6 @@ from tests.kit.packages import curate, installed, lay_out
 pytestmark = pytest.mark.slow
 
 CODE = '''
-"""Every k-th row by hash, in each source."""
-
 from collections import Counter
 from dataclasses import dataclass
 
@@ -26,7 +24,7 @@ from curate.plugins import Choice, Fold, Section, Selection, SelectionWords, has
 class EverySection(Section):
     """Every k-th row by hash, in each source."""
 
-    k: int = Field(description="One row in so many is kept.", ge=1)
+    k: int = Field(ge=1)
 
 
 @dataclass(frozen=True)
