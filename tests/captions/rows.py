@@ -1,4 +1,4 @@
-"""Rows for kinds of captions, and their requests."""
+"""Rows for kinds of captions."""
 
 import pyarrow as pa
 
@@ -11,7 +11,3 @@ def make_rows(per_row, **columns):
     columns = {"uid": [f"{i:032x}" for i in range(count)], **columns}
     columns["per_row"] = per_row if isinstance(per_row, list) else [per_row] * count
     return pa.table([columns.get(name, [None] * count) for name in ROWS.names], schema=ROWS)
-
-
-def requests(rows, section, seed=0):
-    return section.requests(rows, seed)

@@ -1,6 +1,5 @@
 """Templates keep their form whatever is put in; a stranger's text is one line of data; answers become one line."""
 
-import pickle
 import re
 import string
 import sys
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from curate.base.errors import RecipeError
 from curate.captions.kinds import fuse, recaption, rewrite, translate
 from curate.captions.kinds.kind import seeded, text_sampling
-from curate.captions.kinds.prompts import Template, load_template
+from curate.captions.kinds.prompts import load_template
 from curate.captions.kinds.text import MAX_CHARACTERS, MAX_WORDS, as_data, first_line, one_line, without_quotes
 from curate.llm.engine import Request, Sampling
 from tests.captions.hostile import HOSTILE, count_marks
@@ -84,12 +83,6 @@ def test_text_around_data_is_that_of_a_harmless_caption(name, texts):
     data = [as_data(text) for text in texts]
     plain = [text.replace("CAPTION1", data[0]).replace("CAPTION2", data[1]) for text in plain]
     assert rendered(template, values(name, **dict(zip(STRANGERS, texts, strict=True)))) == plain
-
-
-def test_wrong_values_are_a_defect_of_the_caller():
-    for wrong in ({}, {"caption": "a"}, {"examples": "b"}):
-        with pytest.raises(KeyError):
-            load_template(FORMS["rewrite_completion"]).prompt(**wrong)
 
 
 # ---- a user's templates
@@ -183,26 +176,14 @@ def test_all_faults_of_a_template_are_named_at_once(tmp_path):
     ]
 
 
-def test_the_captions_page_has_a_judge_whose_template_leaves_out_the_length(tmp_path):
+def test_templates_on_the_page_can_be_used(tmp_path):
     page = (Path(__file__).parents[3] / "curate/captions/README.md").read_text()
-    (tmp_path / "judge.txt").write_text(page.partition("`judge.txt`:\n\n```text\n")[2].partition("```")[0])
-    template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "judge.txt"))
-    [asked] = template.messages(length="in a line", caption="a vase")
-    assert asked.role == "user" and "<caption>a vase</caption>\nAnswer yes or no." in asked.text
-
-
-def test_the_captions_page_has_all_parts_of_templates_and_a_whole_one(tmp_path):
-    page = (Path(__file__).parents[3] / "curate/captions/README.md").read_text()
-    text = page.partition("```text\n")[2].partition("```")[0]
-    (tmp_path / "museum.txt").write_text(text)
-    template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "museum.txt"))
-    roles = [message.role for message in template.messages(length="in a line", caption="a vase")]
-    assert roles == ["system", "user"] and "template: museum.txt" in page
-    parts = page.partition("## Prompts")[2].partition("## ")[0]
-    for form in FORMS.values():
-        assert all(f"`{{{field}}}`" in parts for field in form.all_fields if field[-1] not in "123"), form
-    for part in ("[system]", "[user]", "[assistant]", "<caption>{caption}</caption>", "{source_1}", "{target_3}"):
-        assert f"`{part}`" in parts
+    templates = re.findall(r"```text\n(\[\w+\]\n.*?)```", page, re.DOTALL)
+    for text in templates:
+        (tmp_path / "mine.txt").write_text(text)
+        template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "mine.txt"))
+        assert "<caption>a vase</caption>" in template.messages(length="in a line", caption="a vase")[-1].text
+    assert len(templates) == 2
 
 
 def test_a_template_that_is_not_there(tmp_path):
@@ -329,8 +310,3 @@ def test_the_first_text_is_greedy_unless_a_temperature_is_given():
     assert text_sampling(None, 1, 9) == Sampling(0.9, 0.9, 9)
     assert text_sampling(0.5, 0, 9) == text_sampling(0.5, 3, 9) == Sampling(0.5, 0.9, 9)
     assert text_sampling(0.0, 2, 9) == Sampling(0.0, 1.0, 9)
-
-
-def test_templates_can_be_sent_to_workers():
-    template = load_template(FORMS["fuse"])
-    assert pickle.loads(pickle.dumps(template)) == template and isinstance(template, Template)
