@@ -24,8 +24,8 @@ _STRIDE = 32  # of the networks, pixels
 _THINNEST = 3  # pixels: a thinner region is not a line
 _GREY = (127, 127, 127)  # the networks' zero, used outside of the image
 _LINE_HEIGHT, _LINE_WIDTH = 48, 1920  # of the recognizer, pixels: a line's height and its maximum width
-# The package's own: from when on a pixel is text, a rectangle is a line (and its margin, as a multiple of area over
-# perimeter), and what is recognised is sure.
+# The package's thresholds: least probability of a text pixel, least mean of a line, its margin (as a multiple of area
+# over perimeter), and least confidence of a recognized text.
 _PIXEL, _LINE, _MARGIN, _MIN_ODDS = 0.3, 0.5, 1.6, 0.5
 
 
@@ -60,7 +60,7 @@ def find_lines(raster: Image.Image) -> list[Line]:
     lines = []
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         part = labels[rows, columns] == label
-        # The centres of each row's first and last pixel, which share the hull of all.
+        # The centers of each row's first and last pixel have the same convex hull as all pixels.
         y = np.arange(rows.start, rows.stop) + 0.5
         left, right = columns.start + part.argmax(1) + 0.5, columns.stop - part[:, ::-1].argmax(1) - 0.5
         line = _smallest_rectangle(np.stack([np.concatenate([left, right]), np.concatenate([y, y])], 1))

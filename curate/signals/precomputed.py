@@ -1,4 +1,4 @@
-"""The signal of embeddings that the pool supplies, without columns: see `curate.read.precomputed`."""
+"""Let other signals use embeddings that the pool supplies: see `curate.read.precomputed`. It adds no columns."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The variance alignment score with target images (VAS): see `curate.signals.formulas.embedding_scores`."""
+"""Score how well images match the directions of target images (VAS): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -17,9 +17,9 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Vas(WithTargets):
-    """Variance alignment score with target images, by name (VAS, arXiv 2402.02055).
+    """How well an image matches the main directions of target images' embeddings (VAS, arXiv 2402.02055), by name.
 
-    Give `targets` or their `covariance`. To compare with the pool itself, use `relate.vas`.
+    Set either `targets` or their `covariance`. To use the pool itself as the target, use `relate.vas`.
     """
 
     example: ClassVar[Any] = {"imagenet_vas": {"targets": "imagenet.npy"}}
