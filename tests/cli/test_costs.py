@@ -55,7 +55,7 @@ def bytes_of(text):
 
 def test_a_finished_run_predicts_the_costs_of_another(pool, finished):
     out = finished["tars"][0]
-    words = ("--reuse", str(out), "--rows", "1000000000", "--measure", "20", "--set", "balance.t=3")
+    words = ("--reuse", str(out), "--rows", "1000000000", "--set", "balance.t=3")
     said = run_command("plan", str(pool / "tars.yaml"), *words).out
     assert f"from 60 rows of {out}" in said and "about 1,000,000,000" in said
     page = {line.split()[0]: line for line in said.partition("core-")[2].splitlines() if line.strip()}

@@ -4,8 +4,8 @@ import itertools
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,6 @@ from pipelines.prepare import prepare
 from tests.kit import make_samples, recipe_of, run_local, write_tars
 
 KEPT = stages.KEPT
-Row = dict[str, Any]
 
 
 def recipe(path, **limits):
@@ -49,12 +48,13 @@ def prepared(tmp_path_factory):
 def change(prepared, out, rows, table="decisions"):
     """The run with a table of its first unit changed."""
     context = replace(prepared.context, store=replace(prepared.context.store, url=str(out)))
+    unit = prepared.plan.units[0]
+    tables = prepared.context.unit_tables(unit)
     for name in ("samples", "members", "decisions"):
-        found = prepared.context.unit_tables(prepared.plan.units[0]).read(name)
+        found = tables.read(name)
         if name == table:
             found = pa.Table.from_pylist(rows(found.to_pylist()), found.schema)
-        note = prepared.context.unit_tables(prepared.plan.units[0]).note("samples")
-        context.unit_tables(prepared.plan.units[0]).write(name, found, "", note)
+        context.unit_tables(unit).write(name, found, "", tables.note("samples"))
     return context
 
 
@@ -63,51 +63,34 @@ def audited(context, unit):
 
 
 def test_all_rows_are_counted(prepared):
-    told = Counter()
-    whole = Audit()
-    bad = []
+    context, whole, bad = prepared.context, Audit(), []
     for unit in prepared.plan.units:
-        audit = audited(prepared.context, unit)
-        rules = prepared.context.unit_tables(unit).read("decisions")["rule"].to_pylist()
-        assert audit.verdicts == Counter(rule or KEPT for rule in rules)
+        found, tables = audited(context, unit), context.unit_tables(unit)
+        rules = tables.read("decisions")["rule"].to_pylist()
         kept = rules.count(None)
-        assert (audit.rows, audit.kept) == (len(rules), {unit.index: kept} if kept else {})
-        samples = prepared.context.unit_tables(unit).read("samples").to_pylist()
+        assert found.verdicts == Counter(rule or KEPT for rule in rules)
+        assert (found.rows, found.kept) == (len(rules), {unit.index: kept} if kept else {})
         names = ("unit", "row", "uid", "shard", "key", "status", "error")
-        bad += [tuple(r[name] for name in names) for r in samples if r["status"] != "ok"]
-        told.update(audit.verdicts)
-        whole.add(audit)
-    listed = [tuple(row.values())[:7] for row in written_failures(prepared.context, whole).to_pylist()]
-    assert [row for row in listed if row[1] is not None] == bad
-    assert Counter(row[5] for row in listed) == {reason: found.rows for reason, found in whole.failing.items()}
-    assert told["None"] and told["words"] and told["failed"] and told["duplicate"] and told[KEPT]
-    assert told == prepared.context.store.read_json("run.json")["counts"] == whole.verdicts
-
-
-def written_failures(context, audit):
-    """What failures.parquet is for an audit of all units, written aside."""
+        bad += [tuple(r[name] for name in names) for r in tables.read("samples").to_pylist() if r["status"] != "ok"]
+        whole.add(found)
+    assert {"None", "words", "failed", "duplicate", KEPT} <= whole.verdicts.keys()
+    assert whole.verdicts == context.store.read_json("run.json")["counts"]
     store = RunStore(tempfile.mkdtemp())
     for name in context.store.files(FAILURES_PARTS):
         store.write_bytes(name, context.store.read_bytes(name))
-    write_failures(store, audit)
-    return store.read_parquet(FAILURES_FILE)
-
-
-def test_a_file_that_could_not_be_read_stands_apart(prepared):
-    audits = [audited(prepared.context, unit) for unit in prepared.plan.units]
-    unread = set().union(*(audit.unread for audit in audits))
-    assert [Path(path).name for path in unread] == ["00002.tar"]
-    whole = Audit()
-    for audit in audits:
-        whole.add(audit)
-    failures = written_failures(prepared.context, whole)
-    (row,) = [row for row in failures.to_pylist() if row["row"] is None]
-    assert row["unit"] is not None and row["uid"] is None and row["key"] is None
-    assert (row["shard"], row["reason"]) == (*unread, "not_a_tar") and "<html>" in row["detail"]
+    write_failures(store, whole)
+    failures = store.read_parquet(FAILURES_FILE)
+    rows = failures.to_pylist()
+    assert [tuple(row.values())[:7] for row in rows if row["row"] is not None] == bad
+    assert Counter(row["reason"] for row in rows) == {reason: found.rows for reason, found in whole.failing.items()}
     assert failures.schema == schema.FAILURES
+    # A file that could not be read has a row without a number, uid, and key.
+    [row] = [row for row in rows if row["row"] is None]
+    assert [Path(path).name for path in whole.unread] == ["00002.tar"] and row["unit"] is not None
+    assert (row["uid"], row["key"], row["shard"], row["reason"]) == (None, None, *whole.unread, "not_a_tar")
 
 
-@pytest.mark.parametrize("rows", [0, 100, 250_000, 450_000])
+@pytest.mark.parametrize("rows", [0, 100, 450_000])
 def test_many_failures_are_written_some_at_a_time(rows, tmp_path):
     store, audit, parts = RunStore(str(tmp_path)), Audit(), []
     for unit, first in enumerate(range(0, rows, 100_000)):
@@ -167,9 +150,8 @@ def test_contradictions_are_refused(prepared, tmp_path, how):
 
 @pytest.mark.parametrize("status", ["truncated_image", None])
 def test_a_changed_status_is_refused(prepared, tmp_path, status):
-    context = change(
-        prepared, tmp_path, lambda rows: first(rows, lambda r: r["status"] == "ok", status=status), "samples"
-    )
+    changed = partial(first, wanted=lambda row: row["status"] == "ok", status=status)
+    context = change(prepared, tmp_path, changed, "samples")
     with pytest.raises(ConservationError):
         audited(context, prepared.plan.units[0])
 
@@ -225,17 +207,13 @@ def test_damage_above_the_limit_fails_the_run(prepared, tmp_path, failed, limit,
         return
     context.store.write_parquet(failures_part(0), failures)
     found.failed.add(0)
-    with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}") as error:
+    with pytest.raises(RunError, match=rf"(?s){failed} of 100 samples .*max_failed is.*empty_image {failed}"):
         check_damage(settings_of(context), found)
     assert context.store.read_parquet("failures.parquet")["reason"].to_pylist() == ["empty_image"] * failed
-    assert "raise the limit in the recipe, or run again with --set max_failed=" in str(error.value)
-    advice = str(error.value).rpartition("--set ")[2]
-    name, _, value = advice.partition("=")
-    check_damage(settings_of(replace(context, recipe=recipe("x.tar", **{name: float(value)}))), found)
 
 
 def test_the_advice_is_enough(prepared, tmp_path):
-    for failed in range(1, 101):
+    for failed in range(1, 101, 9):
         found = audit({"kept": 100 - failed, "failed": failed})
         context = replace(prepared.context, recipe=recipe("x.tar", max_failed=0), store=RunStore(str(tmp_path)))
         with pytest.raises(RunError) as error:
