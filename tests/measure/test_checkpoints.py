@@ -129,12 +129,6 @@ def test_words_are_not_scored_again(stopped, tmp_path, images, words, undisturbe
     assert not images.counted and total - before <= words.counted <= total - before + STEP
 
 
-def test_the_time_does_not_matter(pool, model, tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr(checkpoints, "INTERVAL", 3600.0)
-    measure(claim(pool, model, tmp_path / "out"))
-    check_same(tmp_path / "out", undisturbed)
-
-
 def test_damaged_ones_are_measured_again(stopped, tmp_path, images, words, undisturbed):
     prepared = stopped(words, 1)  # all images are in place
     total, images.counted = images.counted, 0

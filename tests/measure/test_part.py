@@ -117,13 +117,10 @@ def test_a_load_that_fails_is_no_fault_of_the_image(monkeypatch):
         measure_fussy(6)
 
 
-def test_any_other_exception_names_the_image():
+def test_any_other_exception_names_the_image_and_another_number_of_rows_the_signal(monkeypatch):
     with pytest.raises(AttributeError) as caught:
         measure_fussy(25)
     assert caught.value.__notes__ == ["image 19 of a.tar"]
-
-
-def test_other_numbers_of_rows_than_there_are_images(monkeypatch):
     monkeypatch.setattr(Fussy, "finish", lambda *_: [pa.array([1.0] * 5)])
     message = "signal 'fussy' of package my-fussy 1: gave columns of these numbers of rows: 5, 6; accepted: "
     with pytest.raises(RunError, match=message):

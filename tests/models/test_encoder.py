@@ -149,8 +149,9 @@ def test_weights_that_are_others_on_a_worker(tmp_path):
     options = Clip(model=write_model(tmp_path / "m", 7))  # which no other test has loaded
     known = identify(options)
     shutil.copy(Path(write_model(tmp_path / "other", 1)[10:]) / "open_clip_model.safetensors", tmp_path / "m")
-    message = r"'clip': .*/m/open_clip_model.safetensors has sha256 .*… on .*; accepted: the same"
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(
+        RunError, match=r"'clip': .*/m/open_clip_model.safetensors has sha256 .*… on .*; accepted: the same"
+    ):
         load_encoder(options, known)
     shutil.rmtree(tmp_path / "m")
     with pytest.raises(RecipeError, match=r"no folder with open_clip_config\.json"):

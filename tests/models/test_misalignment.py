@@ -275,12 +275,10 @@ def test_fast_tokenizers_give_their_words(fast):
 
 
 OTHERS = {
-    "a class token behind the text": {"custom": True, "embed_cls": True},
-    "not causal": {"custom": True, "no_causal_mask": True},
-    "pool_type last": {"custom": True, "pool_type": "last"},
+    "a class token behind the text": {"custom": True, "embed_cls": True}, "CustomResidualAttentionBlock": {"qk_norm": True},
+    "not causal": {"custom": True, "no_causal_mask": True}, "pool_type last": {"custom": True, "pool_type": "last"},
     "pool_type first": {"pool_type": "first"},
-    "CustomResidualAttentionBlock": {"qk_norm": True},
-}
+}  # fmt: skip
 
 
 def test_other_models_and_tokenizers_are_refused():

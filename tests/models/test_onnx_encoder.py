@@ -120,24 +120,13 @@ def move_up(folder):
     return folder
 
 
-def test_scores_of_a_run_equal_open_clips(models, tmp_path):
-    """Relative to the recipe's folder; with the signals on its embeddings."""
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)
+def test_a_path_relative_to_the_recipe(models, tmp_path):
     (tmp_path / "graphs").symlink_to(models[1].removeprefix("onnx:"))
-    contexts = {"place": {"values": {"in": "a photo indoors", "out": "a photo outdoors"}}}
-
-    def scores(model, out):
-        source = {"name": "x", "format": "webdataset", "path": path}
-        recipe = {"input": source, "measure": {"clip": {"model": model}, "contexts": contexts}, "max_failed": 0.1}
-        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-        return kit.run_local(load_recipe(str(tmp_path / "recipe.yaml")), tmp_path / out)
-
-    one, two = scores(models[0], "one"), scores("onnx:graphs", "two")
-    assert two.run["models"]["clip"]["weights"]["file"] == "vision_model.onnx, text_model.onnx"
-    a, b = one.table("scores"), two.table("scores")
-    assert a.drop_columns(["clip_score", "place_probability"]) == b.drop_columns(["clip_score", "place_probability"])
-    for column in ("clip_score", "place_probability"):
-        assert np.allclose(*(t[column].to_numpy(zero_copy_only=False) for t in (a, b)), atol=1e-5, equal_nan=True)
+    source = {"name": "x", "format": "webdataset", "path": kit.write_tars(tmp_path / "tars", kit.make_samples(40), 2)}
+    recipe = {"input": source, "measure": {"clip": {"model": "onnx:graphs"}}, "max_failed": 0.1}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    run = kit.run_local(load_recipe(str(tmp_path / "recipe.yaml")), tmp_path / "out")
+    assert run.run["models"]["clip"]["weights"]["file"] == "vision_model.onnx, text_model.onnx"
 
 
 # ---------------------------------------------------------------- texts
