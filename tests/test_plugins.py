@@ -1,6 +1,5 @@
 """What packages may import: all of it is there, for type checkers too, and nothing heavy before it is used."""
 
-import json
 import re
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from curate.base import registry
 from curate.expressions.check import STATISTICS
 from curate.recipe.recipe import Recipe
 from pipelines.engines.registry import ENGINES
-from tests.kit.packages import ROOT, curate, needs_hatchling
+from tests import kit
+from tests.kit.commands import run_command
+from tests.kit.packages import ROOT, installed, needs_hatchling
 
 PAGE = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## A package of your own\n")[2]
 
@@ -57,6 +58,11 @@ def test_the_page_has_all_groups_of_entry_points_and_what_they_name():
 @needs_hatchling
 def test_the_package_of_the_page(tmp_path):
     """Built and installed: a pass, a selection and a statistic."""
+
+    def command(*words):
+        with installed(tmp_path / "site"):
+            return run_command(*map(str, words))
+
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
     (tmp_path / "package").mkdir()
     (tmp_path / "package/curate_extras.py").write_text(blocks["python"])
@@ -67,28 +73,16 @@ def test_the_package_of_the_page(tmp_path):
     pool = {"caption": openings, "weight": [1.0, 1.0, 1.0, 0.0, 1.0], "likes": [1, 2, 90, 3, 4]}
     pq.write_table(pa.table(pool | {"url": [f"http://a/{i}" for i in range(5)]}), tmp_path / "pool.parquet")
     (tmp_path / "r.yaml").write_text(blocks["yaml"])
-    out = str(tmp_path / "run")
-    done = curate(tmp_path / "site", "run", str(tmp_path / "r.yaml"), "--out", out)
-    assert done.returncode == 0, done.stderr
-    sql = "SELECT rule, part FROM verdicts ORDER BY row"
-    rows = json.loads(curate(tmp_path / "site", "sql", out, sql, "--format", "json").stdout)
-    rules = [row["rule"] for row in rows]
+    run = kit.Ran(tmp_path / "run")
+    done = command("run", tmp_path / "r.yaml", "--out", run.folder)
+    assert done.status == 0, done.err
+    decisions = run.table("decisions").to_pylist()
+    rules = [row["rule"] for row in decisions]
     assert sorted(rules[:2], key=str) == [None, "duplicate"] and rules[2:] == ["small", "weighted", None]
-    assert [row["part"] for row in rows] == pytest.approx([0.01, 0.02, 0.9, 0.03, 0.04])
-    card = (tmp_path / "run/README.md").read_text()
-    assert "drawn by weight; seed 0" in card
-    [undrawn] = json.loads(
-        curate(
-            tmp_path / "site", "sql", out, "SELECT uid FROM decisions WHERE rule = 'weighted'", "--format", "json"
-        ).stdout
-    )
-    said = curate(tmp_path / "site", "explain", out, undrawn["uid"]).stdout
-    assert "dropped by weighted, not drawn by its weight (probability 0)" in said
-    assert "expected: 2 rows" in curate(tmp_path / "site", "whatif", out, "--set", "rules.small=part < 0.6").stdout
-    unsized = curate(tmp_path / "site", "whatif", out, "--rows", "1")
-    assert unsized.returncode == 2 and "--rows: weighted has no setting" in unsized.stderr
-    (tmp_path / "site/curate_extras.py").write_text(
-        blocks["python"].replace("return np.clip", "return 1 / 0 + np.clip")
-    )
-    failed = curate(tmp_path / "site", "run", str(tmp_path / "r.yaml"), "--out", f"{out}2")
-    assert re.search("selection 'weighted' .*of package curate-extras .*ZeroDivisionError", failed.stderr)
+    assert run.table("derived")["part"].to_pylist() == pytest.approx([0.01, 0.02, 0.9, 0.03, 0.04])
+    assert "drawn by weight; seed 0" in (run.folder / "README.md").read_text()
+    printed = command("explain", run.folder, decisions[3]["uid"]).out
+    assert "dropped by weighted, not drawn by its weight (probability 0)" in printed
+    assert "expected: 2 rows" in command("whatif", run.folder, "--set", "rules.small=part < 0.6").out
+    unsized = command("whatif", run.folder, "--rows", "1")
+    assert unsized.status == 2 and "--rows: weighted has no setting" in unsized.err
