@@ -37,10 +37,7 @@ def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path, name):
     install(tmp_path, name)
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("curate: in flight")]
-    unit = f"curate: in flight: unit 00000 ({tmp_path}/pool/00000.tar)"
-    times = ("1 time", "2 times", "3 times, isolated from now on")
-    assert said == [f"{unit} (killed {text})" for text in times]
+    assert len([line for line in done.stderr.splitlines() if line.startswith("curate: in flight: unit 00000 ")]) == 3
     check(tmp_path / "run", name)
 
 
@@ -141,23 +138,19 @@ def end_with_ends(settings, captions, names):
 
 
 @pytest.mark.slow
-def test_captions_that_end_the_process_are_told(settings, monkeypatch):
+def test_captions_that_end_the_process(settings, monkeypatch):
     monkeypatch.setattr(isolate, "_compute", end_with_ends)
     with isolate.isolating(3, settings) as process:
-        assert process
         deadly = process.find_deadly(pa.array(["a", None, "end"]), [])
     detail = "3 attempts to measure its unit were killed, and a process with it alone ended itself (status 5)"
     assert deadly == {2: detail}
 
 
-@pytest.mark.parametrize("killed", [0, 2])
-def test_a_unit_of_few_kills_is_measured_in_its_process(settings, killed):
-    with isolate.isolating(killed, settings) as process:
-        assert process is None
-
-
-def test_what_kills_whatever_is_done_is_a_file_that_failed(settings):
+def test_few_kills_and_many(settings):
+    """A unit of few kills is measured in its process; if it kills whatever is done, its file has failed."""
+    for killed in (0, 2):
+        with isolate.isolating(killed, settings) as process:
+            assert process is None
     with isolate.isolating(6, settings) as process:
-        assert process
         fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))
     assert fault == ("worker_died", "6 attempts to measure it were killed, and no row alone does it")

@@ -14,20 +14,13 @@ from curate.models.tensor_files import read_torch_file
 LIMIT = 1 << 20
 RNG = np.random.default_rng(0)
 SAVED = {
-    "array": RNG.random((5, 3)).astype(np.float32),
-    "array of Fortran": np.asfortranarray(RNG.random((5, 3))),
-    "slice": RNG.random((8, 6)).astype(np.float16)[1:7:2, ::3],
-    "numbers": np.arange(7),
-    "big-endian": np.arange(5, dtype=">i4"),
-    "no rows": np.zeros((0, 4), np.float32),
-    "tensor": torch.arange(12.0).reshape(3, 4),
-    "transposed": torch.arange(12).reshape(3, 4).T[1:],
-    "expanded": torch.ones(4, 1).half().expand(4, 1),
-    "scalar": torch.tensor(2.5),
-    "no tensor rows": torch.zeros(0, 4),
+    "array": RNG.random((5, 3)).astype(np.float32), "array of Fortran": np.asfortranarray(RNG.random((5, 3))),
+    "slice": RNG.random((8, 6)).astype(np.float16)[1:7:2, ::3], "numbers": np.arange(7), "scalar": torch.tensor(2.5),
+    "big-endian": np.arange(5, dtype=">i4"), "no rows": np.zeros((0, 4), np.float32), "no tensor rows": torch.zeros(0, 4),
+    "tensor": torch.arange(12.0).reshape(3, 4), "transposed": torch.arange(12).reshape(3, 4).T[1:],
+    "expanded": torch.ones(4, 1).half().expand(4, 1), "shared": dict(zip("ab", torch.rand(4, 2).split(2), strict=True)),
     "dict": {"image_features": torch.rand(3, 2).half(), "labels": [torch.arange(3), "a", None, (1, 2.5)]},
-    "shared": dict(zip("ab", torch.rand(4, 2).split(2), strict=True)),
-}
+}  # fmt: skip
 
 
 def save(value, protocol=2):

@@ -36,25 +36,13 @@ BRACES = {
     "{b,a}/{00..01}.{tar,t}": "b/00.tar b/00.t b/01.tar b/01.t a/00.tar a/00.t a/01.tar a/01.t",
     "{0..1}-{0..1}-{0..1}": "0-0-0 0-0-1 0-1-0 0-1-1 1-0-0 1-0-1 1-1-0 1-1-1",
 }  # fmt: skip
-WRONG = [
-    "{5..3}",
-    "{}",
-    "{x}",
-    "{a..c}",
-    "{-1..2}",
-    "{0..3..2}",
-    "{0..}",
-    "{0..99999999}",
-    "{a,{b,c}}",
-    "{{0..1}}",
-    "{x{0..1}",
-]
+WRONG = "{5..3} {} {x} {a..c} {-1..2} {0..3..2} {0..} {0..99999999} {a,{b,c}} {{0..1}} {x{0..1}"
 
 
 def test_braces():
     for path, expected in BRACES.items():
         assert expand_braces(path) == expected.split()
-    for path in WRONG:
+    for path in WRONG.split():
         with pytest.raises(RecipeError, match=r"^pool/a.*(\{00000..00099\}|\{a,b\})"):
             expand_braces(f"pool/a{path}.tar")
 

@@ -298,24 +298,21 @@ def saved(value, path):
     return str(path)
 
 
-@pytest.mark.parametrize(
-    ("centroids", "selected", "words"),
-    [
-        (np.ones((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]),
-        (np.zeros(D, np.float32), None, ["centroids", f"[{D}]"]),
-        (np.full((3, D), np.nan), None, ["centroids", "NaN"]),
-        (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),
-        (np.array([{}], object), None, ["centroids", "no .npy file"]),
-        (np.ones((3, D)), np.array([3]), ["selected", "0 to 2"]),
-        (np.ones((3, D)), np.array([-1]), ["selected", "0 to 2"]),
-        (np.ones((3, D)), np.ones((2, 5)), ["selected", "[2, 5]"]),
-        (np.ones((3, D)), "none{0..1}.pt", ["selected", "none", "accepted: a .npy or .pt file"]),
-        ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, None, ["centroids", "c.pt", "several arrays"]),
-        ([torch.ones(3, D)], None, ["centroids", "c.pt", "several arrays"]),
-        (torch.nn.Linear(2, 2), None, ["centroids", "c.pt", "never code"]),
-        (torch.full((3, D), torch.nan), None, ["centroids", "c.pt", "NaN"]),
-    ],
-)
+ONES = np.ones((3, D))
+WRONG = [
+    (np.ones((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]), (np.zeros(D), None, ["centroids", f"[{D}]"]),
+    (np.full((3, D), np.nan), None, ["centroids", "NaN"]), (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),
+    (np.array([{}], object), None, ["centroids", "no .npy file"]), (ONES, np.array([3]), ["selected", "0 to 2"]),
+    (ONES, np.array([-1]), ["selected", "0 to 2"]), (ONES, np.ones((2, 5)), ["selected", "[2, 5]"]),
+    (ONES, "none{0..1}.pt", ["selected", "none", "accepted: a .npy or .pt file"]),
+    ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, None, ["centroids", "c.pt", "several arrays"]),
+    ([torch.ones(3, D)], None, ["centroids", "c.pt", "several arrays"]),
+    (torch.nn.Linear(2, 2), None, ["centroids", "c.pt", "never code"]),
+    (torch.full((3, D), torch.nan), None, ["centroids", "c.pt", "NaN"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("centroids", "selected", "words"), WRONG)
 def test_wrong_arrays(centroids, selected, words, tmp_path):
     write_file(tmp_path / "pool", 0)
     suffix = "npy" if isinstance(centroids, np.ndarray) else "pt"
