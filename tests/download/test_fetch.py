@@ -376,12 +376,12 @@ import resource, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
 from tests.download.test_fetch import fetcher, outcome_of
-own, ready = fetcher(robots="ignore", per_host=100, attempts=1), threading.Barrier(300)
+own, ready = fetcher(robots="ignore", per_host=100, attempts=1), threading.Barrier(120)
 def one(number):
     ready.wait()
     return outcome_of(own, f"http://127.0.0.{number % 4 + 1}:{sys.argv[1]}/image/b")
-with ThreadPoolExecutor(300) as pool:
-    print(set(pool.map(one, range(300))))
+with ThreadPoolExecutor(120) as pool:
+    print(set(pool.map(one, range(120))))
 """
 
 

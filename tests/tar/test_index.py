@@ -274,7 +274,7 @@ def test_flipped_bytes_never_crash():
     rng = random.Random(1)
     long = make_tar([("n" * 200 + ".jpg", b"x" * 600), ("é.txt", b"cap")], tarfile.PAX_FORMAT, mtime=1.5)
     for base in (SMALL, long, make_tar([("n" * 200 + ".jpg", b"x")] * 2, tarfile.GNU_FORMAT)):
-        for _ in range(1500):
+        for _ in range(600):
             data = bytearray(base)
             for _ in range(rng.randint(1, 4)):
                 at = rng.randrange(len(base) // BLOCK) * BLOCK + rng.choice(

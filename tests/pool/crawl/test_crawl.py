@@ -67,7 +67,7 @@ def test_each_member_may_be_damaged(tmp_path):
     path = tmp_path / "a.wat.gz"
     offsets = pack(path, RECORDS)
     whole, chance = path.read_bytes(), random.Random(1)
-    for record in [0, 1, 2, 3, len(RECORDS) - 1, *chance.sample(range(4, len(RECORDS) - 1), 8)]:
+    for record in [0, 1, 2, 3, len(RECORDS) - 1, *chance.sample(range(4, len(RECORDS) - 1), 3)]:
         end = [*offsets, len(whole)][record + 1]
         for damage in ("flip", "magic", "drop", "checksum"):
             content = bytearray(whole)

@@ -259,15 +259,14 @@ def test_order_and_place_of_rows_change_nothing(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("kind", ["beside", "table"])
-def test_another_file_changes_only_nearby_units(tmp_path, monkeypatch, kind):
+def test_another_file_changes_only_nearby_units(tmp_path, monkeypatch):
     """Added at the end, in the middle, or changed: other units are reused, also after the folder has moved."""
     names = [f"{n:04d}.jpg" for n in range(0, 300, 2)]
-    pool = pictures(names, tmp_path / "pool", kind == "beside")
+    pool = pictures(names, tmp_path / "pool")
     monkeypatch.setattr(parts, "PART_BYTES", (1 << 18, 1 << 18))
 
     def run(out, reuse):
-        source = {"table": str(write_csv(tmp_path / "captions.csv", captioned(names)))} if kind == "table" else {}
+        source = {"table": str(write_csv(tmp_path / "captions.csv", captioned(names)))}
         with monkeypatch.context() as patched:
             seen = kit.watch_measuring(patched)
             ran = kit.run_local(recipe(pool, source=source), tmp_path / out, reuse and tmp_path / reuse)
@@ -280,7 +279,7 @@ def test_another_file_changes_only_nearby_units(tmp_path, monkeypatch, kind):
     assert len(all_parts) > 6
     for name in ("0999.jpg", "0151.jpg"):
         names.append(name)
-        pictures([name], pool, kind == "beside")
+        pictures([name], pool)
     _, seen = run("more", "first")
     assert 1 <= len(seen) <= 5 < len(all_parts)
     (pool / "0020.jpg").write_bytes(kit.encode(kit.picture(4)))
