@@ -1,10 +1,9 @@
-"""Small packages of foreign kinds, built and installed as pip does it or laid out so, and curate run with one of them."""
+"""Small packages of foreign kinds, laid out as pip installs them, and curate with one of them."""
 
 import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from contextlib import contextmanager
@@ -20,22 +19,6 @@ from tests.kit import forked
 ROOT = Path(__file__).resolve().parents[2]
 needs_img2dataset = pytest.mark.skipif(not importlib.util.find_spec("img2dataset"), reason="img2dataset downloads")
 needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
-
-
-def install(folder, name, code, entry_points):
-    """Build and install the package of one module, version 0.1, into a folder; return what PYTHONPATH is to have.
-
-    `entry_points` are lines of TOML: groups, and the objects of the module that they name.
-    """
-    package = folder / "package"
-    package.mkdir(parents=True)
-    (package / f"{name.replace('-', '_')}.py").write_text(code)
-    head = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n\n[project]'
-    (package / "pyproject.toml").write_text(f'{head}\nname = "{name}"\nversion = "0.1"\n\n{entry_points}\n')
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run([*pip, "--target", folder / "site", package], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder / "site"
 
 
 def lay_out(site, name, group, kinds, version="1.0", **modules):
