@@ -5,7 +5,6 @@ The folder here is written by hand, without torch; `test_onnx_encoder` compares 
 
 import json
 import shutil
-from functools import partial
 
 import numpy as np
 import onnx
@@ -126,7 +125,7 @@ def test_weights_elsewhere_are_refused(graphs):
 
 
 # ---------------------------------------------------------------- refused
-def remove(name, graphs):
+def remove(name, _, graphs):
     (graphs / name).unlink()
 
 
@@ -134,9 +133,9 @@ def write(name, content, graphs):
     (graphs / name).write_bytes(content)
 
 
-def config(changes, graphs):
+def config(name, value, graphs):
     path = graphs / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
 
 
 def rename(old, new, graphs):
@@ -150,27 +149,25 @@ def rename(old, new, graphs):
     onnx.save(model, path)
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (partial(remove, "config.json"), r"config\.json cannot be read: .*; accepted: a folder with config\.json"),
-        (partial(remove, "tokenizer.json"), r"tokenizer\.json cannot be read"),
-        (partial(remove, "onnx/text_model.onnx"), r"no graphs; accepted: .* or one model\.onnx"),
-        (partial(config, {"model_type": "siglip"}), "model_type 'siglip': .* 'clip'"),
-        (partial(config, {"projection_dim": "4"}), "projection_dim '4'"),
-        (partial(config, {"text_config": {"max_position_embeddings": 1}}), "text_config.max_position_embeddings 1: "),
-        (partial(config, {"text_config": [1]}), r"text_config \[1\]: "),
-        (partial(config, {"projection_dim": 3}), r"image_embeds has the shape \[1, 4\]; accepted: \[1, 3\]"),
-        (partial(write, "config.json", b"["), r"config\.json is not a JSON object"),
-        (partial(write, "tokenizer.json", b"{}"), "cannot be loaded: .*Tokenizer"),
-        (partial(write, "onnx/text_model.onnx", b"no graph"), "cannot be loaded"),
-        (partial(write, "onnx/text_model.onnx", b""), "empty file"),
-        (partial(rename, "pixel_values", "image"), "inputs image, input_ids; accepted: pixel_values"),
-        (partial(rename, "image_embeds", "pooled"), "outputs pooled, text_embeds; accepted: image_embeds and"),
-    ],
-)
-def test_folders_that_are_refused(graphs, harm, message):
-    harm(graphs)
+HARMS = [
+    (remove, "config.json", None, r"config\.json cannot be read: .*; accepted: a folder with config\.json"),
+    (remove, "tokenizer.json", None, r"tokenizer\.json cannot be read"),
+    (remove, "onnx/text_model.onnx", None, r"no graphs; accepted: .* or one model\.onnx"),
+    (config, "model_type", "siglip", "model_type 'siglip': .* 'clip'"), (config, "projection_dim", "4", "projection_dim '4'"),
+    (config, "text_config", {"max_position_embeddings": 1}, "text_config.max_position_embeddings 1: "),
+    (config, "text_config", [1], r"text_config \[1\]: "),
+    (config, "projection_dim", 3, r"image_embeds has the shape \[1, 4\]; accepted: \[1, 3\]"),
+    (write, "config.json", b"[", r"config\.json is not a JSON object"), (write, "onnx/text_model.onnx", b"", "empty file"),
+    (write, "tokenizer.json", b"{}", "cannot be loaded: .*Tokenizer"),
+    (write, "onnx/text_model.onnx", b"no graph", "cannot be loaded"),
+    (rename, "pixel_values", "image", "inputs image, input_ids; accepted: pixel_values"),
+    (rename, "image_embeds", "pooled", "outputs pooled, text_embeds; accepted: image_embeds and"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("harm", "name", "value", "message"), HARMS)
+def test_folders_that_are_refused(graphs, harm, name, value, message):
+    harm(name, value, graphs)
     with pytest.raises((RecipeError, RunError), match=rf"^measure\.clip 'clip'.*{message}"):
         load_encoder(clip(graphs))
 
