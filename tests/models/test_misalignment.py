@@ -258,15 +258,11 @@ def fast(tmp_path_factory):
 
 def test_fast_tokenizers_give_their_words(fast):
     model = build(custom=True, pool_type="eos", eos_id=3, context_length=12, vocab_size=len(VOCABULARY))
-    captions = {
-        "a Red circles, on zebra!": ("a", "Red", "circles", "on"),  # the context ends within "zebra!": 7 tokens remain
-        "red   circle": ("red", "circle"),
-        "": (),
-        ", !": (),
-        "on on on on on red circles on": ("on",) * 5 + ("red",),  # "circles" is three tokens, and one has room
-        "on on on on red circles on": ("on",) * 4 + ("red",),
+    captions = {  # the context has room for 7 tokens, and "circles" is three
+        "a Red circles, on zebra!": ("a", "Red", "circles", "on"), "red   circle": ("red", "circle"), "": (), ", !": (),
+        "on on on on on red circles on": ("on",) * 5 + ("red",), "on on on on red circles on": ("on",) * 4 + ("red",),
         "on on on on circles": ("on",) * 4 + ("circles",),
-    }
+    }  # fmt: skip
     found = word_scores(model, fast, images_for(len(captions)), list(captions))
     assert {caption: scores.words for caption, scores in zip(captions, found, strict=True)} == captions
     ids = torch.tensor([2, 4, 5, 6, 7, 8, 9, 3, 0, 0, 0, 0])  # [BOS] a photo depicts red circ ##le [EOS]

@@ -23,14 +23,11 @@ USUAL = {
     "size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3,
 }  # fmt: skip
 SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+POST = {"type": "RobertaProcessing", "cls": ["<begin>", 0], "sep": ["<end>", 1]}
 TOKENIZER = {
-    "version": "1.0",
+    "version": "1.0", "pre_tokenizer": {"type": "Whitespace"},
     "added_tokens": [{"id": i, "content": name, **SPECIAL} for i, name in enumerate(("<begin>", "<end>"))],
-    "pre_tokenizer": {"type": "Whitespace"},
-    "post_processor": {
-        "type": "RobertaProcessing", "cls": ["<begin>", 0], "sep": ["<end>", 1], "trim_offsets": False,
-        "add_prefix_space": False,
-    },
+    "post_processor": {**POST, "trim_offsets": False, "add_prefix_space": False},
     "model": {"type": "WordLevel", "unk_token": "<end>", "vocab": {"<begin>": 0, "<end>": 1, "a": 2, "dog": 3}},
 }  # fmt: skip
 

@@ -38,15 +38,17 @@ def test_one_process_at_a_time(tmp_path):
         assert (begins.split()[0], begins.split()[1], ends.split()[1]) == (ends.split()[0], "begins", "ends")
 
 
+def test_pipes_and_devices_are_not_hashed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("/dev/zero", tmp_path / "zeros")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(OSError, match=f"{name}: is not a regular file"):
+            find_digest(str(tmp_path / name))
+
+
 def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
-    read = []
-
-    def digest(file, name):
-        read.append(name)
-        return original(file, name)
-
-    original = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", digest)
+    read, original = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(name) or original(file, name))
     path = tmp_path / "weights.pt"
     for content in (b"one", b"two"):  # of one length
         path.write_bytes(content)
@@ -73,11 +75,3 @@ def test_anothers_file_is_not_believed(tmp_path):
         os.chown(name, 12345, 12345)
         with pytest.raises(OSError, match="another user's"), alone_with("a"):
             pass
-
-
-def test_what_never_ends_is_not_hashed(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    os.symlink("/dev/zero", tmp_path / "zeros")
-    for name in ("pipe", "zeros"):
-        with pytest.raises(OSError, match=f"{name}: is not a regular file"):
-            find_digest(str(tmp_path / name))

@@ -264,22 +264,26 @@ def test_faults_are_listed_whatever_is_reused(tmp_path):
 
 
 # ---------------------------------------------------------------- what is refused
-@pytest.mark.parametrize(
-    ("measure", "words"),
-    [
-        ({"embeddings": {**OPTIONS, "image": "nope"}}, ["l14", "nope", "arrays: l14_img, l14_txt"]),
-        ({"embeddings": {**OPTIONS, "image": "uid"}}, ["l14", "uid", "lists of numbers"]),
-        ({"contexts": {"c": {"of": "l14", "values": {"a": "x", "b": "y"}}}}, ["c:", "encode prompts", "heads, clusters"]),
-        ({"clusters": {"c": {"of": "b32", "centroids": "x.npy"}}}, ["c:", "b32", "l14"]),
-        ({"clusters": {"c": {"of": "l14", "centroids": "/nowhere/x.npy"}}}, ["clusters.c.centroids", "No such file"]),
-        ({"heads": {"l14": {"of": "l14", "path": "x.pth"}}}, ["two signals", "l14"]),
-    ],
-)  # fmt: skip
-def test_wrong_recipes(measure, words, tmp_path):
-    write_file(tmp_path / "pool", 0)
+WRONG_RECIPES = [
+    ({"embeddings": {**OPTIONS, "image": "nope"}}, ["l14", "nope", "arrays: l14_img, l14_txt"]),
+    ({"embeddings": {**OPTIONS, "image": "uid"}}, ["l14", "uid", "lists of numbers"]),
+    ({"contexts": {"c": {"of": "l14", "values": {"a": "x", "b": "y"}}}}, ["c:", "encode prompts", "heads, clusters"]),
+    ({"clusters": {"c": {"of": "b32", "centroids": "x.npy"}}}, ["c:", "b32", "l14"]),
+    ({"clusters": {"c": {"of": "l14", "centroids": "/nowhere/x.npy"}}}, ["clusters.c.centroids", "No such file"]),
+    ({"heads": {"l14": {"of": "l14", "path": "x.pth"}}}, ["two signals", "l14"]),
+]
+
+
+def refused(folder, measure, words):
+    write_file(folder / "pool", 0)
     with pytest.raises(RecipeError) as error:
-        prepare(recipe(tmp_path / "pool", measure=measure), str(tmp_path / "out"))
+        prepare(recipe(folder / "pool", measure=measure), str(folder / "out"))
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_wrong_recipes(tmp_path):
+    for measure, words in WRONG_RECIPES:
+        refused(tmp_path, measure, words)
 
 
 def test_other_pools_are_refused(tmp_path):
@@ -314,15 +318,12 @@ WRONG = [
 
 @pytest.mark.parametrize(("centroids", "selected", "words"), WRONG)
 def test_wrong_arrays(centroids, selected, words, tmp_path):
-    write_file(tmp_path / "pool", 0)
     suffix = "npy" if isinstance(centroids, np.ndarray) else "pt"
     options = {"of": "l14", "centroids": saved(centroids, tmp_path / f"c.{suffix}")}
     if selected is not None:
         is_path = isinstance(selected, str)
         options["selected"] = f"{tmp_path}/{selected}" if is_path else saved(selected, tmp_path / "w.npy")
-    with pytest.raises(RecipeError) as error:
-        prepare(recipe(tmp_path / "pool", measure={"clusters": {"c": options}}), str(tmp_path / "out"))
-    assert all(word in str(error.value) for word in ["measure.clusters.c", *words]), str(error.value)
+    refused(tmp_path, {"clusters": {"c": options}}, ["measure.clusters.c", *words])
 
 
 @pytest.mark.parametrize("selected", ["w{0..1}.pt", ["w0.pt", "w1.npy"], "w?.*", ["n.npy", "n.pt"]])
