@@ -1,8 +1,8 @@
-"""Apply the blocklist: rows that the run's record (forgotten.parquet) names, and rows linked to those, are never seen.
+"""Applies the blocklist: clears the rows that the run's record (forgotten.parquet) names, and rows linked to those.
 
-In: units whose tables are measured and matched. Out: the same tables, with blocklisted rows cleared, so that no later
-step sees them. Other names of such a row (the image behind a URL that was requested) are blocked too, for `ROUNDS`
-steps from row to row; they are recorded before anything is cleared, since cleared rows no longer show them.
+In: units whose tables are measured and matched. Out: the same tables, with blocked rows cleared, so that no later step
+sees them. Other names of such a row, such as the image behind a requested URL, are blocked too. They are followed from
+row to row for `ROUNDS` rounds, and recorded before anything is cleared, because cleared rows no longer show them.
 """
 
 from collections.abc import Iterator
@@ -22,31 +22,31 @@ from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 
-ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
-TABLES = (*STAGE["measure"].tables, *STAGE["match"].tables)  # that have rows when the blocklist is applied
+ROUNDS = 3  # each reads all units; rows that only a longer chain of links connects stay
+TABLES = (*STAGE["measure"].tables, *STAGE["match"].tables)  # tables that have rows when the blocklist is applied
 
 
 class Frontier(NamedTuple):
-    """How far names have been followed from row to row."""
+    """The names that are blocked so far."""
 
-    blocked: Items  # all names that are blocked so far
-    fresh: Items  # those that the last round added: the next one looks for rows that have one of them
+    blocked: Items  # all of them
+    fresh: Items  # names from the last round: the next round looks for rows with one of them
 
     @classmethod
     def begin(cls, store: RunStore) -> "Frontier":
         """Return the state before the first round: the names in the record.
 
-        Where a run was killed after its rounds, the record has what they found, and there is nothing to follow.
+        If a run was killed after its rounds, the record has their results, and no names need to be followed.
         """
         record = Record.read(store)
         return cls(record.items, NOTHING if record.is_settled else record.items)
 
     def advance(self, names: Items) -> "Frontier":
-        """Return the state after a round that encountered these names."""
+        """Return the state after a round that found these names."""
         return Frontier(self.blocked | names, names)
 
     def record(self, store: RunStore) -> "Frontier":
-        """Add the names that were encountered, and are not in the run's record yet, to it."""
+        """Add the names that were found to the run's record."""
         record = Record.read(store)
         extended = record.append(self.blocked, ENCOUNTERED)
         if extended is not record:
@@ -55,9 +55,9 @@ class Frontier(NamedTuple):
 
 
 def apply_blocklist(units: Units, settings: PublishSettings) -> None:
-    """Blank the rows of all units that forgotten.parquet names, and those linked to them.
+    """Clear the rows of all units that forgotten.parquet names, and rows linked to them.
 
-    Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+    First, names are followed for `ROUNDS` rounds. Then new names are recorded, and rows cleared.
     """
     frontier: Answer = units.get("Blocklist: begin", Frontier.begin, settings.store)
     for n in range(ROUNDS):
@@ -68,7 +68,7 @@ def apply_blocklist(units: Units, settings: PublishSettings) -> None:
 
 
 def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Iterator[Items]:
-    """Yield the names of the unit's rows that have one of the fresh names, without those that are known."""
+    """Yield the names of rows that have one of the fresh names, except names that are already blocked."""
     if not len(frontier.fresh):
         yield NOTHING
         return

@@ -1,13 +1,13 @@
-"""Taking samples out of a published run, and keeping them out.
+"""Removes samples from a published run.
 
-In: a run folder and what to forget. Out: the folder without the rows that were named and those linked to them, of the
-same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as duplicates.
-Only files that hold some of them are rewritten. Perceptual hashes are not in the record, since they show what an image
-looks like.
+In: a run folder and a list of items. Out: the folder without the rows that the items name, and without rows linked to
+them: rows with the same uid, URL or image (also as an attachment of a published sample), and rows that were dropped as
+their duplicates. Only files that contain such rows are rewritten. The record has no perceptual hashes, because they
+show what an image looks like.
 
-Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: `tmp/` holds a
-mark and `_SUCCESS` is deleted before the record is written; the record holds all that is to be done; every step may be
-repeated. `curate run` of the folder's recipe completes it too: the record blocks its items.
+If it is killed, no reader takes the folder for finished, and the request can be completed: first a mark is written to
+`tmp/` and `_SUCCESS` is deleted, then the record is written. The record has the whole request, and every step can be
+repeated. `curate run` of the folder's recipe completes the request too, because the record blocks its items.
 """
 
 from collections.abc import Collection, Sequence
@@ -37,22 +37,22 @@ from curate.store.manifest import Lines, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
-_UIDS = 4_000_000  # that are sorted at a time: 64 MB
+_UIDS = 4_000_000  # uids to sort at a time: 64 MB
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What a request named, and what was, or would be, done."""
+    """The result of a request, or what it would be."""
 
-    requested: int  # how many items were requested
-    already_recorded: int  # how many of them were in the record already
-    absent: Items  # those that name no row of the pool
-    rows: Survey  # the rows of the pool that they name or are linked to
-    shards: tuple[str, ...]  # that hold those of them that were published
-    has_images: bool  # of the pool: without, no row is recognised by a sha256, whatever its columns hold
-    completed: bool = False  # an earlier request that had been interrupted was carried out first
-    lost: int = 0  # how many items that request had, where it ended before they were recorded: request them again
-    report_deleted: bool = False  # whether there was a report, which was deleted
+    requested: int  # number of requested items
+    already_recorded: int  # how many of them the record already had
+    absent: Items  # items that name no row of the pool
+    rows: Survey  # rows of the pool that the items name, and rows linked to them
+    shards: tuple[str, ...]  # shards that contain published rows of these
+    has_images: bool  # whether the pool has images: otherwise a sha256 names no row
+    completed: bool = False  # whether an interrupted request was completed first
+    lost: int = 0  # items of an interrupted request that were not recorded: they must be requested again
+    report_deleted: bool = False  # whether a report was deleted
 
     @property
     def changes(self) -> bool:
@@ -60,9 +60,9 @@ class Forgotten:
 
 
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
-    """Forget items, none to only complete a request that was interrupted; with `dry_run`, only look what would change.
+    """Forget items, or without items complete an interrupted request; with `dry_run`, only return what would change.
 
-    Raises RecipeError where there is no run, RunError where it is not finished, or another `forget` is at work.
+    Raises RecipeError if there is no run, and RunError if it is not finished, or if another `forget` works on it.
     """
     folder = RunStore(url)
     if not folder.exists(layout.RUN_FILE):
@@ -75,7 +75,7 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
     if dry_run:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):
-        interrupted = _is_interrupted(folder)  # again: the one before may have just ended
+        interrupted = _is_interrupted(folder)  # again: another request may have just ended
         lost = 0
         if interrupted:
             earlier = Record.read_checked(folder)
@@ -88,7 +88,7 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
             folder.delete_file(layout.SUCCESS_FILE)
             record.write(folder)
             _republish(folder, record.items, result.rows.units)
-        clear_tmp(folder)  # what was killed may have left copies there
+        clear_tmp(folder)  # a killed request may have left copies there
     return replace(result, completed=interrupted, lost=lost, report_deleted=has_report and result.changes)
 
 
@@ -102,7 +102,7 @@ def _is_interrupted(folder: RunStore) -> bool:
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
-    """Return how many items an interrupted request had, if they were not recorded; 0 where there is none."""
+    """Return how many items of an interrupted request were not recorded; 0 without such a request."""
     if not folder.exists(layout.FORGETTING_FILE):
         return 0
     begun = folder.read_json(layout.FORGETTING_FILE)
@@ -129,9 +129,9 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
 
 
 def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:
-    """Take the items' samples out of all files, and describe the run again, with `_SUCCESS` last.
+    """Remove the items' samples from all files, and describe the run again, with `_SUCCESS` last.
 
-    `touched` are the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
+    `touched` are the units with rows to clear. If it is None, all units are read, and all files are digested again.
     """
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
@@ -161,7 +161,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
 
 
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
-    """Count the kept rows of each entry again; the rest of entries.parquet says how the run decided, and stays."""
+    """Count the kept rows of each entry again. Other columns of entries.parquet stay: the run decided by them."""
     entries = folder.read_parquet(layout.ENTRIES_FILE)
     entry_ids = entries["entry_id"].to_numpy()
     kept = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)
@@ -177,7 +177,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the lines of tables, shards, downloads and models, digesting only rewritten files; None: all."""
+    """Return the manifest's lines of the data; digest only files that were rewritten, or all (None)."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     tops = ("tables", "shards", layout.POOL, layout.INPUTS, layout.MODELS)

@@ -1,8 +1,8 @@
-"""Lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
+"""Reads lists of items to forget, before anything is changed.
 
-In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images, as they are stored or as they
-were downloaded (64 hex digits): text; for uids also an array of DataComp's dtype u8,u8; or Parquet with a column `uid`,
-`url` or `sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before any change.
+In: uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images as stored or as downloaded (64 hex digits).
+They are lines of text, a column `uid`, `url` or `sha256` of a Parquet file, a run's forgotten.parquet, or for uids an
+array of DataComp's dtype u8,u8. Out: `Items`. A line that is not an item is an error that names the line.
 """
 
 import sys
@@ -27,15 +27,15 @@ _FORMS = {
     "url": "a URL, exactly as in the pool",
 }
 STDIN = "-"
-MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # of one list, unpacked too; a longer one can be given as several
-_TYPED = 1_000_000  # lines that are kept as they are typed
+MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # limits of one list, before and after unpacking; users can split longer lists
+_TYPED = 1_000_000  # lines to return as they are typed
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
-    """Return the items of a file of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
+    """Return the items in a file of at most MAX_BYTES, or in standard input (`-`); without a kind, of all kinds.
 
-    `lines` gets the lines of a text as they are, up to a million, by the hex digits of their items.
-    Raises RecipeError where the file cannot be read, or a line is no such item.
+    `lines` is filled with the original lines of a text, up to a million, by the hex digits of their items.
+    Raises RecipeError if the file cannot be read, or if a line is not an item of this kind.
     """
     try:
         if path == STDIN:
@@ -57,7 +57,7 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
 
 
 def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] | None) -> Items:
-    if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that matches nothing
+    if b"\0" in data:  # compressed bytes may contain a / by chance, and would count as a URL
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
         raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
@@ -66,7 +66,7 @@ def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] 
     remaining = pc.greater(pc.binary_length(text), pa.scalar(0))
     values = {}
     for name in KINDS if kind is None else (kind,):
-        is_url = pc.match_substring_regex(text, "[/:]")  # as in every URL; and in no mistyped hex digits
+        is_url = pc.match_substring_regex(text, "[/:]")  # in every URL, but not in mistyped hex digits
         is_item = pc.and_(remaining, is_url if name == "url" else _is_hex(text, name))
         remaining, items = pc.and_not(remaining, is_item), text.filter(is_item)
         hashes, _ = column_hashes(items, name)
