@@ -91,37 +91,6 @@ def test_it_outlives_its_shell_and_is_followed_to_its_end(handed):
     assert "nothing is running here; the run is finished" in handed.cancel().out
 
 
-@pytest.mark.slow
-def test_one_that_was_killed_is_told_and_a_rerun_continues(handed):
-    driver = handed.detach()
-    driver.kill()
-    psutil.wait_procs([driver], 60)
-    assert handed.status("--watch").status == 1 and "nothing is running here" in handed.cancel().out
-    handed.detach()
-    assert handed.status().status == 3
-    handed.go.set()
-    assert handed.status("--watch").status == 0
-
-
-@pytest.mark.slow
-def test_its_process_dies(handed):
-    """Another one goes on under the same driver, and with its log."""
-    driver = handed.detach()
-    for child in driver.children():
-        child.kill()
-    wait_until(lambda: "another one continues" in (handed.out / "logs/driver.log").read_text())
-    wait_for(driver, handed.served, "GET", len(handed.served.gets("")))
-    now = handed.status()
-    assert now.status == 3 and f"curate run (process {driver.pid} on " in now.out, now.out
-    assert "1 process died, the last was ended by signal 9" in now.out and "logs/driver.log on " in now.out
-    assert handed.run().status == 1
-    handed.go.set()
-    assert handed.status("--watch").status == 0
-    psutil.wait_procs([driver], 300)
-    log = (handed.out / "logs/driver.log").read_text()
-    assert "curate: in flight: unit 0000" in log and f"curate sql {handed.out}" in log, log
-
-
 def test_it_is_cancelled_and_goes_on_when_run_again(handed):
     driver = handed.detach()
     record = handed.out / "tmp/lock"

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -80,14 +79,6 @@ def test_a_wrong_list_changes_nothing(cli, texts, tmp_path):
             path.write_text(text)
         assert part in refusal(cli("forget", str(texts), option, str(path)))
     assert cli("forget", str(tmp_path), "--uids", "-").status == 2 and files_of(texts) == before
-
-
-def test_the_uids_of_a_run_can_be_forgotten(cli, texts):
-    """uids.npy is a list too."""
-    rows = len(published(texts))
-    done = cli("forget", str(texts), "--uids", str(texts / "uids.npy"))
-    assert done.status == 0 and f"published {rows:,} of all these rows, in" in flat(done.out)
-    assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
 
 
 def kill(run, items, record):

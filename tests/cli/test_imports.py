@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.thorough
 
-# What neither a list of commands nor a run without images needs, though each is installed where tests are.
+# Installed for tests, but needed neither to list commands nor for a run without images.
 HEAVY = ("pandas", "pymongo", "bson", "boto3", "torch", "transformers", "open_clip", "cv2", "imagehash", "openai")
 COMMAND = """
 import sys

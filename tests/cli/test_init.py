@@ -129,7 +129,7 @@ def test_each_engine_has_options_that_beam_reads(engine, cli, tmp_path):
     assert cli("init", "--on", engine, "--out", out).status == 2
 
 
-def test_an_engine_that_there_is_not(cli):
+def test_refusals(cli):
     assert "did you mean 'spark'? accepted: dataflow, local," in refusal(cli("init", "--on", "sparc"))
     assert cli("init", "laion", "--on", "spark").status == 2
 
@@ -155,8 +155,7 @@ def test_the_first_recipes_run(cli, tmp_path):
 
 
 def test_schema_is_json(cli):
-    done = cli("schema")
-    assert done.status == 0 and "input" in json.loads(done.out)["properties"]
+    assert "input" in json.loads(cli("schema").out)["properties"]
 
 
 @pytest.mark.parametrize("name", [name for name in HELP if "examples" in HELP[name]])

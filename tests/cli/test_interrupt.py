@@ -15,7 +15,6 @@ import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
 from tests.cli.shared import interrupt, start
-from tests.kit import forked
 from tests.kit.waiting import wait_until
 from tests.pipelines.engines import endless
 
@@ -92,30 +91,6 @@ def test_locks_and_temporary_folders_are_removed(tmp_path, number, expected):
     assert not folder.exists() and not (tmp_path / "run/tmp").exists()
 
 
-def test_threads_whose_work_is_ended_under_them_print_nothing():
-    """Those of an engine, say, whose job server is stopped."""
-    code = """
-        import threading, time
-        from curate.base.process import at_interrupt
-
-        ended = threading.Event()
-
-        def work():
-            def fail():
-                ended.wait()
-                raise ConnectionError("socket closed")
-
-            failing = threading.Thread(target=fail, daemon=True)
-            failing.start()
-            at_interrupt(lambda: (ended.set(), failing.join()))
-            print("begun", flush=True)
-            time.sleep(60)
-
-        main.main = work
-    """
-    assert interrupt(started(code, "run")) == (130, "", SAID)
-
-
 def test_a_terminal_has_its_cursor_again():
     mine, terminal = pty.openpty()
     running = started(SLEEP, "run", stderr=terminal)
@@ -123,23 +98,6 @@ def test_a_terminal_has_its_cursor_again():
     assert os.read(mine, 1000).decode().replace("\r", "") == f"\n\x1b[?25h{SAID}"
     os.close(mine)
     os.close(terminal)
-
-
-def test_impatience_changes_nothing():
-    code = """
-        import os, signal, time
-        from curate.base import process
-
-        def work():
-            process.at_interrupt(lambda: time.sleep(600))
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(600)
-
-        main.main = work
-    """
-    assert start(code, "sql").wait(300) == 130
 
 
 def test_a_shell_gets_it_as_an_exception(finished):
@@ -295,23 +253,3 @@ def test_at_some_moments_of_a_run(pool, tmp_path):
         ended.append(running.wait())
         running.communicate()
     assert 130 in ended
-
-
-@pytest.mark.slow
-def test_at_some_moments_of_the_demo(tmp_path):
-    """From the moment on at which its folder is there."""
-    ended, times = [], 6
-    for number in range(times):
-        out, err = tmp_path / str(number), tmp_path / f"{number}.err"
-        running = forked.start("demo", "--out", out, err=err)
-        while running.is_alive() and not out.exists():
-            time.sleep(0.01)
-        running.join(10 * (number + random.Random(number).random()) / times)
-        if running.is_alive():
-            os.kill(running.pid or 0, signal.SIGINT)
-        running.join(300)
-        running.kill()
-        running.join()
-        assert running.exitcode in (0, 130, -signal.SIGINT) and "Traceback" not in err.read_text(), err.read_text()
-        ended.append(running.exitcode)
-    assert ended.count(130) > 1

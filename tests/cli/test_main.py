@@ -24,6 +24,7 @@ def test_version(cli):
 
 def test_help_lists_the_commands_in_groups(cli):
     text = cli("--help").out
+    assert cli().status == 2 and "Usage: curate" in "".join(cli()[1:])
     for name in COMMANDS:
         assert f"\n  {name:8}  {HELP[name]['help']}\n" in text.partition(f"\n{HELP[name]['group']}:")[2]
 
@@ -41,12 +42,6 @@ def test_help_of_each_command(cli, command, monkeypatch):
         assert done.out.index("Examples:\n    curate ") > done.out.index("Options:")
     without_text = [line for line in lines if re.fullmatch(r"  (-|[A-Z]+$)[^ ]*( [A-Z]+)?( *\[.*)?", line)]
     assert not without_text
-
-
-@pytest.mark.parametrize("arguments", [[], ["metadata"]])
-def test_without_a_command(cli, arguments):
-    done = cli(*arguments)
-    assert done.status == 2 and "Usage: curate" in done.out + done.err
 
 
 @pytest.mark.parametrize(
@@ -151,21 +146,12 @@ def test_errors_become_statuses(cli, monkeypatch, error, status, said):
     assert cli("verify", "x") == Done(status, "", said)
 
 
-def test_warnings_go_where_standard_error_is(monkeypatch):
-    """Progress bars replace it, so that lines are printed above them."""
-    handler = logging.lastResort
-    assert handler is not None
+def test_log_messages_go_where_standard_error_is(monkeypatch):
+    """Progress bars replace it. A library's message that does not fit its arguments ends nothing: logging shows where it is."""
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    handler.emit(logging.makeLogRecord({"msg": "it is slow"}))
-    assert shown.getvalue() == "it is slow\n"
-
-
-def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch):
-    """As libraries have some: logging shows where it is."""
-    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    assert logging.lastResort is not None
-    logging.lastResort.emit(logging.makeLogRecord({"msg": "it is slow", "args": (UserWarning,)}))
-    assert "not all arguments converted" in shown.getvalue()
+    for arguments in ((), (UserWarning,)):
+        logging.lastResort.emit(logging.makeLogRecord({"msg": "it is slow", "args": arguments}))
+    assert shown.getvalue().startswith("it is slow\n") and "not all arguments converted" in shown.getvalue()
 
 
 def test_arguments_that_are_no_utf8(cli):

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base import schema
-from curate.match.metadata import read_metadata
 from tests.cli.shared import changes, flat, refusal
 from tests.kit.wikis import write_all
 
@@ -126,16 +125,3 @@ def test_bad_input_of_build(tmp_path, cli):
     refused(2, "--pmi nan: accepted: a finite number", "--pmi", "nan")
     refused(2, f"--out {tmp_path}: is a folder", "--out", str(tmp_path))
     refused(2, "nonsense", "--", "--nonsense=1")
-
-
-@pytest.mark.thorough
-def test_small_languages_share_one_list(tmp_path, cli):
-    for wiki in ("ab", "ace", "ady", "simple", "tum"):
-        (tmp_path / f"20260101.{wiki}").mkdir()
-        pq.write_table(pa.table({"text": ["easy dog"] * 9}), tmp_path / f"20260101.{wiki}/a.parquet")
-    (tmp_path / "metadata.json").write_text('["dog", "hot dog"]')
-    out = str(tmp_path / "out/m.parquet")
-    done = cli("metadata", "build", "--wiki", str(tmp_path), "--english", str(tmp_path / "metadata.json"), "--out", out)
-    assert done.out.splitlines()[1].startswith("other  100 entries, from 45 pages of "), done
-    counts = read_metadata(out, mode="corrected")[0]["language"].value_counts().to_pylist()
-    assert counts == [{"values": "en", "counts": 2}, {"values": "other", "counts": 100}]

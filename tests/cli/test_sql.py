@@ -3,30 +3,14 @@
 import csv
 import io
 import json
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from curate import Run
 from tests.cli.shared import ask, query, refusal
 
 ENDLESS = "SELECT range AS i, repeat('x', 100) AS text FROM range(1_000_000_000)"
-
-
-@pytest.mark.thorough
-def test_every_named_query_answers(run):
-    listed = ask("sql", run)
-    assert {"funnel", "failures", "entries", "explain", "estimate"} <= {row["query"] for row in listed}
-    [(uid,)] = query(run, "SELECT uid FROM decisions WHERE kept LIMIT 1")
-    answered = 0
-    with Run(run) as opened:
-        for row in listed:
-            needs = [pair.partition("=")[0] for pair in row["parameters"].split() if pair.endswith("=…")]
-            values = {name: uid if name == "uid" else "words" for name in needs}
-            answered += bool(opened.sql(row["query"], **values).num_rows)
-    assert answered > 10
 
 
 def test_the_funnel_is_what_the_run_counted(run):
@@ -116,25 +100,6 @@ def test_it_ends_quietly_when_its_reader_does(finished, format):
     running.stdout.close()
     assert running.wait(300) == 0 and running.stderr.read() == b""
     running.stderr.close()
-
-
-@pytest.mark.thorough
-def test_ctrl_c_leaves_a_background_job_alone(finished):
-    """A shell starts it with SIGINT ignored, so that Ctrl-C stops only the foreground; SIGTERM stops it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process inherits it
-    try:
-        running = process(finished["texts"][0], ENDLESS, "--format", "csv")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    try:
-        running.stdout.read(1 << 16)
-        running.send_signal(signal.SIGINT)
-        assert len(running.stdout.read(1 << 24)) == 1 << 24  # far more than a pipe and its buffers hold
-        running.terminate()
-        assert running.wait(300) == 143
-    finally:
-        running.kill()
-        running.communicate()
 
 
 def test_the_shell_answers_what_is_piped_into_it(finished, tmp_path):

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import apache_beam as beam
@@ -91,28 +92,14 @@ class Elsewhere(Local):
 
     @classmethod
     def attach(cls, handle):
-        return (
-            ElsewhereJob(handle["job"])
-            if handle["job"] in Service.jobs
-            else Job("Elsewhere", PipelineResult(PipelineState.UNKNOWN))
-        )
-
-
-class Clock:
-    """Time that is later by as much as a test says."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    late = 0.0
-
-    def time(self):
-        return time.time() + self.late
+        unknown = Job("Elsewhere", PipelineResult(PipelineState.UNKNOWN))
+        return ElsewhereJob(handle["job"]) if handle["job"] in Service.jobs else unknown
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of leases, where there is the engine."""
-    clock = Clock()
+    """The clock of leases, later by `late` seconds; and the engine is registered."""
+    clock = SimpleNamespace(late=0.0, monotonic=time.monotonic, time=lambda now=time.time: now() + clock.late)
     monkeypatch.setattr(leases, "time", clock)
     monkeypatch.setattr(engines, "KINDS", (*engines.KINDS, Elsewhere))
     registry._load.cache_clear()
@@ -137,13 +124,12 @@ class Run:
     def cancel(self):
         return run_command("cancel", self.url)
 
-    @property
-    def store(self):
-        return RunStore(self.url)
+    store = property(lambda self: RunStore(self.url))
+    job = property(lambda self: Service.jobs[self.url.rpartition("/")[2]])
 
-    @property
-    def job(self):
-        return Service.jobs[self.url.rpartition("/")[2]]
+    def finish(self):
+        self.job.begins.set()
+        self.job.thread.join()
 
 
 @pytest.fixture(params=["memory"])
@@ -177,8 +163,7 @@ def test_it_waits_works_and_publishes_by_itself(run, clock):
     for words in ((), ("--detach",), ("--detach", "--take-over")):
         second = run(*words)
         assert second.status == 1 and f"curate run (job {name} on elsewhere, since" in second.err
-    run.job.begins.set()
-    run.job.thread.join()
+    run.finish()
     done = run.status("--watch")
     assert done.status == 0 and "of 200 rows are kept" in done.out
     [lease] = read_leases(run.store).values()
@@ -205,14 +190,12 @@ def test_a_job_that_fails_says_why(run):
     """Nobody was there when it did."""
     run.recipe = run.recipe.with_name("tars.yaml")
     hand_over(run, "--set", "max_failed=0.01")
-    run.job.begins.set()
-    run.job.thread.join()
+    run.finish()
     now = run.status()
     assert now.status == 1 and "has ended (FAILED)" in now.out and "3 of 60 samples" in now.out
     assert run().status == 1
     assert run("--take-over", "--detach").status == 0
-    run.job.begins.set()
-    run.job.thread.join()
+    run.finish()
     assert run.status().status == 0
 
 
@@ -220,18 +203,15 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeyp
     """The job has a name before, and is found by it."""
     hand_over(run)
     lease = find_lease(run.store)
-    assert lease is not None
     died = {"is_detached": False, "lasts": 900.0, "began": "1"}
     run.store.write_json("tmp/lease/000001", lease.model_copy(update=died).model_dump())
     assert run.status().status == 3 and run("--take-over").status == 1
     job = Service.jobs.pop(run.url.rpartition("/")[2])
-    now = run.status()
-    assert now.status == 1 and "has ended (UNKNOWN)" in now.out
+    assert "has ended (UNKNOWN)" in run.status().out
     job.now = PipelineState.DONE
     Service.jobs["another"] = job
     assert run("--detach").status == 1
-    hand = run("--detach", "--take-over")
-    assert hand.status == 0, hand.err
+    assert run("--detach", "--take-over").status == 0
     assert list(read_leases(run.store)) == [2]
 
 
@@ -249,6 +229,5 @@ def test_a_lease_that_nobody_renews(run, clock):
     old.thread.join()
     assert old.now == PipelineState.FAILED, "it learns that another has the folder"
     assert run.status().status == 3
-    run.job.begins.set()
-    run.job.thread.join()
+    run.finish()
     assert run.status().status == 0

@@ -1,7 +1,6 @@
 """The command `curate run` survives the process that works for it: what died is named, and the next one continues."""
 
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
@@ -102,18 +101,6 @@ def test_an_interrupt_ends_both(number, expected):
     [child] = started(running)
     status, _, err = interrupt(running, number)
     assert status == expected and err == "curate: interrupted\n" and not child.is_running()
-
-
-def test_the_thread_that_receives_takes_no_interrupt():
-    """The command would wait on for its child."""
-    running = command("def work(number):\n    print(os.getpid(), flush=True)\n    time.sleep(600)")
-    started(running)
-    threads = Path(f"/proc/{running.pid}/task")
-    wait_until(lambda: len(list(threads.iterdir())) == 2)
-    [receiver] = {*threads.iterdir()} - {threads / str(running.pid)}
-    blocked = int((receiver / "status").read_text().partition("SigBlk:")[2].split()[0], 16)
-    assert all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM))
-    interrupt(running, signal.SIGINT)
 
 
 def test_the_second_interrupt_does_not_wait():

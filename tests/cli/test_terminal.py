@@ -34,11 +34,8 @@ for arguments in json.loads(sys.argv[1]):
 SPELLED = "\\x1b[2J\\x9b31m\\u202e"
 
 
-def test_a_stream_that_was_closed_before_the_start_takes_text():
-    print("a", file=Escaped(None), flush=True)
-
-
 def test_escaped_writes_line_feeds_and_tabs_as_they_are():
+    print("a", file=Escaped(None), flush=True)  # a stream that was closed before the start
     file = io.StringIO()
     print(f"a{CLEAR}\tb\r", "c", file=Escaped(Escaped(file)))
     assert file.getvalue() == f"a{SPELLED}\tb\\r c\n"

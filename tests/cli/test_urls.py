@@ -105,16 +105,10 @@ def test_rules_on_sizes_of_squares_are_warned_of(cli, recipe):
         assert done.status == 0 and ("makes every image 256 x 256" in done.out) == told, done.out
 
 
-def test_contact(cli, recipe):
-    refused = cli("plan", str(recipe), "--set", "input.network.contact=you")
-    assert refused.status == 2 and "accepted: your email address, or the URL of a page" in refused.err
-
-
 @pytest.mark.thorough
 def test_a_run_that_keeps_nothing_says_so(cli, recipe, tmp_path):
     done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
     assert done.status == 0 and f"failed drops most, {ROWS} of {ROWS}" in done.out and "allow_networks" in done.out
-    allowed = cli("run", str(recipe), "--out", str(tmp_path / "run"))
-    assert allowed.status == 0 and f"{ROWS} URLs may succeed on another attempt (--retry)" in allowed.out
+    assert cli("run", str(recipe), "--out", str(tmp_path / "run")).status == 0
     again = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--retry")
     assert again.status == 0 and "downloaded: 72 of 90 URLs" in again.out

@@ -4,18 +4,13 @@ import csv
 import io
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from curate import Run
-from curate.ask.whatif.answer import LANGUAGES
 from curate.base.errors import RecipeError
-from curate.cli import whatif
-from curate.cli.common import Format
 from tests.cli.shared import ask, changes, refusal
 
 pytestmark = pytest.mark.usefixtures("without_beam")
@@ -39,19 +34,6 @@ def funnel(run, *options):
 
 def counts_of(run):
     return json.loads((Path(run) / "run.json").read_text())["counts"]
-
-
-@pytest.mark.thorough
-def test_languages_that_are_not_shown_are_counted(texts, capsys):
-    run = whatif.open_finished(str(texts))
-    numbers = {"pool": 1, "run": 1, "run_expected": 1.0, "whatif": 1.0, "change": 0.0}
-    nothing = dict.fromkeys(numbers, 0) | {"pool": 1}  # no row of the first language is kept
-    rows = [{"language": f"l{i}", **(numbers if i else nothing)} for i in range(14)]
-    result = replace(whatif.answer(run, []), languages=pa.Table.from_pylist(rows, LANGUAGES))
-    whatif._print_answer(result, run.recipe, None, None, None, Format.table)
-    shown = capsys.readouterr().out
-    assert re.search(r"^l0 +1 +0 +0 +0 +0$", shown, re.MULTILINE), shown
-    assert "l11" in shown and "l12" not in shown and "\n2 more languages" in shown
 
 
 @pytest.mark.thorough
@@ -148,19 +130,6 @@ def test_a_sweep_marks_the_value_of_the_run(cli, texts):
     assert "\n3 of 100 values of the range" in shown
     [marked] = [row.split() for row in shown.splitlines() if row.endswith("← the run")]
     assert marked[:2] == ["2", str(round(expected))]
-
-
-@pytest.mark.thorough
-def test_a_sweep_of_the_tails_share(cli, finished, tmp_path):
-    """Each value gives what --tail-share gives."""
-    run, plot = finished["tars"][0], str(tmp_path / "share.html")
-    done = cli("whatif", str(run), "--sweep", "balance.tail_share={0.2..0.8}", "--points", "3", "--plot", plot)
-    assert (done.status, done.err) == (0, f"wrote {plot}\n") and Path(plot).exists()
-    rows = ask("whatif", run, "--sweep", "balance.tail_share={0.2,0.5}")
-    for row in rows:
-        facts = section(ask("whatif", run, "--tail-share", str(row["value"])), "facts")
-        assert (row["t"], row["tail_share"]) == (facts["t"]["whatif"], facts["tail_share"]["whatif"])
-    assert [row["value"] for row in rows] == [0.2, 0.5]
 
 
 @pytest.mark.thorough

@@ -151,9 +151,8 @@ def test_contradictions_are_refused(prepared, tmp_path, how):
 @pytest.mark.parametrize("status", ["truncated_image", None])
 def test_a_changed_status_is_refused(prepared, tmp_path, status):
     changed = partial(first, wanted=lambda row: row["status"] == "ok", status=status)
-    context = change(prepared, tmp_path, changed, "samples")
     with pytest.raises(ConservationError):
-        audited(context, prepared.plan.units[0])
+        audited(change(prepared, tmp_path, changed, "samples"), prepared.plan.units[0])
 
 
 NUMBERS = itertools.count()  # of units

@@ -97,13 +97,6 @@ def test_what_was_kept_is_counted(images):
     assert content["means"]["words"] == pytest.approx(sum(rows["words"].to_pylist()) / kept, abs=0.01)
 
 
-def test_a_model_in_a_folder_is_named(images):
-    measure = {"clip": [{"name": "clip", "model": "onnx:/data/my-clip/"}, {"name": "b32", "model": "hf-hub:a/b"}]}
-    models = {"clip": {"model": "onnx"}, "b32": {"model": "hf-hub:a/b"}}
-    text = card_text(facts_of(images, models=models, recipe=images.run["recipe"] | {"measure": measure}))
-    assert "- clip: `onnx`, in folder `my-clip`\n- b32: `hf-hub:a/b`\n" in text
-
-
 def test_sizes(images):
     sizes = {0: "n<1K", 999: "n<1K", 1000: "1K<n<10K", 10**6: "1M<n<10M", 10**12 - 1: "100B<n<1T", 10**12: "n>1T"}
     for kept, size in sizes.items():
