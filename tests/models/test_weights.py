@@ -14,7 +14,7 @@ from curate.models.weights import alone_with, find_digest
 ROUNDS = """
 import os, sys, time
 from curate.models.weights import alone_with
-for _ in range(20):
+for _ in range(10):
     with alone_with("weights of a test"):
         with open(sys.argv[1], "a") as log:
             log.write(f"{os.getpid()} begins\\n"); log.flush(); time.sleep(0.001); log.write(f"{os.getpid()} ends\\n")
@@ -33,7 +33,7 @@ def test_one_process_at_a_time(tmp_path):
     for process in [subprocess.Popen(command) for _ in range(3)]:
         assert process.wait() == 0
     lines = (tmp_path / "log").read_text().splitlines()
-    assert len(lines) == 2 * 3 * 20
+    assert len(lines) == 2 * 3 * 10
     for begins, ends in zip(lines[::2], lines[1::2], strict=True):
         assert (begins.split()[0], begins.split()[1], ends.split()[1]) == (ends.split()[0], "begins", "ends")
 

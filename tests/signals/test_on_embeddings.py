@@ -45,7 +45,7 @@ def write_head(path, seed):
 @pytest.fixture
 def world(tmp_path):
     """Tars, exemplars and a head."""
-    kit.write_tars(tmp_path / "tars", kit.make_samples(40), 3)
+    kit.write_tars(tmp_path / "tars", kit.make_samples(16), 2)
     (tmp_path / "examples").mkdir()
     for name, colour in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
         for i in range(3):
