@@ -107,6 +107,7 @@ def test_through_beam(recipe, runs, tmp_path):
     assert kit.lasting_files(run.folder) == kit.lasting_files(runs[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1], ids=["merged", "plain"])
 def test_one_units_tables_are_reused(place, recipe, runs, tmp_path, measured):
     """From both kinds of runs; without the first source, the units have other numbers."""
@@ -120,6 +121,7 @@ def test_one_units_tables_are_reused(place, recipe, runs, tmp_path, measured):
         assert kit.lasting_files(new.folder) == kit.lasting_files(fresh.folder)
 
 
+@pytest.mark.slow
 def test_forgotten_rows_are_gone_from_chunks(recipe, runs, tmp_path):
     """The same rows go as from files of units, and stay out if the run is published again."""
     kept = [row for row in runs[0].table("decisions").to_pylist() if row["kept"]]
@@ -143,6 +145,7 @@ def tables_of(run, table):
     return {name: digest for name, digest in files.items() if name.startswith(f"tables/{table}/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 2])
 def test_only_damaged_chunks_are_made_anew(shift, recipe, runs, tmp_path, measured):
     """One chunk of each table is damaged, each in another way. An intact run continues from its chunks."""

@@ -47,6 +47,7 @@ def bad(shared):
 
 
 # ---------------------------------------------------------------- the shared bad inputs
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in TARS if "packed" not in c], ids=lambda c: Path(c["path"]).stem)
 def test_bad_tar(case, bad, tmp_path):
     name = Path(case["path"]).name

@@ -117,6 +117,7 @@ def test_kills_of_the_process_that_downloads(whole):
     check_equal(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_order_of_downloads_changes_nothing(whole, web, monkeypatch):
     recipe, undisturbed = whole
     delay = lambda path: int(hashlib.sha256(path.encode()).hexdigest()[:4], 16) / 0xFFFF * 0.1  # noqa: E731

@@ -117,9 +117,9 @@ ALL = sorted([*(f"{i:05d}.tar" for i in range(6)), *(f"match {i}" for i in range
         ({"rules": {"words": "words > 4"}, "name": "other"}, []),
         ({"dedup": {"by": ["uid"]}, "seed": 5}, []),
         ({"output": {"rows_per_shard": 7}, "balance": None}, []),
-        ({"measure": {"image": {"max_pixels": 1000}}}, ALL),
+        pytest.param({"measure": {"image": {"max_pixels": 1000}}}, ALL, marks=pytest.mark.slow),
         ({"source": {"caption_key": "key"}}, ALL),
-        ({"source": {"name": "other"}}, ALL),
+        pytest.param({"source": {"name": "other"}}, ALL, marks=pytest.mark.slow),
     ],
     ids=lambda value: next(iter(value), ""),
 )

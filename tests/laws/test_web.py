@@ -28,7 +28,7 @@ pytestmark = pytest.mark.thorough
 pytest.importorskip("img2dataset")
 
 HOSTS, PER_HOST, IMAGES = 64, 4, 60
-FEW, MANY = 240, 1000  # URLs
+FEW, MANY = 120, 1000  # URLs
 NETWORK = {
     "contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "per_host": PER_HOST, "pause": 0.01,
     "max_seconds": 3, "max_bytes": 2_000_000, "max_pause": 0.3, "attempts": 2,
