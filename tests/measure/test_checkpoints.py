@@ -1,4 +1,4 @@
-"""Law 3 inside a unit: what was measured before a kill is not measured again, and the tables have the bytes of a run without one."""
+"""Law 3 inside a unit: after a kill, measured rows are not measured again, and the tables have the same bytes."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Images, captions and files that end the process that measures them: told as rows and files, and all else is measured."""
+"""Images, captions and files that crash the process that measures them: they fail, and the others are measured."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["deadly", "deadly_text"])
 def test_a_unit_that_was_measured_before_by_other_signals(name, tmp_path):
-    """Its rows were ok, and their tables are adopted: where the run's own signal kills, it is measured anew."""
+    """The run reuses tables in which all rows were ok; when its own signal kills, it measures the unit again."""
     install(tmp_path, name)
     recipe = (tmp_path / "recipe.yaml").read_text()
     (tmp_path / "old.yaml").write_text(recipe.replace(f"measure: {{{name}: {{}}}}\n", ""))
@@ -75,7 +75,7 @@ def group():
 
 @pytest.mark.slow
 def test_an_image_that_takes_all_memory_is_a_row(tmp_path, group):
-    """The kernel ends three processes; the next one measures apart, with half of the memory that is left, where it is an error."""
+    """The kernel kills three processes; the next one isolates the image with half of the free memory, where it is an error."""
     install(tmp_path, "hungry")
     done = run(tmp_path, group)
     assert done.returncode == 0, done.stderr
@@ -147,7 +147,7 @@ def test_captions_that_end_the_process(settings, monkeypatch):
 
 
 def test_few_kills_and_many(settings):
-    """A unit of few kills is measured in its process; if it kills whatever is done, its file has failed."""
+    """After few kills a unit is measured in its own process; if it kills every process, its file has failed."""
     for killed in (0, 2):
         with isolate.isolating(killed, settings) as process:
             assert process is None

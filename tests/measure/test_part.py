@@ -22,7 +22,7 @@ CORES, IMAGES = 32, 30
 
 
 class Counted:
-    """An image signal whose first observation is read late, when all units have decoded what they may."""
+    """An image signal whose first observation is read late, when all units have decoded as many images as they may."""
 
     lock = threading.Lock()
     in_memory = largest = 0
@@ -71,7 +71,7 @@ def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch)
     with ThreadPoolExecutor(CORES) as units:
         measured = [units.submit(measure, unit) for unit in range(CORES)]
         all_wait.wait(300)
-        list(process.in_threads(lambda _: None, range(4 * process.CORES)))  # what was begun before them ends
+        list(process.in_threads(lambda _: None, range(4 * process.CORES)))  # earlier work ends
         assert size // 2 < Counted.largest <= size + 2 * CORES < CORES * IMAGES
         go_on.set()
         assert [len(one.result()) for one in measured] == [IMAGES] * CORES

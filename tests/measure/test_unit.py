@@ -1,4 +1,4 @@
-"""A unit's tables from one reading: their rows and columns, signals of each class, and what is current."""
+"""A unit's tables from one read: rows and columns, signals of each class, and columns that are current."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from tests import kit
 
-ROWS = 6  # of which row 2 is no image
+ROWS = 6  # row 2 is not an image
 
 
 class Widths:

@@ -1,4 +1,4 @@
-"""The encoder against open_clip's own loop, and what it says of models and devices that are not there."""
+"""The encoder against open_clip's own loop; identities; missing models and devices."""
 
 import pickle
 import shutil
@@ -145,7 +145,7 @@ def test_weights_from_a_file(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_others_on_a_worker(tmp_path):
-    """A run's scores are of one model: what is at the same place on another machine is compared before it is loaded."""
+    """All scores of a run are by one model: a worker compares its files with the identity before it loads them."""
     options = Clip(model=write_model(tmp_path / "m", 7))  # which no other test has loaded
     known = identify(options)
     shutil.copy(Path(write_model(tmp_path / "other", 1)[10:]) / "open_clip_model.safetensors", tmp_path / "m")
@@ -200,7 +200,7 @@ def test_a_device_elsewhere(tmp_path):
 
 @pytest.mark.upstream
 def test_what_is_private_of_open_clip(tmp_path, monkeypatch):
-    """It says only in private which file of a folder it loads, and what the parts of a model's name are."""
+    """The identity uses these: which file of a folder open_clip loads, and the parts of a model's name."""
     import open_clip
     from open_clip import factory
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict

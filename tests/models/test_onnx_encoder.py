@@ -1,4 +1,4 @@
-"""CLIP as ONNX graphs against open_clip with the same weights, and what is said of folders that are wrong."""
+"""CLIP as ONNX graphs against open_clip with the same weights."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_texts_of_a_fixed_length(models, tmp_path):
 
 
 def test_transformers_own_clip(tmp_path):
-    """As OpenAI's on the hub: its end token is 2 by the configuration, and the usual context is not told. Its texts have a mask."""
+    """Like OpenAI's on the hub: the configuration has end token 2 and no context length; texts have a mask."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 

@@ -1,4 +1,4 @@
-"""Folders of CLIP as ONNX graphs: which are accepted, what identifies them, and why others are refused.
+"""Folders with CLIP as ONNX graphs: encoding, identity, and refusals.
 
 The folder here is written by hand, without torch; `test_onnx_encoder` compares real exports with open_clip.
 """

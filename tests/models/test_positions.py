@@ -1,4 +1,4 @@
-"""Stretched positions against Long-CLIP's interpolation, written out, and what must not change."""
+"""Stretched positions against Long-CLIP's interpolation, written out; short captions must not change."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Products of which one number a row is left: numpy's and torch's are their definitions in float64."""
+"""Products reduced to one number per row, by numpy and by torch, against their definitions in float64."""
 
 import numpy as np
 import pytest

@@ -57,7 +57,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
     assert find_digest(str(tmp_path / "link.pt")) == hashlib.sha256(b"two").hexdigest()
     assert len(read) == 2
     for note in (tmp_path / "notes").iterdir():
-        note.write_text(note.read_text()[:-3])  # what a kill left
+        note.write_text(note.read_text()[:-3])  # cut by a kill
     assert find_digest(str(path)) == hashlib.sha256(b"two").hexdigest() and len(read) == 3
 
 

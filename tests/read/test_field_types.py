@@ -1,4 +1,4 @@
-"""Fields of jsons as columns: the types that most values have, whatever the files and their order."""
+"""Fields of jsons as columns: most values decide the type, and the order of files does not matter."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def count(many):
 
 
 def expected_type(found):
-    """By the definition: what most values are, of equals text, then numbers."""
+    """By the definition: the most frequent type; on a tie, text, then numbers."""
     kinds = Counter(NAMES[type(value)] for value in found if type(value) in NAMES)
     best = max(("text", "number", "bool"), key=lambda kind: kinds[kind])
     number = pa.float64() if any(type(value) is float for value in found) else pa.int64()

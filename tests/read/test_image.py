@@ -70,7 +70,7 @@ def phash(facts):
 
 
 def check(data, options=FULL, observers=()):
-    """Measure twice; facts that hold whatever the bytes are."""
+    """Measure twice, and check the facts that hold for any bytes."""
     facts = measure_image(data, options, observers)
     assert facts == measure_image(memoryview(data), options, observers)
     assert facts.sha256 == hashlib.sha256(data).hexdigest()
@@ -204,7 +204,7 @@ def test_a_png_lacks_rows(bits, color, channels, is_interlaced):
         rows = [1 + (columns * bits * channels + 7) // 8 for columns, count in sizes if columns for _ in range(count)]
         for kept, fill in ((len(rows), 0), (len(rows) - 1, 0), (len(rows) - 1, 1 - (color == 3)), (0, 0)):
             pixels = b"".join(b"\0" + bytes([fill]) * (size - 1) for size in rows[:kept])
-            # In two chunks, of which the first has a part of the compressed pixels
+            # In two chunks; the first has a few bytes of the compressed pixels
             whole = png((width, height, bits, color, 0, 0, is_interlaced), *palette, pixels=pixels)
             at, packed = whole.rindex(b"IDAT") - 4, zlib.compress(pixels)
             data = whole[:at] + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + whole[-12:]

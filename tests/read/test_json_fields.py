@@ -1,4 +1,4 @@
-"""The .json of samples: whatever it is, read and written as Python's json does; and fields put into it, no other byte of which changes."""
+"""The .json of samples: read and written like Python's json does; fields are put into it without other changes."""
 
 import json
 import math

@@ -42,7 +42,7 @@ def test_where_the_kernel_does_not_apply(size):
 
 
 def flat_and_regular():
-    """Pictures of which many coefficients are nearly equal, or all are: what counts is the last bit of each."""
+    """Pictures with many nearly equal coefficients, so that the last bit of each counts."""
     grid = np.indices((64, 96))
     found = [np.full((64, 96), level) for level in (0, 1, 77, 128, 255)]
     found += [grid[axis] // step % 2 * 255 for axis in (0, 1) for step in (1, 2, 3, 4, 8, 16, 32)]
@@ -60,5 +60,5 @@ def test_hashes_are_imagehashs():
     small = [shrink(image) for image in images]
     expected = [int(str(imagehash.phash(image)), 16) for image in images]
     assert hash_small(small).tolist() == expected
-    assert [int(hash_small([one])[0]) for one in small] == expected  # whatever is hashed together with it
+    assert [int(hash_small([one])[0]) for one in small] == expected  # the others in a batch do not matter
     assert hash_small([]).tolist() == []

@@ -132,7 +132,7 @@ def test_bad_tars(shared):
         "links": {"s001": LINK, "s002": LINK}, "truncated_in_member": {"s003": CUT}, "truncated_in_header": {"s003": "no_caption"},
         "only_captions": dict.fromkeys(["s000", "s001", "s002", "s003"], "no_image"),
     }  # fmt: skip
-    whole = {  # what must be kept though the table leaves it open: the rules above decide
+    whole = {  # cases.json leaves these open; the rules above keep them
         "truncated_in_padding": ["s003"], "hostile_paths": ["../../escape", "/tmp/make_bad_absolute", "a/../../b/up", "s004"],
         "latin1_names": ["caf%E9"], "not_adjacent": ["s000", "s001", "s002", "s003"], "interleaved": ["s000", "s001"],
         "across_b": ["s000", "s001"], "missing_txt": ["s001"], "invalid_json": ["s001"],  # the last two have a json

@@ -27,7 +27,7 @@ blobs = st.lists(
 
 
 def raw_column(blobs, kind):
-    """A column that holds these bytes whatever they are, as a Parquet reader may hand over."""
+    """A column with any bytes, as a Parquet reader may return it."""
     big = kind in (pa.large_string(), pa.large_binary())
     column = pa.array(blobs, pa.large_binary() if big else pa.binary())
     return pa.Array.from_buffers(kind, len(column), column.buffers(), column.null_count)

@@ -1,4 +1,4 @@
-"""CLIP scores of whole runs, against open_clip's own loop over the same files, and what of them is taken over."""
+"""CLIP scores of whole runs, against open_clip's own loop over the same files; which changes reuse them."""
 
 import io
 import re
@@ -83,7 +83,7 @@ def test_scores_of_photos_equal_a_plain_loop(models, shared, tmp_path):
 
 
 def test_scores_of_every_mode_equal_a_plain_loop(models, shared, tmp_path):
-    """CMYK, palettes, 16 bits, grey, transparency, EXIF rotation, animations, AVIF; what cannot be read has no score."""
+    """CMYK, palettes, 16 bits, grey, transparency, EXIF rotation, animations, AVIF; unreadable images have no score."""
     files = sorted((shared / "bad/images").iterdir())
     table = pa.table({"image": [file.read_bytes() for file in files], "caption": [file.stem for file in files]})
     pq.write_table(table, tmp_path / "x.parquet")

@@ -133,7 +133,7 @@ def test_keys_differ_where_answers_may(tmp_path):
     assert signal_of().key == ids.digest(IDENTITY)  # as before there was a choice
     assert signal_of(text="as_is").key != signal_of().key
     for options in ({}, {"text": "as_is"}):
-        assert signal_of(model=str(moved), **options).key == signal_of(**options).key  # one model, wherever it lies
+        assert signal_of(model=str(moved), **options).key == signal_of(**options).key  # wherever the model is
 
 
 def test_models_that_are_refused(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ CHANGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_a_changed_signal_alone_is_computed_again(embeddings, world, model, monkeypatch):
-    """Without the encoder where embeddings are kept: they are what it needs."""
+    """Where embeddings are kept, without the encoder."""
     clip = {"model": model, "embeddings": embeddings}
     old = kit.run_local(recipe(world, model, clip=clip), world / "old")
     batches, whole = [], OpenClipEncoder.start_images
