@@ -5,9 +5,7 @@ import math
 import shutil
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -16,10 +14,9 @@ from PIL import Image
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.kit import add_member, encode, recipe_of, run_local
+from tests.kit.loaders import braces, loader, open_clip_data, shards_of
 
 pytestmark = pytest.mark.thorough
-
-open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")
 
 
 def image(number, form):
@@ -74,14 +71,6 @@ def odd(tmp_path_factory):
     return curated(tmp_path_factory.mktemp("odd"), True)
 
 
-def shards_of(ran):
-    return [str(path) for path in sorted(ran.folder.glob("shards/*.tar"))]
-
-
-def braces(ran):
-    return f"{ran.folder}/shards/{{00000..{len(shards_of(ran)) - 1:05d}}}.tar"
-
-
 IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
@@ -100,18 +89,6 @@ def test_webdataset_reads_every_sample(odd):
 
 
 # ---------------------------------------------------------------- open_clip
-def loader(ran, batch_size, is_train):
-    import torch
-
-    def to_tensor(picture):
-        return torch.from_numpy(np.array(picture.convert("RGB").resize((8, 8)), np.uint8))
-
-    names = {"train_data": braces(ran), "val_data": braces(ran), "train_num_samples": None, "val_num_samples": None}
-    names |= {"train_data_upsampling_factors": None, "dataset_resampled": False, "batch_size": batch_size}
-    args = SimpleNamespace(**names, workers=0, world_size=1, seed=0)
-    return open_clip_data.get_wds_dataset(args, to_tensor, is_train=is_train, tokenizer=lambda text: [text])
-
-
 def test_open_clips_loaders_give_every_sample_once_an_epoch(odd):
     """Their number comes from sizes.json."""
     ran, captions = odd

@@ -16,7 +16,7 @@ from tests import kit
 from tests.kit import llm_server as servers
 from tests.kit.captioned import caption_recipe, faithful, kept_samples
 from tests.kit.llm_server import FaultServer
-from tests.test_readers import loader_args, open_clip_data, to_tensor
+from tests.kit.loaders import loader
 
 pytestmark = pytest.mark.thorough
 
@@ -42,10 +42,7 @@ def captioned(tmp_path_factory):
 
 def test_open_clips_loader_reads_the_chosen_texts(captioned):
     files = kept_samples(captioned.folder)
-    data = open_clip_data.get_wds_dataset(
-        loader_args(captioned, 4), to_tensor, is_train=False, tokenizer=lambda text: [text]
-    )
-    texts = sorted(text for _, batch in data.dataloader for text in batch)
+    texts = sorted(text for _, batch in loader(captioned, 4, False).dataloader for text in batch)
     assert texts == sorted(members["txt"].decode() for members in files.values())
     originals = {json.loads(members["json"])["captions"]["original"] for members in files.values()}
     assert 0 < sum(text not in originals for text in texts) < len(texts)
