@@ -76,11 +76,11 @@ def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path):
             (tars / f"{number:05d}.tar").rename(pool / f"{number:05d}.tar")
 
     add(0, 1, 3, 4, 5, 6, 8, 9)
-    assert run_command("run", recipe, "--out", old).status == 0
+    assert run_command("run", recipe, "--out", old, "--in-process").status == 0
     add(2, 7)
     said = run_command("plan", recipe, "--reuse", old, "--measure", "40").out
     assert re.search(r"samples +8 of 10 units done", said)
-    assert run_command("run", recipe, "--out", new, "--reuse", old).status == 0
+    assert run_command("run", recipe, "--out", new, "--reuse", old, "--in-process").status == 0
     query = "SELECT count(*) AS rows FROM samples WHERE regexp_matches(shard, '0000[27]')"
     [row] = json.loads(run_command("sql", new, query, "--format", "json").out)
     [line] = re.findall(r"^  measure .*", said, re.MULTILINE)
