@@ -77,6 +77,11 @@ REFUSED = {
         ("dedup: {by: [md5]}", "dedup.by.0", "uid", "sha256", "phash", "md5"),
         ("dedup: {by: [phash]}", "recipe", "phash", "measure: {image: {phash: true}}"),
         ("dedup: {prefre: s}", "dedup.prefre", "did you mean 'prefer'?"),
+        ("dedup: {by: [{phash: {distance: 0}}]}", "dedup.by.0.phash.distance", "greater than or equal to 1"),
+        ("dedup: {by: [{embedding: {cosine: 1.5}}]}", "dedup.by.0.embedding.cosine", "less than 1", "1.5"),
+        ("dedup: {by: [{phash: {distance: 4}, embedding: {cosine: 0.9}}]}", "dedup.by.0", "give either phash or"),
+        ("dedup: {by: [{embedding: {cosine: 0.9, of: b}}]}", "recipe", "needs the model 'b'", "embeddings: true"),
+        ("dedup: {by: [{phash: {distance: 4}}]}", "recipe", "dedup by phash needs measure"),
     ],
     "balance": [
         ("balance: {t: 5}", "recipe", "balance needs `match`"),
