@@ -14,7 +14,7 @@ from curate.recipe.recipe import Recipe
 from curate.store import checkpoints
 from pipelines.prepare import prepare
 from tests import kit
-from tests.captions.test_regions import needs_textblob, owl, stir
+from tests.captions.detectors import needs_textblob, save
 from tests.kit import conserved
 from tests.kit.captioned import kept_samples
 
@@ -23,11 +23,7 @@ pytestmark = [pytest.mark.thorough, needs_textblob]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("detectors") / "owl"
-    net, processor = owl("owlvit")
-    stir(net, 3).save_pretrained(path)
-    processor.save_pretrained(path)
-    return str(path)
+    return str(save("owlvit", tmp_path_factory.mktemp("detectors") / "owl"))
 
 
 def recipe(path, model, **options):

@@ -1,6 +1,5 @@
 """Noun phrases against annotated captions; regions against a detector's raw output and transformers' own post-processing."""
 
-import importlib.util
 import io
 import shutil
 import sys
@@ -17,28 +16,22 @@ from curate.base.errors import RecipeError
 from curate.captions.phrases import noun_phrases
 from curate.captions.regions import DETECTED, Box, ZeroShotDetector, find_regions, sample_phrases
 from curate.recipe.captions import Regions
+from tests.captions.detectors import MODELS, TOWER, WORDS, needs_textblob, save, torch, transformers
 
-needs_textblob = pytest.mark.skipif(not importlib.util.find_spec("textblob"), reason="textblob tags words")
 pytestmark = [pytest.mark.thorough, needs_textblob]
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 # Annotated by hand, by the rules of curate.captions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
 # while the module was written; of the others it was read for the first time how it does on them.
 WEB = {
-    2457: "Freud Erotic Quote; Titian Small Poster",
-    6035: "Supreme \\N Hat; pull on Hat; Men",
+    2457: "Freud Erotic Quote; Titian Small Poster", 6035: "Supreme \\N Hat; pull on Hat; Men",
     1317: "Bullet; SAE; Alligator Clips Accessory; Power Tender Plus",
     6950: "Early Childhood Fall Math Activities; Squirrel Ten Frame Fun",
     2787: "Aspiring Writers 2012 Winners Anthology book; textbook; text book",
     1251: "Vector Group; Interpublic Group; Companies; Hexcel Corp; good covered call stocks",
-    6032: "Tao; Trailing; Jeff Schettler",
-    4509: "Clip-Dot Popover Blouse; New York & Company",
+    6032: "Tao; Trailing; Jeff Schettler", 4509: "Clip-Dot Popover Blouse; New York & Company",
     8019: "Self Assessment; Review; Anatomy; PGMEE",
     733: "New York Rangers goalie Henrik Lundqvist; Sweden; save; second period; NHL hockey game; Washington Capitals; Madison Square Garden; New York; Kathy Willens",
-    8638: "White Knitted Flower Cardigan",
-    884: "High Speed Milling Small Aluminum Accessories",
+    8638: "White Knitted Flower Cardigan", 884: "High Speed Milling Small Aluminum Accessories",
     2241: "Thumbnail 6 bed flat; Strathmore Court; Park Road; St John's Wood; London",
     9824: "Jennifer Lawrence; Cube Gooding Jr; silly red carpet moment; Screen Actors Guild Awards",
     7822: "Reclaimed wood; jar candle holder; patio table; chairs",
@@ -47,67 +40,50 @@ WEB = {
     6904: "Beds; Paseo Place; Paseo Padre Parkway; Fremont CA; Apartment",
     5467: "Beautiful flowers; basket; word love still life",
     6736: "Practical Considerations; Definition; Measurement; Inference Number; location; incidents; level; intimidation; polling stations; key locations; districts; map; outcome",
-    441: "Radeon HD 7970 GHz Edition; radeon 7970 ghz",
-    3702: "Tofteland; tractor; farm; word; MF Global scandal",
+    441: "Radeon HD 7970 GHz Edition; radeon 7970 ghz", 3702: "Tofteland; tractor; farm; word; MF Global scandal",
     6586: "Charles White Signed Framed 8x10 Photo USC Browns Rams American Gladiators",
     9119: "Time; money concept; clock; dollars",
     7234: "picture collage frame collage set; photo frames corporate gifts gifts",
-    5276: "Dickies Women's Short Sleeve Industrial Color Block Shirt",
-    5654: "Seagulls; row",
-    8999: "mystical entrance hall; David Hartmann",
-    9103: "Modern bathroom; wooden cabinet; mirror; plant",
-    3938: "Harry Potter; Cursed Child",
-    3398: "Free Shipping; Women's North Face Venture Jacket; North Face",
-    9562: "Birds; San Francisco; city; pigeons",
-    8770: "Adele Emotional Cry; Royal Albert Hall; YouTube",
+    5276: "Dickies Women's Short Sleeve Industrial Color Block Shirt", 5654: "Seagulls; row",
+    8999: "mystical entrance hall; David Hartmann", 9103: "Modern bathroom; wooden cabinet; mirror; plant",
+    3938: "Harry Potter; Cursed Child", 3398: "Free Shipping; Women's North Face Venture Jacket; North Face",
+    9562: "Birds; San Francisco; city; pigeons", 8770: "Adele Emotional Cry; Royal Albert Hall; YouTube",
     3399: "Bulk Rhinestone Droplet Spacer Loose Beads DIY Necklace Jewelry Making",
     8039: "Big effort; Joe Grassett; no-hitter; win; Pembroke Academy",
-    1434: "choices; mistakes; Kate Beckett Canvas Print",
-    7957: "BK1; Fitted kitchens; Effeti Industrie SRL",
-    9166: "Land Rover 110SW Defender County TD5; Bluebird",
-    1367: "Jumbo Floating Restaurant",
+    1434: "choices; mistakes; Kate Beckett Canvas Print", 7957: "BK1; Fitted kitchens; Effeti Industrie SRL",
+    9166: "Land Rover 110SW Defender County TD5; Bluebird", 1367: "Jumbo Floating Restaurant",
     7748: "Plyometric push-ups; strength",
     4522: "Wholesale 1127 stainless steel owl shape biscuit cutter metal cookie stamp cooking tools A331",
-    2154: "Open Round Jump Ring 8mm Gun Metal",
-    7746: "hpe servers; windows server 2016; perfect combination",
+    2154: "Open Round Jump Ring 8mm Gun Metal", 7746: "hpe servers; windows server 2016; perfect combination",
     8851: "Jonik; girls; pool",
     3482: "summer fashion genuine leather flat flip-flop sandals female sweet cowhide flat heel slippers; China; Mainland",
     2229: "Punctuation Practice Grammar Bundle; Adapted Book; Posters",
     4004: "Vista Ridge High School; final round; 6A UIL State Marching Band Championship; Rangers; season; school's first state marching band championship",
     3169: "Screenshot 112 Bible Maps; Bibles; Commentaries; iPad",
-}
+}  # fmt: skip
 WEB_UNSEEN = {
     7965: "DC Comics Presents; comic books; sale",
     4929: "Newark Mayor Corey Booker; media; NYPD surveillance activities; Newark; ceremony; City Hall; N.J; Booker; NYPD's secret surveillance; city's Muslims; Seth Wenig",
-    7467: "Windows Phone curved keyboard; WMPU",
-    7450: "Brass; Glass Pressure Gauge",
-    5405: "Tory Burch Tory Sport Ruffle Sneakers; ShopBop.com",
-    1044: "Cheap dresses designer radiators",
-    67: "ancient city; Dresden; Germany",
-    9226: "Beautiful brunette woman; massage; spa",
-    6923: "Reebok Shoes; Apparel",
-    4880: "Footsteps; snow; Melchsee-Frutt; Switzerland",
+    7467: "Windows Phone curved keyboard; WMPU", 7450: "Brass; Glass Pressure Gauge",
+    5405: "Tory Burch Tory Sport Ruffle Sneakers; ShopBop.com", 1044: "Cheap dresses designer radiators",
+    67: "ancient city; Dresden; Germany", 9226: "Beautiful brunette woman; massage; spa",
+    6923: "Reebok Shoes; Apparel", 4880: "Footsteps; snow; Melchsee-Frutt; Switzerland",
     4079: "Race winner Lewis Hamilton; Mercedes AMG F1; podium; former US President former US President Bill Clinton; trophy; second place Sebastian Vettel; Ferrari; James Allison; Mercedes Technical Director; third place Kimi Raikkonen",
-    8910: "Chicken; carrot rice",
-    4123: "Rachael; west indian sea egg",
+    8910: "Chicken; carrot rice", 4123: "Rachael; west indian sea egg",
     7936: "Sheath; Column Off-the-Shoulder Sleeveless Lace Floor-Length Stain Dresses",
     5032: "Framed Prints; Cherries Framed Print; Elena Elisseeva",
     6939: "V-Neck A-Line Knee-Length Maternity Wedding Dress",
-    1017: "Patchwork Quilting Sewing Fabric CHRISTMAS ORNAMENTS XMAS Panel",
-    8736: "Blond female; shopping cart",
+    1017: "Patchwork Quilting Sewing Fabric CHRISTMAS ORNAMENTS XMAS Panel", 8736: "Blond female; shopping cart",
     3141: "home office furniture miami corporate design choice miami office furniture",
     7962: "vintage summer camp badges; outdoors",
     9089: "Mini DV DVR Sports Video Camera MD80; 4GB Card Mini DVR Camera; Mini DV 720p md80",
     9060: "Market sellers; breakfast; early morning fish market; downtown Hoi An; Vietnam; Southeast Asia",
     3444: "Honda Accord Sedan 4dr I4 CVT Sport; sale; Springfield; Massachusetts; Fortuna Auto Sales Inc",
-    9364: "Family; car",
-    7144: "rekreace; golf ball; hole; golfer; ball; Dostupné videozáznamy",
-    3266: "Yoga Alliance Professionals Yoga Bananas",
-    960: "Christmas; Cupcake Cafe; Colgan; Jenny Book",
-    7547: "Medieval bridge; Creuse River; Aubusson; France",
-    5245: "red white blue peace signs postcards",
+    9364: "Family; car", 7144: "rekreace; golf ball; hole; golfer; ball; Dostupné videozáznamy",
+    3266: "Yoga Alliance Professionals Yoga Bananas", 960: "Christmas; Cupcake Cafe; Colgan; Jenny Book",
+    7547: "Medieval bridge; Creuse River; Aubusson; France", 5245: "red white blue peace signs postcards",
     8987: "PreAlgebra Blastoff; Negative Numbers",
-}
+}  # fmt: skip
 SCENES = {
     "a white diamond to the right of an orange circle, and blue clouds in the background": "white diamond; orange circle; blue clouds",
     "There is a black circle at the top of the picture, with blue noise in the background.": "black circle; blue noise",
@@ -125,91 +101,10 @@ SCENES = {
     "Abstract drawing with a red square in the bottom right and yellow dots behind it | Halden & Voss": "Abstract drawing; red square; yellow dots; Halden & Voss",
 }
 
-WORDS = [
-    "[PAD]", "[BOS]", "[UNK]", ".", "red", "blue", "green", "dog", "cat", "tree", "car", "sky", "small", "big",
-    "[EOS]",
-]  # fmt: skip
-BOS, EOS = 1, len(WORDS) - 1
-TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-
-
-def tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing("[BOS] $A [EOS]", None, [("[BOS]", BOS), ("[EOS]", EOS)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=16, **names)
-
-
-def owl(version):
-    name = {"owlvit": "OwlViT", "owlv2": "Owlv2"}[version]
-    text = {"vocab_size": len(WORDS), "max_position_embeddings": 16, "bos_token_id": BOS, "eos_token_id": EOS}
-    config = getattr(transformers, f"{name}Config")(
-        text_config=TOWER | text | {"pad_token_id": 0},
-        vision_config=TOWER | {"image_size": 32, "patch_size": 8},
-        projection_dim=32,
-    )
-    pixels = getattr(transformers, f"{name}ImageProcessor")(size={"height": 32, "width": 32})
-    model = getattr(transformers, f"{name}ForObjectDetection")(config)
-    return model, getattr(transformers, f"{name}Processor")(pixels, tokenizer())
-
-
-def grounding_dino():
-    text = transformers.BertConfig(vocab_size=len(WORDS), **TOWER)
-    swin = transformers.SwinConfig(
-        image_size=64,
-        patch_size=4,
-        embed_dim=8,
-        depths=[1, 1, 1],
-        num_heads=[1, 1, 2],
-        window_size=4,
-        out_features=["stage1", "stage2", "stage3"],
-    )
-    config = transformers.GroundingDinoConfig(
-        backbone_config=swin,
-        text_config=text,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_queries=12,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_text_len=64,
-        num_feature_levels=3,
-    )
-    pixels = transformers.GroundingDinoImageProcessor(size={"height": 64, "width": 64})
-    return transformers.GroundingDinoForObjectDetection(config), transformers.GroundingDinoProcessor(
-        pixels, tokenizer()
-    )
-
-
-STIR = 0.2
-
-
-def stir(model, seed):
-    """Weights with which boxes lie about and scores differ; as initialised, boxes are points or everything."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.normal_(0, STIR)
-    return model.eval()
-
-
-MODELS = {"owlvit": lambda: owl("owlvit"), "owlv2": lambda: owl("owlv2"), "grounding-dino": grounding_dino}
-
 
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("detectors") / request.param
-    model, processor = MODELS[request.param]()
-    stir(model, 3).save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
+    return save(request.param, tmp_path_factory.mktemp("detectors") / request.param)
 
 
 # --- phrases ---
@@ -249,26 +144,20 @@ def test_annotated_captions(shared):
             ["man", "red shirt", "brown horse", "sandy beach"],
         ),
         ("a boy rides the horse while his mother watches", ["boy", "horse", "mother"]),
-        ("a bunch of flowers; a pair of shoes", ["flowers", "shoes"]),
-        ("Set of knives", ["knives"]),
+        ("a bunch of flowers; a pair of shoes", ["flowers", "shoes"]), ("Set of knives", ["knives"]),
         ("two sleeping dogs, a man eating pizza", ["sleeping dogs", "man", "pizza"]),
-        ("a woman dressed in black", ["woman"]),
-        ("stock photo of a tree on white background", ["tree"]),
+        ("a woman dressed in black", ["woman"]), ("stock photo of a tree on white background", ["tree"]),
         ("the left side of the picture", []),
         ("wooden cabinet,mirror and plant", ["wooden cabinet", "mirror", "plant"]),
         ("Women's T-Shirt with a snow-covered mountain", ["Women's T-Shirt", "snow-covered mountain"]),
         ("the dogs' beds and the cat’s toys", ["dogs' beds", "cat’s toys"]),
         ("St. Louis, U.S. Route 66, by J. Smith", ["St Louis", "U.S Route", "J Smith"]),
         ("Halden & Voss sell salt & pepper", ["Halden & Voss", "salt", "pepper"]),
-        ("Table 20 x 30 cm, 2013, Monday 5 May", ["Table"]),
-        ("A RED BOAT ON THE SEA", ["RED BOAT", "SEA"]),
-        ("A dog. The Dog! DOG?", ["dog"]),
-        ("it's what they don't do", []),
-        ("", []),
-        (" \n\t ", []),
+        ("Table 20 x 30 cm, 2013, Monday 5 May", ["Table"]), ("A RED BOAT ON THE SEA", ["RED BOAT", "SEA"]),
+        ("A dog. The Dog! DOG?", ["dog"]), ("it's what they don't do", []), ("", []), (" \n\t ", []),
         ("!!! 12 ??? …", []),
     ],
-)
+)  # fmt: skip
 def test_phrases(text, expected):
     assert phrases_of(text) == expected
 
@@ -280,41 +169,11 @@ def test_a_missing_package_is_said(monkeypatch):
         phrases_of("a dog")
 
 
-TEXTS = st.text(max_size=80) | st.lists(
-    st.sampled_from(
-        [
-            *[
-                "a",
-                "the",
-                "of",
-                "red",
-                "dog",
-                "dogs",
-                "Big",
-                "&",
-                "-",
-                ",",
-                ".",
-                "'",
-                "’",
-                "/",
-                "(",
-                ")",
-                "12",
-                "cm",
-                "holding",
-                "covered",
-                "U.S.",
-                "St.",
-                "'s",
-                "it's",
-                "\n",
-            ],
-            "ǅ",
-            "漢字",
-        ]
-    )
-).map(" ".join)
+PIECES = [
+    "a", "the", "of", "red", "dog", "dogs", "Big", "&", "-", ",", ".", "'", "’", "/", "(", ")", "12", "cm", "holding",
+    "covered", "U.S.", "St.", "'s", "it's", "\n", "ǅ", "漢字",
+]  # fmt: skip
+TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(PIECES)).map(" ".join)
 
 
 @given(st.lists(st.none() | TEXTS, max_size=6))

@@ -71,23 +71,16 @@ def blip():
     text = {"vocab_size": len(WORDS), "max_position_embeddings": 32, "encoder_hidden_size": 32, "projection_dim": 16}
     text |= {"bos_token_id": DEC, "eos_token_id": CLS, "pad_token_id": PAD, "sep_token_id": SEP, "is_decoder": True}
     config = transformers.BlipConfig(vision_config=VISION | SIZE, text_config=VISION | text, projection_dim=16)
-    return transformers.BlipForConditionalGeneration(config), transformers.BlipImageProcessor(
-        size={"height": 24, "width": 24}
-    )
+    pixels = transformers.BlipImageProcessor(size={"height": 24, "width": 24})
+    return transformers.BlipForConditionalGeneration(config), pixels
 
 
 def git():
-    config = transformers.GitConfig(
-        vision_config=VISION | SIZE,
-        vocab_size=len(WORDS),
-        max_position_embeddings=32,
-        bos_token_id=DEC,
-        eos_token_id=SEP,
-        pad_token_id=PAD,
-        **VISION,
-    )
+    ids = {"bos_token_id": DEC, "eos_token_id": SEP, "pad_token_id": PAD}
+    text = VISION | {"vocab_size": len(WORDS), "max_position_embeddings": 32, **ids}
     size = {"height": 24, "width": 24}
-    return transformers.GitForCausalLM(config), transformers.CLIPImageProcessor(size=size, crop_size=size)
+    pixels = transformers.CLIPImageProcessor(size=size, crop_size=size)
+    return transformers.GitForCausalLM(transformers.GitConfig(vision_config=VISION | SIZE, **text)), pixels
 
 
 MODELS = {"gpt2": lambda: encoder_decoder("gpt2"), "bert": lambda: encoder_decoder("bert"), "blip": blip, "git": git}

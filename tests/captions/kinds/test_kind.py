@@ -1,7 +1,6 @@
 """A kind of captions is one file and one line: a toy kind, registered here, is in captions, gates, mix, shards and SQL."""
 
 import json
-import tarfile
 from typing import ClassVar
 
 import pytest
@@ -16,8 +15,8 @@ from curate.llm import openai
 from curate.llm.engine import Request
 from tests import kit
 from tests.kit import llm_server as servers
+from tests.kit.captioned import ask, kept_samples
 from tests.kit.llm_server import FaultServer
-from tests.kit.written_runs import run_query
 
 TEMPLATE = "[user]\nWhat is in it? <caption>{caption}</caption>"
 
@@ -67,47 +66,37 @@ def test_a_kind_is_one_file_and_one_line(server, tmp_path):
         "tag": {"engine": "llm", "template": str(tmp_path / "tags.txt")},
         "output": {"mix": {"tags": 0.5}, "syn_json": True},
     }
-    done = kit.run_beam(kit.recipe_of(path, captions=captions), tmp_path / "out")
+    done = kit.run_local(kit.recipe_of(path, captions=captions), tmp_path / "out")
     kit.conserved(done)
     rows = done.table("captions").to_pylist()
-    assert {(row["kind"], row["style"], row["text"], row["gate"]) for row in rows} == {
-        ("tags", "plain", "dog, ball", "passed"),
-        ("tags", "plain", "no no no no", "repetition"),
-    }
-    texts = []
-    synthetic, expected = {}, {}  # MobileCLIP's loader draws one of the texts: where none passed, the original is there
-    for shard in done.folder.glob("shards/*.tar"):
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                assert file is not None
-                if member.name.endswith(".txt"):
-                    texts.append(file.read().decode())
-                elif member.name.endswith(".syn.json"):
-                    synthetic[member.name.partition(".")[0]] = json.loads(file.read())["syn_text"]
-                elif member.name.endswith(".json"):
-                    fields = json.loads(file.read())["captions"]
-                    assert fields["tags"] in ([], ["dog", "ball"])
-                    expected[member.name.partition(".")[0]] = ["dog, ball"] if fields["tags"] else [fields["original"]]
-    assert synthetic == expected and {len(texts) for texts in expected.values()} == {1}
-    assert sum(texts != ["dog, ball"] for texts in expected.values()) > 1
-    assert 0.2 < texts.count("dog, ball") / len(texts) < 0.7
-    (work,) = run_query(str(done.folder), "SELECT kind, requests, replaced FROM caption_work", {}).rows
-    assert work == ("tags", len(rows), texts.count("dog, ball"))
-    styles = run_query(str(done.folder), "caption_styles", {})
-    assert "tags" in {dict(zip(styles.names, row, strict=True))["kind"] for row in styles.rows}
+    verdicts = {("tags", "plain", "dog, ball", "passed"), ("tags", "plain", "no no no no", "repetition")}
+    assert {(row["kind"], row["style"], row["text"], row["gate"]) for row in rows} == verdicts
+    texts, failed = [], 0
+    for files in kept_samples(done.folder).values():
+        fields = json.loads(files["json"])["captions"]
+        assert fields["tags"] in ([], ["dog", "ball"])
+        failed += not fields["tags"]
+        # MobileCLIP's loader draws one of the texts: the original, if none passed
+        synthetic = ["dog, ball"] if fields["tags"] else [fields["original"]]
+        assert json.loads(files["syn.json"]) == {"syn_text": synthetic}
+        texts.append(files["txt"].decode())
+    assert failed > 1 and 0.2 < texts.count("dog, ball") / len(texts) < 0.7
+    (work,) = ask(done.folder, "caption_work")
+    assert (work["kind"], work["requests"], work["replaced"]) == ("tags", len(rows), texts.count("dog, ball"))
+    assert "tags" in {row["kind"] for row in ask(done.folder, "caption_styles")}
 
 
 @pytest.mark.thorough
 def test_its_keys_are_known(server):
     engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
-    with pytest.raises(RecipeError, match=r"captions\.tag\.stes: unknown key; did you mean 'sets'"):
-        kit.recipe_of("a.tar", captions={"engines": engines, "tag": {"engine": "llm", "stes": []}})
-    with pytest.raises(RecipeError, match=r"captions\.tga: unknown key; did you mean 'tag'"):
-        kit.recipe_of("a.tar", captions={"engines": engines, "tga": {"engine": "llm"}})
     twice = [{"engine": "llm"}, {"engine": "llm"}]
-    with pytest.raises(RecipeError, match=r"captions\.tag\.1\.sets: 'plain' is also written by captions\.tag\.0"):
-        kit.recipe_of("a.tar", captions={"engines": engines, "tag": twice})
+    for section, message in [
+        ({"tag": {"engine": "llm", "stes": []}}, r"captions\.tag\.stes: unknown key; did you mean 'sets'"),
+        ({"tga": {"engine": "llm"}}, r"captions\.tga: unknown key; did you mean 'tag'"),
+        ({"tag": twice}, r"captions\.tag\.1\.sets: 'plain' is also written by captions\.tag\.0"),
+    ]:
+        with pytest.raises(RecipeError, match=message):
+            kit.recipe_of("a.tar", captions={"engines": engines, **section})
 
 
 def test_without_it_the_key_is_unknown():
