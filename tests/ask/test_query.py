@@ -142,17 +142,15 @@ def test_only_what_the_manifest_lists_exists(tmp_path):
     assert ask(str(tmp_path), "SELECT count(*) FROM samples") == [(12,)]
 
 
-@pytest.mark.parametrize("view", ["kept", "dropped", "survivors", "verdicts"])
-def test_views_of_decisions_have_scores(small, view):
+def test_views_of_decisions_have_scores(small):
     """Each column once, joined with `scores`."""
-    found = run_query(small, f"FROM {view}")
-    assert len(set(found.names)) == len(found.names) == len({name.removesuffix("_1") for name in found.names})
-    assert {"caption", "clip_score", "min_side", "kept", "rule", "draw"} < set(found.names)
-    joined = (
-        f"SELECT d.rule, c.clip_score FROM {view} JOIN decisions d USING (unit, row) JOIN scores c USING (unit, row)"
-    )
-    direct = f"SELECT rule, clip_score FROM {view} ORDER BY unit, row"
-    assert ask(small, direct) == ask(small, f"{joined} ORDER BY unit, row") != []
+    for view in ("kept", "dropped", "survivors", "verdicts"):
+        found = run_query(small, f"FROM {view}")
+        assert len(set(found.names)) == len(found.names) == len({name.removesuffix("_1") for name in found.names})
+        assert {"caption", "clip_score", "min_side", "kept", "rule", "draw"} < set(found.names)
+        joined = f"FROM {view} v JOIN decisions d USING (unit, row) JOIN scores c USING (unit, row) ORDER BY unit, row"
+        direct = f"SELECT rule, clip_score FROM {view} ORDER BY unit, row"
+        assert ask(small, direct) == ask(small, f"SELECT d.rule, c.clip_score {joined}") != []
 
 
 def test_what_is_no_finished_run(tmp_path):
@@ -185,7 +183,7 @@ def test_links(tmp_path):
         run_query(folder.url, "funnel")
 
 
-@pytest.mark.parametrize(("name", "sibling"), [("run[1]", "run1"), ("run*", "runs"), ("run?", "runs")])
+@pytest.mark.parametrize(("name", "sibling"), [("run[1]", "run1"), ("run*?", "runs")])
 def test_a_folder_whose_name_is_a_pattern(tmp_path, name, sibling):
     write_small(str(tmp_path / name))
     write_bare(str(tmp_path / sibling))
@@ -195,13 +193,13 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path, name, sibling):
         ask(str(tmp_path / name), f"FROM '{tmp_path}/{sibling}/tables/samples/00000.parquet'")
 
 
-@pytest.mark.parametrize("name", ["stats.duckdb", "manifest.parquet", "tables/samples/00000.parquet"])
-def test_a_pipe_in_the_place_of_a_file_does_not_block(small, tmp_path, name):
-    shutil.copytree(small, tmp_path / "run")
-    (tmp_path / "run" / name).unlink()
-    os.mkfifo(tmp_path / "run" / name)
-    with pytest.raises(OSError, match=rf"{name}: is not a regular file"):
-        open_run(str(tmp_path / "run"))
+def test_a_pipe_in_the_place_of_a_file_does_not_block(small, tmp_path):
+    for name in ("stats.duckdb", "manifest.parquet", "tables/samples/00000.parquet"):
+        folder = shutil.copytree(small, tmp_path / Path(name).stem)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(OSError, match=rf"{name}: is not a regular file"):
+            open_run(str(folder))
 
 
 @pytest.mark.thorough
@@ -242,22 +240,18 @@ def test_json_is_one_array_of_objects(small):
     assert shown(run_query(small, "SELECT 1 WHERE false"), "json") == "[]\n"
 
 
+UBIGINT = f"({2**64 - 1})::UBIGINT"
 EXACT = {
-    f"({2**127 - 1})::HUGEINT": str(2**127 - 1),
-    f"(-{2**127})::HUGEINT": str(-(2**127)),
-    f"({2**128 - 1})::UHUGEINT": str(2**128 - 1),
-    f"({2**64 - 1})::UBIGINT": str(2**64 - 1),
+    f"({2**127 - 1})::HUGEINT": str(2**127 - 1), f"(-{2**127})::HUGEINT": str(-(2**127)),
+    f"({2**128 - 1})::UHUGEINT": str(2**128 - 1), UBIGINT: str(2**64 - 1), "0.1::DOUBLE": "0.1", "1e300::DOUBLE": "1e+300",
     "12345678901234567890.12345678901234::DECIMAL(38, 14)": "12345678901234567890.12345678901234",
-    "0.1::DOUBLE": "0.1",
-    "1e300::DOUBLE": "1e+300",
     "['nan'::FLOAT, 'inf', '-inf', NULL]": "[null, null, null, null]",
-    f"{{'a': [{{'b': ({2**64 - 1})::UBIGINT}}], 'c': 1.10::DECIMAL(9, 2)}}": f'{{"a": [{{"b": {2**64 - 1}}}], "c": 1.10}}',
-    f"MAP {{({2**64 - 1})::UBIGINT: [true]}}": f'{{"{2**64 - 1}": [true]}}',
+    f"{{'a': [{{'b': {UBIGINT}}}], 'c': 1.10::DECIMAL(9, 2)}}": f'{{"a": [{{"b": {2**64 - 1}}}], "c": 1.10}}',
+    f"MAP {{{UBIGINT}: [true]}}": f'{{"{2**64 - 1}": [true]}}', "{'k': [chr(27)]}": r'{"k": ["\u001b"]}',
     "chr(27) || chr(0) || chr(10) || chr(127) || chr(8238) || '\"\\'": r'"\u001b\u0000\n\u007f\u202e\"\\"',
-    "{'k': [chr(27)]}": r'{"k": ["\u001b"]}',
     "TIMESTAMPTZ '2020-01-01 00:00:00+02'": '"2019-12-31 22:00:00+00:00"',
     "'00000000-0000-0000-0000-000000000001'::UUID": '"00000000-0000-0000-0000-000000000001"',
-}
+}  # fmt: skip
 
 
 def test_json_is_exact(small):

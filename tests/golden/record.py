@@ -12,8 +12,8 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.ask.pages import Page
 from tests.kit.commands import run_command
+from tests.kit.html_page import Page
 
 MASKS = [
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?( ?UTC|Z|\+00:00)?", "TIME"),

@@ -170,26 +170,20 @@ def test_gained_and_lost_entries(text_run):
 
 # ---- against reruns
 
-TEXT_CHANGES = [
-    ["balance.rows=300"], ["rules.best.top=0.3", "balance.t=15"], ["rules.side=null", "rules.best=null"],
-    ["dedup.prefer=width", "rules.long=characters % 2 = 0"],
-]  # fmt: skip
-IMAGE_CHANGES = [
-    ["rules.words=words > 3", "dedup.by=[uid, phash]", "balance.t=3"], ["dedup.by=[uid, {phash: {distance: 8}}]"],
-    ["rules.words=words > 0", "dedup.by=[{phash: {distance: 12}}, sha256]", "dedup.prefer=bytes"],
+CHANGES = [
+    ("text_run", ["balance.rows=300"]), ("text_run", ["rules.best.top=0.3", "balance.t=15"]),
+    ("text_run", ["rules.side=null", "rules.best=null"]),
+    ("text_run", ["dedup.prefer=width", "rules.long=characters % 2 = 0"]),
+    ("image_run", ["rules.words=words > 3", "dedup.by=[uid, phash]", "balance.t=3"]),
+    ("image_run", ["dedup.by=[uid, {phash: {distance: 8}}]"]),
+    ("image_run", ["rules.words=words > 0", "dedup.by=[{phash: {distance: 12}}, sha256]", "dedup.prefer=bytes"]),
 ]  # fmt: skip
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("overrides", TEXT_CHANGES, ids=" ".join)
-def test_a_rerun_of_text_agrees(text_run, overrides, tmp_path):
-    agrees(text_run, overrides, tmp_path)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("overrides", IMAGE_CHANGES, ids=" ".join)
-def test_a_rerun_of_images_agrees(image_run, overrides, tmp_path):
-    agrees(image_run, overrides, tmp_path)
+@pytest.mark.parametrize(("run", "overrides"), CHANGES)
+def test_a_rerun_agrees(run, overrides, request, tmp_path):
+    agrees(request.getfixturevalue(run), overrides, tmp_path)
 
 
 def agrees(run, overrides, out):
@@ -271,9 +265,8 @@ def test_a_remote_run(text_run):
     fs = fsspec.filesystem("memory")
     fs.put(str(text_run.folder), "/whatif-run", recursive=True)
     try:
-        local, remote = (
-            whatif(url, ["rules.words=words > 4"]) for url in (text_run.folder.as_posix(), "memory://whatif-run")
-        )
+        urls = (str(text_run.folder), "memory://whatif-run")
+        local, remote = (whatif(url, ["rules.words=words > 4"]) for url in urls)
         assert local.funnel == remote.funnel and local.expected == remote.expected
     finally:
         fs.rm("/whatif-run", recursive=True)
@@ -287,12 +280,8 @@ def test_languages_and_sources(tmp_path):
         {"name": name, "format": "parquet", "path": kit.write_parquets(tmp_path / name, rows, 1, 50)}
         for name, rows in (("one", table.slice(0, 100)), ("two", table.slice(100)))
     ]
-    sections = {
-        "match": {"metadata": kit.write_metadata(tmp_path)},
-        "balance": {"t": 9},
-        "rules": {"words": "words > 2"},
-    }
-    recipe = parse_recipe({"input": sources, "max_failed": 1.0, **sections})
+    match, rules = {"metadata": kit.write_metadata(tmp_path)}, {"words": "words > 2"}
+    recipe = parse_recipe({"input": sources, "max_failed": 1.0, "match": match, "balance": {"t": 9}, "rules": rules})
     run = kit.run_local(recipe, tmp_path / "run")
     rows = naive.read_rows(run.folder)
     found = whatif(str(run.folder), ["rules.words=words > 3", "balance.t=5"])

@@ -137,18 +137,20 @@ def test_a_random_sample_has_its_size(tmp_path, sampling):
     assert found.sampled < 20_000 and (found.verdicts["kept"], found.error) == (601, 0)
 
 
-def test_targets_out_of_reach_are_warnings(tmp_path, sampling, monkeypatch):
+def test_targets_out_of_reach_are_warnings(tmp_path, sampling):
     source, match = many(tmp_path), matching(tmp_path)
     found = estimated(tmp_path, source, balance={"rows": 2}, **match)
     [warning] = warnings_of(found)
     assert warning.startswith("balance.rows 2 ") and f"about {round(found.verdicts['kept']):,} rows" in warning
     assert warnings_of(estimated(tmp_path, source, balance={"rows": 4000}, **match)) == []
-    for rows in (2000, 20_000):
-        monkeypatch.setattr(estimates, "_ROWS", rows)
-        [warning] = warnings_of(estimated(tmp_path, source, balance={"tail_share": 0.9}, **match))
-        assert ("in the sample" in warning) is (rows < 20_000) and "balance.tail_share 0.9 is out of reach" in warning
-        nearest = float(warning.split()[-4])
-        assert warnings_of(estimated(tmp_path, source, balance={"tail_share": nearest}, **match)) == []
+    for of, part in (
+        (source, "in the sample, balance.tail_share 0.9"),
+        (parquet(tmp_path, pets(2000)), "balance.tail_share 0.9"),
+    ):
+        [warning] = warnings_of(estimated(tmp_path, of, balance={"tail_share": 0.9}, **match))
+        assert warning.startswith(f"{part} is out of reach")
+    nearest = float(warning.split()[-4])
+    assert warnings_of(estimated(tmp_path, of, balance={"tail_share": nearest}, **match)) == []
 
 
 def test_captions_without_spaces_that_words_drop_are_a_warning(tmp_path):
