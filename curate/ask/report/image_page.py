@@ -138,7 +138,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         cards.append(Card(parts, values, row[at] or "", verdict, rule, missing))
     title = f"{count(MAX_ROWS)} of {count(total)} rows" if total > MAX_ROWS else result.note or pluralise(total, "row")
     facts = {"cards": cards, "query": query, **galleries.of_cards(run, cards)}
-    lead = "Rows in the query's order. Captions, URLs and images are shown as the pool has them; nobody checked them."
+    lead = "Rows in the query's order. Captions, URLs and images come unchecked from the pool."
     return HtmlPage(render_sections("Rows of a query", run, [Section("rows", title, facts)], lead))
 
 

@@ -60,7 +60,7 @@ def test_errors_name_file_line_and_key(tmp_path):
         load_prices(f"{tmp_path}/none.yaml")
 
 
-@pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "a day to come")])
+@pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "in the future")])
 def test_old_prices_are_named(days, words, tmp_path):
     prices = load_prices(write(tmp_path, ONE))
     costs = [Cost("measure", CPU, "run", 1, 3600.0, 0.0)]

@@ -112,13 +112,13 @@ def balanced(run, **balance):
 
 
 def test_a_target_size_by_t_is_the_largest_that_fits(run):
-    stood = find_survivors(run, run.recipe)
-    ts = list(range(1, int(stood.counts.max()) + 1))
-    choices = [choose(stood, balanced(run, t=t)) for t in ts]
-    sizes = [rows for rows, _ in BalanceSelection().sizes(choices, stood.rows)]
+    survivors = find_survivors(run, run.recipe)
+    ts = list(range(1, int(survivors.counts.max()) + 1))
+    choices = [choose(survivors, balanced(run, t=t)) for t in ts]
+    sizes = [rows for rows, _ in BalanceSelection().sizes(choices, survivors.rows)]
     for rows in (300, 500, 701, 10_000):
         best = max(t for t, size in zip(ts, sizes, strict=True) if size <= rows)
-        assert choose(stood, balanced(run, rows=rows)).values["t"] == best
+        assert choose(survivors, balanced(run, rows=rows)).values["t"] == best
         assert answer(run, [f"balance.rows={rows}"]).t == best
 
 
