@@ -26,7 +26,7 @@ def test_a_plan_holds_what_the_run_uses(tmp_path):
     said = run_command("plan", recipe, "--prices", str(prices), "--measure", "20").out
     page = {line.split()[0]: line for line in said.partition("core-seconds")[2].splitlines() if line.strip()}
     assert {"start", "publish", "in", "time", "shuffled", "storage"} <= page.keys()
-    assert "engines.local.core_hour is of 2000-01-01" in said
+    assert "engines.local.core_hour is from 2000-01-01" in said
     assert "missing prices" not in said
     subprocess.run([sys.executable, "-m", "curate", "run", recipe, "--out", out], check=True, cwd=ROOT)
     rows = json.loads(run_command("sql", out, "costs", "--format", "json").out)

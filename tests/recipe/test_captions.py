@@ -127,7 +127,9 @@ def test_the_work_of_each_engine_is_counted(captions, llm, api, run):
         assert (work["tokens_in"], work["tokens_out"]) == (11 * good, 3 * good)
         assert work["cost"] == pytest.approx(price[0] * 11 * good + price[1] * 3 * good)
         assert work["seconds"] > 0 and work["replaced"] == sum(text.startswith(start) for text in texts) > 0
-        counts = f"{work['passed']:,} of {work['requests']:,} texts passed, {work['replaced']:,} are in `.txt`"
+        counts = (
+            f"{work['passed']:,} of {work['requests']:,} texts passed the filters, {work['replaced']:,} are in `.txt`"
+        )
         assert f"- rewrite by `{work['model']}`: {counts}" in (done.folder / "README.md").read_text()
     assert works["api"]["failed"] > 0
 
