@@ -74,7 +74,10 @@ class OutputFormat(ABC):
         return None
 
     def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and content of each member other than texts, for samples with these names; None: for all."""
+        """Yield the name and content of each member that is not a text.
+
+        Yields them for the samples in `names`, or for all samples if it is None.
+        """
         yield from ()
 
 

@@ -139,7 +139,10 @@ def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
 
 
 def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
-    """Return the rows with a key, and the halves of its hash. Raises ValueError for an invalid uid."""
+    """Return the indices of the rows that have a key, and the two halves of each key's hash.
+
+    Raises ValueError for an invalid uid.
+    """
     rows = np.flatnonzero(pc.not_equal(keys, pa.scalar("")).fill_null(False).to_numpy(zero_copy_only=False))
     present = keys.take(rows)
     hashes = pc.ascii_lower(present) if on == "uid" else ids.hash_pairs(pa.nulls(len(present), pa.string()), present)

@@ -158,7 +158,10 @@ class _LookScorer(ClipScorer):
 
 
 def look_kind(key: str, section: type[OnEmbeddings], look: Look, identify: Callable[[], Any]) -> SignalKind:
-    """Return the kind of signals that score changed images; `identify` returns all that the change depends on."""
+    """Return a kind of signal that scores each image after `look` has changed it, such as mirrored it.
+
+    `identify` returns everything that affects the change.
+    """
 
     def build(name: str, options: OnEmbeddings, built: BuildContext) -> Iterator[Signal]:
         encoder = partial(encoder_of, options, built)

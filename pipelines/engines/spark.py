@@ -142,7 +142,10 @@ class Spark(PipelineEngine):
 
     @classmethod
     def run_staged(cls, store: RunStore, lease: str, report: Report) -> Job:
-        """In the driver on the cluster, start the job that `submit` staged for a lease. Raises like `check_workers`."""
+        """Start the job that `submit` staged under this lease. This runs in the driver on the cluster.
+
+        Raises the same errors as `check_workers`.
+        """
         pipeline, named, asked = _PICKLES.decode(store.read_bytes(staged_file(lease)))
         options, runner = PipelineOptions.from_dictionary(named), SparkRunner()
         engine = cls(options, runner)

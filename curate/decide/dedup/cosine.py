@@ -26,7 +26,10 @@ ALIKE = 0.9999
 
 
 def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> Groups:
-    """Return the groups of close pairs among the rows that visit a cell, where at least one row has its home."""
+    """Return the groups of close pairs among a cell's rows: its own and its visitors.
+
+    At least one row of each pair has its home in this cell.
+    """
     order = np.flatnonzero(cells.usable(vectors))
     order = order[np.argsort(~home[order], kind="stable")]
     nodes, vectors = nodes[order], vectors[order]

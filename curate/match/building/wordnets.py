@@ -37,7 +37,7 @@ def is_wordnet(path: str) -> bool:
 
 
 def find_wordnet(path: str, mode: Mode) -> str:
-    """Return the wiki for a file's language. Raises RecipeError if it is no wordnet, or has no known language."""
+    """Return the wiki for a file's language. Raises RecipeError if it is not a wordnet or its language is unknown."""
     name = PurePosixPath(path).name
     if name in _WORDNET:
         return "en"
@@ -51,9 +51,9 @@ def find_wordnet(path: str, mode: Mode) -> str:
         code = tag[1].decode().split("-")[0].lower() if tag else ""
         wiki = _TAGS.get(code, _WIKIS.get(code, code or None))
     else:
-        raise RecipeError(f"--wordnet {path}: no file of a wordnet; accepted: {_ACCEPTED}")
+        raise RecipeError(f"--wordnet {path}: not a wordnet file; accepted: {_ACCEPTED}")
     if wiki is None:
-        error = f"{path}: of language {code or 'none'}, which is none that MetaCLIP 2 takes a wordnet of"
+        error = f"{path}: its language is {code or 'unknown'}, for which MetaCLIP 2 uses no wordnet"
         raise RecipeError(f"--wordnet {error}; accepted: {', '.join(sorted(_WIKIS))}")
     # "als" is Tosk Albanian; MetaCLIP 2 takes it for Alemannic, whose Wikipedia has that name
     return "sq" if code == "als" and mode is Mode.corrected else wiki

@@ -74,7 +74,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     write_texts(tmp_path / "20240101.de", 5)
     refused([german, german], "is named twice; accepted: each file once")
     refused([german, str(tmp_path / "20240101.de")], "are both of de, but of two dates or forms; accepted: one, or")
-    refused([german], "no file of a wordnet; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
+    refused([german], "not a wordnet file; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
     assert make_plan([f"de={texts}"], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
     monkeypatch.setitem(__import__("sys").modules, "ipadic", None)
     tokens._load_japanese.cache_clear()

@@ -69,5 +69,5 @@ def test_lmf(tmp_path):
 def test_tosk_albanian_is_albanian_where_faults_are_mended():
     assert find_wordnet("x/wn-data-als.tab", Mode.worldwide) == "als"
     assert find_wordnet("x/wn-data-als.tab", Mode.corrected) == "sq"
-    with pytest.raises(RecipeError, match="of language qcn, which is none that MetaCLIP 2 takes"):
+    with pytest.raises(RecipeError, match="its language is qcn, for which MetaCLIP 2 uses no wordnet"):
         find_wordnet("wn-data-qcn.tab", Mode.worldwide)
