@@ -33,9 +33,10 @@ class Classes(on_embeddings.EmbeddingSection):
     examples: dict[str, UserPaths] = Field(examples=[_EXAMPLES], min_length=2)
     """Two or more classes, each with its images."""
     prompts: dict[str, str] = Field({}, examples=[{"photo": "a photo", "logo": "a logo"}])
-    """A text for each class, whose fit is added to the classifier's."""
+    """One text for each class. An image's score for a class is then 100 times its cosine with the class's text, plus
+    `alpha` times the classifier's score."""
     alpha: float = Field(1.0, examples=[0.5], ge=0)
-    """Weight of the classifier against the prompts."""
+    """Factor of the classifier's scores; see `prompts`."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":

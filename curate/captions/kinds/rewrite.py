@@ -66,7 +66,7 @@ class Rewrite(CaptionKind):
     relation: ClassVar[Relation] = "rewritten"
 
     styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, examples=[["chat_a", "human"]], min_length=1)
-    """Styles of examples: built-in ones, and keys of `examples`."""
+    """Which styles to use: built-in ones, or keys of `examples`."""
     prompt: Literal["completion", "chat"] = Field("completion", examples=["chat"])
     """Form of the prompt; `chat` is for chat models."""
     examples: dict[Name, UserFile] | None = Field(None, examples=[{"chatgpt": "pairs.txt"}], min_length=1)

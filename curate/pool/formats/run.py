@@ -51,9 +51,9 @@ class RunSource(Source):
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
     gives = (
-        Column("scores", "input_probability", "float64", "Probability of the row in the first run."),
-        Column("scores", "input_draw", "float64", "Draw of the row in the first run."),
-        Column("scores", "input_repeats", "int32", "How often the first run repeats the row, if it repeats rows."),
+        Column("scores", "input_probability", "float64", "The row's `probability` in `decisions` of the first run."),
+        Column("scores", "input_draw", "float64", "The row's `draw` in `decisions` of the first run."),
+        Column("scores", "input_repeats", "int32", "The row's `repeats` in `decisions` of the first run, if any."),
     )
 
     path: UserPath = Field(examples=["run1"])
