@@ -46,37 +46,40 @@ _Contact = Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pa
 
 
 class NetworkPolicy(Section):
-    """How to download: which servers to ask, how often, and how much to accept.
+    """How to download: which servers to contact, how often, and how much to accept.
 
-    Only http and https, and only public addresses, are used. Addresses are checked at each connection, also after
-    redirects. The headers that opt an image out are X-Robots-Tag (img2dataset's directives and `none`),
-    TDM-Reservation, and Content-Usage. /.well-known/tdmrep.json and `Content-Usage` rules in robots.txt are not read.
+    - curate uses only http and https. It connects only to public addresses, and checks the address of each connection,
+      also after redirects.
+    - These headers can opt an image out: X-Robots-Tag (with img2dataset's directives or `none`), TDM-Reservation, and
+      Content-Usage. curate does not read /.well-known/tdmrep.json, or `Content-Usage` rules in robots.txt.
     """
 
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
     contact: _Contact = Field(examples=["you@example.org"])
-    """Your email address or page. Every server receives it."""
+    """Your email address, or the URL of a page about you. curate sends it to every server."""
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
-    """Networks that are allowed although they are not public, such as 127.0.0.0/8 for this machine."""
+    """Networks that curate may use although they are not public, such as 127.0.0.0/8 for this machine."""
     robots: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
-    """Whether to respect robots.txt."""
+    """Whether curate respects robots.txt."""
     opt_out: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
-    """Whether to respect headers that opt an image out of machine learning."""
+    """Whether curate respects headers that opt an image out of machine learning."""
     max_bytes: int = Field(100_000_000, examples=[20_000_000], gt=0)
-    """Maximum bytes per download."""
+    """Maximum size of a download, in bytes."""
     max_seconds: float = Field(60.0, examples=[30], gt=0)
-    """Maximum seconds per download, from name lookup to the last byte."""
+    """Maximum time for a download, in seconds, from the name lookup to the last byte."""
     max_redirects: int = Field(5, examples=[3], ge=0)
-    """Maximum redirects per download."""
+    """Maximum number of redirects per download."""
     per_host: int = Field(4, examples=[2], gt=0)
-    """Maximum connections to one host at a time, over all workers."""
+    """Maximum number of connections to one host at the same time, from all workers together."""
     attempts: int = Field(3, examples=[5], ge=1)
-    """Attempts per run, and per `--retry`, after 408, 425, 429, 5xx, DNS errors, and timeouts."""
+    """How often a run tries a URL, if the server answers 408, 425, 429, or 5xx, or after a DNS error or timeout. Each
+    `--retry` tries as often again."""
     pause: float = Field(1.0, examples=[2], gt=0)
-    """Seconds before the second attempt. The pause doubles each time, unless the server sets it."""
+    """Seconds between the first attempt and the second. Each further pause is twice as long, unless the server names
+    one."""
     max_pause: float = Field(30.0, examples=[60], gt=0)
-    """Maximum seconds per pause."""
+    """Longest pause, in seconds. If the next pause would be longer, the URL fails."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -102,16 +105,21 @@ NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 class UrlsSource(Source):
     """Lists of URLs to download into img2dataset's shards: Parquet, CSV, TSV, or JSON lines, plain or compressed.
 
-    Needs `pip install '.[img2dataset]'`. Options with img2dataset's names work as there, with two other defaults:
-    images keep their size unless you set `image_size` (as with `disable_all_reencoding`), and shards have 1,000 rows.
-    `network.attempts` replaces `retries`, and `network.contact` replaces `user_agent_token`. `bbox_col` and
-    `save_additional_columns` do not exist: json has all columns of numbers, text, booleans, and times.
+    Needs `pip install '.[img2dataset]'`. Options with a name from img2dataset do the same as in img2dataset, except:
 
-    - A failed URL is a row with its reason; it counts toward `max_missing`.
-    - With `image_size`, `width` and `height` are those of the resized image, by default a square. Rules can use
-      `original_width` and `original_height`.
-    - Accepted formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP.
-    - Several runs may share a `store` at once. An image in it is not downloaded again.
+    - Images keep their size unless you set `image_size`, as with img2dataset's `disable_all_reencoding`.
+    - A shard has 1,000 rows by default.
+    - `network.attempts` replaces `retries`, and `network.contact` replaces `user_agent_token`.
+    - `bbox_col` and `save_additional_columns` do not exist. The json always has all columns of numbers, text, booleans,
+      and times.
+
+    More about downloads:
+
+    - A URL that fails stays in the tables, with the reason. It counts toward `max_missing`.
+    - With `image_size`, the columns `width` and `height` describe the resized image, which is a square by default.
+      Rules can use the columns `original_width` and `original_height` instead.
+    - Accepted image formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP.
+    - Several runs may use one `store` at the same time. curate does not download an image that is already there.
     """
 
     example: ClassVar[Any] = {
@@ -124,9 +132,9 @@ class UrlsSource(Source):
     gives = (
         Column("failures", "reason", "string", "Reason code, such as `dns`, `timeout`, `http_404`, `robots`."),
         Column("failures", "detail", "string", "Error message."),
-        Column("failures", "attempts", "int32", "Number of attempts, in all rounds."),
-        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "End of the last attempt."),
-        Column("failures", "may_pass", "bool", "Whether another attempt may succeed."),
+        Column("failures", "attempts", "int32", "Number of attempts, those of `--retry` included."),
+        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "Time at which the last attempt ended."),
+        Column("failures", "may_pass", "bool", "Whether a further attempt could succeed."),
     )
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -134,54 +142,56 @@ class UrlsSource(Source):
     neutral_fields = frozenset({"thread_count", "store", "from_run"})
 
     path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
-    """The lists. Give `path` or `from`."""
+    """Files with the lists. Set either `path` or `from`."""
     from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
-    """A finished run over text lists: its kept rows are downloaded, with their columns and weights."""
+    """Folder of a finished run without images. curate downloads its kept rows, and keeps their columns and weights."""
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
-    """Columns of the list, if curate does not find them by name."""
+    """Names of the list's columns, if curate does not find them itself."""
     column_names: tuple[_Text, ...] | None = Field(None, exclude_if=not_, examples=[["url", "caption"]], min_length=2)
-    """Columns of CSV or TSV files without a header line, in order. null: the first line names them."""
+    """Names of all columns in order, for CSV or TSV files without a header line. null: the first line has the names."""
     network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
-    """How servers are asked."""
+    """How to contact servers, and which limits apply."""
     store: UserPath | None = Field(None, examples=["s3://bucket/images"])
-    """Folder for downloads, shared between runs. null: `pool/` in the run folder."""
+    """Folder for downloads, which several runs can share. null: `pool/` in the run folder."""
     number_sample_per_shard: int = Field(1000, examples=[10000], ge=2, le=100_000)
-    """URLs per shard (img2dataset: 10,000)."""
+    """URLs per shard (img2dataset's default: 10,000)."""
     thread_count: int = Field(256, examples=[64], ge=1)
-    """Concurrent downloads per shard."""
+    """Number of downloads at the same time, for each shard."""
     timeout: float = Field(10.0, examples=[20], gt=0)
-    """Seconds to wait for a connection, or for the server's next bytes."""
+    """Seconds to wait for a connection, and for the next bytes from the server."""
     extract_exif: bool = Field(True, examples=[False])
     """Write each image's EXIF data to its json."""
     compute_hash: Hash | None = Field("sha256", examples=["md5"])
-    """Hash of the downloaded bytes to write to the json. null: none."""
+    """Write this hash of the downloaded bytes to the json. null: write none."""
     verify_hash: tuple[_Text, Hash] | None = Field(None, examples=[["sha256", "sha256"]])
-    """Column with a hash, and its kind, such as `[sha256, sha256]`; another image is refused. null: none."""
+    """Column with a hash, and the kind of hash, such as `[sha256, sha256]`. An image with another hash is refused.
+    null: do not check."""
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
-    """X-Robots-Tag directives that refuse an image. null: img2dataset's directives and `none`."""
+    """Do not keep an image if its X-Robots-Tag header has one of these directives. null: img2dataset's directives and
+    `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
     """Resize to this many pixels per side. null: keep the original image."""
     resize_mode: _Mode = Field("border", examples=["keep_ratio"])
-    """`border` pads, `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
-    keeps the size."""
+    """`border` scales and pads to a square, `center_crop` scales and crops to a square, `keep_ratio` sets the shorter
+    side to `image_size`, `keep_ratio_largest` sets the longer side to it, and `no` keeps the size."""
     resize_only_if_bigger: bool = Field(False, examples=[True])
     """Do not enlarge images."""
     upscale_interpolation: _Interpolation = Field("lanczos", examples=["cubic"])
-    """Interpolation when enlarging."""
+    """Interpolation for images that are enlarged."""
     downscale_interpolation: _Interpolation = Field("area", examples=["lanczos"])
-    """Interpolation when reducing."""
+    """Interpolation for images that are reduced."""
     encode_quality: int = Field(95, examples=[90], ge=0, le=100)
-    """Quality of jpg and webp, 0 to 100; compression of png, 0 to 9."""
+    """Quality for jpg and webp, 0 to 100, or compression level for png, 0 to 9."""
     encode_format: Literal["jpg", "png", "webp"] = Field("jpg", examples=["webp"])
     """Format of resized images."""
     skip_reencode: bool = Field(False, examples=[True])
-    """Keep the bytes of images that are not resized."""
+    """If an image is not resized, keep its original bytes."""
     min_image_size: int = Field(0, examples=[100], ge=0)
-    """Refuse images whose shorter side has fewer pixels."""
+    """Refuse images whose shorter side has fewer pixels than this."""
     max_image_area: float | None = Field(None, examples=[20_000_000], gt=0)
-    """Refuse images with more pixels. null: no limit."""
+    """Refuse images with more pixels than this. null: no limit."""
     max_aspect_ratio: float | None = Field(None, examples=[3], gt=0)
-    """Refuse images with a larger ratio of longer to shorter side. null: no limit."""
+    """Refuse images whose longer side, divided by the shorter one, is larger than this. null: no limit."""
 
     @property
     def input_run(self) -> str | None:

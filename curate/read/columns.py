@@ -37,33 +37,40 @@ _DECIDED = "probability", "draw"
 
 
 class Columns(Section):
-    """Columns of the input, if curate does not find them by the names that LAION, DataComp, and img2dataset use.
+    """Names of the input's columns, if they differ from the names that LAION, DataComp, and img2dataset use.
 
-    The names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
-    `original_width`; `height`, `original_height`; `image`, `jpg`, `image_bytes`; `uid`; `key`; `language`. A column
-    that a rule names need not be in `scores`: `safe: NSFW = 'UNLIKELY'`.
+    curate finds these names itself, in upper or lower case:
+
+    - caption: `caption`, `text`, `alt_text`, or `alt`
+    - URL: `url` or `image_url`
+    - width and height: `width` or `original_width`, `height` or `original_height`
+    - image: `image`, `jpg`, or `image_bytes`
+    - `uid`, `key`, and `language`
+
+    If a rule names a column, as in `safe: NSFW = 'UNLIKELY'`, the column does not have to be in `scores`.
     """
 
     example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
 
     caption: str | None = Field(None, examples=["TEXT"])
-    """Caption column."""
+    """Column with captions."""
     uid: str | None = Field(None, examples=["uid"])
-    """Uid column, with 32 hex digits."""
+    """Column with uids of 32 hex digits."""
     url: str | None = Field(None, examples=["URL"])
-    """URL column."""
+    """Column with URLs."""
     key: str | None = Field(None, examples=["key"])
-    """Column with the sample's key."""
+    """Column with the samples' keys."""
     width: str | None = Field(None, examples=["WIDTH"])
-    """Width column, for sources without images."""
+    """Column with widths, for sources without images."""
     height: str | None = Field(None, examples=["HEIGHT"])
-    """Height column, for sources without images."""
+    """Column with heights, for sources without images."""
     language: str | None = Field(None, examples=["LANGUAGE"])
-    """Column with the caption's language."""
+    """Column with the captions' languages."""
     image: str | None = Field(None, examples=["image"])
-    """Image column: bytes, or a struct with `bytes`."""
+    """Column with images: bytes, or a struct that has a field `bytes`."""
     scores: tuple[str, ...] | None = Field(None, examples=[["similarity", "NSFW"]])
-    """Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all float columns."""
+    """Columns that rules can use. Accepted types: numbers, text, booleans, dates, lists of numbers. null: all float
+    columns."""
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:

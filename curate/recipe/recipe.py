@@ -84,56 +84,59 @@ class Match(Section):
 class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    - Paths may be local or fsspec URLs (`s3://…`, `gs://…`). Ranges such as `{00000..01242}`, globs, and lists name
-      several files.
-    - A rule is a [SQL expression](rules.md#expressions), or keeps the best rows by a column. A rule `NAME: dedup` runs
-      deduplication at that position instead of after all rules.
-    - A recipe has at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
-    - A `blocklist` file has one item per line, or is a run's `forgotten.parquet`.
+    - A path is a local path or an fsspec URL (`s3://…`, `gs://…`). To name several files, write a range such as
+      `{00000..01242}`, a glob, or a list.
+    - A rule is a [SQL expression](rules.md#expressions), or a [section](rules.md#rulesname) that keeps the rows with
+      the largest values in a column. The rule `NAME: dedup` runs deduplication at its position among the rules. Without
+      it, deduplication runs after all rules.
+    - A recipe may have at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
+    - A `blocklist` file is a text file with one item per line, or the `forgotten.parquet` of a run.
     """
 
     registry = SELECTIONS
 
     name: Name = Field("curated", examples=["my-pool"])
-    """Name of the dataset, for its card and report."""
+    """Name of the dataset. Its card and report show it."""
     license: str = Field("unknown", examples=["cc-by-4.0"], pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)
-    """License for the cards: an identifier from the Hugging Face Hub."""
+    """License of the dataset, for its card: an identifier that the Hugging Face Hub uses, such as `cc-by-4.0`."""
     seed: int = Field(0, examples=[1], ge=0, lt=2**63, strict=True)
-    """Seed for `balance`, `sample`, and language models."""
+    """Seed for everything random: `relate`, `balance`, `sample`, and language models."""
     input: Annotated[tuple[AnySource, ...], Field(min_length=1), fields.one_or_several(AnySource, 1)] = Field(
         examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}]
     )
-    """Where samples come from: one source or a list."""
+    """Where samples come from: one source, or a list of sources."""
     measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field({}, examples=[Measure.example], validate_default=True)
     """Signals to measure. Each adds columns that rules and SQL can use."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
-    """Metadata entries to match captions with (MetaCLIP). null: no matching."""
+    """List of words and titles (metadata entries) to find in captions (MetaCLIP). null: do not match captions."""
     relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(
         {}, examples=[Relate.example], validate_default=True, exclude_if=lambda relate: not relate.requested
     )
     """Columns that depend on the whole pool, such as clusters and s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
-    """New columns, by name: SQL over measured columns and earlier derived columns."""
+    """New columns by name. Each is a SQL expression over measured columns and the derived columns above it."""
     rules: dict[str, Rule] = Field({}, examples=[{"en": "language = 'en'", "best": {"top": 0.3, "of": "clip_score"}}])
-    """Filters in order. The first rule that a row fails drops it."""
+    """Filters by name, which curate applies in this order. The first rule that a row fails drops the row."""
     dedup: Dedup = Field(Dedup(), examples=[{"by": ["uid", "sha256", "phash"]}])
-    """Deduplication, and decontamination against evaluation sets."""
+    """How to drop duplicates, and images of evaluation sets (decontamination)."""
     balance: Balance | None = Field(None, examples=[{"t": 20000}])
-    """Balanced sampling (MetaCLIP) over metadata entries or the values of a column. null: none."""
+    """Balanced sampling (MetaCLIP) over metadata entries, or over the values of a column. null: do not balance."""
     sample: Annotated[Sample, BuiltFrom(Sample.full)] | None = Field(None, examples=[{"rows": 100000}])
-    """A sample with a fixed number of rows, instead of `balance`. null: none."""
+    """Draw a fixed number of rows, instead of `balance`. null: do not sample."""
     captions: Annotated[Captions, BuiltFrom(Captions.full)] | None = Field(None, examples=[Captions.example])
-    """Synthetic captions for kept samples. null: none."""
+    """Write synthetic captions for kept samples. null: write none."""
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
     """Format and columns of the shards."""
     blocklist: fields.UserPaths | None = Field(None, examples=["gone.txt"])
-    """Files with uids, URLs, or image sha256 to drop before any rule, as `forgotten`. null: none."""
+    """Files that list uids, URLs, or sha256 of images. Rows with a listed item are dropped as `forgotten`, before any
+    rule applies. null: no blocklist."""
     max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
-    """The run fails if a larger share of samples, or of caption requests, fails."""
+    """The run stops with an error if more than this share of samples cannot be read, or if more than this share of
+    caption requests gets no answer. Samples that were not downloaded do not count here."""
     max_missing: float = Field(1.0, examples=[0.5], ge=0, le=1, strict=True)
-    """The run fails if a larger share of samples was never downloaded. 1: no limit."""
+    """The run stops with an error if more than this share of the samples was not downloaded. 1: no limit."""
     max_failed_files: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
-    """The run fails if a larger share of files cannot be read."""
+    """The run stops with an error if more than this share of the input files cannot be read."""
 
     @field_validator("measure", "match", "relate", "derive", "rules", "dedup", "output", mode="before")
     @classmethod

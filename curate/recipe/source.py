@@ -24,35 +24,40 @@ _Storage = Annotated[dict[str, Any], AfterValidator(read_variables), _Named]
 
 
 class Join(Section):
-    """Adds columns from your own files to rows with the same key, uid, or URL.
+    """Adds columns from your own files. A row of a file belongs to the sample with the same key, uid, or URL.
 
-    Use it for your own scores, for another run's decisions, or for allowlists: `columns: {listed: uid}` with the rule
-    `listed IS NOT NULL`. In the files, the key's column has the name in `on`. A row without a match gets null; a key
-    that occurs twice is an error. When a file changes, only its columns are read again.
+    Use it for your own scores, for the decisions of another run, or for an allowlist. An allowlist is a file of uids,
+    with `columns: {listed: uid}` and the rule `listed IS NOT NULL`.
 
-    A `.npy` of uids has the columns `uid` and `times` (int32), the number of occurrences.
+    - The files must have a column with the name in `on`. If one of its values occurs twice, the run does not start.
+    - Samples that the files do not list get null.
+    - If a file changes, curate reads only its columns again.
+    - curate reads a `.npy` of uids as a table with the columns `uid` and `times` (int32), the number of times that the
+      uid occurs.
     """
 
     path: fields.UserPaths = Field(examples=["scores.parquet"])
-    """Parquet or CSV files, or a .npy of uids (a DataComp subset file)."""
+    """Parquet or CSV files, or a .npy of uids, such as a DataComp subset file."""
     on: str = Field(examples=["uid", "page_url"], min_length=1)
-    """Column to join on: key, url, uid, or a text column of the source."""
+    """Column that the source and your files share: `key`, `url`, `uid`, or a text column of the source."""
     columns: dict[fields.NewName, Annotated[str, Field(min_length=1)]] = Field(
         examples=[{"aesthetic": "aesthetic_score"}], min_length=1
     )
-    """Columns to add, as new name: name in the files."""
+    """Columns to add. Write `NEW: OLD`, where OLD is the name in the files and NEW the name for rules."""
 
 
 class Source(Section):
     """A source of samples. Every format has these keys; the sections below list the keys of one format.
 
-    All sources have images, or none has. Further columns of a source are in table `scores` under their own names. If
-    the input has no uid, the uid is a hash of URL and caption, or of image and caption. If a range names a missing
-    file, the run does not start.
+    In a recipe, either all sources have images, or none has.
+
+    - Other columns of a source keep their names and go to the table `scores`.
+    - If the input has no uids, curate makes them: a hash of URL and caption, or, without a URL, of image and caption.
+    - If a file in a range is missing, the run does not start.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
-        Column("samples", "uid", "string", "Identity of the image-caption pair: 32 hex digits."),
+        Column("samples", "uid", "string", "Id of the image-caption pair: 32 hex digits."),
         Column("samples", "source", "string", "Name of the source."),
         Column("samples", "shard", "string", "Input file of the row."),
         Column("samples", "key", "string", "Name of the sample in its file."),
@@ -60,7 +65,7 @@ class Source(Section):
         Column("samples", "caption", "string", "Alt-text."),
         Column("samples", "words", "int32", "Number of words, split at white space as in DataComp."),
         Column("samples", "characters", "int32", "Number of characters in the caption."),
-        Column("samples", "offset", "int64", "Position in the input file, to read the image or link again."),
+        Column("samples", "offset", "int64", "Position in the input file. curate uses it to read the sample again."),
         Column("samples", "status", "string", "`ok`, or the reason why the sample cannot be read."),
         Column("samples", "error", "string", "Error message."),
     )
@@ -72,13 +77,14 @@ class Source(Section):
     format: Annotated[str, fields.KindOf(FORMATS)] = Field(examples=["parquet"])
     """Format of the source."""
     path: fields.UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
-    """Local paths or fsspec URLs, with ranges and globs. For format `run`, the folder of a finished run."""
+    """Input files: local paths or fsspec URLs, which may have ranges and globs. For format `run`, the folder of a
+    finished run."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
-    """Options for the fsspec file system. `env:NAME` reads an environment variable, on each machine."""
+    """Options for the fsspec file system. For a value `env:NAME`, each machine reads its environment variable NAME."""
     join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(
         (), exclude_if=not_, examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "score"}}]
     )
-    """Columns from your own files."""
+    """Columns to add from your own files."""
 
     def error(self, message: object) -> RecipeError:
         """Return an error about the source."""

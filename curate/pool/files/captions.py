@@ -39,17 +39,17 @@ SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
 
 
 class FileColumns(Columns):
-    """Columns of a caption table, if curate does not find them by name.
+    """Names of the columns of a caption table, if curate does not find them itself.
 
-    The keys of [`input.columns`](#inputcolumns) apply too, except `image`, `width`, and `height`. By default the file
-    name is in the first of `file_name`, `filename`, `file`, `filepath`, `file_path`, `image_path`, `image`, `path`, or
-    else in a column whose name ends in `_file_name`.
+    The keys of [`input.columns`](#inputcolumns) apply too, except `image`, `width`, and `height`. If you do not set
+    `file`, curate takes the first of these columns that the table has: `file_name`, `filename`, `file`, `filepath`,
+    `file_path`, `image_path`, `image`, `path`. If it has none, curate takes a column whose name ends in `_file_name`.
     """
 
     example: ClassVar[Any] = {"file": "photo", "caption": "title"}
 
     file: str | None = Field(None, examples=["photo"])
-    """Column with file names."""
+    """Column with the images' file names."""
     # Keys for sources without images or without files
     image: ClassVar[None] = None  # type: ignore[misc]
     width: ClassVar[None] = None  # type: ignore[misc]

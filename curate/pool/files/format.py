@@ -127,27 +127,34 @@ def _name(source: Source, fingerprint: str) -> str:
 class FilesSource(Source):
     """Folders of your own images, with captions in a table, in `metadata` files, or in NAME.txt beside each image.
 
-    `path` is a folder, read recursively, or a glob such as `photos/*.jpg`. A table has one row per caption with the
-    image's file name, relative to the table's folder or to `path`. Without `table`, curate reads Hugging Face's
-    `metadata.csv`, `.jsonl`, or `.parquet` in any folder; without those, the caption of `cat.jpg` from `cat.txt`.
+    curate finds the captions in this order:
 
-    - Rules can use the table's other columns, and each sample's json has them.
-    - A row without a file fails as `no_image`, an image without a caption as `no_caption`. Absolute names, URLs, names
-      with `..`, and links that leave `path` fail as `unsafe_path`.
-    - Several rows for one file are several samples. So are `a.jpg` and `a.png`.
-    - Hidden files are skipped. `curate sql RUN links` counts other files by suffix.
-    - A sample's key is the file's path within `path`, without the suffix.
+    1. With `table`, in that table. It has one row per caption, with the image's file name. The name is relative to the
+       table's folder or to `path`.
+    2. Without `table`, in files named `metadata.csv`, `metadata.jsonl`, or `metadata.parquet`, as on Hugging Face. They
+       may be in any folder.
+    3. Without those, in text files: the caption of `cat.jpg` is in `cat.txt`.
+
+    More about samples:
+
+    - Rules can use the table's other columns, and each sample's json includes them.
+    - A row whose image is missing fails as `no_image`, and an image without a caption as `no_caption`.
+    - A row fails as `unsafe_path` if its file name is absolute, is a URL, contains `..`, or is a link that leads out of
+      `path`.
+    - If several rows name one image, each row is a sample. `a.jpg` and `a.png` are two samples.
+    - curate skips hidden files. `curate sql RUN links` counts all other files by suffix.
+    - A sample's key is the image's path within `path`, without the suffix.
     """
 
     example: ClassVar[Any] = {"name": "photos", "format": "files", "path": "photos", "table": "captions.csv"}
     neutral_fields = frozenset({"table"})
 
     path: UserPath = Field(examples=["photos", "photos/*.jpg"])
-    """Folder or glob of images."""
+    """Folder of images, which curate reads with all its subfolders; or a glob such as `photos/*.jpg`."""
     table: UserPaths = Field((), exclude_if=not_, examples=["captions.csv"])
-    """Caption tables: CSV, TSV, JSON lines, or Parquet, plain or compressed."""
+    """Tables of captions: CSV, TSV, JSON lines, or Parquet files, plain or compressed."""
     columns: FileNames = Field(FileNames(), examples=[{"file": "photo", "caption": "title"}])
-    """Columns of the table, if curate does not find them by name."""
+    """Names of the table's columns, if curate does not find them itself."""
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 

@@ -50,13 +50,14 @@ _Footer = tuple[list[InputPart], pa.Schema | None]
 class ParquetSource(Source):
     """Parquet files of captions, with images or URLs, such as LAION's and DataComp's published metadata.
 
-    A source without images yields Parquet shards with all its columns, which img2dataset can download.
+    If the files have URLs but no images, the shards are Parquet files with all columns of the input. img2dataset can
+    then download the images.
     """
 
     example: ClassVar[Any] = {"name": "laion", "format": "parquet", "path": "laion/part-{00000..00127}.snappy.parquet"}
 
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
-    """Columns of the files, if curate does not find them by name."""
+    """Names of the files' columns, if curate does not find them itself."""
 
     _names: dict[str, str] = PrivateAttr({})  # renamed columns
 

@@ -42,11 +42,15 @@ _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "ex
 
 
 class RunSource(Source):
-    """The kept rows of a finished run, with its scores and languages. No model runs again.
+    """The kept rows of a finished run, with that run's scores and languages. No model has to run again.
 
-    Rows keep their uids but not their embeddings. `probability` in the shards is the product of both runs'
-    probabilities; the same applies to any pool with a column `input_probability` (null counts as 1). A repeated row of
-    the first run is read once: to repeat it again, set `output: {repeat: input_repeats}`.
+    The table `decisions` of a run has each row's verdict. The columns above come from this table of the first run.
+
+    - Rows keep their uids but not their embeddings.
+    - `probability` in the shards is the product of both runs' probabilities. The same is true of any pool that has a
+      column `input_probability`, where null counts as 1.
+    - curate reads each row once, even if the first run repeats it. To repeat it again, set
+      `output: {repeat: input_repeats}`.
     """
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}

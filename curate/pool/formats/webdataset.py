@@ -41,19 +41,20 @@ _SIZES = ("width", "height", "original_width", "original_height")
 class WebdatasetSource(Source):
     """webdataset tars, as img2dataset writes them: images, with captions in `.txt` or `.json`.
 
-    A sample's key is its path in the tar up to the first dot of its base name. A sample that img2dataset lists in the
-    Parquet beside a tar but did not fetch fails as `missing_sample` and counts toward `max_missing`.
+    - A sample's key is its path in the tar, up to the first dot of the file name.
+    - The Parquet file beside a tar may list samples that img2dataset did not download. These fail as `missing_sample`
+      and count toward `max_missing`.
     """
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
     neutral_fields = frozenset({"columns"})
 
     caption_key: str = Field("caption", examples=["alt_text"])
-    """JSON field with the caption, for samples without a `.txt`."""
+    """JSON field that has the caption. It is used for samples without a `.txt`."""
     columns: dict[str, JsonType] = Field(
         {}, exclude_if=not_, examples=[{"similarity": "float", "original_width": "int"}]
     )
-    """JSON fields for rules, with their types. A value of another type becomes null."""
+    """JSON fields that rules can use, each with its type. A value of another type becomes null."""
 
 
 class WebdatasetInput(interface.InputFormat):

@@ -185,21 +185,27 @@ def _metadata_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class PmcSource(Source):
-    """PubMed Central articles: graphics of figures, with captions, context, license, and article data.
+    """PubMed Central articles: the graphics of figures, with captions, context, license, and data about the article.
 
-    `path` is a folder or bucket with a folder for each article, such as `PMC10009416.1/PMC10009416.1.xml` with its
-    media; a folder of the older `PMC….tar.gz`; or a list of articles, such as PMC's daily inventory. curate reads the
-    highest version of an article. `curate sql RUN links` counts figures without a graphic, and graphics outside of
-    figures. Needs `pip install '.[pmc]'`.
+    Needs `pip install '.[pmc]'`. `path` is one of these:
+
+    - a folder or bucket with a subfolder for each article. The subfolder has the article's XML, such as
+      `PMC10009416.1/PMC10009416.1.xml`, and its media.
+    - a folder of the older archives `PMC….tar.gz`
+    - a list of articles, such as PMC's daily inventory
+
+    If an article has several versions, curate reads the highest one. `curate sql RUN links` counts what curate skips:
+    figures without a graphic, and graphics outside of figures.
     """
 
     example: ClassVar[Any] = {"name": "pmc", "format": "pmc", "path": "pmc/"}
     neutral_fields = frozenset({"prefix"})
 
     prefix: UserPath = Field("", examples=["s3://pmc-oa-opendata/"])
-    """Folder or bucket with the articles of lists (`.csv`, `.csv.gz`, `.txt`)."""
+    """If `path` is a list (`.csv`, `.csv.gz`, or `.txt`): the folder or bucket with the listed articles."""
     caption: Literal["caption", "title+caption", "caption+context"] = Field("caption", examples=["title+caption"])
-    """Text of a row: the figure's caption, the article's title before it, or paragraphs about the figure after it."""
+    """`caption`: the figure's caption. `title+caption`: the article's title, then the figure's caption.
+    `caption+context`: the figure's caption, then paragraphs about the figure."""
 
 
 class PmcInput(interface.InputFormat):
