@@ -1,10 +1,10 @@
 -- How wide or tall the images are, in the pool and in the kept set.
 -- theme: Images
--- column: shape          bounds of width / height
--- column: pool           samples
--- column: kept           kept samples
+-- column: shape          range of width / height
+-- column: pool           number of samples in the pool
+-- column: kept           number of samples that were kept
 -- column: rate           kept / pool
--- column: median_pixels  median of width × height in the pool
+-- column: median_pixels  median of width × height over the pool
 SELECT
     CASE
         WHEN width * 3 < height THEN 'below 1:3'

@@ -1,13 +1,13 @@
--- Head and tail entries for other values of t, and the tail's share of matches.
--- This is how MetaCLIP chose t. Matches are those of the samples left when balancing began; a sample may have several.
--- `curate whatif DIR --sweep 'balance.t={A..B}'` also estimates how many samples each t keeps. If each language has its
--- own t, the entries are those of `balance.language`.
+-- Number of head and tail entries, and the tail's share of matches, for other values of t.
+-- MetaCLIP chose its t this way. Only samples left when balancing began count. A sample counts once for each entry that
+-- it matches. To estimate how many samples each t keeps, use `curate whatif DIR --sweep 'balance.t={A..B}'`. If each
+-- language has its own t, the query counts only entries in the language of `balance.language`.
 -- theme: Entries and balancing
--- param: at = null [numbers]  values of t, such as '1000 20000'; null: this run's t, divided and multiplied by 2, 4 and 8
--- column: t           the threshold
--- column: thinned     head entries: more than t matches, downsampled by balancing
--- column: tail        tail entries: fewer than t matches, as in MetaCLIP; entries with exactly t also keep all samples
--- column: tail_share  the tail's share of all matches before balancing, as in `balance.tail_share`
+-- param: at = null [numbers]  values of t, such as '1000 20000'; null: this run's t, and this t divided and multiplied by 2, 4 and 8
+-- column: t           the value of t
+-- column: thinned     number of head entries. They have more than t matches, so balancing downsamples them.
+-- column: tail        number of tail entries. They have fewer than t matches, as in MetaCLIP. An entry with exactly t matches is in neither group and keeps all its samples.
+-- column: tail_share  matches of tail entries / all matches before balancing, as in `balance.tail_share`
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]::BIGINT[]

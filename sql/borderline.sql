@@ -1,15 +1,15 @@
--- Samples near a threshold: the lowest values among the kept, the highest among the dropped.
+-- Samples near a threshold: the lowest values that were kept, the highest that were dropped.
 -- theme: Samples to look at
--- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
--- param: rule = null [rule]              the rule that dropped; null: rules that name the number, or any if none does
--- param: limit = 10                      maximum number on each side
+-- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
+-- param: rule = null [rule]              show only samples that this rule dropped; null: any rule whose expression names the number, or every rule if none does
+-- param: limit = 10                      maximum number of kept samples, and of dropped samples
 -- column: side     kept or dropped
 -- column: measure  name of the number
--- column: value    the number
--- column: rule     rule that dropped it; null if kept
--- column: uid      the sample
--- column: caption  its caption
--- column: url      its URL
+-- column: value    the sample's value of this number
+-- column: rule     the rule that dropped the sample; null if it was kept
+-- column: uid      uid of the sample
+-- column: caption  caption of the sample
+-- column: url      URL of the sample
 WITH naming AS (
     SELECT name FROM rules WHERE list_contains(regexp_extract_all(lower(expression), '\w+'), lower($of))
 ), seen AS (

@@ -1,10 +1,10 @@
--- Results of the quality filters (gates) for synthetic captions, by kind and style.
+-- How many synthetic captions passed or failed each quality filter (gate).
 -- theme: Captions
--- column: kind   recaption, fused, rewrite, translation
--- column: style  style or language
--- column: gate   passed, a gate that failed (a caption may fail several), or the reason for a missing caption
--- column: texts  synthetic captions
--- column: share  share of the captions of this kind and style
+-- column: kind   kind of caption: recaption, fused, rewrite or translation
+-- column: style  name of the style; for a translation, its language
+-- column: gate   the result: `passed`, the name of a gate that failed, or the reason why there is no caption. A caption that fails several gates counts once for each.
+-- column: texts  number of synthetic captions
+-- column: share  texts / all captions of this kind and style
 WITH judged AS (
     SELECT kind, style, CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
     FROM captions

@@ -1,12 +1,12 @@
--- Words per caption, in the pool and in the kept set.
+-- Histogram of the number of words per caption, in the pool and in the kept set.
 -- theme: Captions
--- param: step = 5 [positive]  words per bucket
+-- param: step = 5 [positive]  width of a bucket in words
 -- column: words_from   lowest number of words in the bucket
--- column: words_below  upper end of the bucket, excluded
--- column: pool         samples
--- column: kept         kept samples
+-- column: words_below  the bucket has captions with fewer words than this
+-- column: pool         number of samples in the pool
+-- column: kept         number of samples that were kept
 -- column: rate         kept / pool
--- column: example      caption of the sample with the smallest uid
+-- column: example      caption from the bucket, of the sample with the smallest uid
 SELECT
     (words // $step) * $step AS words_from,
     words_from + $step AS words_below,

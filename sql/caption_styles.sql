@@ -1,16 +1,16 @@
--- Quality of synthetic captions by style: share that passed, length, and CLIP score.
+-- Quality of synthetic captions by style: how many passed, their length and CLIP score.
 -- theme: Captions
--- column: kind            recaption, fused, rewrite, translation
--- column: style           style or language
--- column: texts           captions requested
--- column: passed          captions that passed all gates
+-- column: kind            kind of caption: recaption, fused, rewrite or translation
+-- column: style           name of the style; for a translation, its language
+-- column: texts           number of captions requested
+-- column: passed          number of captions that passed all gates
 -- column: pass_rate       passed / texts
--- column: words           median words of a passed caption
--- column: against         median ratio of words, passed caption / original
--- column: tokens          mean tokens of an answer
--- column: distinct_share  distinct captions / texts; low if a model repeats itself
--- column: clip_score      mean CLIP score of passed captions; null if not measured
--- column: clip_gain       mean of clip_score minus the original's
+-- column: words           median number of words in a passed caption
+-- column: against         median of (words in a passed caption / words in its original caption)
+-- column: tokens          mean number of tokens in an answer
+-- column: distinct_share  number of different captions / number of captions. A low value means that the model repeats itself.
+-- column: clip_score      mean CLIP score of passed captions; null if it was not measured
+-- column: clip_gain       mean of (CLIP score of a passed caption − CLIP score of its original caption)
 WITH texts AS (
     SELECT c.*, c.status = 'ok' AND c.gate = 'passed' AS good, len(string_split_regex(trim(c.text), '\s+')) AS n FROM captions c
 ), originals AS (

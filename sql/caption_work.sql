@@ -1,17 +1,17 @@
 -- Requests, tokens, time and cost of synthetic captions, by kind and engine.
 -- theme: Captions
--- column: kind         recaption, fused, rewrite, translation
--- column: engine       engine name in the recipe
--- column: model        the engine's model
--- column: requests     captions requested
--- column: sent         requests sent by all commands of this run, retries included; the rest were cached
--- column: failed       sent requests without an answer
+-- column: kind         kind of caption: recaption, fused, rewrite or translation
+-- column: engine       name of the engine in the recipe
+-- column: model        model that the engine runs
+-- column: requests     number of captions requested
+-- column: sent         number of requests that all commands of this run sent, with retries. The other answers came from the cache.
+-- column: failed       sent requests that got no answer
 -- column: passed       captions that passed all gates
--- column: replaced     passed captions written to .txt instead of the original
--- column: tokens_in    prompt tokens, as the engine reports them
--- column: tokens_out   answer tokens
--- column: tokens_sent  prompt and answer tokens of sent requests
--- column: seconds      engine time, summed over units, which may run in parallel
--- column: cost         cost of sent requests, by the price in the recipe; null without a price
+-- column: replaced     passed captions that replace the original caption in the sample's .txt file
+-- column: tokens_in    tokens in prompts, as the engine reports them
+-- column: tokens_out   tokens in answers
+-- column: tokens_sent  tokens in the prompts and answers of sent requests
+-- column: seconds      time in the engine, added up over units, which may run in parallel
+-- column: cost         cost of the sent requests, from the price in the recipe; null without a price
 -- column: cost_passed  cost / passed
 SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind, engine;

@@ -1,9 +1,9 @@
--- How strongly a few entries dominate: the share of matches of the most frequent ones.
+-- The share of all matches that the most frequent entries have: 1 entry, 10, 100, and more.
 -- theme: Entries and balancing
--- column: entries          number of most frequent entries; the last row has all that occur
--- column: pool_share       their share of all matches in the pool
--- column: survivors_share  share of the matches when balancing began, of the most frequent entries then
--- column: kept_share       share of the matches in the kept set, of the most frequent entries there
+-- column: entries          N, the number of entries to add up. The last row adds up all entries that occur in the pool.
+-- column: pool_share       share of all matches in the pool that the N most frequent entries of the pool have
+-- column: survivors_share  the same share among the samples left when balancing began, for the N most frequent entries there
+-- column: kept_share       the same share in the kept set, for the N most frequent entries there
 WITH ranked AS (
     SELECT
         pool, survivors, kept,

@@ -1,20 +1,20 @@
--- How often each class occurs in each context: common and rare combinations.
--- Both are columns of `measured` with names, such as a classifier's class and a context tag. Rows that lack either are
--- left out.
+-- How often each class occurs in each context, to find common and rare combinations.
+-- Class and context are any two columns of `measured` with names as values, such as a classifier's class and a context
+-- tag. Rows without a class or without a context do not count.
 -- theme: Sources, languages and hosts
--- param: class [column of measured]    column with the class, such as source or a classifier's output
--- param: context [column of measured]  column with the context, such as language or a tag
--- param: counter_share = 0.1           contexts with at most this share of their class are marked `counter`
--- param: min_class = 20                minimum number of samples in a class
+-- param: class [column of measured]    column that has the class, such as `source` or the output of a classifier
+-- param: context [column of measured]  column that has the context, such as `language` or a tag
+-- param: counter_share = 0.1           mark a context as `counter` if at most this share of the class has it
+-- param: min_class = 20                leave out classes with fewer samples
 -- param: limit = null                  maximum number of rows
 -- column: class       the class
 -- column: context     the context
--- column: pool        pool samples of this class in this context
--- column: kept        kept samples among them
--- column: share       pool, as a share of the class
--- column: kept_share  kept, as a share of the kept samples of the class
--- column: lift        share / the context's share of all samples; above 1, they occur together more often than by chance
--- column: group       `common` for the most frequent context of the class, `counter` for a rare one, else null
+-- column: pool        number of samples in the pool with this class and context
+-- column: kept        number of these samples that were kept
+-- column: share       share of the class that has this context, in the pool
+-- column: kept_share  share of the class that has this context, in the kept set
+-- column: lift        share / the context's share of all samples. Above 1, class and context occur together more often than by chance.
+-- column: group       `common` for the most frequent context of the class, `counter` for a rare one, otherwise null
 WITH pairs AS (
     SELECT struct_extract("measured row", $class) AS class, struct_extract("measured row", $context) AS context, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)

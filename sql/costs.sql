@@ -1,26 +1,26 @@
--- What a run, its steps and its captions used and cost, in total and per kept sample.
--- A run that reused tables counts only its own time and requests. Prices come from the recipe. `curate plan --measure
--- N` estimates the same before a run. Steps that are not in the recipe: `start` includes compiling kernels; `drift`
--- covers at most 4,096 embeddings per source; `audit` and `publish` end when run.json is written; `engine` is the time
--- outside of steps. Files written after run.json, such as stats.duckdb, and other processes of an engine, such as
--- Spark's Java, are not counted.
+-- Time, memory, requests and money that a run and its steps used, also per kept sample.
+-- If the run reused tables, only its own time and requests count. Prices come from the recipe. `curate plan --measure
+-- N` estimates the same numbers before a run. Some steps do not come from the recipe: `start` includes the time to
+-- compile kernels; `drift` compares at most 4,096 embeddings per source; `audit` and `publish` are counted until
+-- run.json is written; `engine` is the time outside of steps. The numbers do not include files written after run.json,
+-- such as stats.duckdb, or other processes of an engine, such as Spark's Java.
 -- theme: Overview
--- column: what            the run, a step, or a kind of synthetic captions
--- column: seconds         wall time of the run; for steps and captions, summed over units, which may run in parallel
--- column: requests        requests sent in this run
+-- column: what            `run`, a step, or a kind of synthetic captions
+-- column: seconds         wall time of the run. For steps and captions, the time is added up over units, which may run in parallel.
+-- column: requests        number of requests that this run sent to caption engines
 -- column: tokens          tokens in prompts and answers
--- column: cost            by the price in the recipe; null without a price
--- column: kept            kept samples; for captions, those that passed all gates
+-- column: cost            cost of the requests, from the price in the recipe; null without a price
+-- column: kept            number of kept samples; for captions, number of captions that passed all gates
 -- column: seconds_each    seconds per kept sample
 -- column: tokens_each     tokens per kept sample
 -- column: cost_each       cost per kept sample
--- column: core_hours      CPU time of all Python processes
--- column: gpu_hours       time that models held a GPU
--- column: memory_hours    GB of memory of these processes × hours
--- column: shuffled_bytes  approximate bytes grouped by key
--- column: reads           GET and HEAD requests to the object store of the run folder; 0 for a local folder
--- column: writes          PUT and LIST requests to it
--- column: stored_bytes    bytes that the step published
+-- column: core_hours      CPU time of all Python processes, in hours
+-- column: gpu_hours       time in which models used a GPU, in hours
+-- column: memory_hours    memory of these processes in GB × hours
+-- column: shuffled_bytes  approximate number of bytes that the step grouped by key (shuffled)
+-- column: reads           number of GET and HEAD requests to the object store of the run folder; 0 for a local folder
+-- column: writes          number of PUT and LIST requests to this store
+-- column: stored_bytes    number of bytes that the step added to the run folder
 WITH work AS (
     SELECT
         0 AS position, 'run' AS what, (SELECT value::DOUBLE FROM run WHERE key = 'seconds') AS seconds,

@@ -1,16 +1,16 @@
--- How much of the metadata the pool and the kept set cover, and what is not downsampled.
--- Entries with at most t rows are not downsampled; the tail of `balance.tail_share` has fewer than t. Samples that
--- could not be read match nothing.
+-- How many metadata entries the pool and the kept set have, and how many keep all rows.
+-- Balancing does not downsample an entry with at most t rows. An entry of the tail has fewer than t rows (see
+-- `balance.tail_share`). Samples that could not be read match no entry.
 -- theme: Entries and balancing
--- column: entries           entries in the metadata
--- column: in_pool           entries that occur in the pool
--- column: in_survivors      entries that occurred when balancing began
--- column: in_kept           entries that occur in the kept set
--- column: lost              entries that occurred when balancing began but not in the kept set
+-- column: entries           number of entries in the metadata
+-- column: in_pool           number of entries that occur in the pool
+-- column: in_survivors      number of entries that occur in the samples left when balancing began
+-- column: in_kept           number of entries that occur in the kept set
+-- column: lost              entries that occurred when balancing began but do not occur in the kept set
 -- column: head              entries that balancing downsamples
--- column: whole             entries that occur and are not downsampled
--- column: whole_share       their share of all matches when balancing began
--- column: whole_share_kept  their share of all matches in the kept set
+-- column: whole             entries that occurred when balancing began and that balancing does not downsample
+-- column: whole_share       share of all matches that these entries had when balancing began
+-- column: whole_share_kept  share of all matches that these entries have in the kept set
 SELECT
     count(*) AS entries,
     count(*) FILTER (pool > 0) AS in_pool,

@@ -1,11 +1,11 @@
--- Downloads by source: how many URLs were downloaded, and why the others were not.
+-- How many URLs of each source were downloaded, and why the others were not.
 -- theme: Files and failures
--- column: source    name of a source with URLs, or with img2dataset tars that miss samples
--- column: outcome   `came` (downloaded, but perhaps not decodable), or the reason code
--- column: count     URLs
--- column: share     share of the source's URLs
--- column: may_pass  URLs that may succeed on another attempt: `curate run … --retry`
--- column: attempts  most attempts at one URL over all rounds; null if unknown
+-- column: source    source with URLs, or with tars from img2dataset that lack samples
+-- column: outcome   `came` if the file was downloaded, even if it cannot be decoded; otherwise the reason code
+-- column: count     number of URLs
+-- column: share     count / all URLs of the source
+-- column: may_pass  number of URLs that may succeed on another attempt: `curate run … --retry`
+-- column: attempts  largest number of attempts at one URL, over all commands; null if unknown
 -- column: last      time of the last attempt, in UTC
 WITH outcomes AS (
     SELECT source, coalesce(reason, 'came') AS outcome, count(*) AS count

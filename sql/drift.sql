@@ -1,15 +1,15 @@
--- Drift of the curated set from the pool, by source and model.
--- The sliced Wasserstein distance between the embeddings of the pool and those of the kept set. Needs a run that keeps
--- embeddings.
+-- How far the kept set's embeddings differ from the pool's, by source and model.
+-- The distance is the sliced Wasserstein distance between the pool's embeddings and the kept set's embeddings. The run
+-- must keep its embeddings.
 -- theme: Overview
--- column: source          source name
--- column: model           the model in `measure.clip`
--- column: side            image or text
--- column: pool_rows       pool rows compared
--- column: kept_rows       kept rows compared
--- column: distance        distance between the two sets, 0 to 2
--- column: standard_error  standard error of the distance over random directions
--- column: unchanged       distance of a random subset of the pool with the same size, which means no drift
+-- column: source          name of the source
+-- column: model           model in `measure.clip`
+-- column: side            image or text: which embeddings are compared
+-- column: pool_rows       number of pool rows compared
+-- column: kept_rows       number of kept rows compared
+-- column: distance        distance between the two sets of embeddings, from 0 to 2
+-- column: standard_error  standard error of the distance, because the directions are random
+-- column: unchanged       distance between the pool and a random part of it that is as large as the kept set. A similar distance means no drift.
 SELECT source, model, side, pool_rows, kept_rows, distance, standard_error, unchanged
 FROM drift
 ORDER BY source, model, side;

@@ -1,18 +1,18 @@
--- Samples that a rule dropped, to look at.
+-- Samples that a rule dropped.
 -- theme: Samples to look at
--- param: rule = null [rule]  name of the rule; null: any
--- param: limit = 20          maximum number of rows, in order of uid: arbitrary, but always the same
--- column: rule          the rule
--- column: uid           the sample; null if it could not be read: `curate explain` takes its key or URL
--- column: source        source name
--- column: caption       its caption
--- column: url           its URL
--- column: words         words in the caption
--- column: width         width of the image
--- column: height        height of the image
--- column: duplicate_of  representative of a duplicate; evaluation image of a contaminated sample
--- column: key           its key, if the input has keys
--- column: reason        why it could not be read, if it failed
+-- param: rule = null [rule]  show only samples that this step dropped; null: any step
+-- param: limit = 20          maximum number of rows. Rows are in the order of uids, which is arbitrary but always the same.
+-- column: rule          the step that dropped the sample
+-- column: uid           uid of the sample; null if the sample could not be read. Then give its key or URL to `curate explain`.
+-- column: source        name of the source
+-- column: caption       caption of the sample
+-- column: url           URL of the sample
+-- column: words         number of words in the caption
+-- column: width         width of the image in pixels
+-- column: height        height of the image in pixels
+-- column: duplicate_of  for a duplicate, the uid of its representative; for a contaminated sample, the evaluation image that it resembles
+-- column: key           key of the sample, if the input has keys
+-- column: reason        if the sample could not be read, the reason code
 SELECT rule, uid, source, caption, url, words, width, height, duplicate_of, key,
     CASE rule WHEN 'failed' THEN concat_ws(': ', status, error) END AS reason
 FROM dropped

@@ -1,10 +1,10 @@
--- What duplicates have in common with their representative.
--- Each duplicate counts once, for the first that applies: pair, image, url, near.
+-- What duplicates and their representatives have in common.
+-- A duplicate counts once, for the first kind that applies: pair, image, url, near.
 -- theme: Duplicates
--- column: match_type  pair (same uid), image (same bytes), url, or near (a similar image or embedding)
--- column: dropped     duplicates
--- column: groups      their representatives
--- column: share       share of all duplicates
+-- column: match_type  `pair` (same uid), `image` (same bytes), `url`, or `near` (similar image or embedding)
+-- column: dropped     number of duplicates
+-- column: groups      number of representatives
+-- column: share       dropped / all duplicates
 SELECT
     CASE
         WHEN d.uid = d.duplicate_of THEN 'pair'

@@ -1,16 +1,16 @@
--- Each duplicate with the sample that represents it, those that differ most first.
+-- Each duplicate next to its representative, most different pairs first.
 -- theme: Duplicates
--- param: match_type = null [text]  only this kind: pair, image, url or near
+-- param: match_type = null [text]  show only this kind: pair, image, url or near; null: all
 -- param: limit = 20                maximum number of pairs
--- column: uid                     the duplicate
--- column: representative          uid of its representative; equal to `uid` if URL (or image) and caption are equal
--- column: match_type              pair (same uid), image (same bytes), url, or near (a similar image or embedding)
--- column: distance                bits in which their perceptual hashes differ; null without hashes
--- column: cosine                  largest cosine to a compared row; null if no embedding pass found it
+-- column: uid                     uid of the duplicate
+-- column: representative          uid of its representative. The two uids are equal if both have the same caption and the same URL (or image).
+-- column: match_type              `pair` (same uid), `image` (same bytes), `url`, or `near` (similar image or embedding)
+-- column: distance                number of bits in which their perceptual hashes differ; null without hashes
+-- column: cosine                  highest cosine similarity to a sample that it was compared with; null if it was not found by embeddings
 -- column: kept                    whether the representative was kept
--- column: rule                    the step that dropped the representative, such as balance
--- column: caption                 the duplicate's caption
--- column: representative_caption  the representative's caption
+-- column: rule                    the step that dropped the representative, such as `balance`
+-- column: caption                 caption of the duplicate
+-- column: representative_caption  caption of the representative
 WITH dropped AS (
     SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false
 ), pairs AS (

@@ -1,9 +1,9 @@
--- Duplicates by their source and the source of their representative.
+-- How many duplicates each source has, by the source of their representatives.
 -- theme: Duplicates
--- column: source                 source of the duplicate
--- column: representative_source  source of its representative
--- column: dropped                duplicates
--- column: share                  dropped, as a share of the source's samples
+-- column: source                 source of the duplicates
+-- column: representative_source  source of their representatives
+-- column: dropped                number of duplicates
+-- column: share                  dropped / all samples of the source
 SELECT s.source, r.source AS representative_source, count(*) AS dropped, count(*) / any_value(p.pool) AS share
 FROM decisions d
 JOIN samples s USING (unit, row)

@@ -1,14 +1,14 @@
--- Groups of duplicates: the representative, and the duplicates dropped for it.
+-- Groups of duplicates: each representative, and the duplicates that were dropped for it.
 -- theme: Duplicates
--- param: uid = null [text]  only the group of this sample
+-- param: uid = null [text]  show only the group with this sample; null: all groups
 -- param: limit = 20         maximum number of groups, largest first
--- column: uid      the representative
--- column: kept     whether it was kept in the end
--- column: dropped  duplicates dropped
--- column: members  their uids; equal to `uid` if URL (or image) and caption are equal
--- column: places   their shard and key in the pool
--- column: caption  the representative's caption
--- column: url      its URL
+-- column: uid      uid of the representative
+-- column: kept     whether the representative was kept in the end
+-- column: dropped  number of duplicates dropped
+-- column: members  uids of the duplicates. A uid equals `uid` if both samples have the same caption and the same URL (or image).
+-- column: places   shard and key of each duplicate in the pool
+-- column: caption  caption of the representative
+-- column: url      URL of the representative
 WITH wanted AS (
     SELECT unnest([uid, duplicate_of]) FROM decisions WHERE uid = lower($uid)
 ), groups AS (

@@ -1,11 +1,11 @@
--- What each rule dropped among the samples that match one entry.
+-- What each rule dropped from the samples that match one entry.
 -- theme: Entries and balancing
 -- param: entry            the entry, as written in the metadata
--- param: language = null  its language; null: any
+-- param: language = null  language of the entry; null: any
 -- column: rule     the step, as in `funnel`
--- column: rows     samples matching the entry that were found, dropped by the step, or kept
--- column: share    share of those found
--- column: overall  the same share in the whole pool
+-- column: rows     number of matching samples that are in the pool, that the step dropped, or that were kept
+-- column: share    rows / all samples that match the entry
+-- column: overall  the same share for the whole pool
 WITH found AS (
     SELECT d.rule, count(*) AS rows
     FROM matches m JOIN decisions d USING (unit, row)

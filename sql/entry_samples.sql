@@ -1,15 +1,15 @@
 -- Samples that match an entry of the metadata, kept ones first.
 -- theme: Samples to look at
 -- param: entry            the entry, as written in the metadata
--- param: language = null  its language; null: any
+-- param: language = null  language of the entry; null: any
 -- param: limit = 20       maximum number of rows
--- column: uid          the sample
--- column: kept         whether it is kept
--- column: rule         rule that dropped it
--- column: probability  probability of being kept when balancing began
--- column: entries      number of entries it matches
--- column: caption      its caption
--- column: url          its URL
+-- column: uid          uid of the sample
+-- column: kept         whether the sample was kept
+-- column: rule         the step that dropped the sample; null if it was kept
+-- column: probability  probability, when balancing began, that the sample would be kept
+-- column: entries      number of entries that the sample matches
+-- column: caption      caption of the sample
+-- column: url          URL of the sample
 WITH found AS MATERIALIZED (
     SELECT m.unit, m.row, len(m.entry_ids) AS entries, d.kept, d.rule, d.probability, d.uid
     FROM matches m JOIN decisions d USING (unit, row)

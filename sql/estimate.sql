@@ -1,15 +1,15 @@
--- Rows before balancing, estimated from the kept set alone and compared with the true count.
--- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws, so it is
--- too large with `balance.one_per`. Null if rows are kept without a probability. After `curate forget`, the estimate
--- may be off.
+-- Rows before balancing, estimated from the kept set and compared with the true count.
+-- This is the Horvitz-Thompson estimate: each kept row counts 1/probability times. The standard error assumes
+-- independent draws, so it is too large with `balance.one_per`. The estimate is null if a kept row has no probability.
+-- After `curate forget`, the estimate may be wrong.
 -- theme: Entries and balancing
--- column: kept            rows kept
+-- column: kept            number of kept rows
 -- column: estimate        sum(1/probability) over the kept rows
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept rows
--- column: low             estimate - 1.96 standard errors
--- column: high            estimate + 1.96 standard errors
--- column: survivors       rows counted when balancing began
--- column: deviation       (estimate - survivors) / standard_error; null if nothing was drawn
+-- column: low             estimate − 1.96 × standard_error
+-- column: high            estimate + 1.96 × standard_error
+-- column: survivors       true number of rows when balancing began
+-- column: deviation       (estimate − survivors) / standard_error; null if balancing drew no rows at random
 SELECT
     count(*) FILTER (kept) AS kept,
     CASE WHEN bool_or(kept AND probability IS NULL) THEN NULL

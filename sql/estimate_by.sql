@@ -1,15 +1,15 @@
--- Samples before balancing by group, estimated from the kept ones, with standard errors.
--- As `estimate`, grouped by any column, such as source, language or format.
+-- Number of samples before balancing in each group, estimated from the kept samples.
+-- Like `estimate`, but for each value of a column, such as source, language or format.
 -- theme: Entries and balancing
--- param: by = source [column of measured]  the groups
--- column: group           the group
--- column: kept            kept samples
+-- param: by = source [column of measured]  column that defines the groups
+-- column: group           the group: a value of the column `by`
+-- column: kept            number of samples that were kept
 -- column: estimate        sum(1/probability) over the kept samples
 -- column: standard_error  sqrt(sum((1 - probability) / probability^2)) over the kept samples
--- column: low             estimate - 1.96 standard errors
--- column: high            estimate + 1.96 standard errors
--- column: survivors       samples counted when balancing began
--- column: effective       Kish's effective sample size of the kept samples, weighted by 1/probability
+-- column: low             estimate − 1.96 × standard_error
+-- column: high            estimate + 1.96 × standard_error
+-- column: survivors       true number of samples when balancing began
+-- column: effective       Kish's effective sample size of the kept samples with weights 1/probability
 WITH seen AS (
     SELECT struct_extract("measured row", $by)::VARCHAR AS "group", d.kept, d.probability
     FROM measured AS "measured row" JOIN decisions d USING (unit, row)

@@ -1,13 +1,13 @@
--- A few kept samples of each group, chosen by a hash of the uid and so always the same.
+-- A few kept samples from each group, chosen by a hash of the uid: always the same ones.
 -- theme: Samples to look at
--- param: by = source [column of measured]  groups, such as source, language or format
--- param: each = 3 [positive]               samples per group
--- column: group    the group
--- column: kept     kept samples of the group
--- column: uid      the sample
--- column: source   source name
--- column: caption  its caption
--- column: url      its URL
+-- param: by = source [column of measured]  column that defines the groups, such as source, language or format
+-- param: each = 3 [positive]               number of samples to show from each group
+-- column: group    the group: a value of the column `by`
+-- column: kept     number of kept samples in the group
+-- column: uid      uid of the sample
+-- column: source   name of the source
+-- column: caption  caption of the sample
+-- column: url      URL of the sample
 WITH drawn AS (
     SELECT
         unit, row, struct_extract("measured row", $by)::VARCHAR AS "group", count(*) OVER of_group AS kept,

@@ -1,7 +1,7 @@
--- All columns of a sample, by its uid; one row for each of its occurrences in the pool.
+-- All columns of one sample. If its uid occurs several times in the pool, each has a row.
 -- theme: Samples to look at
--- param: uid  the sample's uid (32 hex digits)
--- column: entries  metadata entries that it matches
+-- param: uid  uid of the sample (32 hex digits)
+-- column: entries  metadata entries that the sample matches
 -- column: *        every column of samples, decisions and scores
 WITH wanted AS (SELECT unit, row FROM samples WHERE uid = lower($uid))
 SELECT

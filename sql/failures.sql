@@ -1,13 +1,13 @@
 -- Samples and files that could not be read, by reason.
 -- theme: Files and failures
--- column: kind      sample, file (its samples are unknown), or part of a file (the samples before the damage are used)
+-- column: kind      `sample`; `file` (the whole file could not be read, so its samples are unknown); or `part of a file` (the samples before the damage are used)
 -- column: reason    reason code
--- column: count     samples or files
--- column: share     samples, as a share of the pool
--- column: meaning   meaning of the reason
--- column: example   first shard by name, and key; unit and row if the input has no keys
--- column: detail    error message of the example
--- column: may_pass  URLs that may succeed on another attempt (`--retry`); repaired files need another `--out` with `--reuse`
+-- column: count     number of samples or files
+-- column: share     for samples, count / all samples of the pool
+-- column: meaning   what the reason code means
+-- column: example   shard and key of one example: the first by name. If the input has no keys, unit and row.
+-- column: detail    error message for this example
+-- column: may_pass  number of URLs that may succeed on another attempt (`--retry`). If you repaired files instead, start a new run with `--reuse`.
 SELECT
     kind,
     reason,

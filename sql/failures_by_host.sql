@@ -1,13 +1,13 @@
--- Hosts of samples that could not be read, by reason.
+-- Samples that could not be read, by the host of their URL and by reason.
 -- theme: Files and failures
 -- param: limit = 20  maximum number of rows
--- column: host        host of the URL, without port; null without a URL
+-- column: host        host in the URL, without the port; null without a URL
 -- column: reason      reason code
--- column: count       samples
--- column: never_came  samples that were never downloaded (link rot)
--- column: share       share of the host's samples in the pool
--- column: example     alphabetically first URL
--- column: may_pass    samples that may succeed on another attempt: `curate run … --retry`
+-- column: count       number of samples
+-- column: never_came  number of these samples that were never downloaded (link rot)
+-- column: share       count / all samples of the host in the pool
+-- column: example     alphabetically first URL of these samples
+-- column: may_pass    number of samples that may succeed on another attempt: `curate run … --retry`
 WITH named AS (
     SELECT host, status, url, may_pass, reason
     FROM samples s LEFT JOIN (SELECT unit, row, may_pass FROM failures WHERE may_pass) f ON f.unit = s.unit AND f.row = s.row

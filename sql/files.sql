@@ -1,10 +1,10 @@
--- Size of the run by kind of file.
+-- Number and size of the run's files, by kind.
 -- theme: Files and failures
--- column: kind   shards by suffix, a table, or a file
+-- column: kind   a table, shard files with the same suffix, or a single file
 -- column: files  number of files
--- column: rows   their rows; null for files without rows
--- column: bytes  total size
--- column: share  share of all bytes of the run
+-- column: rows   number of rows in these files; null if they have none
+-- column: bytes  total size in bytes
+-- column: share  bytes / total size of the run
 SELECT
     CASE
         WHEN path LIKE 'tables/%' THEN regexp_extract(path, '^tables/[^/]+')

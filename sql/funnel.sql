@@ -1,11 +1,11 @@
--- What each rule dropped, from the pool to the kept set.
--- Each sample is counted once, at the first rule that it fails. The pool is the sum of `dropped` plus the last `kept`.
--- The column `rule` in `verdicts` and `dropped` has the same names.
+-- How many samples each rule dropped, from the pool to the kept set.
+-- Each sample counts once, at the first rule that it fails. The pool equals the sum of `dropped` plus the last `kept`.
+-- The column `rule` in `verdicts` and `dropped` uses the same names.
 -- theme: Overview
--- column: rule           the step: pool, failed (could not be read), the recipe's rules in order, unmatched, contaminated, duplicate, other_text, balance, kept
--- column: rows_in        samples that reached the step
--- column: dropped        samples that it dropped
--- column: kept           samples left after it
+-- column: rule           name of the step: `pool`, `failed` (could not be read), the recipe's rules in order, `unmatched`, `contaminated`, `duplicate`, `other_text`, `balance`, `kept`
+-- column: rows_in        number of samples that reached the step
+-- column: dropped        number of samples that the step dropped
+-- column: kept           number of samples left after the step
 -- column: share_dropped  dropped / pool
 -- column: share_kept     kept / pool
 SELECT

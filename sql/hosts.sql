@@ -1,15 +1,15 @@
--- Samples kept by host of their URL, lowest share first.
+-- How many samples each host's URLs gave, lowest share of kept samples first.
 -- theme: Sources, languages and hosts
--- param: min_pool = 1  minimum number of samples of a host
+-- param: min_pool = 1  leave out hosts with fewer samples
 -- param: limit = 20    maximum number of rows
--- column: host        host of the URL, without port
--- column: pool        samples
--- column: failed      samples that could not be read
--- column: never_came  failed samples that were never downloaded (link rot)
--- column: kept        kept samples
+-- column: host        host in the URL, without the port
+-- column: pool        number of samples in the pool
+-- column: failed      number of samples that could not be read
+-- column: never_came  number of failed samples that were never downloaded (link rot)
+-- column: kept        number of samples that were kept
 -- column: rate        kept / pool
--- column: top_rule    rule that dropped most of them; null if none was dropped
--- column: top_rows    samples that it dropped
+-- column: top_rule    the step that dropped most of the host's samples; null if none was dropped
+-- column: top_rows    number of samples that this step dropped
 WITH counts AS (
     SELECT host, d.rule, count(*) AS rows, count(reason) AS never_came
     FROM samples JOIN decisions d USING (unit, row) LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status AND sha256 IS NULL

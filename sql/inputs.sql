@@ -1,11 +1,11 @@
--- Samples kept by input file, largest share of unreadable samples first.
+-- How many samples each input file gave, largest share of unreadable samples first.
 -- theme: Files and failures
 -- param: limit = 20  maximum number of rows
--- column: source        source name
--- column: shard         the input file
--- column: pool          samples found in it
--- column: failed        unreadable samples
--- column: kept          kept samples
+-- column: source        name of the source
+-- column: shard         path of the input file
+-- column: pool          number of samples found in the file
+-- column: failed        number of samples that could not be read
+-- column: kept          number of samples that were kept
 -- column: failed_share  failed / pool
 -- column: rate          kept / pool
 SELECT

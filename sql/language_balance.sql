@@ -1,20 +1,21 @@
--- Balancing by language of the metadata's entries: rows, head and tail, and t.
--- With `scheme: per_language` each language has its own t; otherwise all share one. A sample that matches entries in
--- several languages counts in each. Languages without entries are listed too: nothing matches them.
+-- How balancing treated each language of the metadata: its rows, head, tail, and t.
+-- With `scheme: per_language`, each language has its own t. Otherwise, all languages share one t. A sample that matches
+-- entries in several languages counts in each of them. The query also lists languages that have samples but no entries.
+-- No sample can match them.
 -- theme: Entries and balancing
--- column: language    language of entries or samples
--- column: samples     pool samples in this language, by `language_key` if there is one, else by `language`; null: unknown
--- column: matched     pool samples that match an entry of the language
--- column: survivors   matched samples left when balancing began
--- column: kept        kept samples among them
--- column: entries     entries of the language
--- column: in_pool     entries that occur in the pool
--- column: t           rows that an entry may have; null without balancing
--- column: head        occurring entries with more than t matches, which balancing downsamples
--- column: tail        occurring entries with fewer than t matches
--- column: matches     matches of the samples left when balancing began; a sample may have several
--- column: tail_share  the tail's share of these matches
--- column: kept_share  the language's share of all kept samples
+-- column: language    language of metadata entries, of samples, or both
+-- column: samples     number of pool samples in this language, by the column `language_key` if there is one, otherwise by `language`; null if unknown
+-- column: matched     number of pool samples that match an entry in the language
+-- column: survivors   number of matched samples left when balancing began
+-- column: kept        number of matched samples that were kept
+-- column: entries     number of metadata entries in the language
+-- column: in_pool     number of these entries that occur in the pool
+-- column: t           threshold of balancing: entries with more matches are downsampled; null without balancing
+-- column: head        number of entries with more than t matches, which balancing downsamples
+-- column: tail        number of entries with at least one match but fewer than t
+-- column: matches     matches of the samples left when balancing began; a sample counts once for each entry that it matches
+-- column: tail_share  matches of tail entries / matches
+-- column: kept_share  kept / all kept samples of the run
 WITH limits AS (
     SELECT key AS language, value::BIGINT AS own FROM json_each((SELECT value FROM run WHERE key = 't_by_language'))
 ), limited AS (

@@ -1,11 +1,11 @@
 -- Languages of the captions, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
--- column: language    language code; null if not measured
--- column: pool        samples
--- column: kept        kept samples
+-- column: language    language code of the caption; null if not measured
+-- column: pool        number of samples in the pool
+-- column: kept        number of samples that were kept
 -- column: rate        kept / pool
--- column: pool_share  share of the pool
--- column: kept_share  share of the kept set
+-- column: pool_share  pool / all samples of the pool
+-- column: kept_share  kept / all kept samples
 SELECT
     language,
     count(*) AS pool,

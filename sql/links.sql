@@ -1,10 +1,10 @@
--- Links to images, graphics of articles, files of folders: which are rows, why others not.
+-- What became of links to images, graphics in articles, and files in folders.
 -- theme: Files and failures
--- column: source   source name
--- column: outcome  `row` (an image may have two), the reason why a link is no row, or a file's suffix
--- column: links    links to images, graphics, or files; for `row`, rows
--- column: share    share of the source's links and rows
--- column: pages    HTML pages or articles in the source
+-- column: source   name of the source
+-- column: outcome  `row` if the link gave a row (an image may give two); otherwise the reason why it gave none, or the suffix of the file
+-- column: links    number of links, graphics, or files; for `row`, number of rows
+-- column: share    this outcome's share of all links and rows of the source
+-- column: pages    number of HTML pages or articles in the source
 WITH by_source AS (
     SELECT unnest(map_entries(value::JSON::MAP(VARCHAR, MAP(VARCHAR, BIGINT)))) AS of FROM run WHERE key = 'links'
 ), counted AS (

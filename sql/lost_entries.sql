@@ -1,15 +1,15 @@
--- Entries of the pool that the kept set lost, and the rule that dropped most samples.
--- Samples that could not be read match nothing, so their entries are not listed. For two stages, use `curate diff FIRST
--- SECOND --by entry`.
+-- Entries in the pool but not in the kept set, and the rule that dropped most of their rows.
+-- Samples that could not be read match no entry, so the query does not list their entries. To compare the two stages of
+-- a two-stage curation, use `curate diff FIRST SECOND --by entry`.
 -- theme: Entries and balancing
--- param: min_pool = 1  minimum number of matching rows in the pool
+-- param: min_pool = 1  leave out entries that fewer rows of the pool match
 -- param: limit = 20    maximum number of entries, most frequent first
--- column: entry      the entry
--- column: pool       pool rows that match it
--- column: survivors  matching rows left when balancing began
--- column: rule       rule that dropped most of them
--- column: rule_rows  rows that it dropped
--- column: example    caption of the sample with the smallest uid
+-- column: entry      the metadata entry
+-- column: pool       number of pool rows that match the entry
+-- column: survivors  number of matching rows left when balancing began
+-- column: rule       the step that dropped most of these rows
+-- column: rule_rows  number of matching rows that this step dropped
+-- column: example    caption of the matching sample with the smallest uid
 WITH lost AS (
     SELECT entry_id, entry, pool, survivors
     FROM entries

@@ -1,9 +1,9 @@
--- Entries per caption: in the pool, before balancing and in the kept set.
+-- Histogram of entries per caption: in the pool, before balancing, and in the kept set.
 -- theme: Entries and balancing
 -- column: entries    number of entries that a caption matches
--- column: pool       readable captions in the pool
--- column: survivors  captions left when balancing began
--- column: kept       kept captions
+-- column: pool       number of readable captions in the pool with this many entries
+-- column: survivors  number of these captions left when balancing began
+-- column: kept       number of these captions that were kept
 SELECT
     coalesce(len(m.entry_ids), 0) AS entries,
     count(*) AS pool,

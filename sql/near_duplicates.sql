@@ -1,15 +1,15 @@
--- Clusters of near-duplicates: samples close to a representative, but not exact copies.
+-- Groups of near-duplicates: samples similar to a representative, but not exact copies.
 -- theme: Duplicates
--- param: limit = 20  maximum number of clusters, largest first
--- column: uid       the representative
--- column: dropped   near-duplicates dropped, without exact copies
--- column: cosine    smallest of the members' cosines; null if no embedding pass found them
--- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
--- column: members   their uids
--- column: cosines   for each member, the largest cosine to a compared row; 1 from 0.9999 on
--- column: captions  the first three captions
--- column: caption   the representative's caption
--- column: url       its URL
+-- param: limit = 20  maximum number of groups, largest first
+-- column: uid       uid of the representative
+-- column: dropped   number of near-duplicates that were dropped. Exact copies do not count.
+-- column: cosine    smallest number in `cosines`; null if they were not found by embeddings
+-- column: distance  largest number of bits in which a member's perceptual hash differs from the representative's; null without hashes
+-- column: members   uids of the near-duplicates
+-- column: cosines   for each member, the highest cosine similarity to a sample that it was compared with; 1 if it is at least 0.9999
+-- column: captions  captions of the first three members
+-- column: caption   caption of the representative
+-- column: url       URL of the representative
 WITH dropped AS (
     SELECT d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine AS cosine, s.sha256, s.url, s.phash
     FROM (SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false) d

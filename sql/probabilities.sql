@@ -1,11 +1,11 @@
--- Samples by their probability of being kept: expected and kept.
+-- How many samples were kept, compared with the number expected from their probabilities.
 -- theme: Entries and balancing
--- column: from       lower end of the probability; null if samples are not kept by chance
--- column: below      upper end, excluded; null for samples that are certainly kept
--- column: survivors  samples left when balancing began
+-- column: from       lower end of the range of probabilities; null if no sample is drawn at random
+-- column: below      upper end of the range, excluded; null for samples that are always kept
+-- column: survivors  number of samples left when balancing began
 -- column: expected   sum of their probabilities
--- column: kept       kept samples
--- column: deviation  (kept - expected) / sqrt(sum(p(1 - p))), for independent draws; beyond 4 is suspicious
+-- column: kept       number of samples that were kept
+-- column: deviation  (kept − expected) / sqrt(sum(p(1 − p))), which assumes independent draws. A deviation above 4 or below −4 is suspicious.
 SELECT
     CASE WHEN probability >= 1 THEN 1.0::DOUBLE ELSE floor(probability * 10) / 10 END AS "from",
     CASE WHEN probability >= 1 THEN NULL ELSE floor(probability * 10) / 10 + 0.1 END AS below,

@@ -1,7 +1,7 @@
--- Provenance of this run: versions, models, metadata, start and duration.
+-- How this run was made: versions, models, metadata, start time and duration.
 -- theme: Overview
--- column: fact   key in run.json, such as packages.duckdb
--- column: value  its value as text; times are in UTC
+-- column: fact   name of the fact: a key in run.json, such as `packages.duckdb`
+-- column: value  value of the fact, as text; times are in UTC
 WITH RECURSIVE facts AS (
     SELECT key AS fact, CASE WHEN json_valid(value) THEN value::JSON ELSE to_json(value) END AS value
     FROM run

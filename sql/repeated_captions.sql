@@ -1,10 +1,10 @@
--- Captions that many samples share, in the pool and in the kept set.
+-- Captions that several samples have, in the pool and in the kept set.
 -- theme: Captions
 -- param: limit = 20  maximum number of captions, most frequent in the pool first
 -- column: caption  the caption
--- column: pool     samples that have it
--- column: kept     kept samples among them
--- column: images   distinct images of these samples; null without images
+-- column: pool     number of pool samples that have this caption
+-- column: kept     number of these samples that were kept
+-- column: images   number of different images of these samples; null without images
 WITH repeated AS (
     SELECT hash(caption) AS h, count(*) AS pool
     FROM samples

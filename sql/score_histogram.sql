@@ -1,14 +1,14 @@
--- Histogram of a score, or any number: in the pool, before balancing, kept and dropped.
+-- Histogram of a number, such as a score: in the pool, before balancing, kept and dropped.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
--- param: buckets = 20 [positive]         number of buckets of equal width, from the lowest to the highest value
+-- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: buckets = 20 [positive]         number of buckets. They have the same width and cover all values from the lowest to the highest.
 -- column: measure    name of the number
 -- column: from       lower end of the bucket
--- column: below      upper end of the bucket, excluded except in the last
--- column: pool       samples
--- column: survivors  samples left when balancing began
--- column: kept       kept samples
--- column: dropped    all other samples
+-- column: below      upper end of the bucket. The value itself is in the next bucket, except in the last row.
+-- column: pool       number of samples in the pool
+-- column: survivors  number of samples left when balancing began
+-- column: kept       number of samples that were kept
+-- column: dropped    number of all other samples
 -- column: rate       kept / pool
 WITH seen AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample', 'other_text') AS survived

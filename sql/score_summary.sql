@@ -1,17 +1,18 @@
--- Quantiles of a score, or any number, by group, in the pool and in the kept set.
--- Quantiles are values that occur (DuckDB's quantile_disc). A truncated image has a width and a height but no score.
+-- Quantiles of a number, such as a score, by group, in the pool and in the kept set.
+-- Each quantile is a value that occurs in the data (DuckDB's quantile_disc). A truncated image has a width and a
+-- height, but no score.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]    the number; null: the score in the rules, else clip_score
--- param: by = source [column of verdicts]  groups, such as source, language, rule or kept
+-- param: of = null [number of measured]    the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: by = source [column of verdicts]  column that defines the groups, such as source, language, rule or kept
 -- column: measure      name of the number
--- column: group        the group
--- column: pool         samples of the group with the number
--- column: kept         kept samples among them
--- column: mean         mean of the group, kept or not
+-- column: group        the group: a value of the column `by`
+-- column: pool         number of samples in the group that have the number
+-- column: kept         number of these samples that were kept
+-- column: mean         mean of all samples in the group
 -- column: kept_mean    mean of the kept samples
--- column: p05          5th percentile of the group
--- column: median       median of the group
--- column: p95          95th percentile of the group
+-- column: p05          5th percentile of all samples in the group
+-- column: median       median of all samples in the group
+-- column: p95          95th percentile of all samples in the group
 -- column: kept_p05     5th percentile of the kept samples
 -- column: kept_median  median of the kept samples
 -- column: kept_p95     95th percentile of the kept samples

@@ -1,9 +1,9 @@
--- Images that several kept samples share, with different captions.
+-- Images that several kept samples have, each with another caption.
 -- theme: Images
--- param: limit = 20  maximum number of images, most frequent first
--- column: sha256    digest of the image's bytes
--- column: kept      kept samples that have it
--- column: captions  the first five captions by uid
+-- param: limit = 20  maximum number of images, those with the most samples first
+-- column: sha256    sha256 of the image's bytes
+-- column: kept      number of kept samples that have the image
+-- column: captions  the first five captions, in the order of uids
 -- column: url       URL of the sample with the smallest uid
 WITH shared AS (
     SELECT s.sha256, count(*) AS kept

@@ -1,15 +1,15 @@
--- Widths, heights and shorter sides (min_side) of images, in the pool and in the kept set.
+-- Histogram of widths, heights and shorter sides, in the pool and in the kept set.
 -- To choose a threshold for min_side, use a smaller step, or `score_histogram --param of=min_side`.
 -- theme: Images
--- param: step = 128 [positive]  pixels per bucket
+-- param: step = 128 [positive]  width of a bucket in pixels
 -- column: pixels_from    lower end of the bucket
 -- column: pixels_below   upper end of the bucket, excluded
--- column: width_pool     samples with a width in the bucket
--- column: width_kept     kept samples among them
--- column: height_pool    samples with a height in the bucket
--- column: height_kept    kept samples among them
--- column: min_side_pool  samples with a shorter side in the bucket
--- column: min_side_kept  kept samples among them
+-- column: width_pool     number of samples whose width is in the bucket
+-- column: width_kept     number of these samples that were kept
+-- column: height_pool    number of samples whose height is in the bucket
+-- column: height_kept    number of these samples that were kept
+-- column: min_side_pool  number of samples whose shorter side is in the bucket
+-- column: min_side_kept  number of these samples that were kept
 WITH sides AS (
     SELECT unnest([width, height, min_side]) AS side, unnest(['w', 'h', 'm']) AS which, kept
     FROM verdicts

@@ -1,12 +1,12 @@
--- Entries that each source covers, before and after, and those that no other source has.
+-- How many entries each source covers, and how many of them no other source covers.
 -- theme: Entries and balancing
--- column: source        source name
--- column: entries_pool  entries that its samples match
--- column: entries_kept  entries that its kept samples match
--- column: only_pool     entries in entries_pool that no other source matches
--- column: only_kept     entries in entries_kept that no other source's kept samples match
--- column: matches_pool  matches of its samples; a sample counts once per entry
--- column: matches_kept  matches of its kept samples
+-- column: source        name of the source
+-- column: entries_pool  number of entries that samples of the source match
+-- column: entries_kept  number of entries that kept samples of the source match
+-- column: only_pool     number of entries in the pool that only samples of this source match
+-- column: only_kept     number of entries in the kept set that only samples of this source match
+-- column: matches_pool  number of matches of the source's samples; a sample counts once for each entry that it matches
+-- column: matches_kept  number of matches of the source's kept samples
 WITH counts AS (
     SELECT u.source, m.entry_id, count(*) AS pool, count(*) FILTER (d.kept) AS kept
     FROM matched m

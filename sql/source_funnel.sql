@@ -1,9 +1,9 @@
--- What each rule dropped from each source.
+-- How many samples each rule dropped from each source.
 -- theme: Sources, languages and hosts
--- column: source   source name
+-- column: source   name of the source
 -- column: rule     the step, as in `funnel`
--- column: dropped  samples of the source that it dropped
--- column: share    dropped, as a share of the source's samples
+-- column: dropped  number of the source's samples that the step dropped
+-- column: share    dropped / all samples of the source
 SELECT s.source, f.rule, coalesce(d.rows, 0) AS dropped, coalesce(d.rows, 0) / nullif(s.pool, 0) AS share
 FROM sources s
 JOIN funnel f ON f.kind = 'drop'

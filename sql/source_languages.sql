@@ -1,12 +1,12 @@
--- The languages of each source, in the pool and in the kept set.
+-- Languages of the captions in each source, in the pool and in the kept set.
 -- theme: Sources, languages and hosts
--- column: source      source name
--- column: language    language code; null if not measured
--- column: pool        samples
--- column: kept        kept samples
+-- column: source      name of the source
+-- column: language    language code of the caption; null if not measured
+-- column: pool        number of samples in the pool
+-- column: kept        number of samples that were kept
 -- column: rate        kept / pool
--- column: pool_share  share of the source's samples
--- column: kept_share  share of the source's kept samples
+-- column: pool_share  pool / all samples of the source
+-- column: kept_share  kept / all kept samples of the source
 SELECT
     source,
     language,

@@ -1,12 +1,12 @@
--- Time and throughput of each step of the run.
--- Covers all commands that worked on the run. Work that two commands repeated counts once, by the longer time. Tables
--- reused from an older run and units that a command left unfinished are not counted.
+-- How long each step of the run took, and how many rows per second it processed.
+-- The times cover all commands that worked on the run. If two commands repeated the same work, only the longer time
+-- counts. Tables that the run reused, and units that a command did not finish, do not count.
 -- theme: Overview
--- column: step     measure, match, relate, rules (up to the first top rule), decide, caption, emit
--- column: units    units processed; for emit, shards
--- column: rows     their rows
--- column: seconds  wall time summed over units, which may run in parallel
--- column: share    share of the seconds of all steps
+-- column: step     measure, match, relate, rules (up to the first rule with `top`), decide, caption, emit
+-- column: units    number of units processed; for emit, number of shards
+-- column: rows     number of rows in these units
+-- column: seconds  wall time, added up over units, which may run in parallel
+-- column: share    seconds / seconds of all steps
 -- column: speed    rows / seconds
 SELECT
     step, units, rows, seconds,

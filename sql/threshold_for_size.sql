@@ -1,16 +1,16 @@
--- The threshold of a score or number that a given number of samples pass.
--- Counts the samples that reach one rule, by default the first that names the number. Samples with equal values pass
--- together, so `passed` may exceed `rows`. Later steps drop more: use `curate whatif` for the final counts.
+-- The threshold at which a given number of samples pass, for a score or another number.
+-- The query counts only samples that reach a rule. Samples with equal values pass together, so `passed` may be larger
+-- than the parameter `rows`. Later steps drop more samples: use `curate whatif` to get the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
--- param: rule = null [rule]              the rule; null: the first rule that names the number, else after all rules
--- param: rows = 1000 [positive]          target number of samples that pass
+-- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
+-- param: rows = 1000 [positive]          how many samples should pass
 -- column: measure    name of the number
--- column: threshold  the highest that at least `rows` samples pass; null if there are fewer
--- column: reached    samples that reach the rule
--- column: passed     samples at or above the threshold
--- column: above      samples above it, which also pass the next higher value
--- column: top        passed / samples with the number: the `top` of a rule
+-- column: threshold  the highest threshold that at least `rows` samples pass; null if there are too few samples
+-- column: reached    number of samples that reach the rule
+-- column: passed     number of samples at or above the threshold
+-- column: above      number of samples above the threshold. With the next higher threshold, only these pass.
+-- column: top        passed / samples that have the number. Use it as `top` of a rule.
 -- column: rule       the rule; null: after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'

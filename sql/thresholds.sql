@@ -1,16 +1,16 @@
--- How many samples would pass, for other thresholds of a score or number.
--- Counts the samples that reach one rule, by default the first that names the number. It ignores effects on later
--- steps: use `curate whatif` for the final counts.
+-- How many samples would pass at other thresholds of a score or another number.
+-- The query counts only samples that reach a rule. It does not consider how a threshold changes later steps: use
+-- `curate whatif` to get the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the score in the rules, else clip_score
--- param: rule = null [rule]              the rule; null: the first rule that names the number, else after all rules
--- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null: the samples' deciles
+-- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
+-- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null: the 10th, 20th, … 90th percentile of these samples
 -- column: measure      name of the number
--- column: threshold    the lowest value that passes
--- column: reached      samples that reach the rule
--- column: passed       samples at or above the threshold
+-- column: threshold    the threshold
+-- column: reached      number of samples that reach the rule
+-- column: passed       number of samples at or above the threshold
 -- column: share        passed / reached
--- column: kept_in_run  passing samples that this run kept
+-- column: kept_in_run  number of samples at or above the threshold that this run kept
 -- column: rule         the rule; null: after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'

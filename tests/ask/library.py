@@ -20,19 +20,19 @@ PAGES = (FOLDER / "README.md", FOLDER / "queries.md", FOLDER / "reasons.md")
 REASONS = Path(schema.__file__).with_name("reasons.toml")
 # Columns that many queries have with one meaning, which the page gives once.
 _SHARED = {
-    "source": "source name",
-    "pool": "samples",
-    "kept": "kept samples",
+    "source": "name of the source",
+    "pool": "number of samples in the pool",
+    "kept": "number of samples that were kept",
     "rate": "kept / pool",
     "measure": "name of the number",
-    "group": "the group",
-    "entry": "the entry",
-    "kind": "recaption, fused, rewrite, translation",
-    "style": "style or language",
+    "group": "the group: a value of the column `by`",
+    "entry": "the metadata entry",
+    "kind": "kind of caption: recaption, fused, rewrite or translation",
+    "style": "name of the style; for a translation, its language",
     "reason": "reason code",
-    "uid": "the sample",
-    "caption": "its caption",
-    "url": "its URL",
+    "uid": "uid of the sample",
+    "caption": "caption of the sample",
+    "url": "URL of the sample",
 }
 
 
