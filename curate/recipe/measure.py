@@ -27,30 +27,31 @@ Form = Literal["one", "listed", "named"]
 class Image(Section):
     """How to decode and measure images.
 
-    With `jpeg_side` at twice the model's input side, JPEGs of 600 x 450 decode 2.3 times faster and scores change by at
-    most 0.006. At the input side itself they decode 3.6 times faster, and scores change by at most 0.036 (`python -m
-    tests.bench.bench_image`).
+    `jpeg_side` trades accuracy for speed. If it is twice the side of the model's input, JPEGs of 600 x 450 pixels
+    decode 2.3 times faster, and CLIP scores change by at most 0.006. If it equals the side of the input, they decode
+    3.6 times faster, and scores change by at most 0.036. (Measured with `python -m tests.bench.bench_image`.)
     """
 
     example: ClassVar[Any] = {"phash": True}
     gives = (
-        Column("samples", "width", "int32", "Pixels, after EXIF rotation."),
-        Column("samples", "height", "int32", "Pixels, after EXIF rotation."),
-        Column("samples", "bytes", "int64", "Size of the image file."),
-        Column("samples", "format", "string", "jpeg, png, webp …, by content."),
-        Column("samples", "sha256", "string", "Digest of the image file, 64 hex digits."),
-        Column("samples", "original_sha256", "string", "Digest of the first download, if the input has it."),
-        Column("samples", "phash", "uint64", "Perceptual hash; null without `phash: true`."),
+        Column("samples", "width", "int32", "Width in pixels, after EXIF rotation."),
+        Column("samples", "height", "int32", "Height in pixels, after EXIF rotation."),
+        Column("samples", "bytes", "int64", "Size of the image file in bytes."),
+        Column("samples", "format", "string", "Image format, detected from the bytes: jpeg, png, webp, and so on."),
+        Column("samples", "sha256", "string", "sha256 of the image file: 64 hex digits."),
+        Column("samples", "original_sha256", "string", "sha256 of the first download, if the input states it."),
+        Column("samples", "phash", "uint64", "Perceptual hash, or null without `phash: true`."),
     )
 
     decode: bool = Field(True, examples=[False], strict=True)
-    """Decode the pixels. `false` reads only headers: faster, but damaged pixels go unnoticed."""
+    """Decode the pixels. `false` reads only headers, which is faster, but does not find damaged pixels."""
     phash: bool = Field(False, examples=[True], strict=True)
-    """Compute a 64-bit perceptual hash, for deduplication."""
+    """Compute a perceptual hash of 64 bits, for deduplication."""
     jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
-    """Decode JPEGs at 1/2, 1/4, or 1/8 while no side falls below this many pixels. null: full size, as open_clip."""
+    """Decode JPEGs at 1/2, 1/4, or 1/8 of their size, as long as both sides keep at least this many pixels. null:
+    decode at full size, as open_clip does."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
-    """Refuse images with more pixels, or a side over 1,048,576, before decoding."""
+    """Do not decode images with more pixels than this, or with a side over 1,048,576 pixels; they fail."""
 
 
 def measured_by(column: str) -> str:
@@ -73,7 +74,7 @@ class Embedder(Section):
 
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars, and captions
     name: ColumnName = Field("clip", examples=["large"])
-    """Name of the model: prefix of its columns, and the value of `of` in other sections."""
+    """Name of the model: the prefix of its columns (see below), and what other sections refer to in `of`."""
 
     @property
     def prefix(self) -> str:
@@ -89,25 +90,25 @@ class Embedder(Section):
 class PrecomputedEmbeddings(Embedder):
     """Precomputed embeddings of a Parquet pool, instead of a model.
 
-    They are columns of number lists, or arrays in the .npz beside each Parquet file. Signals that encode prompts or
-    images still need `measure.clip`.
+    The embeddings are in columns with lists of numbers, or in arrays of the .npz file beside each Parquet file. Signals
+    that encode prompts or images still need a model in `measure.clip`.
     """
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives = (
-        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding; with `keep: true`."),
-        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding; with `keep: true`."),
+        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Embedding of the image, with `keep: true`."),
+        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Embedding of the caption, with `keep: true`."),
     )
 
     encodes: ClassVar[bool] = False
     name: ColumnName = Field(examples=["l14"])
-    """Name, for `of` in other sections."""
+    """Name of the embeddings. Other sections refer to it in `of`."""
     image: str = Field(examples=["l14_img"], min_length=1)
-    """Column or array with image embeddings."""
+    """Name of the column or array with image embeddings."""
     text: str = Field(examples=["l14_txt"], min_length=1)
-    """Column or array with caption embeddings."""
+    """Name of the column or array with caption embeddings."""
     keep: bool = Field(False, examples=[True], strict=True)
-    """Keep table `embeddings`, for deduplication by embedding."""
+    """Keep the embeddings in the table `embeddings`. `relate` and deduplication by embedding need it."""
 
 
 class OnEmbeddings(Section):
@@ -115,13 +116,14 @@ class OnEmbeddings(Section):
 
     needs_encoder: ClassVar[bool] = True  # whether it encodes prompts or exemplars, and so needs a model
     of: ColumnName = Field("clip", examples=["l14"])
-    """Name of the model in `clip`. Signals that encode nothing also accept `embeddings`."""
+    """Name of a model in `measure.clip`. `heads`, `clusters`, `normsim`, and `vas` also accept a name in
+    `measure.embeddings`."""
 
 
 class Measure(KindsSection):
-    """Signals to measure. Each adds columns that rules and SQL can use.
+    """Signals to measure, such as languages and scores. Each adds columns that rules and SQL can use.
 
-    A signal is measured once, whatever rules you try later. Packages may add signals.
+    curate measures a signal once, even if you change the rules later. Other packages can add signals.
     """
 
     registry = SIGNALS

@@ -106,7 +106,7 @@ class Recipe(KindsSection):
     )
     """Where samples come from: one source, or a list of sources."""
     measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field({}, examples=[Measure.example], validate_default=True)
-    """Signals to measure. Each adds columns that rules and SQL can use."""
+    """Signals to measure, such as languages and scores. Each adds columns that rules and SQL can use."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """List of words and titles (metadata entries) to find in captions (MetaCLIP). null: do not match captions."""
     relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(

@@ -17,13 +17,15 @@ class OnKept(Section):
     """Base of relations; `of` names a model whose embeddings are kept."""
 
     of: ColumnName = Field("clip", examples=["l14"])
-    """Name of a model with `embeddings: true`, or of precomputed embeddings with `keep: true`."""
+    """Name of a model in `measure.clip` that has `embeddings: true`, or a name in `measure.embeddings` that has
+    `keep: true`."""
 
 
 class Relate(KindsSection):
     """Columns that depend on the whole pool, such as clusters and s-CLIPLoss.
 
-    They are computed after `measure` and before any decision. When the pool changes, only they are computed again.
+    curate computes these columns after `measure` and before the rules. If the pool changes, it computes these columns
+    again for all rows, but measures only the new files.
     """
 
     registry = RELATIONS

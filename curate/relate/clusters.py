@@ -27,22 +27,23 @@ Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and their emb
 
 
 class ClustersSection(OnKept):
-    """Clusters of images, by spherical k-means on their embeddings (SemDeDup, density-based pruning).
+    """Clusters the images, by spherical k-means on their embeddings (SemDeDup, density-based pruning).
 
-    Centroids are trained on at most 256 rows each, chosen by a hash of seed and uid. The run stores them as
-    `models/NAME.npy`, which another recipe can use as `centroids` in `measure.clusters`.
+    curate trains the centroids on a sample of at most 256 rows per cluster, which it chooses by a hash of seed and uid.
+    The run stores the centroids in `models/NAME.npy`. Another recipe can use this file as `centroids` in
+    `measure.clusters`.
     """
 
     example: ClassVar[Any] = {"topic": {"k": 1000}}
     gives = (
-        Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null without an embedding."),
-        Column("related", "NAME_distance", "float32", "1 − cosine to that centroid."),
+        Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null without embedding."),
+        Column("related", "NAME_distance", "float32", "1 − the cosine of the image and this centroid."),
     )
 
     k: int = Field(examples=[1000], ge=1, le=100_000, strict=True)
-    """Number of clusters, or of distinct rows if there are fewer."""
+    """Number of clusters. If the pool has fewer distinct rows, there is one cluster for each."""
     rounds: int = Field(20, examples=[40], ge=1, le=100, strict=True)
-    """Maximum rounds of k-means; it stops when no centroid moves."""
+    """Maximum number of k-means rounds. Training stops earlier if no centroid moves."""
 
 
 Sums = dict[int, npt.NDArray[Any]]

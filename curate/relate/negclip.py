@@ -25,22 +25,22 @@ from curate.run.units import Answer
 
 
 class NegClipSection(OnKept):
-    """s-CLIPLoss: the CLIP score minus what image and caption score with other rows (arXiv 2405.19547).
+    """s-CLIPLoss: the CLIP score, reduced if the image or the caption also fits other rows (arXiv 2405.19547).
 
-    It penalizes captions that fit many images, and images that fit many captions. The other rows are the reference
-    rows, which have the smallest hashes of seed and uid, and the row itself. Uses some 8 KB of memory per reference
-    row.
+    It penalizes captions that fit many images, and images that fit many captions. curate compares each row with itself
+    and with a sample of reference rows. These are the rows with the smallest hashes of seed and uid. Each reference row
+    needs about 8 KB of memory.
     """
 
     example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}
-    gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null without an embedding of image or caption."),)
+    gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null if the image or the caption has no embedding."),)
 
     references: int = Field(8192, examples=[32768], ge=1, le=1 << 17, strict=True)
-    """Pool rows that each row is compared with."""
+    """Number of reference rows, with which each row is compared."""
     batches: int = Field(1, examples=[5], ge=1, le=100, strict=True)
-    """Number of such samples of reference rows, whose scores are averaged."""
+    """Number of samples of reference rows. The score is the mean over these samples."""
     temperature: float = Field(0.01, examples=[0.07], gt=0, le=1, strict=True)
-    """τ from the encoder's training: 0.01 for OpenAI's CLIP, 0.07 for DFN's public model."""
+    """The temperature τ that the model was trained with: 0.01 for OpenAI's CLIP, 0.07 for DFN's public model."""
 
 
 class NegClip(Relation):

@@ -21,11 +21,14 @@ from curate.signals.formulas.embedding_scores import alignment
 
 
 class PoolVasSection(OnKept):
-    """Variance alignment score of an image with the pool (VAS, arXiv 2402.02055): large for common kinds of images."""
+    """Scores how well an image matches the main directions of the pool's embeddings (VAS, arXiv 2402.02055).
+
+    Common kinds of images have large scores.
+    """
 
     example: ClassVar[Any] = {"pool_vas": {}}
     gives = (
-        Column("related", "NAME", "float32", "fᵀΣf, Σ is the mean of f·fᵀ over the pool; null without an embedding."),
+        Column("related", "NAME", "float32", "fᵀΣf, with Σ the mean of f·fᵀ over the pool; null without embedding."),
     )
 
 

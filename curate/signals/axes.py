@@ -16,19 +16,19 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Axis(on_embeddings.EmbeddingSection):
-    """How much closer an image is to good examples than to bad ones (RAVE), by name.
+    """Scores how much closer an image is to good examples than to bad ones (RAVE).
 
-    Examples are image files, or folders or tars of images.
+    Examples are image files, folders of images, or tars of images.
     """
 
     example: ClassVar[Any] = {"quality": {"good": "examples/good/*.jpg", "bad": "examples/bad/*.jpg"}}
-    gives = (Column("scores", "NAME", "float32", "−1 to 1; larger is closer to the good ones."),)
+    gives = (Column("scores", "NAME", "float32", "−1 to 1. Larger values are closer to the good images."),)
     files = ("good", "bad")
 
     good: UserPaths = Field(examples=["examples/good/*.jpg"])
-    """Good images."""
+    """Good example images."""
     bad: UserPaths = Field(examples=["examples/bad/*.jpg"])
-    """Bad images."""
+    """Bad example images."""
 
     def _sides(self, name: str) -> list[tuple[str, UserPaths]]:
         return [(f"measure.axes.{name}.good", self.good), (f"measure.axes.{name}.bad", self.bad)]

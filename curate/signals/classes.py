@@ -19,24 +19,24 @@ _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
 
 class Classes(on_embeddings.EmbeddingSection):
-    """Classifiers fitted to a few labeled images without training (GDA), by name.
+    """Sorts images into classes by a few example images of each class, without training (GDA).
 
-    Each image gets the most likely class. Examples are image files, or folders or tars of images.
+    Each image gets the most likely class. curate fits the classifier to the embeddings of the examples.
     """
 
     example: ClassVar[Any] = {"kind": {"examples": _EXAMPLES}}
     gives = (
-        Column("scores", "NAME", "string", "Most likely class."),
-        Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
+        Column("scores", "NAME", "string", "The most likely class."),
+        Column("scores", "NAME_probability", "float32", "Probability of this class, 0 to 1."),
     )
 
     examples: dict[str, UserPaths] = Field(examples=[_EXAMPLES], min_length=2)
-    """Two or more classes, each with its images."""
+    """Two or more classes, each with example images: image files, folders, or tars of images."""
     prompts: dict[str, str] = Field({}, examples=[{"photo": "a photo", "logo": "a logo"}])
     """One text for each class. An image's score for a class is then 100 times its cosine with the class's text, plus
     `alpha` times the classifier's score."""
     alpha: float = Field(1.0, examples=[0.5], ge=0)
-    """Factor of the classifier's scores; see `prompts`."""
+    """Weight of the classifier's scores; see `prompts`."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":

@@ -27,7 +27,7 @@ from curate.signals.on_embeddings import encoder_of
 from curate.signals.signal import BuildContext, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 _VECTOR = "fixed_size_list<float16>"
-_KEPT = "with `embeddings: true`. Zeros where unreadable."
+_KEPT = "with `embeddings: true`. All zeros if the sample is unreadable."
 
 # From a decoded image to the image that the model receives instead.
 Look = Callable[[Image.Image], Image.Image]
@@ -36,32 +36,35 @@ Look = Callable[[Image.Image], Image.Image]
 class Clip(OpenClip):
     """CLIP scores by an open_clip model, and its embeddings for other signals.
 
-    Several models need names. A model named `X` adds columns `X_score`, `X_tokens`, `X_truncated`, and `X_image` and
-    `X_text` in table `embeddings`. Scores equal those of open_clip's own loop within 1e-5.
+    If you use several models, name each. A model with the name `X` adds the columns `X_score`, `X_tokens`, and
+    `X_truncated`, and in the table `embeddings` the columns `X_image` and `X_text`. Scores differ from those of
+    open_clip's own code by at most 1e-5.
 
-    - **Weights** come from open_clip's hub. Offline, use `local-dir:FOLDER`, `onnx:FOLDER`, or a file of weights, and
-      set `HF_HUB_OFFLINE=1` to read only the hub's cache.
-    - **ONNX**: `onnx:FOLDER` is an export by optimum or transformers.js: `config.json`, `preprocessor_config.json`,
-      `tokenizer.json`, and `vision_model.onnx` with `text_model.onnx`, or one `model.onnx`, there or in `onnx/`. It
-      runs without torch; GPUs need onnxruntime-gpu. `pretrained`, `words`, and `context_length` do not apply.
-    - **Precision**: on a CPU, bf16 is 2.9 times faster (ViT-B/32). The demo's scores change by at most 0.007, and 98.3
-      % of its top 30 % stay.
-    - **More signals**: with `embeddings: true`, another head, context, or axis does not run the model again.
+    - **Weights** come from open_clip's hub. Without a network, use `local-dir:FOLDER`, `onnx:FOLDER`, or a file of
+      weights; or set `HF_HUB_OFFLINE=1`, which uses the hub's local cache.
+    - **ONNX**: `onnx:FOLDER` is a folder that optimum or transformers.js exported. It has `config.json`,
+      `preprocessor_config.json`, and `tokenizer.json`. It or its subfolder `onnx/` has either `model.onnx`, or
+      `vision_model.onnx` and `text_model.onnx`. Such a model runs without torch, and on GPUs with onnxruntime-gpu. You
+      cannot set `pretrained`, `words`, or `context_length`.
+    - **Precision**: on a CPU, bf16 is 2.9 times faster than fp32 (ViT-B/32). In the demo's pool, scores then change by
+      at most 0.007, and of the best 30 % of the rows, 98.3 % are the same.
+    - **More signals**: with `embeddings: true`, you can add a head, context, or axis later without running the model
+      again.
     """
 
     example: ClassVar[Any] = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
     gives = (
-        Column("scores", "clip_score", "float32", "Cosine of image and caption."),
-        Column("scores", "tokens", "int32", "Tokens in the caption, with start and end."),
-        Column("scores", "truncated", "bool", "Whether the caption exceeds the model's context."),
-        Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
-        Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; closer to 0 is better; with `words`."),
-        Column("embeddings", "image", _VECTOR, f"Embedding of the image; {_KEPT}"),
-        Column("embeddings", "text", _VECTOR, f"Embedding of the caption; {_KEPT}"),
+        Column("scores", "clip_score", "float32", "Cosine of the embeddings of image and caption."),
+        Column("scores", "tokens", "int32", "Number of tokens in the caption, with the start and end tokens."),
+        Column("scores", "truncated", "bool", "Whether the caption is longer than the model's context."),
+        Column("scores", "misaligned_words", "list<string>", "Words that do not match the image, with `words: true`."),
+        Column("scores", "f_clipscore", "float32", "F-CLIPScore, with `words: true`. 0 is best; it is never positive."),
+        Column("embeddings", "image", _VECTOR, f"Embedding of the image, {_KEPT}"),
+        Column("embeddings", "text", _VECTOR, f"Embedding of the caption, {_KEPT}"),
     )
 
     embeddings: bool = Field(False, examples=[True], strict=True)
-    """Keep table `embeddings`, for deduplication and other signals."""
+    """Keep the embeddings in the table `embeddings`. `relate`, deduplication by embedding, and some gates need it."""
     words: bool = Field(False, examples=[True], strict=True)
     """Find words that do not match the image (CLIP4DM), for the columns `misaligned_words` and `f_clipscore`."""
 

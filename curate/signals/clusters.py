@@ -28,24 +28,25 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Clusters(EmbeddingSection):
-    """The nearest of given centroids, and whether its cluster is selected (DataComp's image-based filter), by name.
+    """Finds the nearest of given centroids, and whether you selected its cluster (DataComp's image-based filter).
 
-    Nearest means largest dot product. Files are .npy or .pt; code in them never runs. In a .pt with several arrays,
-    `image_features` is used.
+    The nearest centroid is the one with the largest dot product. Files are .npy or .pt files; curate never runs code
+    from them. If a .pt file has several arrays, curate uses `image_features`.
     """
 
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
     gives = (
         Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
-        Column("scores", "in_selected_NAME", "bool", "Whether its cluster is selected; with `selected`."),
+        Column("scores", "in_selected_NAME", "bool", "Whether this cluster is selected; only with `selected`."),
     )
 
     files = ("centroids",)
     needs_encoder = False
     centroids: UserFile = Field(examples=["centroids.pt"])
-    """File with unit-length centroids [k, dimension]."""
+    """File with centroids of length 1: an array [k, dimension]."""
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
-    """Files that select clusters: numbers from 0, or embeddings, which select their nearest centroids."""
+    """Files that select clusters: the clusters' numbers, from 0; or embeddings [n, dimension], which select the cluster
+    of each embedding's nearest centroid."""
 
     def identify(self, name: str, context: IdentifyContext) -> str:
         clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]

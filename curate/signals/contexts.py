@@ -17,23 +17,24 @@ _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdo
 
 
 class Context(EmbeddingSection):
-    """Tags for one factor of an image, such as its background, by prompts (PerceptionCLIP), by name.
+    """Tags each image by one factor, such as its background, with prompts (PerceptionCLIP).
 
-    Each image gets the most likely tag. With `classes`, a tag's probability is summed over the classes.
+    Each image gets the most likely tag. With `classes`, curate inserts each class into each prompt, and adds up a tag's
+    probability over the classes.
     """
 
     example: ClassVar[Any] = {"setting": {"values": _PROMPTS}}
     gives = (
-        Column("scores", "NAME", "string", "Most likely tag."),
-        Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
+        Column("scores", "NAME", "string", "The most likely tag."),
+        Column("scores", "NAME_probability", "float32", "Probability of this tag, 0 to 1."),
     )
 
     values: dict[str, str] = Field(examples=[_PROMPTS], min_length=2)
-    """Two or more tags, each with its prompt. With `classes`, prompts contain `{}` for the class."""
+    """Two or more tags, each with its prompt. With `classes`, each prompt must contain `{}`, where the class goes."""
     classes: tuple[str, ...] = Field((), examples=[["dog", "cat"]])
-    """Classes to insert into the prompts' `{}`."""
+    """Classes that replace `{}` in the prompts."""
     temperature: float = Field(0.01, examples=[0.02], gt=0)
-    """Divides cosines before the softmax; 0.01 is the scale from CLIP's training."""
+    """Cosines are divided by this number before the softmax. CLIP was trained with 0.01."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Context":

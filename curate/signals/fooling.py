@@ -20,21 +20,22 @@ from curate.store.store import RunStore
 
 
 class Fooling(EmbeddingSection):
-    """Images that fit any text (CLIPMasterPrints): the smallest cosine over unrelated prompts.
+    """Finds images that fit any text (CLIPMasterPrints), by the smallest cosine with unrelated prompts.
 
-    With `shift`, images and prompts first move toward each other by a quarter of the difference between the run's mean
-    embeddings. This removes most of the fit of such images.
+    With `shift`, curate first moves the embeddings of images and prompts toward each other: by a quarter of the
+    difference between the mean image and the mean text of the run that `shift` names. Images that fit any text then fit
+    the prompts much less.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
-    gives = (Column("scores", "fooling", "float32", "Smallest cosine of the image and a prompt; large is suspicious."),)
+    gives = (Column("scores", "fooling", "float32", "Smallest cosine of image and prompt. Large is suspicious."),)
 
     files = ("shift",)
 
     prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
-    """Two or more unrelated texts; the paper uses 25 to 100."""
+    """Two or more texts that have nothing in common. The paper uses 25 to 100."""
     shift: UserPath | None = Field(None, examples=["run1"])
-    """A finished run with embeddings of this model, for their means. null: no shift."""
+    """A finished run that kept embeddings of this model. curate computes their means. null: do not shift."""
 
     def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return the identity of the embeddings of run `shift`, if any. Raises RecipeError if it has none."""

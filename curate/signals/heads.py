@@ -17,10 +17,10 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Head(EmbeddingSection):
-    """Linear or MLP heads on embeddings, by name, such as LAION's aesthetic predictors.
+    """Applies a linear or MLP head to embeddings, such as LAION's aesthetic predictors.
 
-    A file has `weight` [out, in] and `bias` for each layer in order: `0.weight`, `0.bias`, `2.weight` … Code in it
-    never runs.
+    The file has a `weight` [out, in] and a `bias` for each layer, in order: `0.weight`, `0.bias`, `2.weight`, and so
+    on. curate never runs code from the file.
     """
 
     example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}
@@ -29,13 +29,13 @@ class Head(EmbeddingSection):
     files = ("path",)
     needs_encoder = False
     path: UserFile = Field(examples=["sac+logos+ava1-l14-linearMSE.pth"])
-    """File of weights: .safetensors or .pth."""
+    """File with the weights: .safetensors or .pth."""
     input: Literal["image", "text"] = Field("image", examples=["text"])
-    """Embedding that the head uses."""
+    """Whether the head reads the embedding of the image or of the caption (`text`)."""
     activation: Activation = Field("none", examples=["relu"])
-    """Activation between layers; LAION's aesthetic MLP has none."""
+    """Activation function between layers. LAION's aesthetic MLP has none."""
     output: Output = Field("none", examples=["sigmoid"])
-    """Function of the last layer's output."""
+    """Function to apply to the output of the last layer."""
 
     def identify(self, name: str, context: IdentifyContext) -> str:
         head, model = load_head(self.path, self.activation, self.output), context.identities[self.of]

@@ -85,18 +85,19 @@ def _find_lemma(form: str, part: _Part) -> str | None:
 
 
 class ImagenetWords(Section):
-    """The caption's first word that WordNet knows as an ImageNet-21k class (DataComp's text-based filter).
+    """Finds the caption's first word that is a class of ImageNet-21k in WordNet (DataComp's text-based filter).
 
-    Words are split at white space with their punctuation, so `dog,` does not count. A word's first synset decides.
+    curate splits captions at white space only, so `dog,` is not the word `dog`. If a word has several synsets, only the
+    first one counts.
     """
 
     example: ClassVar[Any] = {"wordnet": "wordnet"}
-    gives = (Column("scores", "imagenet_word", "string", "The word as in the caption; null if there is none."),)
+    gives = (Column("scores", "imagenet_word", "string", "The word as the caption spells it; null if there is none."),)
 
     wordnet: UserFile = Field(examples=["wordnet"])
-    """Local folder with WordNet 3.0's database: index.noun, noun.exc, and so on."""
+    """Local folder with the database files of WordNet 3.0: index.noun, noun.exc, and so on."""
     synsets: UserPath | None = Field(None, examples=["synsets.txt"])
-    """Text file with one ImageNet id per line. null: the 21,843 ids in timm (`.[clip]`)."""
+    """Text file with one ImageNet id per line. null: the 21,843 ids in the package timm, which `.[clip]` installs."""
 
 
 def _identify(name: str, options: ImagenetWords, context: IdentifyContext) -> str:

