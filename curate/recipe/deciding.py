@@ -37,30 +37,34 @@ SCHEMES = Registry[Any]("balancing scheme", ".decide.draw.schemes:KINDS")
 
 
 class Top(Section):
-    """A rule that keeps the best rows by a column: a fraction or a number of them, and ties.
+    """A rule that keeps the rows with the largest values in a column. Rows that tie with the last one stay, too.
 
-    - `reached`: n counts the rows that reach the rule and have a value. The rule keeps ⌊top·n⌋ + 1 rows and ties, as
+    With `top`, the key `over` decides how many rows that is:
+
+    - `reached`: n counts the rows that reach the rule and have a value. The rule keeps the best ⌊top·n⌋ + 1 of them, as
       DataComp does.
-    - `pool`: n counts all rows of the pool, even those without a value.
-    - `budget`: the rule keeps ⌊top·N⌋ of the rows that reach it, where N counts all rows of the pool (s-CLIPLoss ∩
-      NormSim).
+    - `pool`: N counts all rows of the pool. The rule keeps a row if it is among the best ⌊top·N⌋ + 1 of the whole pool,
+      even if earlier rules dropped some of these.
+    - `budget`: N counts all rows of the pool. The rule keeps the best ⌊top·N⌋ of the rows that reach it. The recipe
+      `s-cliploss-normsim` uses it.
     """
 
     gives = (
         Column("decisions", "kept", "bool", "Whether the row is kept."),
-        Column("decisions", "rule", "string", "The first rule or step that drops it; null if kept."),
+        Column("decisions", "rule", "string", "The first rule or step that drops the row; null if it is kept."),
     )
 
     top: float | None = Field(None, exclude_if=is_none, examples=[0.3], gt=0, le=1, strict=True)
-    """Fraction of rows to keep. Give `top` or `rows`."""
+    """Fraction of rows to keep. Set either `top` or `rows`."""
     rows: int | None = Field(None, exclude_if=is_none, examples=[1000], ge=1, lt=2**63, strict=True)
-    """Number of rows to keep. Give `top` or `rows`."""
+    """Number of rows to keep. Set either `top` or `rows`."""
     of: AnyColumn = Field(examples=["clip_score"])
-    """Numeric column that ranks the rows; larger is better."""
+    """Column of numbers that ranks the rows. Larger is better."""
     over: Literal["reached", "pool", "budget"] = Field("reached", exclude_if="reached".__eq__, examples=["pool"])
-    """Rows that the fraction refers to; see below."""
+    """Which rows `top` is a fraction of; see below."""
     by: AnyColumn | None = Field(None, exclude_if=is_none, examples=["language"])
-    """Cut separately for each value of this column; NULL is a value; at most 1,000. null: one group."""
+    """Apply the rule separately to each group of rows that have the same value in this column. Rows with NULL are a
+    group, too. At most 1,000 groups. null: all rows are one group."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -76,10 +80,11 @@ Rule = Annotated[Annotated[Expression, TEXT] | Annotated[Top, MAPPING], BY_FORM]
 
 
 class Near(OneKind):
-    """A near-duplicate pass: one of these keys. Groups are connected components of near pairs.
+    """A pass that finds near-duplicates. Set one of these keys.
 
-    Pairs are searched among all rows that reach deduplication. `curate sql RUN near_duplicates --images` shows them:
-    look at them before you choose a limit. Groups chain, so members may differ by more than it.
+    curate compares all rows that reach deduplication, and joins near pairs into groups. If A is near B and B is near C,
+    all three are in one group, even if A and C differ by more than the limit. Before you choose a limit, look at
+    pairs: `curate sql RUN near_duplicates --images`.
     """
 
     registry = NEARNESS
@@ -90,13 +95,13 @@ class Near(OneKind):
 
 
 class Against(Near):
-    """Decontamination: drops rows near an evaluation image as `contaminated`, before deduplication.
+    """Drops rows that are near an evaluation image, as `contaminated`, before deduplication (decontamination).
 
-    Give `images`, and `phash` or `embedding`.
+    Set `images`, and either `phash` or `embedding`.
     """
 
     images: fields.UserPaths = Field(examples=["imagenet-val/*.tar"])
-    """Evaluation images: files, folders, or webdataset tars."""
+    """Evaluation images: image files, folders, or webdataset tars."""
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -107,27 +112,32 @@ Pass = Annotated[Annotated[str, KindOf(KEYS), TEXT] | Annotated[Near, BuiltFrom(
 
 
 class Dedup(Section):
-    """Deduplication in passes, in the listed order. One row of each group of duplicates stays.
+    """Drops duplicates in one or several passes. Of each group of duplicates, one row stays.
 
-    - A pass compares `uid`, `sha256`, or `phash` for equality (`phash` needs `measure.image.phash`), or finds
-      near-duplicates. `uid` always runs, first unless listed elsewhere.
-    - Of rows with the same uid, the one with the smallest hash of image (or URL) and caption stays.
-    - The run lists groups with over 5 % of the rows, and the largest near-duplicate group if it has 10 rows and 0.1 %.
+    The passes run in the order of `by`:
+
+    - `uid`, `sha256`, and `phash` find rows with equal values. `phash` needs `measure: {image: {phash: true}}`.
+    - A [section](#dedupby) finds near-duplicates.
+    - The pass `uid` always runs. If you do not list it, it runs first.
+
+    If rows have the same uid, the one with the smallest hash of image (or URL) and caption stays, unless `prefer` says
+    otherwise. The run reports each group with more than 5 % of the rows. It also reports the largest group of
+    near-duplicates, if this has at least 10 rows and 0.1 % of the rows.
     """
 
     gives = (
-        Column("decisions", "duplicate_of", "string", "uid of the row that stays instead."),
-        Column("decisions", "duplicate_cosine", "float32", "Largest cosine, by embedding; 1 from 0.9999 on."),
+        Column("decisions", "duplicate_of", "string", "uid of the row that stays instead of this one."),
+        Column("decisions", "duplicate_cosine", "float32", "Largest cosine with its group (1 for 0.9999 and above)."),
     )
 
     by: tuple[Pass, ...] = Field(("uid",), examples=[["uid", "sha256", {"phash": {"distance": 4}}]])
-    """The passes, in order."""
+    """The passes, in the order in which they run."""
     prefer: AnyColumn | None = Field(None, examples=["clip_score"])
-    """Numeric column: the row with the largest value stays. null: the smallest uid."""
+    """Column of numbers. Of each group, the row with the largest value stays. null: the row with the smallest uid."""
     against: Annotated[Against, BuiltFrom(Against.full)] | None = Field(
         None, examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}]
     )
-    """Evaluation images to keep out of the result. null: none."""
+    """Evaluation images that must not be among the kept rows. null: no decontamination."""
 
     @field_validator("by")
     @classmethod
@@ -162,44 +172,49 @@ Threshold = Annotated[Annotated[_T, INTEGER] | Annotated[dict[str, _T], Field(mi
 
 
 class Balance(Section):
-    """Balanced sampling: thins entries with more than t rows to about t (MetaCLIP). Give `t`, `rows`, or `tail_share`.
+    """Balanced sampling (MetaCLIP): thins each entry with more than t rows. Set `t`, `rows`, or `tail_share`.
 
-    A row is kept if the draw for any of its entries succeeds: p = t / max(count, t), so π = 1 − ∏(1 − p). Draws are
-    hashes of uid, entry, and seed, so the kept set only grows with t. Weights 1/π estimate the pool before balancing.
-    To compare values of t, use `curate whatif RUN --set balance.t=…`.
+    curate draws separately for each entry of a row, and keeps the row if one draw succeeds. A draw for an entry with
+    `count` rows succeeds with the probability p = t / max(count, t). So the row is kept with the probability
+    π = 1 − ∏(1 − p). A draw succeeds if u < p, where u is a number from 0 to 1: a hash of uid, entry, and seed. So a
+    larger t keeps the same rows and more. To estimate the pool before balancing, give each kept row the weight 1/π. To
+    compare values of t, use `curate whatif RUN --set balance.t=…`.
 
-    - `tail_share` inverts MetaCLIP 2's `t_to_p`. MetaCLIP 2's own `p_to_t` also counts entries with exactly t rows and
-      often gives another t.
-    - `of: COLUMN` thins the values of a column instead of entries. Rows without a value are never drawn.
-    - `scheme: per_language` gives each language its own t, so that its tail has the same share of matches as the tail
-      of `language` (MetaCLIP 2). `t` applies to `language`; a mapping sets t for other languages too.
-    - `one_per` treats rows with the same URL or image as captions of one image. All count, but only the one with the
-      smallest hash of uid and seed may be drawn; the rest are dropped as `other_text`, and π is divided by their
-      number.
+    - `tail_share` inverts MetaCLIP 2's function `t_to_p`. MetaCLIP 2's own inverse, `p_to_t`, also counts entries with
+      exactly t rows, and often gives another t.
+    - `of: COLUMN` thins the values of a column instead of entries. Rows without a value are dropped.
+    - `scheme: per_language` gives each language its own t (MetaCLIP 2). curate chooses it so that the tail, the entries
+      with fewer than t rows, has the same share of matches as in the language that `language` names. `t` is the t of
+      that language. To set t for other languages yourself, write a mapping.
+    - `one_per` treats rows with the same URL or image as captions of one image. All of them count toward entries. Only
+      the one with the smallest hash of uid and seed can be kept. The others are dropped as `other_text`, and π is
+      divided by the number of captions.
     """
 
     gives = (
-        Column("decisions", "probability", "float64", "Probability π of being kept; 1 without a selection."),
-        Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
+        Column("decisions", "probability", "float64", "Probability π of being kept; 1 if nothing is drawn."),
+        Column("decisions", "draw", "float64", "Smallest u/p of the row's entries. Below 1, the row is kept."),
     )
 
     t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
-    """Rows that an entry may have before it is thinned: MetaCLIP's t. A mapping sets it by language, with
-    `per_language`."""
+    """MetaCLIP's t: curate thins entries with more rows than this. With `scheme: per_language`, it may be a mapping of
+    languages to numbers."""
     rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
-    """Target size: uses the largest t with at most this expected size. An error if t = 1 exceeds it."""
+    """Target number of rows. curate uses the largest t that keeps at most this many rows on average. If t = 1 keeps
+    more, the run stops with an error."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
-    """Target share of matches in entries with fewer than t rows: uses the nearest t (MetaCLIP 2)."""
+    """Target share of matches that belong to entries with fewer than t rows (MetaCLIP 2). curate uses the t whose share
+    is nearest."""
     of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
-    """Column whose values replace entries, such as clusters or tags. null: entries, which need `match`."""
+    """Column to balance instead of entries, such as clusters or tags. null: balance entries, which needs `match`."""
     counts: fields.UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
-    """A finished run with the same entries, whose counts are used. null: this run's counts."""
+    """A finished run with the same entries. curate uses its counts of rows per entry. null: this run's counts."""
     scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["per_language"])
-    """One t for all entries, or one for each language."""
+    """`metaclip`: one t for all entries. `per_language`: one t for each language."""
     language: str = Field("en", exclude_if="en".__eq__, examples=["de"])
-    """Reference language for `per_language`."""
+    """With `per_language`: the reference language. The tails of all other languages get the share that its tail has."""
     one_per: Literal["url", "image"] | None = Field(None, exclude_if=is_none, examples=["url"])
-    """Draw at most one caption per URL, or per image sha256. null: each row separately."""
+    """Keep at most one caption for each URL, or for each image (same sha256). null: treat each row separately."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -229,11 +244,11 @@ class Balance(Section):
 
 
 class Sample(KindsSection):
-    """A sample with a fixed number of rows, instead of `balance`: random, by weights, quotas, or shares. Give one form.
+    """Draws a fixed number of rows, instead of `balance`. Set `rows`, both `rows` and `weights`, or one section.
 
-    `rows` alone draws uniformly. With `weights`, rows are drawn without replacement, as numpy's `choice` with `p`;
-    weights that are null, NaN, infinite, or not above 0 are never drawn. With the same seed, a smaller sample is part
-    of a larger one.
+    `rows` alone draws at random, and all rows are equally likely. With `weights`, curate draws without replacement, as
+    numpy's `choice` does with `p`. It never draws a row whose weight is null, NaN, infinite, or not above 0. With the
+    same seed, a smaller sample is part of a larger one.
     """
 
     registry = FORMS
@@ -243,9 +258,9 @@ class Sample(KindsSection):
         def __getattr__(self, name: str) -> Any: ...
 
     rows: int | None = Field(None, exclude_if=is_none, examples=[100000], ge=1, lt=2**63, strict=True)
-    """Number of rows, or all if fewer are left."""
+    """Number of rows to draw. If fewer are left, all are kept."""
     weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
-    """Weight of each row. null: equal weights."""
+    """Expression for the weight of each row. null: all rows have the same weight."""
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

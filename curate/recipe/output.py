@@ -14,31 +14,34 @@ MAX_REPEATS = 1000  # of a row in the curated set
 
 
 class Output(Section):
-    """Format and columns of the shards, and how often each row counts.
+    """Sets the format and columns of the shards, and how often each row counts.
 
-    A sample's name is its key if that is a safe file name and unique among kept samples, otherwise its uid. The shards
-    always have the input's columns: all of a Parquet file, or those of img2dataset plus up to 200 fields of the
-    samples' json with numbers, texts, or booleans. All shards have the same columns: a field has the type of most of
-    its values in the pool, and values of other types become null. A default of `columns` is left out if the input has a
-    column with that name. `probability` is multiplied by `input_probability`, if the pool has it.
+    **Names.** In the shards, a sample has its key as its name, if the key is a safe file name and no other kept sample
+    has the same key. Otherwise, it has its uid as its name.
 
-    `repeat` is an [expression](rules.md#expressions). NULL and values below 1 count as 1. DataComp's resharder repeats
-    rows by `uids.npy`. To repeat the better half of the kept rows:
+    **Columns.** The shards always have the input's columns. If the pool has no images, these are all its columns. If it
+    has images, they are img2dataset's columns, and up to 200 json fields with numbers, texts, or booleans. All shards
+    have the same columns: a json field becomes a column with the type of most of its values in the pool, and values of
+    other types become null. Of the columns that `columns` adds by default, those whose name the input already has are
+    left out. If the pool has a column `input_probability`, `probability` is multiplied by it.
+
+    **Repeats.** `repeat` is an [expression](rules.md#expressions). NULL and values below 1 count as 1. DataComp's
+    resharder repeats each row as often as its uid is in `uids.npy`. To repeat the better half of the kept rows:
 
         derive: {place: quantile(clip_score)}
         rules: {best: {top: 0.2, of: clip_score}, duplicates: dedup}
         output: {repeat: CASE WHEN place > 0.5 THEN 2 ELSE 1 END}
     """
 
-    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if not kept; with `repeat`."),)
+    gives = (Column("decisions", "repeats", "int32", "How often the row is in `uids.npy`; only with `repeat`."),)
 
     format: Annotated[str, KindOf(OUTPUTS)] | None = Field(None, exclude_if=is_none, examples=["webdataset"])
     """Format of the shards. null: `webdataset` for a pool with images, otherwise `parquet`."""
     rows_per_shard: int = Field(10_000, examples=[1000], ge=1, le=1_000_000, strict=True)
-    """Rows per shard; the last may have fewer."""
+    """Rows per shard. The last shard may have fewer."""
     columns: tuple[AnyColumn, ...] | None = Field(None, exclude_if=is_none, examples=[["clip_score", "language"]])
-    """Columns of `shards/*.parquet` besides the input's. null: all scores, language, and probability."""
+    """Columns to add to `shards/*.parquet`, besides the input's. null: all scores, `language`, and `probability`."""
     json_columns: tuple[AnyColumn, ...] = Field((), exclude_if=not_, examples=[["clip_score"]])
-    """Columns to add to each sample's json; only for a pool with images."""
+    """Columns to add to each sample's json, if the pool has images."""
     repeat: Expression | None = Field(None, exclude_if=is_none, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
-    """How often a kept row is in `uids.npy`, 1 to 1,000. null: once."""
+    """How often each kept row is in `uids.npy`, from 1 to 1,000 times. null: once."""

@@ -53,32 +53,39 @@ CORRECTED: Literal["corrected"] = "corrected"
 
 
 class Match(Section):
-    """Matches captions with metadata entries by substring (MetaCLIP); drops captions without a match as `unmatched`.
+    """Finds metadata entries in captions, as MetaCLIP does. A caption without an entry is dropped as `unmatched`.
 
-    - `reference` matches case-sensitively, exactly as MetaCLIP does. It adds spaces around `, . ; : ? !` and the
-      backtick; text and entry then need single spaces on both sides. So アメリカ matches nothing inside a Japanese
-      sentence. [Differences](README.md#differences-from-the-published-systems).
-    - `worldwide` matches a caption only with entries in its language, exactly as MetaCLIP 2's code does. Entries of
-      `other` serve languages without entries. Chinese, Thai, Lao, Burmese, Khmer, and Tibetan text and ASCII
-      punctuation need no spaces. Captions are stripped.
-    - `corrected` adds kana, Bopomofo, and other scripts without spaces, spaces around full-width marks and `، ؟ ۔ । ।`,
-      and NFC normalization.
+    `mode` decides when an entry matches a caption:
 
-    Modes by language need `measure.language`, or a column of the pool, `input.columns.language`, with codes from
-    lid.176, ISO 639, or BCP 47. The matcher uses some 50 bytes of disk in `TMPDIR` per entry and machine. To count
-    dropped entries and those that can never match, use `curate metadata show`.
+    - `reference` works exactly as MetaCLIP does, and is case-sensitive. It puts spaces around `, . ; : ? !` and the
+      backtick. An entry matches if it is in the caption with a space before it and after it. So the entry アメリカ does
+      not match inside a Japanese sentence. See the
+      [differences](README.md#differences-from-the-published-systems).
+    - `worldwide` works exactly as MetaCLIP 2's code does. It strips white space at both ends of the caption. A caption
+      matches only entries in its own language. If its language has no entries, it matches the entries of the language
+      `other`. An entry that begins with a Chinese, Thai, Lao, Burmese, Khmer, or Tibetan character, or with ASCII
+      punctuation, needs no space before it. If it ends with such a character, it needs no space after it.
+    - `corrected` works like `worldwide`, with three corrections. Kana, Bopomofo, and other scripts without spaces count
+      as such characters, too. It also puts spaces around full-width marks and `، ؟ ۔ । ।`. It normalizes captions and
+      entries to Unicode's NFC.
+
+    `worldwide` and `corrected` need each caption's language. It comes from `measure.language`, or from a column of the
+    pool that `input.columns.language` names, with codes from lid.176, ISO 639, or BCP 47. On each machine, matching
+    needs about 50 bytes per entry in the folder `TMPDIR`. `curate metadata show` counts the entries that curate drops,
+    and those that can never match.
     """
 
     gives = (
-        Column("matches", "entry_ids", "list<int32>", "Matched entries in ascending order; see `entries.parquet`."),
-        Column("matches", "language_key", "string", "Language of the entries it may match; not with `reference`."),
+        Column("matches", "entry_ids", "list<int32>", "Ids of the caption's entries, ascending (`entries.parquet`)."),
+        Column("matches", "language_key", "string", "Language of the entries to match; not with `reference`."),
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
-    """Up to 2^25 entries in 1 GiB and at most 32,767 bytes each: JSON list, text lines, or Parquet."""
+    """File with the entries: a JSON list, a text file with one entry per line, or Parquet. Limits: 2^25 entries, 1 GiB,
+    and 32,767 bytes per entry."""
     mode: Literal["reference", "worldwide", "corrected"] = Field(REFERENCE, examples=["worldwide"])
-    """Matching rule: MetaCLIP (`reference`), MetaCLIP 2 by language (`worldwide`), or MetaCLIP 2 with fixes
-    (`corrected`)."""
+    """How to match: like MetaCLIP (`reference`), like MetaCLIP 2 (`worldwide`), or like MetaCLIP 2 without its known
+    bugs (`corrected`)."""
 
 
 class Recipe(KindsSection):

@@ -36,34 +36,38 @@ _BLOCK = 256  # centroids compared with all others at a time
 
 
 class Quotas(Section):
-    """A sample with a quota for each cluster or other value of a column (density-based pruning).
+    """Takes a number of rows from each cluster, or from each value of another column (density-based pruning).
 
-    The counts are as close to the shares of `by` as the total, `least`, `most`, and the clusters' sizes allow.
-    `complexity` is softmax(d_inter · d_intra / temperature): d_inter is a centroid's mean distance to its 20 nearest
-    others, d_intra the mean distance of its rows. Rows without a cluster or a needed distance are never kept.
+    `by` sets the share of each cluster. The numbers of rows come as close to these shares as `rows`, `least`, `most`,
+    and the sizes of the clusters allow. The shares by `complexity` are softmax(d_inter · d_intra / temperature).
+    d_inter is the mean distance of a cluster's centroid to the 20 nearest other centroids. d_intra is the mean distance
+    of its rows to the centroid. Rows that have no cluster, or lack a distance that is needed, are never kept.
     `probability` is null unless `keep` is `random`.
     """
 
     example: ClassVar[Any] = {"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}
 
     of: AnyColumn = Field(examples=["cluster"])
-    """Column of clusters, or another one of integers, texts, or booleans."""
+    """Column with the clusters, or another column of integers, texts, or booleans."""
     rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
     """Total number of rows."""
     by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
-    """Share of each cluster: equal, by size, or by complexity (published)."""
+    """Share of each cluster: the same for all, by its size, or by its complexity (as published)."""
     keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
-    """Rows to keep in a cluster: at random, or by distance (published: `farthest`)."""
+    """Which rows of a cluster to keep: random ones, or those farthest from or nearest to its centroid (published:
+    `farthest`)."""
     least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
-    """Minimum rows per cluster, if it has as many. null: half an equal share (published)."""
+    """Minimum number of rows from each cluster. A smaller cluster gives all its rows. null: half of an equal share, as
+    published."""
     most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
-    """Maximum rows per cluster. null: no limit."""
+    """Maximum number of rows from each cluster. null: no limit."""
     distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
-    """Column with the distance to the centroid. null: `NAME_distance`, where `of` is NAME."""
+    """Column with each row's distance to its centroid. null: `NAME_distance`, if `of` is NAME."""
     centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
-    """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
+    """For `complexity`: a .npy or .pt file with the centroids [k, dimension]. null: the centroids of
+    `relate.clusters`."""
     temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
-    """Temperature of `complexity`: 0.5 in the published code, 0.1 in the paper."""
+    """Temperature for `complexity`. The published code uses 0.5, and the paper 0.1."""
 
     @property
     def distance_column(self) -> str | None:

@@ -114,11 +114,12 @@ def _checked(section: Sample, columns: pa.Schema) -> CheckedExpression:
 
 
 class Mixture(Section):
-    """A sample in which each value of a column has a fixed share.
+    """Draws a sample in which each value of a column has a fixed share.
 
-    Each group is sampled at random; `probability` is its sampled fraction. Counts are rounded by largest remainders. A
-    group with too few rows gives all of them, and the run reports it. Other values and null are not drawn. With the
-    same shares, a smaller mixture is part of a larger one.
+    The rows with the same value are a group. curate draws from each group at random, and `probability` is the fraction
+    that it draws. It rounds the groups' numbers of rows by largest remainders. If a group has too few rows, curate
+    takes all of them, and the run reports this. Rows with null, or with a value that `shares` does not list, are not
+    drawn. With the same shares, a smaller mixture is part of a larger one.
     """
 
     example: ClassVar[Any] = {"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}
@@ -130,7 +131,7 @@ class Mixture(Section):
     shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
         examples=[{"cc12m": 0.7, "web": 0.3}], min_length=1, max_length=1000
     )
-    """Relative share of each value: 0.7 and 0.3 equal 7 and 3."""
+    """Share of each value, relative to the others: 0.7 and 0.3 mean the same as 7 and 3."""
 
     @field_validator("shares", mode="before")
     @classmethod

@@ -39,24 +39,25 @@ _BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  #
 
 
 class SoftCap(Section):
-    """Draws with repeats by a score; each draw makes the next one of its row less likely (M-FLYT's SCS).
+    """Draws rows repeatedly by a score. Each draw makes the next draw of the same row less likely (M-FLYT's SCS).
 
-    Each batch is drawn without replacement with p = softmax(score); then `penalty` lowers the scores of its rows. Rows
-    with null, NaN, or infinite scores are never drawn. If fewer rows than `batch` have a score, a batch contains them
-    all. `probability` is null. One worker holds all rows: at most 500 million.
+    curate draws batch by batch. Within a batch it draws without replacement, with p = softmax(score). Then it subtracts
+    `penalty` from the scores of the rows in the batch. It never draws rows whose score is null, NaN, or infinite. If
+    fewer rows than `batch` have a score, each batch has all of them. `probability` is null. One worker must hold the
+    scores of all rows, so at most 500 million rows may have one.
     """
 
     example: ClassVar[Any] = {"of": "score", "draws": 1000000}
-    gives = (Column("decisions", "repeats", "int32", "How often the row was drawn; 0 if not kept."),)
+    gives = (Column("decisions", "repeats", "int32", "How often the row was drawn. 0: it is not kept."),)
 
     of: AnyColumn = Field(examples=["score"])
-    """Column of scores, the logarithms of weights, used as float32."""
+    """Column of scores. They are logarithms of weights, and curate reads them as float32."""
     draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
-    """Number of draws, and the sum of `repeats`."""
+    """Number of draws. The column `repeats` sums to it."""
     penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
-    """Amount that a draw subtracts from its row's score."""
+    """How much each draw subtracts from the row's score."""
     batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)
-    """Draws per batch, in which no row repeats."""
+    """Draws per batch. A batch draws each row at most once."""
 
 
 class Scores(NamedTuple):

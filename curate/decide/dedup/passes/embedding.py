@@ -19,20 +19,20 @@ from curate.store.tables import UnitTables
 
 
 class EmbeddingCosine(Section):
-    """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`.
+    """Finds images with similar embeddings. It needs a model with `embeddings: true`, or embeddings with `keep: true`.
 
-    The cosine that means "same picture" depends on the encoder.
+    Which cosine means "the same picture" depends on the model.
     """
 
     example: ClassVar[Any] = {"cosine": 0.95}
 
     cosine: float = Field(examples=[0.95], gt=0, lt=1, strict=True)
-    """Pairs with at least this cosine are near."""
+    """Two images are near if the cosine of their embeddings is at least this."""
     of: ColumnName = Field("clip", examples=["l14"])
-    """Name of the model, or of precomputed embeddings."""
+    """Name of the model in `measure.clip`, or of the embeddings in `measure.embeddings`."""
     within: AnyColumn | None = Field(None, exclude_if=is_none, examples=["topic"])
-    """Compare only rows with equal values of this column, such as clusters (SemDeDup); rows without a value are near
-    none. null: compare all rows."""
+    """Compare only rows that have the same value in this column, such as the same cluster (SemDeDup). Rows without a
+    value are not compared. null: compare all rows."""
 
 
 _RECALL, _COPIES = -1, -2  # buckets of cells are ≥ 0, those of copies ≤ −2

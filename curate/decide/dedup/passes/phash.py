@@ -18,16 +18,16 @@ from curate.store.tables import UnitTables
 
 
 class PhashDistance(Section):
-    """Near by perceptual hash; needs `measure.image.phash`.
+    """Finds images with similar perceptual hashes. It needs `measure: {image: {phash: true}}`.
 
-    False positives are rare for photographs up to a distance of 8, or less in pools of many millions. Drawings, logos,
-    and flat graphics merge from 4 on.
+    For photographs, a distance of up to 8 rarely joins different images. In pools of many millions, use a smaller one.
+    From a distance of 4 on, different drawings, logos, and flat graphics are joined.
     """
 
     example: ClassVar[Any] = {"distance": 4}
 
     distance: int = Field(examples=[4], ge=1, le=16, strict=True)
-    """Pairs are near if their hashes differ in at most this many of 64 bits."""
+    """Two images are near if their hashes differ in at most this many of their 64 bits."""
 
 
 @dataclass(frozen=True)
