@@ -39,10 +39,10 @@ from curate.recipe.section import ModelPath
 
 
 class Guided(EngineOptions):
-    """A captioner from transformers in this process, with classifier-free guidance.
+    """An image captioner from transformers that runs in curate's own process, with classifier-free guidance.
 
-    Needs `pip install '.[guided]'`. It reads only images: use it for `recaption` with `styles: [plain]`. Supports the
-    families vision-encoder-decoder, blip, and git.
+    Needs `pip install '.[guided]'`. Such a model reads only the image, so use it for `recaption` with
+    `styles: [plain]`. curate supports the families vision-encoder-decoder, blip, and git.
     """
 
     example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}
@@ -51,15 +51,15 @@ class Guided(EngineOptions):
     is_local: ClassVar[bool] = True
 
     model: ModelPath = Field(examples=["microsoft/git-base"])
-    """Name on the hub, or a local folder."""
+    """Name of the model on the Hugging Face Hub, or a local folder."""
     gamma: float = Field(2.0, examples=[1.5], ge=0, le=10)
-    """Guidance scale γ; 1 is greedy decoding, and the paper uses 1.5 to 2."""
+    """Guidance scale γ. 1 means greedy decoding. The paper uses 1.5 to 2."""
     device: Device = Field("auto", examples=["cuda"])
-    """`auto`: all GPUs, or the CPU if there is none."""
+    """Where the model runs. `auto`: on all GPUs, or on the CPU if there is no GPU."""
     precision: Precision = Field("fp32", examples=["fp16"])
-    """Precision; logits are combined in float32."""
+    """Precision of the model. curate always combines its logits in float32."""
     batch: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
-    """Images per batch; fewer if memory runs out."""
+    """Images per batch. If memory runs out, curate uses smaller batches."""
 
     def open(self) -> "GuidedEngine":
         return GuidedEngine(self)

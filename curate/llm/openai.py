@@ -61,30 +61,34 @@ _HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 
 
 class OpenAI(EngineOptions):
-    """An endpoint with OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama, or a hosted service.
+    """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama, or a hosted service.
 
-    Needs `pip install '.[captions]'`. The run stops if the endpoint does not reply 8 times in a row, answers every
-    request with 401, 403, or an HTML page, or only fails for `patience` seconds.
+    Needs `pip install '.[captions]'`. The run stops in each of these cases:
+
+    - The endpoint does not reply 8 times in a row.
+    - It answers every request with 401, 403, or an HTML page.
+    - It returns only 408, 429, or 5xx for `patience` seconds.
     """
 
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
     base_url: str = Field(examples=["http://localhost:8000/v1"])
-    """Address with the version, without user, password, query, or fragment."""
+    """Address of the endpoint, with the version of the protocol (`/v1`). It must not have a user, password, query, or
+    fragment."""
     model: str = Field(examples=["my-vlm"], min_length=1)
-    """Model name at the endpoint."""
+    """Name that the endpoint has for the model."""
     key: str | None = Field(None, examples=["OPENAI_API_KEY"])
-    """NAME of the environment variable with the API key, never the key itself. null: no key."""
+    """Name of the environment variable that has the API key. Never write the key itself. null: no key."""
     concurrency: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
-    """Concurrent requests per process."""
+    """Number of requests that each process sends at the same time."""
     timeout: float = Field(60.0, examples=[120], gt=0, allow_inf_nan=False)
-    """Seconds per attempt, from connecting to the last byte."""
+    """Maximum time for an attempt, in seconds, from connecting to the last byte."""
     attempts: int = Field(6, examples=[3], ge=1, le=100, strict=True)
-    """Maximum attempts per request."""
+    """Maximum number of attempts for a request."""
     patience: float = Field(600.0, examples=[60], gt=0, allow_inf_nan=False)
-    """Seconds after which the run gives up on an endpoint that only returns 408, 429, or 5xx."""
+    """If an endpoint returns only 408, 429, or 5xx for this many seconds, the run stops."""
     extra: dict[str, Any] = Field({}, examples=[{"top_k": 40}])
-    """More fields for each request's body; they override the sampling settings."""
+    """Fields to add to the body of each request. They override the sampling settings."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "OpenAI":

@@ -26,14 +26,14 @@ LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "toke
 
 
 class Recorded(EngineOptions):
-    """Replays the answers of an earlier run. A request without a recorded answer is an error."""
+    """Replays the answers of an earlier run. A request without a recorded answer fails."""
 
     example: ClassVar[Any] = {"path": "run1", "model": "my-vlm"}
 
     path: UserFile = Field(examples=["run1"])
-    """Folder of a run, or Parquet files of the table `answers`; ranges and globs are allowed."""
+    """Folder of a run, or Parquet files of its table `answers`. The path may have ranges and globs."""
     model: str = Field(examples=["my-vlm"], min_length=1)
-    """Model name in the recorded run."""
+    """Name of the model in the recorded run."""
 
     def open(self) -> "RecordedEngine":
         return RecordedEngine(self)

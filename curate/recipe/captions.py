@@ -32,26 +32,26 @@ CAPTION_KINDS = Registry[Any](
 
 
 class Price(Section):
-    """Price of an engine in any currency, which `curate plan` and `curate sql RUN caption_work` use."""
+    """Price of an engine, in any currency. `curate plan` and `curate sql RUN caption_work` use it to show costs."""
 
     input: float = Field(0.0, examples=[0.1], ge=0)
-    """Price of a million prompt tokens."""
+    """Price of a million tokens of prompts."""
     output: float = Field(0.0, examples=[0.4], ge=0)
-    """Price of a million answer tokens."""
+    """Price of a million tokens of answers."""
     hour: float = Field(0.0, examples=[2.5], ge=0)
-    """Price of an hour of the engine's work."""
+    """Price of each hour that the engine works."""
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
         return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
 
 
 class EngineSpec(OneKind):
-    """A language model: one of these keys, and an optional price. Other sections name it in `engine`."""
+    """A language model. Set one of these keys, and perhaps a price. Other sections refer to its name in `engine`."""
 
     registry = ENGINES
 
     price: Price = Field(Price(), examples=[{"input": 0.1, "output": 0.4}])
-    """Price of the engine."""
+    """What the engine costs."""
 
 
 def _check_number(value: int) -> int:
@@ -75,17 +75,18 @@ class CaptionSection(Section):
     replaces: ClassVar[bool] = True  # whether its texts can replace the original in `.txt` and appear in syn.json
 
     engine: Name = Field(examples=["vlm"])
-    """Name of the engine in `captions.engines`."""
+    """Which engine writes the captions: a name in `captions.engines`."""
     per_row: _PerRow = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
-    """Captions per sample and style, 1 to 64; or SQL with a value of 0 to 64 (NULL is 0)."""
+    """Number of captions for each sample and style, 1 to 64. Or a SQL expression that computes a number from 0 to 64
+    for each sample. NULL counts as 0."""
     template: fields.UserPath | None = Field(None, examples=["my_prompt.txt"])
-    """File with your own prompt. null: the built-in prompt."""
+    """File with your own prompt. null: curate's own prompt."""
     temperature: float | None = Field(None, examples=[0.7], ge=0, le=2)
-    """Sampling temperature; 0 is greedy. null: the default of the kind."""
+    """Sampling temperature. 0 means greedy decoding. null: the default of this kind of caption."""
     max_tokens: int | None = Field(None, examples=[120], ge=1, le=4096, strict=True)
-    """Maximum tokens per caption. null: the default of the kind."""
+    """Maximum number of tokens in a caption. null: the default of this kind of caption."""
     batch: int | None = Field(None, examples=[512], ge=1, le=1_000_000, strict=True)
-    """Requests per batch; a crash loses the current batch. null: 1024 with vLLM, otherwise 256."""
+    """Requests per batch. A crash loses the answers of the current batch. null: 1024 with vLLM, otherwise 256."""
 
     @property
     def all_styles(self) -> tuple[str, ...]:
@@ -119,22 +120,22 @@ Unique = AfterValidator(_check_unique)
 
 
 class Regions(Section):
-    """Boxes of the noun phrases in an English caption (CLOC), by an open-vocabulary detector from transformers.
+    """Finds a box in the image for each noun phrase of an English caption (CLOC), with a detector from transformers.
 
-    Each sample's json has them in `regions`: x0, y0, x1, y1 in pixels after EXIF rotation. Needs `pip install
-    '.[regions]'`.
+    Needs `pip install '.[regions]'`. The field `regions` of each sample's json has the boxes: x0, y0, x1, and y1, in
+    pixels after EXIF rotation.
     """
 
-    gives = (Column("regions", "regions", "list<struct<bbox, phrase, score>>", "Box of each phrase found."),)
+    gives = (Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The boxes, each with its phrase."),)
 
     model: ModelPath = Field(examples=["google/owlv2-base-patch16-ensemble"])
-    """Detector: a name on the hub, or a folder."""
+    """Open-vocabulary detector: a name on the Hugging Face Hub, or a folder."""
     threshold: float = Field(0.1, examples=[0.2], ge=0, lt=1)
-    """Minimum score of a box."""
+    """Minimum score of a box. Boxes with a lower score are dropped."""
     queries: int = Field(20, examples=[10], ge=1, le=100, strict=True)
-    """Maximum phrases per caption; chosen at random from more."""
+    """Maximum number of phrases per caption. If a caption has more, curate chooses phrases at random."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", examples=["cuda"])
-    """`auto`: a GPU if there is one."""
+    """Where the detector runs. `auto`: a GPU if there is one, otherwise the CPU."""
     precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", examples=["fp16"])
     """Precision of the weights."""
     batch: int = Field(8, examples=[32], ge=1, le=1024, strict=True)
@@ -144,15 +145,17 @@ class Regions(Section):
 class CaptionOutput(Section):
     """Which captions the shards contain, and where.
 
-    Each sample's json has `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation:
-    {language: text}}`, which replaces input fields with these names. Additional texts of a style are `human_2` and so
-    on. `syn.json` lists only the original if no synthetic text passed.
+    Each sample's json has a field `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation:
+    {language: text}}`. It replaces a field of the input with the same name. If a style has several texts, the second
+    one is `human_2`, the third one `human_3`, and so on. If no synthetic caption passed the gates, `syn.json` has only
+    the original.
     """
 
     mix: dict[str, float] = Field({}, examples=[{"fused": 0.3, "rewrite": 0.2}])
-    """Share of samples whose `.txt` is a `rewrite`, `recaption`, or `fused` text instead of the original."""
+    """Shares of samples whose `.txt` has a synthetic caption instead of the original, by kind: `rewrite`, `recaption`,
+    or `fused`."""
     syn_json: bool = Field(False, examples=[True], strict=True)
-    """Write DataCompDR's `syn.json` for each sample."""
+    """Also write a file `syn.json` for each sample, as DataCompDR does."""
 
     @field_validator("mix")
     @classmethod
@@ -167,11 +170,11 @@ class CaptionOutput(Section):
 
 
 class Captions(KindsSection):
-    """Synthetic captions for kept samples, by language models, checked by quality filters (gates).
+    """Synthetic captions for kept samples. Language models write them, and quality filters (gates) check them.
 
-    `rewrite`, `recaption`, and `translate` may be lists of sections with different engines, prompts, and styles or
-    languages. Answers are cached: changing gates or `mix` sends no new requests. Captions never change which samples
-    are kept.
+    `rewrite`, `recaption`, and `translate` may be lists of sections. Each section has its own engine, prompt, and
+    styles or languages. curate caches all answers: if you change gates or `mix`, it sends no new requests. Captions
+    never change which samples are kept.
     """
 
     registry = CAPTION_KINDS
@@ -181,17 +184,17 @@ class Captions(KindsSection):
     }
     gives = (
         Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
-        Column("captions", "style", "string", "Style or language."),
-        Column("captions", "ordinal", "int32", "Number among the texts of a style, from 0."),
+        Column("captions", "style", "string", "The caption's style; for a translation, its language."),
+        Column("captions", "ordinal", "int32", "Number of the caption among those of its style, from 0."),
         Column("captions", "text", "string", "The caption."),
-        Column("captions", "model", "string", "Model that wrote it."),
-        Column("captions", "prompt", "string", "Digest of the request: prompt, image, model, and sampling."),
-        Column("captions", "clip_score", "float32", "CLIP score of the text, if a gate needs it."),
-        Column("captions", "gate", "string", "`passed`, or the first failed gate."),
-        Column("captions", "tokens", "int32", "Tokens in the answer."),
-        Column("captions", "status", "string", "`ok`, or the reason why there is no text."),
+        Column("captions", "model", "string", "Model that wrote the caption."),
+        Column("captions", "prompt", "string", "Digest of the request: prompt, image, model, and sampling settings."),
+        Column("captions", "clip_score", "float32", "CLIP score of the caption, if a gate needs it."),
+        Column("captions", "gate", "string", "`passed`, or the first gate that the caption failed."),
+        Column("captions", "tokens", "int32", "Number of tokens in the model's answer."),
+        Column("captions", "status", "string", "`ok`, or the reason why there is no caption."),
         Column("captions", "error", "string", "Error message."),
-        Column("captions", "failed", "list<string>", "All failed gates."),
+        Column("captions", "failed", "list<string>", "All gates that the caption failed."),
     )
 
     engines: dict[Name, Annotated[EngineSpec, BuiltFrom(EngineSpec.full)]] = Field(
@@ -199,13 +202,13 @@ class Captions(KindsSection):
     )
     """Language models, by name."""
     regions: Regions | None = Field(None, examples=[{"model": "google/owlv2-base-patch16-ensemble"}])
-    """Boxes of the caption's noun phrases. null: none."""
+    """Find a box for each noun phrase of the caption. null: find none."""
     gates: Annotated[Gates, BuiltFrom(Gates.full)] = Field(
         {}, examples=[{"words": [3, 60], "off": ["preamble"]}], validate_default=True
     )
     """Settings of the quality filters."""
     output: CaptionOutput = Field(CaptionOutput(), examples=[{"mix": {"recaption": 0.5}, "syn_json": True}])
-    """Captions that the shards contain."""
+    """Which captions the shards contain, and where."""
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

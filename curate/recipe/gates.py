@@ -14,14 +14,19 @@ GATES = Registry[Any]("gate", ".captions.gates.registry:KINDS", "curate.gates", 
 
 
 class Gates(KindsSection):
-    """Settings of the quality filters (gates) for synthetic captions. By default all gates that apply are on.
+    """Settings of the quality filters (gates) for synthetic captions. By default, all gates that apply are on.
 
-    A caption that fails a gate stays out of the shards; table `captions` has it with the gate. Gates are heuristics:
-    `preamble`, `unsafe`, and `language` miss unforeseen cases and short texts.
+    A caption that fails a gate is not in the shards. The table `captions` has it, with the name of the gate. Gates are
+    heuristics. `preamble` and `unsafe` miss what their rules do not foresee, and `language` misses short texts.
 
-    At `entries: 0.4`, one in seven of the package's example pairs is refused, and half of the texts that lost their
-    rarest entry; at 0.6, one in three and two in three. The scale of `clip_score` depends on the model. For ViT-H-14, a
-    wrong word costs about 0.00035 of `f_clipscore`.
+    Some guidance for the limits:
+
+    - `entries: 0.4` rejects one in seven of curate's own example pairs, which are good rewrites. It rejects half of the
+      texts that lost their rarest entry.
+    - `entries: 0.6` rejects one in three of these good rewrites, and two thirds of the texts that lost their rarest
+      entry.
+    - The scale of `clip_score` depends on the model.
+    - With ViT-H-14, a wrong word lowers `f_clipscore` by about 0.00035.
     """
 
     registry: ClassVar[Registry[Any]] = GATES
@@ -29,12 +34,12 @@ class Gates(KindsSection):
     off: tuple[Annotated[str, KindOf(GATES, or_broken=True)], ...] = Field((), examples=[["f_clipscore"]])
     """Gates to turn off."""
     of: ColumnName = Field("clip", examples=["large"])
-    """Model in `measure.clip` that scores captions; needs `embeddings: true`."""
+    """Name of the model in `measure.clip` that scores captions. It needs `embeddings: true`."""
 
     @classmethod
     def full(cls, doc: str | None = None) -> type[Self]:
         lines = "".join(f"    - `{gate.key}`: {gate.summary}.\n" for gate in GATES.kinds().values())
-        return super().full(f"{cls.__doc__}\n    What fails each gate:\n\n{lines}")
+        return super().full(f"{cls.__doc__}\n    A caption fails a gate in these cases:\n\n{lines}")
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ class Preamble(Gate):
     """
 
     key = "preamble"
-    summary = "chatter before or after the caption"
+    summary = "it has chatter before or after the caption, such as an introduction or an offer"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         return np.asarray(np.logical_or.reduce([brought_in(candidates, pattern) for pattern in _PREAMBLE]), np.bool_)
@@ -45,7 +45,7 @@ class Unsafe(Gate):
     """
 
     key = "unsafe"
-    summary = "instructions to a model, addresses or code that the original does not have"
+    summary = "it has instructions to a model, an address, or code that is not in the original"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         bad = np.zeros(len(candidates.texts), np.bool_)

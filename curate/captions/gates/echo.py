@@ -22,7 +22,7 @@ class EchoPrompt(Gate):
     """
 
     key = "echo_prompt"
-    summary = "a copy of the prompt or its examples"
+    summary = "it copies the prompt, or an example in the prompt"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         bad = brought_in(candidates, "=>")
@@ -44,7 +44,7 @@ class Echo(Gate):
     """Fails a text that equals its caption except for case, spaces and punctuation, even a translated bare name."""
 
     key = "echo"
-    summary = "a copy of the original"
+    summary = "it copies the original"
     relations = frozenset({"rewritten", "translated"})
 
     def check(self, candidates: Candidates, option: None) -> Mask:

@@ -24,7 +24,7 @@ class Numbers(Gate):
     """
 
     key = "numbers"
-    summary = "numbers that the original does not have, or lost ones"
+    summary = "it has a number that the original does not have, or lacks one that the original has"
     relations = frozenset({"rewritten", "translated"})
 
     def check(self, candidates: Candidates, option: None) -> Mask:
@@ -48,9 +48,9 @@ class Names(Gate):
     """
 
     key = "names"
-    summary = "names that the original does not have, or lost ones"
+    summary = "it has a name that the original does not have, or lacks too many of the original's names"
     relations = frozenset({"rewritten"})
-    description = "Share of the caption's names to keep, at least."
+    description = "Minimum share of the original's names that a caption must keep."
     option = Option("names", float, Field(1.0, description=description, examples=[0.5], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:

@@ -83,7 +83,7 @@ class Gate(ABC):
     """A gate."""
 
     key: ClassVar[str]  # its reason code, in column `gate` of table captions
-    summary: ClassVar[str]  # what it fails, for the reference of keys
+    summary: ClassVar[str]  # when a caption fails it, for the reference of keys: "it …"
     option: ClassVar[Option | None] = None  # sets how strict it is; None: no option
     relations: ClassVar[frozenset[Relation]] = ANY  # the relations that it applies to
     # The fields of `Candidates` that it needs; without them it does not run

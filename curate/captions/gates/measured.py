@@ -17,10 +17,10 @@ class KeptEntries(Gate):
     """
 
     key = "entries"
-    summary = "too few of the original's metadata entries are kept; needs `match`"
+    summary = "it keeps too few of the original's metadata entries; needs `match`"
     relations = frozenset({"rewritten"})
     needs = frozenset({"entries"})
-    description = "Share of the caption's metadata entries to keep, at least, weighted by rarity."
+    description = "Minimum share of the original's metadata entries that a caption must keep. Rare entries weigh more."
     option = Option("entries", float, Field(0.4, description=description, examples=[0.6], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
@@ -40,10 +40,10 @@ class ClipScore(Gate):
     """Fails a text whose CLIP score is more than its option below the caption's."""
 
     key = "clip_score"
-    summary = "a CLIP score too far below the original's; needs a model with `embeddings: true`"
+    summary = "its CLIP score is too far below the original's; needs a model with `embeddings: true`"
     relations = frozenset({"rewritten", "seen"})
     needs = frozenset({"clip"})
-    description = "Largest decrease of the CLIP score (a cosine) from the original's."
+    description = "How far a caption's CLIP score (a cosine) may be below the original's."
     option = Option("clip_score", float, Field(0.03, description=description, examples=[0.05], ge=0, le=2))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
@@ -55,9 +55,9 @@ class FClipScore(ClipScore):
     """Fails a text whose F-CLIPScore is more than its option below the caption's."""
 
     key = "f_clipscore"
-    summary = "words that fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
+    summary = "its words fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
     needs = frozenset({"f_clip"})
-    description = "Largest decrease of F-CLIPScore; needs `words: true` of the model."
+    description = "How far a caption's F-CLIPScore may be below the original's. The model needs `words: true`."
     option = Option("f_clipscore", float, Field(3e-4, description=description, examples=[0.001], ge=0))
 
 

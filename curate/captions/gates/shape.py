@@ -24,7 +24,7 @@ class Empty(Gate):
     """Fails null, white space, a single character, and text without any letter or digit (punctuation, emoji)."""
 
     key = "empty"
-    summary = "no text"
+    summary = "it has no letter or digit, or is a single character"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         lengths = pc.utf8_length(pc.utf8_trim_whitespace(filled(candidates.texts))).to_numpy()
@@ -40,8 +40,8 @@ class Length(Gate):
     """
 
     key = "length"
-    summary = "fewer or more words than `words`, or far fewer or more than the original; an unfinished sentence"
-    description = "Fewest and most words; 2 is LaCLIP's own bound."
+    summary = "it is shorter or longer than `words` allows, much shorter or longer than the original, or unfinished"
+    description = "Minimum and maximum number of words. LaCLIP also uses 2 as the minimum."
     option = Option("words", tuple[int, int], Field((2, 100), description=description, examples=[[3, 60]]))
 
     def check(self, candidates: Candidates, option: tuple[int, int]) -> Mask:
@@ -62,7 +62,7 @@ class Repetition(Gate):
     words that occurs three times and makes up a quarter of the text; unless its caption also repeats itself."""
 
     key = "repetition"
-    summary = "words, characters or phrases that repeat"
+    summary = "it repeats a word, a character, or a phrase"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         pairs = zip(to_texts(candidates.texts), to_texts(candidates.originals), strict=True)

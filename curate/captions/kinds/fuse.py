@@ -23,9 +23,10 @@ from curate.llm.engine import Request
 
 
 class Fuse(CaptionKind):
-    """The original caption and a recaption as one sentence (VeCLIP, CapsFusion); needs `captions.recaption`.
+    """A model combines the original caption and a recaption in one sentence (VeCLIP, CapsFusion).
 
-    Mix fused texts with originals: alone they hurt training (VeCLIP). Fields of `template`: `{caption}`, `{recaption}`.
+    This needs `captions.recaption`. Do not train on fused texts alone, because this hurts training (VeCLIP): mix them
+    with originals. Your own `template` must have the fields `{caption}` and `{recaption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "style": "short"}
@@ -38,7 +39,7 @@ class Fuse(CaptionKind):
     form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
     style: Literal["short", "long", "plain"] = Field("short", examples=["long"])
-    """Style of the recaption to fuse."""
+    """Style of the recaption that is combined with the original."""
 
     @property
     def source(self) -> tuple[type[Recaption], str]:

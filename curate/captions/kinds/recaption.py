@@ -40,11 +40,13 @@ ALT_TEXT_FORM = Form("recaption_alt_text", "v1", data=("caption",), optional=("l
 
 
 class Recaption(CaptionKind):
-    """A vision-language model's caption of the image.
+    """A vision-language model writes a caption for the image.
 
-    `short` is one sentence of at most 25 words, `long` three to six sentences. `plain` is for captioners without a text
-    input, such as engine `guided`. With `alt_text` (Altogether, KALE), captions use names from the original, but also
-    its errors and any instructions in it. Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
+    - `short` asks for one sentence of at most 25 words, and `long` for three to six sentences. `plain` is for models
+      that read only an image and no text, such as those of the engine `guided`.
+    - With `alt_text` (Altogether, KALE), captions can use names from the original. They may also repeat its errors, and
+      follow instructions in it.
+    - Your own `template` can have the field `{length}`. With `alt_text`, it must have the field `{caption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["short"], "alt_text": True}
@@ -55,7 +57,7 @@ class Recaption(CaptionKind):
     relation: ClassVar[Relation] = "seen"
 
     styles: Styles = Field(("short",), examples=[["short", "long"]], min_length=1)
-    """Styles to write."""
+    """Which styles to write."""
     alt_text: bool = Field(False, examples=[True], strict=True)
     """Also show the model the original caption."""
 

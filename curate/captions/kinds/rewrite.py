@@ -52,12 +52,15 @@ class Pair(NamedTuple):
 
 
 class Rewrite(CaptionKind):
-    """The caption in other words, after three examples of a style (LaCLIP).
+    """A model writes the caption in other words. The prompt shows it three examples of a style (LaCLIP).
 
-    `examples` adds styles: files with three or more lines `caption => the same in other words`. Without `styles`, they
-    replace the built-in ones. Fields of `template`: `{caption}`, and `{examples}` for three pairs as lines, or
-    `{source_1}` to `{target_3}` for each; a prompt without examples has one style. So you can use LaCLIP's own prompt
-    and pairs. Temperature 0.9 and top_p 0.95 are the paper's.
+    - `examples` adds your own styles. Each is a file with three or more lines `caption => the same in other words`. If
+      you do not set `styles`, your own styles replace the built-in ones.
+    - Your own `template` must have the field `{caption}`. For the examples, it can have the field `{examples}`, which
+      becomes three lines, or the fields `{source_1}`, `{target_1}`, and so on to `{target_3}`. If it has none of these,
+      set only one style.
+    - With `template` and `examples`, you can use LaCLIP's own prompt and examples.
+    - By default, the temperature is 0.9 and top_p is 0.95, as in the paper.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["chat_a", "human"], "prompt": "chat"}
@@ -68,9 +71,9 @@ class Rewrite(CaptionKind):
     styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, examples=[["chat_a", "human"]], min_length=1)
     """Which styles to use: built-in ones, or keys of `examples`."""
     prompt: Literal["completion", "chat"] = Field("completion", examples=["chat"])
-    """Form of the prompt; `chat` is for chat models."""
+    """Form of the prompt: a text that the model continues (`completion`), or a chat, for chat models (`chat`)."""
     examples: dict[Name, UserFile] | None = Field(None, examples=[{"chatgpt": "pairs.txt"}], min_length=1)
-    """Your own styles, each with a file of pairs. null: none."""
+    """Your own styles: each name has a file of examples. null: no own styles."""
 
     @model_validator(mode="before")
     @classmethod

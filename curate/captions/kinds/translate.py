@@ -39,9 +39,10 @@ Codes = Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)]
 
 
 class Translate(CaptionKind):
-    """The caption in other languages.
+    """A model translates the caption into other languages.
 
-    A caption is not translated into its own language. Fields of `template`: `{language}` and `{caption}`.
+    curate does not ask for a translation into the caption's own language. Your own `template` must have the fields
+    `{language}` and `{caption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "languages": ["de", "ja"]}
