@@ -217,4 +217,4 @@ def _inner(array: Any) -> list[Any]:
 
 def _check(size: int, limit: int) -> None:
     if size > limit:
-        raise TooLarge(f"it holds more than {limit:,} bytes, unpacked; accepted: at most that")
+        raise TooLarge(f"unpacked, it has more than {limit:,} bytes; accepted: at most that")

@@ -63,7 +63,7 @@ def describe(error: BaseException) -> str:
         cause = "a file exceeds `ulimit -f`" if error.errno == errno.EFBIG else "no space is left on its disk"
         return f"{folder}: {cause}; make room, then run the same command again to continue"
     if isinstance(error, IsADirectoryError):
-        return f"{error.filename2 or error.filename}: is a folder in a file's place; remove it, or move it away"
+        return f"{error.filename2 or error.filename}: is a folder, but curate needs a file there; remove or move it"
     return str(error)
 
 

@@ -96,7 +96,7 @@ class Subprocess:
             self._replies.send(self._begin)
             self._replies.recv()
         except (OSError, EOFError):
-            raise RunError(f"the process that is to {self._work} {self._find_end()} at its start") from None
+            raise RunError(f"the process that should {self._work} {self._find_end()} when it started") from None
         return self._replies
 
     def _find_end(self) -> EndedError:

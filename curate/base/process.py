@@ -170,7 +170,7 @@ def check_address_space(min_bytes: int, needing: str) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < min_bytes:
         sizes = f"{format_bytes(min_bytes)} of address space, and its limit (ulimit -v) is {format_bytes(limit)}"
-        raise RunError(f"{needing} needs {sizes}; raise it, or limit memory by a control group instead")
+        raise RunError(f"{needing} needs {sizes}; raise it, or limit memory with a control group")
 
 
 def _groups_of_memory() -> Iterator[Path]:

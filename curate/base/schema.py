@@ -110,7 +110,7 @@ OK = "ok"
 
 
 _REASONS = tomllib.loads(files("curate.base").joinpath("reasons.toml").read_text("ascii"))
-_OF_HTTP = {f"http_{s.value}": f"its host answered {s.value} {s.phrase}" for s in HTTPStatus if s.value >= 300}
+_OF_HTTP = {f"http_{s.value}": f"the host answered {s.value} {s.phrase}" for s in HTTPStatus if s.value >= 300}
 
 # `samples.status` and `failures.reason` of samples, `failures.reason` of files: codes and meanings, see reasons.toml.
 MISSING_REASONS: dict[str, str] = _REASONS["missing"] | _OF_HTTP

@@ -104,7 +104,7 @@ def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
     """Return how often training sees each kept sample, as text; `copies` counts them with repeats."""
     if not kept:
         return f"{seen:,} samples seen, and none is kept"
-    each = f"{seen:,} samples seen: each of {kept:,.0f} kept ones {seen / kept:,.3g} times"
+    each = f"{seen:,} samples seen: each of {kept:,.0f} kept samples {seen / kept:,.3g} times"
     return (
         each if copies is None else f"{each} on average, each of {copies:,.0f} in uids.npy {seen / copies:,.3g} times"
     )

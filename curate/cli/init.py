@@ -87,7 +87,7 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
         columns = columns if head is None else f" with columns {', '.join(head.column_names)}"
         sections = (str(kind.section.__doc__) for kind in FORMATS.kinds().values())
         accepted = "; ".join(re.split(r"[.:;]\s", text)[0] for text in sections)
-        raise RecipeError(f"{path}: {listed.describe()}{columns[:300]}; no format reads that; accepted: {accepted}")
+        raise RecipeError(f"{path}: {listed.describe()}{columns[:300]}; no format reads this; accepted: {accepted}")
     key, recognition = recognized
     print(f"{path}: {listed.describe()}; format: {key}")
     stem = os.path.basename(os.path.abspath(path)).partition(".")[0]

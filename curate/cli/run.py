@@ -93,7 +93,7 @@ class CommandKeeper(Keeper):
             print(f"curate: {in_flight}", file=sys.stderr, flush=True)
             return
         remedy = "If memory ran out, free some. Finished work is kept: repeat the command to continue."
-        remedy = f"{remedy} It marks samples that were killed {MAX_ATTEMPTS} times as worker_died."
+        remedy = f"{remedy} It marks samples that killed {MAX_ATTEMPTS} processes as worker_died."
         raise RunError(f"{store.url}: {self._died}, even with units isolated; {in_flight}\n{remedy}")
 
 
@@ -240,12 +240,12 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     context = prepared.context
     store = context.store
     remove_leftovers(store)
-    reason = "no failed URL is worth another attempt" if retry else "this run is already finished"
+    reason = "no failed URL may succeed on another attempt" if retry else "this run is already finished"
     if not retry and len(mendable := find_mendable(store, prepared.plan.units, context.recipe.input)):
         reason += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)
     if changed := update_metadata(prepared):
-        print(f"{out}: {reason}; updated its {' and '.join(changed)}, and nothing else")
+        print(f"{out}: {reason}; updated only its {' and '.join(changed)}")
         if has_report:
             from curate.ask.report.page import write_report  # imports all that a page needs
 

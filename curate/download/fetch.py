@@ -208,7 +208,7 @@ class Fetcher:
         if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
             raise FetchError("opted_out", header)
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
-            part = answer.headers.get("Content-Range", "a part that was not asked for")
+            part = answer.headers.get("Content-Range", "a part that was not requested")
             span = _RANGE.fullmatch(part.strip())
             if span is None or int(span[1]) + 1 != int(span[2]):  # a partial response (RFC 9110, 14.4)
                 raise FetchError("incomplete", f"206: {part}")

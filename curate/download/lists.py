@@ -215,7 +215,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
             if types.get(name) == wider:
                 raise
             types[name] = wider
-    raise pa.ArrowInvalid(f"{len(types):,} columns and more begin with numbers and hold text; accepted: fewer")
+    raise pa.ArrowInvalid(f"{len(types):,} columns or more have numbers first and text later; accepted: fewer")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Retries:
             with suppress(DamagedError, pa.ArrowException, ValueError):
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
             error = "is damaged"
-        _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), error)
+        _log.warning("%s: %s; curate omits images of later rounds until --retry", folder.path(RETRIES_FILE), error)
         return cls()
 
     def write(self, folder: RunStore) -> None:

@@ -127,7 +127,7 @@ class SharedHosts:
             self._share()
             return True
         except (OSError, CurateError) as error:  # harmless: slots last longer than one round
-            _log.warning("%s: slots of hosts were not renewed: %s", self._store.url, one_line(error, 200))
+            _log.warning("%s: cannot renew the slots for hosts: %s", self._store.url, one_line(error, 200))
             return False
 
     def _share(self) -> None:

@@ -200,9 +200,9 @@ class UrlsSource(Source):
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
         if bool(self.path) == bool(self.from_run):
-            raise ValueError("give either path, of lists of URLs, or from, the folder of a finished run over some")
+            raise ValueError("give either path (lists of URLs) or from (the folder of a finished run over URLs)")
         if self.from_run and self.columns != Columns():
-            raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
+            raise ValueError("columns: the run in `from` already names its columns; accepted: columns with path")
         if twice := find_twice(self.column_names or ()):
             raise ValueError(f"column_names: two columns are named {twice!r}")
         fields = type(self).model_fields
@@ -213,7 +213,7 @@ class UrlsSource(Source):
             problem = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
             raise ValueError(f"verify_hash: {problem}; accepted: the same for both")
         if self.encode_format == "png" and self.encode_quality > 9:
-            raise ValueError(f"encode_quality: {self.encode_quality}; for png it is compression; accepted: 0 to 9")
+            raise ValueError(f"encode_quality: {self.encode_quality}; for png, accepted: a compression of 0 to 9")
         return self
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it

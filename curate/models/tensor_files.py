@@ -98,7 +98,7 @@ def read_torch_file(content: bytes, limit: int) -> Any:
     try:
         with open_zip(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.infolist()) > limit:
-                raise ValueError(f"it holds more than {limit:,} bytes, unpacked")
+                raise ValueError(f"unpacked, it has more than {limit:,} bytes")
             [root] = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
             if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
                 raise ValueError("its numbers are big-endian")

@@ -290,7 +290,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     failed, recipe = audit.verdicts[stages.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
-            problem = f"{signal}: fails on each of {pluralise(error.rows, 'image')}, the first time with"
+            problem = f"{signal}: fails on each of {pluralise(error.rows, 'image')}; the first error is"
             raise RunError(f"{problem} {error.example}")
     never_came = audit.failing.keys() & schema.MISSING_REASONS.keys()
     missing = sum(audit.failing[reason].rows for reason in never_came)
@@ -311,7 +311,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
             remedies.append(limit.remedy)
     if lines:
         write_failures(settings.store, audit)
-        repaired = "Once they are repaired, run with --out NEW --reuse this folder."
+        repaired = "After you repair the files, run with --out NEW --reuse this folder."
         lines.append(f"All are in failures.parquet of the run folder. {repaired}")
         lines.append(f"To continue anyway, raise the limit in the recipe, or run again with {' '.join(remedies)}")
         raise RunError("\n".join(lines))

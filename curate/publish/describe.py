@@ -121,8 +121,8 @@ def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool =
     if missing:
         for folder in filter(store.exists, missing):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), store.path(folder))
-        problem = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
-        raise RunError(f"{store.url}: {problem}: something else changed the folder; run again to write them anew")
+        problem = f"{len(missing):,} files of the run are missing, such as {missing[0]}"
+        raise RunError(f"{store.url}: {problem}: something else changed the folder; run again to restore them")
     store.delete_files([path for path in present - listed if path.startswith(("tables/", "shards/"))])
     store.delete("parts")
     store.write_bytes(layout.SUCCESS_FILE, b"")

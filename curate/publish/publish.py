@@ -363,7 +363,7 @@ def _publish(
 ) -> None:
     if count := count_forgotten_since(context.store, context.reuse):  # tables may be from before and after it
         assert context.reuse is not None
-        problem = f"{pluralise(count, 'item')} forgotten there while this run reused its tables"
-        raise RunError(f"{context.reuse.url}: {problem}; run again, which takes them out here too")
+        problem = f"`curate forget` removed {pluralise(count, 'item')} there while this run reused its tables"
+        raise RunError(f"{context.reuse.url}: {problem}; run again to remove them here too")
     json_dtype = types[1] if types else None
     publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

@@ -98,7 +98,7 @@ def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequ
         kind = schema.field(candidates[0]).type
         raise InputError("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
     if is_needed and fits[1:] and fits[0].lower() == fits[1].lower():
-        problem = f"columns {fits[0]!r} and {fits[1]!r} differ in case alone"
+        problem = f"columns {fits[0]!r} and {fits[1]!r} differ only in case"
         raise InputError("wrong_type", f"{problem}; name one with columns: {{{part}: {fits[0]}}}")
     return fits[0] if fits else None
 

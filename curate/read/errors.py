@@ -46,4 +46,4 @@ def retry(read: Callable[[], T], path: str) -> T:
     if path.partition("://")[0].rpartition("::")[2] not in OBJECT_STORES:
         raise last
     message = one_line(last, 300)
-    raise TransientError(f"{path[:300]}: the store does not give it now: {message}; run again to continue") from None
+    raise TransientError(f"{path[:300]}: the store cannot deliver it now: {message}; run again to continue") from None

@@ -158,9 +158,9 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     image: ImageFile.ImageFile | None = None
     try:
         if name == "tiff" and _count_strips(data) > _STRIPS:
-            raise _TooSlow("it is in too many strips or tiles")
+            raise _TooSlow("it has too many strips or tiles")
         if name == "jpeg" and len(data) > 16 * _SMALL and len(_EXIF.findall(data)) > _EXIFS:
-            raise _TooSlow("its EXIF is in too many pieces")
+            raise _TooSlow("its EXIF has too many pieces")
         image = _READERS[name](source)
         size = image.size
         is_large = size[0] * size[1] > options.max_pixels or max(size) > _MAX_SIDE
@@ -195,11 +195,11 @@ def _failure(error: Exception, name: str, is_open: bool, is_at_end: bool) -> tup
 
 def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
     if name == "tiff":  # all entries of its directory may point to the same data
-        too_much = partial(OSError, "its directory refers to more data than the file holds")
+        too_much = partial(OSError, "its directory refers to more data than the file has")
         return Metered(data, 4 * len(data) + (1 << 20), too_much)
     if len(data) <= _SMALL:
         return io.BytesIO(data)
-    pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
+    pieces = partial(_TooSlow, "it has too many pieces with few bytes each")
     return Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
 
 
@@ -332,7 +332,7 @@ def _check_png(data: memoryview, image: Image.Image) -> None:
         for first in range(0, len(chunk) if missing > 0 else 0, _STEP):
             missing -= len(inflate.decompress(chunk[first : first + _STEP]))
     if missing > 0:
-        raise SyntaxError(f"its pixels lack {missing:,} bytes")
+        raise SyntaxError(f"{missing:,} bytes of its pixels are missing")
 
 
 def _line(name: str, error: Exception) -> str:

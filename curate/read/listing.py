@@ -62,7 +62,7 @@ def expand_braces(path: str) -> list[str]:
     names = 1
     for before, text in zip(pieces[::2], pieces[1::2], strict=True):
         if "{" in before:
-            raise RecipeError(f"{path}: braces in braces are not accepted, or one is not closed; write {{a,b}}{{0..9}}")
+            raise RecipeError(f"{path}: braces are nested, or one is not closed; write {{a,b}}{{0..9}}")
         if span := _RANGE.match(text):
             first, last = int(span[1]), int(span[2])
             if last < first:
@@ -82,7 +82,7 @@ def expand_braces(path: str) -> list[str]:
 
 def _check_number(path: str, names: int) -> None:
     if names > MAX_NAMES:
-        accepted = "by ranges such as {00000..00099} and lists such as {a,b}, in all paths together"
+        accepted = "in all paths together, with ranges such as {00000..00099} and lists such as {a,b}"
         raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {accepted}")
 
 
@@ -96,7 +96,7 @@ def list_files(paths: Paths, storage: Storage, content: bool = False, suffixes: 
     files = _list_all(paths, storage, content, suffixes)
     for file in files:
         if file.fault:
-            raise RecipeError(f"{file.path}: is {file.fault[1]}; remove it, or change the path so that it is not found")
+            raise RecipeError(f"{file.path}: is {file.fault[1]}; remove it, or change the path so it is not listed")
     return files
 
 
@@ -146,7 +146,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
             start, below = len(inner.rstrip("/")), sorted(fs.find(inner, detail=True).items())
             infos = [info for at, info in below if at.lower().endswith(suffixes) and "/." not in at[start:]]
             if not infos:
-                raise RecipeError(f"{name}: a folder without files in {', '.join(suffixes)}; accepted: one with some")
+                raise RecipeError(f"{name}: the folder has no files in {', '.join(suffixes)}; accepted: one that has")
         elif not _is_file(fs, infos[0]):
             raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
     for info in infos:
@@ -158,7 +158,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
 def _input_file(fs: Any, named: str, info: dict[str, Any], content: bool) -> InputFile:
     path = str(fs.unstrip_protocol(info["name"])) if "://" in named else info["name"]
     if info["size"] is None:
-        return InputFile(path, 0, "", ("unreadable", "without a size, since the server sends no Content-Length"))
+        return InputFile(path, 0, "", ("unreadable", "without a size, because the server sends no Content-Length"))
     if _is_file(fs, info):
         return InputFile(path, int(info["size"]), file_version(fs, info, content))
     return InputFile(path, 0, "", ("not_a_file", _other_than_file(info)))
@@ -166,8 +166,8 @@ def _input_file(fs: Any, named: str, info: dict[str, Any], content: bool) -> Inp
 
 def _other_than_file(info: dict[str, Any]) -> str:
     if info.get("islink"):
-        return f"a link to {info.get('destination')!r}, which is no file"
-    return "a folder" if info["type"] == "directory" else "no regular file"
+        return f"a link to {info.get('destination')!r}, which is not a file"
+    return "a folder" if info["type"] == "directory" else "not a regular file"
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def check_state(
     hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         problem = f"the file changed during the run: it was {state} before, now it is {now}"
-        raise RunError(f"{path[:300]}: {problem}; run into a new folder, with --reuse of this one for all other files")
+        raise RunError(f"{path[:300]}: {problem}; run into a new folder with --reuse of this one, for all other files")
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:

@@ -117,7 +117,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
                 frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
                 if len(frequent):
                     return int(frequent[0]["mode"].as_py())
-    raise EmbeddingError(f"column {name!r} holds nothing but nulls")
+    raise EmbeddingError(f"column {name!r} contains only nulls")
 
 
 def _check_lists(name: str, kind: pa.DataType) -> None:
@@ -132,7 +132,7 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     out = np.zeros((len(lists), dimension), np.float32)
     fit = pc.equal(pc.list_value_length(lists), pa.scalar(dimension)).fill_null(False)
     if lists.null_count < len(lists) and not pc.any(fit).as_py():
-        raise EmbeddingError(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
+        raise EmbeddingError(f"column {name!r} has no row of {dimension} numbers, as in the first file")
     values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # nulls become NaN, which is not finite
     out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
     return out
@@ -147,7 +147,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
         stream, shape, kind, is_fortran = _open(opened, name, path)
         with stream:
             if shape != (file_rows.total, dimension):
-                accepted = f"{file_rows.total:,} × {dimension}, the Parquet file's rows, and the first file's dimension"
+                accepted = f"{file_rows.total:,} × {dimension}: rows of the Parquet file × dimension of the first file"
                 raise EmbeddingError(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
             # In Fortran order, numbers of one dimension are contiguous; otherwise, numbers of one row.
             if rows * dimension * kind.itemsize > _MAX_BYTES:

@@ -25,7 +25,7 @@ MAX_VALUES = 1 << 26  # of JSON lines per read: Arrow allocates every column for
 MAX_DEPTH = 64  # of nesting in a line of JSON
 _UNPACKED, _MOST_TIMES = 1 << 29, 100  # decompressed bytes of any file; for a larger file, this multiple of its size
 _NOT_PACKED = EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error
-_ACCEPTED = "; accepted: an object per line"
+_ACCEPTED = "; accepted: a JSON object per line"
 _HEAD = 1 << 20  # maximum bytes of the first line of CSV
 
 
@@ -42,8 +42,8 @@ class _Unpacked(io.RawIOBase):
         count = int(self._file.readinto(buffer))
         self._remaining -= count
         if self._remaining < 0:
-            problem = f"it holds more than {self._limit:,} bytes, unpacked"
-            raise pa.ArrowInvalid(f"{problem}; accepted: at most that, or {_MOST_TIMES} times what it has packed")
+            problem = f"unpacked, it has more than {self._limit:,} bytes"
+            raise pa.ArrowInvalid(f"{problem}; accepted: at most that, or {_MOST_TIMES} times its packed size")
         return count
 
 
@@ -52,7 +52,7 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
     """Yield a file's bytes, decompressed by its suffix. Raises pa.ArrowInvalid if they are damaged, and OSError."""
     kind = infer_compression(path)
     is_zstd = kind == "zstd"  # its Python library silently stops after the first frame, and in a truncated one
-    damaged = reraised(pa.ArrowInvalid, "it is not packed as its name says, or damaged", *_NOT_PACKED)
+    damaged = reraised(pa.ArrowInvalid, "it is damaged, or not compressed as its name says", *_NOT_PACKED)
     with damaged, (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
         unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
         limit = max(_UNPACKED, _MOST_TIMES * opened.fs.size(opened.path)) if kind else 0
@@ -87,7 +87,7 @@ def check_json_lines(data: bytes, names: set[str]) -> None:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:
-            with reraised(pa.ArrowInvalid, "a line is no JSON", ValueError, RecursionError, remedy=_ACCEPTED):
+            with reraised(pa.ArrowInvalid, "a line is not JSON", ValueError, RecursionError, remedy=_ACCEPTED):
                 row = json.loads(line.decode("utf-8-sig", "replace"))
         if line.count(b"{") + line.count(b"[") > 1:
             _add_names(row, "", names)

@@ -165,7 +165,7 @@ class CaptionOutput(Section):
             if name not in accepted:
                 raise ValueError(f"{name!r} cannot replace the original; accepted: {', '.join(accepted)}")
         if any(not 0 <= share <= 1 for share in value.values()) or sum(value.values()) > 1:
-            raise ValueError("shares are between 0 and 1, and sum to at most 1; the rest keeps the original")
+            raise ValueError("a share is between 0 and 1, and their sum at most 1; other samples keep the original")
         return value
 
 
@@ -218,7 +218,7 @@ class Captions(KindsSection):
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.requested and not self.regions:
-            raise ValueError(f"it has nothing to write; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
+            raise ValueError(f"it writes no captions; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
         first: dict[tuple[str, str], str] = {}
         for task in self.requested:
             self._check_engine(task)
@@ -232,7 +232,7 @@ class Captions(KindsSection):
                     raise fault(f"{task.name}.{field}", text)
         for name in self.output.mix:
             if name not in {task.section.kind for task in self.requested}:
-                raise fault("output.mix", f"no section writes {name}")
+                raise fault("output.mix", f"no section of captions writes {name}")
         return self
 
     def _check_engine(self, task: Requested) -> None:
@@ -240,7 +240,7 @@ class Captions(KindsSection):
         if name not in self.engines:
             raise fault(key, f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}")
         if task.section.needs_words and not self.engines[name].section.takes_words:
-            raise fault(key, f"{name!r} takes an image and no prompt; accepted: recaption, styles [plain]")
+            raise fault(key, f"{name!r} accepts no prompts, only images; accepted: recaption, styles [plain]")
 
     def _check_source(self, task: Requested) -> None:
         if task.section.source is None:
@@ -248,7 +248,7 @@ class Captions(KindsSection):
         source, style = task.section.source
         styles = [s for other in self.requested if isinstance(other.section, source) for s in other.section.all_styles]
         if not styles:
-            raise ValueError(f"{task.name} needs {source.key}: its captions are made from those")
+            raise ValueError(f"{task.name} needs {source.key}, because it makes its captions from those")
         if style not in styles:
             raise fault(f"{task.name}.style", f"{style!r} is not among the styles of {source.key}")
 

@@ -229,12 +229,12 @@ class Balance(Section):
             raise ValueError("`counts` are for metadata entries, but `of` replaces entries by a column; leave one out")
         by_language = self.scheme == "per_language"
         if by_language and self.of is not None:
-            raise ValueError("`per_language` needs languages of entries, but `of` replaces entries; leave one out")
+            raise ValueError("`per_language` needs metadata entries, but `of` replaces them by a column; leave one out")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
-            accepted = f"a number, or with scheme: per_language numbers, one of {self.language} (balance.language)"
-            raise fault("t", f"found numbers of {', '.join(self.t)}; accepted: {accepted}")
+            accepted = f"one number, or with scheme: per_language a number for each language, also {self.language}"
+            raise fault("t", f"found numbers for {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
-            raise fault("language", "is of scheme: per_language, and of no other; leave it out")
+            raise fault("language", "is only used with scheme: per_language; leave it out")
         return self
 
     @property

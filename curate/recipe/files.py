@@ -72,12 +72,12 @@ def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
         with open(inner, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as local:
             content: bytes | None = local.read(min(limit, size) + 1)
         if content is None or len(content) > size:
-            raise OSError("its bytes are yet to come, or more than its size; accepted: a file that has them")
+            raise OSError("it has fewer or more bytes than its size; accepted: a regular file")
     else:
         with fs.open(inner, "rb") as file:
             content = file.read(limit + 1)
     if len(content) > limit:
-        raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")
+        raise ValueError(f"it has more than {limit:,} bytes; accepted: at most that")
     return content
 
 
@@ -85,10 +85,10 @@ def unpack(content: bytes, limit: int) -> bytes:
     """Decompress gzip; return other bytes as they are. Raises ValueError if it is damaged or too large."""
     if content[:2] != b"\x1f\x8b":
         return content
-    with reraised(ValueError, "gzip that is damaged", OSError, EOFError, zlib.error):
+    with reraised(ValueError, "damaged gzip", OSError, EOFError, zlib.error):
         content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
     if len(content) > limit:
-        raise ValueError(f"more than {limit:,} bytes, unpacked")
+        raise ValueError(f"unpacked, it has more than {limit:,} bytes")
     return content
 
 
@@ -108,7 +108,7 @@ def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"{where}: cannot be read as a {kind}: {error}; accepted: {accepted}") from None
     if not isinstance(data, dict | None):
-        raise RecipeError(f"{where}: holds {shorten(data)}; accepted: {accepted}")
+        raise RecipeError(f"{where}: contains {shorten(data)}; accepted: {accepted}")
     return data or {}, text
 
 
@@ -125,7 +125,7 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
 def open_zip(file: Any) -> zipfile.ZipFile:
     """Open an archive. Raises ValueError if it has too many members, zipfile.BadZipFile if it is invalid."""
     if (end := _end_record(file)) and end[5] > _MAX_DIRECTORY:
-        raise ValueError(f"its directory has {end[5]:,} bytes; accepted: at most {_MAX_DIRECTORY:,}")
+        raise ValueError(f"the zip's directory has {end[5]:,} bytes; accepted: at most {_MAX_DIRECTORY:,}")
     return zipfile.ZipFile(file)
 
 

@@ -60,7 +60,7 @@ class Gates(KindsSection):
         changed = [gate for gate in kinds if getattr(self, gate.option.key) != gate.option.field.default]
         for key, needs in ((gate.option.key, gate.needs) for gate in changed):
             if "entries" in needs and not has_entries:
-                raise ValueError(f"captions.gates.{key} needs match: it is about metadata entries")
+                raise ValueError(f"captions.gates.{key} needs match, because it checks metadata entries")
             if needs & {"clip", "f_clip"} and self.of not in models:
                 model = f"the model {self.of!r} in measure.clip, with embeddings: true"
                 raise ValueError(f"captions.gates.{key} needs {model}")

@@ -16,9 +16,9 @@ SIGNALS = Registry[Any]("signal", ".signals.registry:KINDS", "curate.signals", "
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
 
 _HINTS = {
-    "phash": "; a signal gives phash: measure: {image: {phash: true}}",
-    "min_side": "; min_side comes from columns width and height: least(width, height)",
-    "aspect": "; aspect comes from columns width and height: greatest(width, height) / least(width, height)",
+    "phash": "; to get phash, add measure: {image: {phash: true}}",
+    "min_side": "; curate computes min_side from columns width and height: least(width, height)",
+    "aspect": "; curate computes aspect from columns width and height: greatest(width, height) / least(width, height)",
 }
 Form = Literal["one", "listed", "named"]
 """How a recipe asks for signals of a kind: one section; one or a list of sections with names; a mapping by name."""
@@ -60,7 +60,7 @@ def measured_by(column: str) -> str:
         gives, example = kind.section.gives, kind.section.example
         if column.lower() in {part.name.replace("NAME", name) for part in gives for name in example or ("NAME",)}:
             measure = yaml.safe_dump({"measure": {key: example}}, default_flow_style=True, width=1000, sort_keys=False)
-            return f"; a signal gives {column}: {measure.strip()[1:-1]}"
+            return f"; to get {column}, add {measure.strip()[1:-1]}"
     return _HINTS.get(column.lower(), "")
 
 
@@ -178,12 +178,12 @@ class Measure(KindsSection):
             if not isinstance(section, OnEmbeddings):
                 continue
             if section.of not in embedders:
-                model = f"no model of measure.clip, or of measure.embeddings, is named {section.of!r}"
-                raise ValueError(f"{name}: {model}; available: {', '.join(embedders) or 'none: give measure.clip'}")
+                model = f"measure.clip and measure.embeddings have no model {section.of!r}"
+                raise ValueError(f"{name}: {model}; available: {', '.join(embedders) or 'none; add measure.clip'}")
             if section.needs_encoder and not embedders[section.of].encodes:
                 sections = {key: kind.section for key, kind in SIGNALS.kinds().items()}
                 scores = {key: scored for key, scored in sections.items() if issubclass(scored, OnEmbeddings)}
                 accepted = ", ".join(key for key, scored in scores.items() if not scored.needs_encoder)
-                needed = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
+                needed = f"needs a model that encodes prompts or exemplars, but {section.of!r} is precomputed"
                 raise ValueError(f"{name}: {needed}; accepted on its embeddings: {accepted}")
         return self

@@ -171,7 +171,7 @@ class Recipe(KindsSection):
         sizes = len(self.rules), len(self.derive), sum(map(len, self.expressions))
         for (counted, limit), size in zip(_MAX.items(), sizes, strict=True):
             if size > limit:
-                raise ValueError(f"{counted}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
+                raise ValueError(f"{counted}: found {size:,}; accepted: at most {limit:,}; for long lists, use join")
         named = [selection.kind for selection in self.requested]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both draw rows; leave one out")
@@ -268,7 +268,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"--set {override}: write key=value, such as --set balance.t=20000")
     if find_surrogate(override):
-        raise RecipeError(f"--set {ascii(override)[1:-1]}: holds bytes that are not UTF-8; accepted: UTF-8")
+        raise RecipeError(f"--set {ascii(override)[1:-1]}: contains bytes that are not UTF-8; accepted: UTF-8")
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:
@@ -315,7 +315,7 @@ def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
 def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
     if name not in rules and value is not None:
         hint = did_you_mean(name, rules).strip()
-        _log.warning("rules.%s is a new rule, after all others%s", name, f"; {hint}" if hint else "")
+        _log.warning("rules.%s adds a rule, after all other rules%s", name, f"; {hint}" if hint else "")
     elif rules.get(name) == DEDUP and value is None:
         leave = "to leave out its passes: --set 'dedup.by=[uid]'"
         _log.warning("--set rules.%s=null: deduplication now comes after all rules; %s", name, leave)
@@ -327,7 +327,7 @@ def _find_index(section: Any, part: str, override: str) -> str | int:
     if isinstance(section, list) and part.isdecimal() and len(part) < 10 and int(part) < len(section):
         return int(part)
     keys = override.partition("=")[0].split(".")
-    accepted = f"a position below {len(section)}" if isinstance(section, list) else "nothing, since it has no keys"
+    accepted = f"a position below {len(section)}" if isinstance(section, list) else "no key below it"
     if isinstance(section, list) and keys[0] == "input" and not part.isdecimal():
         accepted += f", such as input.0.{part}"
     if keys[:2] == ["balance", "t"]:

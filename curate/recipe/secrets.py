@@ -48,7 +48,7 @@ def read_variables(options: Any) -> Any:
             return value
         name = value.removeprefix(_PREFIX)
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise fault(key, "env: is followed by no name of an environment variable; accepted: such as env:MY_SECRET")
+            raise fault(key, "env: needs the name of an environment variable; accepted: a text such as env:MY_SECRET")
         return Variable.read(name)
 
     return _replace(options, read)
@@ -64,7 +64,7 @@ def check_variables(source: str, storage: dict[str, Any]) -> None:
     for key, value in _leaves(storage):
         if isinstance(value, Variable) and not value:
             missing = f"the environment variable {value.name} is not set on {platform.node()}"
-            raise RecipeError(f"input {source!r}: storage.{key}: {missing}; accepted: one that every worker has")
+            raise RecipeError(f"input {source!r}: storage.{key}: {missing}; accepted: one that is set on all workers")
 
 
 def refuse_literals(source: str, storage: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
         is_text = isinstance(value, str) and value and not isinstance(value, Variable)
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
             problem = f"input {source!r}: storage.{key}: a secret would be sent to workers"
-            accepted = f"{_PREFIX}NAME, of a variable that every worker has, or none where machines have a role"
+            accepted = f"{_PREFIX}NAME with a variable that is set on all workers, or nothing if machines have a role"
             raise RecipeError(f"{problem}; accepted: {accepted}")
 
 
@@ -83,7 +83,7 @@ def refuse_password(url: str) -> None:
         scheme = url[: password.start()]
         name = re.sub(r"\W", "", scheme.rpartition(":")[2]).upper()
         shown = f"{scheme}://…@{url[password.end() :]}: a password in a URL would be written to run.json and to logs"
-        raise RecipeError(f"{shown}; accepted: a URL without, such as with FSSPEC_{name}_PASSWORD in the environment")
+        raise RecipeError(f"{shown}; accepted: a URL without it; set FSSPEC_{name}_PASSWORD in the environment")
 
 
 def _leaves(options: Any) -> list[tuple[str, Any]]:

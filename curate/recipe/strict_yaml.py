@@ -26,7 +26,7 @@ def load_yaml(text: str) -> Any:
     pair; or is too large or nested too deeply.
     """
     if len(text) > MAX_CHARACTERS:
-        raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
+        raise yaml.YAMLError(f"it has {len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
     return yaml.load(text, Loader=_Loader)
 
 
@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             if half := find_surrogate(node.value):
-                raise _refusal(f"half a surrogate pair, {half}", node.start_mark, "text that UTF-8 can hold")
+                raise _refusal(f"half a surrogate pair, {half}", node.start_mark, "text that UTF-8 can represent")
             return 1 + len(node.value), 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)

@@ -88,7 +88,7 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
     labels = dict.fromkeys(schema.OWN_COLUMNS, "every run")  # column → what adds it
     for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):
         if name in labels:
-            has_one = f"{labels[name]} has one of that name"
+            has_one = f"{labels[name]} also has a column with this name"
             raise RecipeError(f"measure: {label} has a column {name}, and {has_one}; rename it")
         if name in supplied:
             error = f"{label} has a column {name}, and the pool has one already; leave the signal out"

@@ -102,8 +102,8 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         error = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
-        of_them = f"of which {largest} has {format_bytes(sizes[largest])}"
-        larger = "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
+        of_them = f"{largest} alone {format_bytes(sizes[largest])}"
+        larger = "for larger files a URL: of a store, or file:///… in a folder that all machines share"
         raise RecipeError(f"{error}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
     return recipe.model_copy(update=changed), files
 

@@ -1,7 +1,7 @@
-"""Counts attempts at a unit, or at a shard to download, that never ended: one of its rows may have killed the worker.
+"""Counts attempts at a unit or a download shard that never ended, because one of its rows may have killed the worker.
 
-An attempt writes a file, and removes it at its end, even after an error or an interrupt. Remaining files are attempts
-that were killed, on any engine and in any run of the command, or that are running now.
+An attempt writes a file, and removes it when it ends, even after an error or an interrupt. So a file that is still
+there belongs to an attempt that was killed or is running now. This works on any engine, and over all starts of the run.
 """
 
 from collections import Counter
@@ -13,16 +13,16 @@ from curate.base.process import cleaned_up
 from curate.store.layout import ATTEMPTS
 from curate.store.store import RunStore
 
-ISOLATE_AFTER = 3  # killed attempts after which risky work moves to a subprocess
-MAX_ATTEMPTS = 6  # the maximum count
+ISOLATE_AFTER = 3  # after this many killed attempts, risky work runs in a subprocess
+MAX_ATTEMPTS = 6  # counting stops at this number
 
 
 @contextmanager
 def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: False) -> Iterator[int]:
     """Yield the number of earlier attempts at some work that never ended, at most MAX_ATTEMPTS.
 
-    This attempt ends with the block. `work` is the name of a unit or a shard in the run. At the end all attempts are
-    forgotten, unless the next start of the run repeats the work that killed them.
+    This attempt ends with the block. `work` is the name of a unit or a shard in the run. When the attempt ends, all
+    attempts at this work are forgotten. They count again if a later start of the run repeats work that killed them.
     """
     folder, earlier = f"{ATTEMPTS}/{work}", 0
     while earlier < MAX_ATTEMPTS and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
@@ -35,7 +35,7 @@ def attempt(store: RunStore, work: str, counts: Callable[[], bool] = lambda: Fal
 
 
 def reset_attempts(store: RunStore, work: str, killed: int) -> None:
-    """Count all attempts so far as one, of which `killed` never ended, because the work has made progress.
+    """Count all attempts so far as one, because the work has made progress; `killed` of them never ended.
 
     If machines are preempted again and again, rows are not to blame. Work that is already suspected stays suspected.
     """

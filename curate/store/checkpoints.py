@@ -1,11 +1,11 @@
-"""Checkpoints of slow work on a unit, so that a kill costs minutes and not the whole unit.
+"""Checkpoints of slow work on a unit, so that a killed worker loses minutes of work and not the whole unit.
 
-The work proceeds in fixed steps of consecutive rows, so the published result does not depend on the times of
-checkpoints. Every `INTERVAL`, the results since the last checkpoint are stored as Arrow files in `parts/`; fast work
-stores none. A rerun continues after them. They are deleted once the unit's tables are complete.
+The work runs in fixed steps of consecutive rows, so the published result does not depend on when a checkpoint is
+written. Every `INTERVAL`, new results are stored as Arrow files in `parts/`. Work that is faster stores none. A rerun
+continues after the stored rows. The files are deleted once the unit's tables are complete.
 
-A file's name has a digest of everything that determines its content, its first row, and a digest of these and its
-bytes. A file that does not match its name is damaged and ignored.
+A file's name has three parts: a digest of everything that determines its content, its first row, and a digest of the
+first two parts and the bytes. A file that does not match its name is damaged, and is ignored.
 """
 
 import time
@@ -29,7 +29,7 @@ steps_done = Counter[str]()  # rows done by kind of work in this process, for ob
 
 
 class Checkpoints:
-    """Checkpoints of one kind of work on one unit, for one thread; `key` identifies what determines its tables."""
+    """Checkpoints for one kind of work on one unit, in one thread; `key` identifies what determines its tables."""
 
     def __init__(self, store: RunStore, work: str, unit: int, key: str, files: Iterable[str] | None = None) -> None:
         """`files` are the files in the work's folder, if known."""
@@ -37,7 +37,7 @@ class Checkpoints:
         self._last = time.monotonic()
         files = begun_files(store, self._folder) if files is None else files
         self._files = {name.rpartition("/")[2] for name in files}
-        # For each table the number of stored rows, and the rows that are not stored.
+        # For each table: the number of stored rows, and the rows that are not stored yet.
         self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 
     def complete(
@@ -47,10 +47,11 @@ class Checkpoints:
         steps: Callable[[int], Iterable[pa.Table]],
         check: Callable[[], None] = lambda: None,
     ) -> pa.Table:
-        """Return a table with the rows stored by a killed process and the results of the remaining steps, in one chunk.
+        """Return a table: first the rows that a killed process stored, then the results of the remaining steps.
 
-        `identity`, plain data, and the key determine the table. `steps(row)` yields tables of the rows from that one
-        on, in order. `check` is called before rows are stored, and raises an error if they must not be.
+        The table has one chunk. `identity`, plain data, and the key determine it. `steps(row)` yields tables in order,
+        beginning with this row. `check` is called before rows are stored, and raises an error if they must not be
+        stored.
         """
         name = ids.digest([self._key, identity])
         tables = self._read(name)
@@ -78,7 +79,7 @@ class Checkpoints:
                 data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
                 path = f"{self._store.path(self._folder)}/{file}"
-                # otherwise it would count as an error of an input
+                # otherwise, it would be reported as an error in an input
                 with reraised(RunError, f"{path}: cannot be written", OSError):
                     if not self._files:
                         begin_files(self._store, self._folder)
@@ -88,7 +89,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def _read(self, name: str) -> list[pa.Table]:
-        """Return the stored parts of a table, from its first row up to the first missing or damaged file."""
+        """Return the stored parts of a table, starting at its first row, up to the first missing or damaged file."""
         tables: list[pa.Table] = []
         for file in sorted(self._files):
             prefix = f"{name}-{sum(map(len, tables)):09d}-"
@@ -101,17 +102,17 @@ class Checkpoints:
 
 
 def begun_files(store: RunStore, folder: str) -> list[str]:
-    """Return the checkpoint files of a folder; none, without a listing, if the folder is not marked."""
+    """Return the checkpoint files of a folder. If the folder is not marked, return none without listing it."""
     return store.files(folder) if store.exists(f"{folder}/{_BEGUN}") else []
 
 
 def begin_files(store: RunStore, folder: str) -> None:
-    """Mark a folder that is about to have checkpoints."""
+    """Mark a folder before checkpoints are written to it."""
     store.write_bytes(f"{folder}/{_BEGUN}", b"\n")
 
 
 def delete_files(store: RunStore, folder: str, files: Collection[str]) -> None:
-    """Delete the checkpoints in a folder; those of other attempts are deleted when the run is published."""
+    """Delete the checkpoints in a folder. Publishing the run deletes those of other attempts."""
     store.delete(folder, {_BEGUN, *files})
 
 

@@ -1,8 +1,9 @@
-"""Error notes: messages of failures, stored in the run folder because runners garble exceptions.
+"""Error notes: error messages in files of the run folder, because runners garble exceptions.
 
 Notes are written for curate's errors, and for all errors that end the work on a unit. A runner passes exceptions on as
-text, wrapped and annotated, and may retry failed work. Each note therefore has an id that the raised exception names;
-the notes named in the runner's last exception say why the run ended.
+text, wraps and annotates them, and may retry the failed work. So each note has an id, and the raised exception names
+this id. The notes that the runner's last exception names say why the run ended.
+
 In: a run folder. Out: files below `tmp`, which is emptied when a run starts and when it ends.
 """
 
@@ -19,14 +20,14 @@ from curate.store.store import RunStore
 ERROR_NOTES = "tmp/errors"
 _END_NOTE = f"{ERROR_NOTES}/run.json"  # the message with which the last command ended
 _IDS = re.compile(r" \(error notes? ([0-9a-f ]{32,})\)")
-_NOTES, _PLACES = 100, 5  # maximum notes read for an error, and places named for a message
+_NOTES, _PLACES = 100, 5  # maximum number of notes read for an error, and of places named in a message
 
 
 @contextmanager
 def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
-    """Note an error of curate or of a plugin that ends the block, and raise a RunError that names the note.
+    """Write a note if an error of curate or of a plugin ends the block, and raise a RunError that names the note.
 
-    With a place, such as a unit, the note names it, and all other errors are noted too.
+    With a place, such as a unit, the note names it, and all other errors get notes too.
     """
     try:
         with naming_packages():
@@ -46,7 +47,7 @@ def noting_errors(folder: RunStore, location: str = "") -> Iterator[None]:
 
 
 def join_errors(errors: Sequence[Exception]) -> Exception:
-    """Join several errors by their notes into one; a single error is returned as it is."""
+    """Join several errors and their notes into one error; return a single error as it is."""
     if len(errors) == 1:
         return errors[0]
     notes = " ".join(note for error in errors for note in _IDS.findall(str(error))[-1:])
@@ -55,9 +56,9 @@ def join_errors(errors: Sequence[Exception]) -> Exception:
 
 
 def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> str | None:
-    """Return the noted messages behind a runner's exception; None if another failure ended the run.
+    """Return the messages in the notes behind a runner's exception; None if another failure ended the run.
 
-    The hint follows if one of them is not an error of curate.
+    If one of them is not an error of curate, the hint is added.
     """
     for notes in _IDS.findall(str(error))[-1:]:  # the last of several attempts
         files = [file for note in notes.split()[:_NOTES] if folder.exists(file := f"{ERROR_NOTES}/{note}.json")]
@@ -68,7 +69,7 @@ def read_error_note(folder: RunStore, error: BaseException, hint: str = "") -> s
 
 
 def note_end(folder: RunStore, message: str) -> None:
-    """Replace all notes by the message with which a command ends; an empty message leaves none."""
+    """Replace all notes by the message with which a command ends. An empty message leaves no note."""
     folder.delete(ERROR_NOTES)
     if message:
         with suppress(Exception):  # as above
@@ -76,14 +77,14 @@ def note_end(folder: RunStore, message: str) -> None:
 
 
 def read_error_notes(folder: RunStore) -> tuple[list[str], bool]:
-    """Return the distinct noted messages, and whether a command ended with them."""
+    """Return the distinct messages in notes, and whether a command ended with them."""
     files = folder.files(ERROR_NOTES)
     read = [folder.read_json(file) for file in files]
     return list(_join((note["place"], note["message"]) for note in read)), _END_NOTE in files
 
 
 def _join(failures: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield distinct messages, each after its places unless it names them, from pairs of place and message."""
+    """Yield distinct messages from pairs of place and message. A message's places come first, unless it names them."""
     locations: dict[str, set[str]] = {}
     for location, message in failures:
         locations.setdefault(message, set()).update([] if location in message else [location])

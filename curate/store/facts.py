@@ -1,7 +1,7 @@
-"""run.json: everything that determines a run, and the results of a finished run.
+"""run.json: everything that determines a run and, once the run is finished, its results.
 
 In: a run folder. Out: `RunClaim`, written when a run claims its folder, and `RunFacts`, which replaces it when the run
-is published. The JSON's keys are the fields' names, in order. A `format` of a later version is refused.
+is published. The JSON's keys are the names of the fields, in order. This version refuses a `format` of a later version.
 """
 
 from contextlib import suppress
@@ -47,7 +47,7 @@ class MetadataFacts(Facts):
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its numbers of items and requests, the key of blocked items, and its digest."""
+    """The record forgotten.parquet: number of items and requests, key of the blocked items, and digest."""
 
     items: int
     requests: int
@@ -56,7 +56,7 @@ class ForgottenFacts(Facts):
 
 
 class RetriesFacts(Facts):
-    """The record retries.parquet: its numbers of rounds and URLs, and its digest."""
+    """The record retries.parquet: number of rounds and URLs, and digest."""
 
     rounds: int
     rows: int
@@ -64,36 +64,36 @@ class RetriesFacts(Facts):
 
 
 class InputRunFacts(Facts):
-    """A run whose kept rows are a source: its name, identity, rows, and the columns that its recipe names."""
+    """Another run whose kept rows are a source: its name, identity, rows, and the columns that its recipe names."""
 
     name: str
     identity: str
     rows: int
     kept: int
-    column_names: dict[str, str]  # part of a sample → column of its shards
+    column_names: dict[str, str]  # role of a column in a sample → name of the column in its shards
 
 
 class PoolFacts(Facts):
-    """Facts about a pool that are known without its inputs."""
+    """Facts about a pool that later commands need when they cannot read its inputs."""
 
     images: bool  # whether it has images; otherwise it is a pool of URLs
     supplied: list[str]  # columns of `samples` that its inputs supply
-    scores: list[str]  # columns of `scores` that they supply
+    scores: list[str]  # columns of `scores` that its inputs supply
     embeddings: dict[str, Any]  # precomputed embeddings by model, with their identity
 
 
 class GroupThreshold(Facts):
-    """The smallest value of a group that passed a top rule."""
+    """The threshold of a rule with `top` in one group: the smallest value that passed."""
 
     group: bool | int | str | None
     threshold: int | float
 
 
 class RuleFacts(Facts):
-    """A rule: SQL, or the best rows by column `of`, with the smallest value that passed (None if no row reached it).
+    """A rule: SQL, or the best rows by column `of` with the smallest value that passed (None if no row reached it).
 
-    The best are a fraction `top` or a number `rows`, of the pool or of the rows that reached the rule (`over`), or of
-    each group of column `by`.
+    The best rows are a fraction (`top`) or a number (`rows`). They are chosen from the pool or from the rows that
+    reached the rule (`over`), or in each group of column `by`.
     """
 
     name: str
@@ -104,9 +104,9 @@ class RuleFacts(Facts):
     over: OmitIfNone[str] = None
     by: OmitIfNone[str] = None
     threshold: int | float | None = None
-    thresholds: OmitIfNone[list[GroupThreshold]] = None  # of groups, in their order
-    single: OmitIfNone[bool] = None  # whether column `of` is of float32
-    dedup: OmitIfNone[bool] = None  # whether it is the position of deduplication
+    thresholds: OmitIfNone[list[GroupThreshold]] = None  # one for each group, in the order of the groups
+    single: OmitIfNone[bool] = None  # whether column `of` is float32
+    dedup: OmitIfNone[bool] = None  # whether deduplication happens at this rule
 
     @property
     def expression(self) -> str:
@@ -122,18 +122,21 @@ class RuleFacts(Facts):
         return self.model_dump(include={"top", "rows", "of", "over", "by"}, exclude_none=True)
 
     def threshold_of(self, group: Any = None) -> int | float | None:
-        """Return the smallest value of a group that passed, or of all rows if there are no groups."""
+        """Return the smallest value that passed, for a group, or for all rows if there are no groups."""
         if self.thresholds is None:
             return self.threshold
         return next((passed.threshold for passed in self.thresholds if passed.group == group), None)
 
     def show(self, threshold: float) -> str:
-        """Return a threshold with all digits, so that a rule with this text keeps the same rows."""
+        """Return a threshold with all digits. If you put this text into a rule, it keeps the same rows."""
         return all_digits(threshold, bool(self.single))
 
 
 class StatisticFacts(Facts, extra="allow"):
-    """A statistic in a derived column, of an expression, over `rows` with a value; other keys are its parameters."""
+    """A statistic in a derived column: its expression and the `rows` that have a value.
+
+    Other keys are its parameters.
+    """
 
     function: str
     of: str
@@ -141,7 +144,7 @@ class StatisticFacts(Facts, extra="allow"):
 
 
 class DerivedFacts(Facts):
-    """A derived column: its expression, and the statistics in it."""
+    """A derived column: its expression, and the statistics that it uses."""
 
     name: str
     sql: str
@@ -149,7 +152,7 @@ class DerivedFacts(Facts):
 
 
 class StepFacts(Facts):
-    """The work of a step: its units or shards, their rows (None if unknown), and the sum of their wall times."""
+    """The work of a step: its units or shards, their rows (None if unknown), and the total of their wall times."""
 
     step: str
     units: int
@@ -158,7 +161,7 @@ class StepFacts(Facts):
 
 
 class UsedFacts(Facts):
-    """The resources used by a step, or by `start` and `engine` outside of steps; only of Python processes."""
+    """Resources that Python processes used in a step, or, for `start` and `engine`, outside of steps."""
 
     step: str
     cpu: float = 0.0  # core seconds
@@ -168,7 +171,7 @@ class UsedFacts(Facts):
     writes: float = 0.0  # PUT and LIST requests
     shuffled: float = 0.0  # bytes grouped by key
     stored: float = 0.0  # published bytes
-    spread: float | None = None  # standard deviation of CPU per row between units or shards, divided by its mean
+    spread: float | None = None  # standard deviation of CPU time per row between units or shards, divided by its mean
 
     @classmethod
     def kinds(cls) -> list[str]:
@@ -178,7 +181,7 @@ class UsedFacts(Facts):
 class DownloadFacts(Facts):
     """The downloads of a run."""
 
-    urls: int  # that were tried
+    urls: int  # URLs that were tried
     came: int
     bytes: int  # of successful downloads, as sent by the servers
     began: float  # seconds since 1970
@@ -192,7 +195,7 @@ class DownloadFacts(Facts):
 
 
 class DriftFacts(Facts):
-    """The drift of a source's kept samples from the source, by a model's embeddings (`curate.publish.drift`)."""
+    """How far a source's kept samples drifted from the source, by a model's embeddings (`curate.publish.drift`)."""
 
     source: str
     model: str
@@ -205,27 +208,27 @@ class DriftFacts(Facts):
 
 
 class CaptionWork(Facts):
-    """The work of an engine for captions of one kind."""
+    """What an engine did for one kind of captions."""
 
     kind: str
     engine: str
     model: str
     requests: int
-    sent: int  # of these, those without a cached answer
-    failed: int  # of these, those without an answer
-    passed: int  # texts
-    replaced: int  # originals in `.txt`
+    sent: int  # requests that had no answer in the cache
+    failed: int  # sent requests that got no answer
+    passed: int  # captions that passed all gates
+    replaced: int  # passed captions that replaced the original in `.txt`
     tokens_in: int
     tokens_out: int
     tokens_sent: int = 0  # input and output tokens of sent requests
-    seconds: float  # of the engine
-    cost: float | None  # by the recipe's prices; None without prices
+    seconds: float  # time in the engine
+    cost: float | None  # from the recipe's prices; None without prices
 
 
 class NearFacts(Facts, extra="allow"):
-    """A deduplication pass by nearness: its position, and how many close pairs of a sample it compared (`found`).
+    """A deduplication pass by nearness: its position, and how many close pairs per sample it compared (`found`).
 
-    What it compares is under the key of its kind, as in the recipe.
+    The key of the pass's kind, as in the recipe, says what it compares.
     """
 
     place: int
@@ -234,7 +237,7 @@ class NearFacts(Facts, extra="allow"):
 
 
 class LargeGroupFacts(Facts):
-    """A group of duplicates: the uid of its representative, its rows, and its rows that reached deduplication."""
+    """A group of duplicates: its representative's uid, its rows, and the number of rows that reached deduplication."""
 
     uid: str
     rows: int
@@ -244,19 +247,19 @@ class LargeGroupFacts(Facts):
         """Describe the group; `has_near`: whether duplicates may be near duplicates."""
         share = f"{self.rows / self.reached:.1%} of those that reached deduplication"
         remedy = "; if they differ, set a higher cosine, or a smaller distance, in dedup.by" if has_near else ""
-        return f"{self.rows:,} rows ({share}) are one group, represented by {self.uid}{remedy}"
+        return f"{self.rows:,} rows ({share}) are one group of duplicates, represented by {self.uid}{remedy}"
 
 
 class SignalErrors(Facts):
-    """Rows where a signal is null because a plugin failed on the image, or because the value was not finite."""
+    """Rows without a signal's value, because a plugin failed on the image, or because the value was not finite."""
 
-    signal: str  # the signal's name and package; or the name of the column that was not finite
+    signal: str  # name and package of the signal, or name of the column with the value
     rows: int
     first: str
 
 
 class EvaluationFacts(Facts):
-    """The evaluation set of `dedup.against`: its images, and the number of unreadable ones, with an example."""
+    """The evaluation set in `dedup.against`: its number of images, and of unreadable ones, with an example."""
 
     images: int
     unread: int
@@ -278,18 +281,18 @@ class ContentFacts(Facts):
 
 
 class RunClaim(Facts):
-    """Everything that determines a run; with it a folder belongs to one recipe and one pool."""
+    """Everything that determines a run. A folder with this claim accepts only this recipe and pool."""
 
     format: int = FORMAT
     curate: str  # the version of curate
-    name: str  # of the dataset
+    name: str  # name of the dataset
     seed: int
-    sources: list[str]  # their names
-    recipe: dict[str, Any]  # as resolved, without access options
+    sources: list[str]  # names of the sources
+    recipe: dict[str, Any]  # the recipe after defaults are filled in, without access options
     identity: str  # digest of everything that determines the published files
-    keys: dict[str, str]  # digest of the keys of each table's files, of the pool and of the shards
-    unit_keys: list[str]  # in the order of units
-    models: dict[str, Any]  # identity of each model of a signal
+    keys: dict[str, str]  # for each table, for the pool and for the shards: a digest of its keys
+    unit_keys: list[str]  # one for each unit, in the order of units
+    models: dict[str, Any]  # identity of each signal's model
     engine_ids: dict[str, str]  # identity of each caption engine
     metadata: MetadataFacts | None  # None without `match`
     python: str
@@ -297,33 +300,33 @@ class RunClaim(Facts):
     started: float  # seconds since 1970
     forgotten: OmitIfNone[ForgottenFacts] = None  # None if nothing is blocked or forgotten
     retries: OmitIfNone[RetriesFacts] = None  # None if nothing was retried
-    emitted: list[str]  # columns of the shards besides the fixed ones, or those of the inputs
-    input_runs: OmitIfNone[dict[str, InputRunFacts]] = None  # by source; None without
+    emitted: list[str]  # columns of the shards in addition to the fixed ones and to those of the inputs
+    input_runs: OmitIfNone[dict[str, InputRunFacts]] = None  # by source; None if no source is a run
 
 
 class SelectionWords(Facts):
-    """Texts about the selection among the remaining rows."""
+    """Texts about the selection, for reports and the dataset card."""
 
-    # Why a row stayed or did not, of one row; `str.format` fills in its `draw`, `probability` and `value`, and the
-    # selection's `meaning`
+    # Why a row was kept or dropped. `str.format` fills in the row's `draw`, `probability` and `value`, and the
+    # `meaning` of the selection.
     kept: str = ": its draw {draw} is below 1 (probability {probability})"
     dropped: str = "{meaning} (probability {probability})"
-    of: str = ""  # the column that has the `value`
-    card: str  # text of the dataset card under the selection's key
-    summary: list[str] = []  # lines at the end of a run
-    by_entries: bool = False  # whether each entry draws its rows; then `explain` shows the draws
+    of: str = ""  # the column with the `value`
+    card: str  # text in the dataset card, under the selection's key
+    summary: list[str] = []  # lines that a run prints at its end
+    by_entries: bool = False  # whether each entry draws its own rows; then `explain` shows these draws
 
 
 class SelectionFacts(SelectionWords):
-    """The selection of a run: its key, why it drops rows, and its label, such as t = 20,000."""
+    """The selection in a run: its key, why it drops rows, and a label such as t = 20,000."""
 
     key: str
     meaning: str
     label: str = ""
-    is_uniform: bool = False  # whether all rows had the same probability, and the size was exact
-    values: dict[str, Any] = {}  # numbers it chose, by name, such as t
-    is_random: bool = True  # whether it is random; otherwise `decisions` has no probability
-    repeats: bool = False  # whether a row may be in the set several times
+    is_uniform: bool = False  # whether all rows had the same probability and the number of kept rows is exact
+    values: dict[str, Any] = {}  # numbers that the selection computed, by name, such as t
+    is_random: bool = True  # whether rows are drawn at random; otherwise `decisions` has no probability
+    repeats: bool = False  # whether the set may have a row several times
 
 
 class RunFacts(RunClaim):
@@ -331,28 +334,28 @@ class RunFacts(RunClaim):
 
     evaluation: OmitIfNone[EvaluationFacts] = None  # None without `dedup.against`
     pool: PoolFacts
-    units: list[tuple[str, int]]  # each source with its number of consecutive units, in order
-    # Numbers of consecutive units that share files, in order; None: each unit has its own files.
+    units: list[tuple[str, int]]  # name and number of units of each source; the units of a source are consecutive
+    # Numbers of consecutive units that share files, in order; None if each unit has its own files.
     units_per_file: OmitIfNone[list[int]] = None
     rules: list[RuleFacts]
     derived: OmitIfNone[list[DerivedFacts]] = None  # None if the recipe derives no column
     selection: OmitIfNone[SelectionFacts] = None  # None if every remaining row is kept
     t: int | None  # maximum rows per entry; None without `balance`
-    t_by_language: OmitIfNone[dict[str, int]] = None  # by language, if it differs; then `t` is that of the first
-    expected: OmitIfNone[float] = None  # expected rows at t and at t + 1, if t was solved for `balance.rows`
+    t_by_language: OmitIfNone[dict[str, int]] = None  # if languages have different t; then `t` is that of the first
+    expected: OmitIfNone[float] = None  # if t was solved for `balance.rows`: expected rows at t and at t + 1
     expected_above: OmitIfNone[float] = None
-    steps: list[StepFacts]  # steps that had work
+    steps: list[StepFacts]  # steps that did some work
     used: list[UsedFacts] = []  # missing in runs of earlier versions
     downloads: OmitIfNone[DownloadFacts] = None  # None if nothing was downloaded
-    # For sources of web pages: pages, images, rows, and links that are not rows, by reason
+    # For each source of web pages: number of pages, images and rows, and, by reason, of links that gave no row
     links: OmitIfNone[dict[str, dict[str, int]]] = None
     drift: list[DriftFacts]  # empty if no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    large_groups: OmitIfNone[list[LargeGroupFacts]] = None  # the largest groups of duplicates; None without any
+    large_groups: OmitIfNone[list[LargeGroupFacts]] = None  # the largest groups of duplicates; None if there are none
     signal_errors: OmitIfNone[list[SignalErrors]] = None  # None if no signal failed
-    short_texts: OmitIfNone[dict[str, int]] = None  # rule → short texts dropped by language, if many
-    counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
+    short_texts: OmitIfNone[dict[str, int]] = None  # rule → short texts that it dropped by language, if there are many
+    counts: dict[str, int]  # number of rows by rule, and as `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to end
     content: ContentFacts = ContentFacts()
@@ -380,8 +383,8 @@ class RunFacts(RunClaim):
 
     @property
     def language_warnings(self) -> list[str]:
-        """Return a warning for each rule that dropped many short texts by language."""
-        cause = "by language, which fastText alone often gets wrong; set measure.language.short to words"
+        """Return a warning for each rule that dropped many short texts by their language."""
+        cause = "by language, but fastText often gets short texts wrong; set measure.language.short to words"
         dropped = (self.short_texts or {}).items()
         return [f"{name} dropped {rows:,} short texts ({rows / self.rows:.1%}) {cause}" for name, rows in dropped]
 
@@ -401,7 +404,10 @@ def read_facts(store: RunStore) -> RunFacts:
 
 
 def read_forgotten(store: RunStore) -> ForgottenFacts | None:
-    """Return run.json's facts about the record, in any format, because forgotten items stay forgotten; None if none."""
+    """Return what run.json, in any format, says about the record of forgotten items; None if it says nothing.
+
+    Old formats count too, because forgotten items must stay forgotten.
+    """
     if not store.exists(RUN_FILE):
         return None
     named = _read_object(store).get("forgotten")
@@ -409,16 +415,16 @@ def read_forgotten(store: RunStore) -> ForgottenFacts | None:
 
 
 def names_retries(store: RunStore) -> bool:
-    """Return whether run.json names a record of retries; False if it is missing or damaged."""
+    """Return whether run.json says that there is a record of retries; False if run.json is missing or damaged."""
     with suppress(DamagedError):
         return store.exists(RUN_FILE) and _read_object(store).get("retries") is not None
     return False
 
 
 def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:
-    """Return the keys of the run's units in order, and the paths of each source, from any format that has them.
+    """Return the keys of the run's units, in order, and the paths of each source, from any format that has them.
 
-    Only units with equal keys are reused.
+    A run can reuse only units that have the same keys.
     """
     run = _read_object(store)
     sources = [source for source in (run.get("recipe") or {}).get("input") or [] if "path" in source]
@@ -438,7 +444,7 @@ def _read_object(store: RunStore) -> dict[str, Any]:
 
 
 def _read(store: RunStore) -> dict[str, Any]:
-    """Return the object in run.json, if this version reads its format."""
+    """Return the object in run.json. Raises RunError if this version cannot read its format."""
     data = _read_object(store)
     format = data.get("format", FORMAT)
     if not isinstance(format, int) or format > FORMAT:

@@ -1,8 +1,9 @@
-"""forgotten.parquet, the record of items that were removed from a run or are blocked, and when; never of who asked.
+"""forgotten.parquet: a record of the items that were removed from a run or are blocked, and when, but not of who asked.
 
-In: items. Out: one row per item (schema.FORGOTTEN_ITEMS), in the order of requests. A URL is recorded as the sha256 of
-its text. Rows are only appended, and run.json has their number and digest, so that a lost or changed record is noticed.
-The record is also the blocklist: a run with `--reuse` inherits and blocks all items of the older run.
+In: items. Out: one row per item (schema.FORGOTTEN_ITEMS), in the order of requests. The record has the sha256 of a
+URL's text instead of the URL. Rows are only appended. run.json has their number and a digest, so that curate notices if
+the record is lost or changed. The record is also the blocklist: a run with `--reuse` inherits the older run's record,
+and blocks all of its items.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.store import RunStore
 from curate.store.validity import recorded_digest
 
-# Why an item is in the record: a request or blocklist named it; it names a row of such an item; or it names a row that
-# a later run with this record encountered.
+# Why an item is in the record: a request or blocklist names it; it belongs to a row that a request names; or a later
+# run with this record found it in a row with such an item.
 REQUESTED, LINKED, ENCOUNTERED = "requested", "linked", "encountered"
 
 
@@ -39,7 +40,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder, empty if it has none. Raises RunError if the file is no record."""
+        """Return the record in a run folder, empty if there is none. Raises RunError if the file is not a record."""
         if not folder.exists(FORGOTTEN_FILE):
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
         try:
@@ -52,7 +53,7 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return a folder's record. Raises RunError unless it extends run.json's record, and is what was written."""
+        """Return a folder's record. Raises RunError unless it is as curate wrote it and extends run.json's record."""
         record = cls.read(folder)
         try:
             named, is_lost = read_forgotten(folder), not folder.exists(RUN_FILE)
@@ -69,7 +70,7 @@ class Record:
         raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {error}{items}; {remedy}")
 
     def is_written(self, folder: RunStore) -> bool:
-        """Return whether the folder's record is what was written, by everything except run.json."""
+        """Return whether the record is as curate wrote it, without looking at run.json."""
         digest = recorded_digest(folder, FORGOTTEN_FILE)
         if digest is None or recorded_digest(folder, RUN_FILE) is None:  # a claim writes the record first
             return True
@@ -87,14 +88,14 @@ class Record:
 
     @property
     def requested(self) -> int:
-        """The number of items that a request or blocklist named."""
+        """The number of items that requests and blocklists named."""
         return int(np.count_nonzero(pc.equal(self.table["origin"], pa.scalar(REQUESTED)).to_numpy()))
 
     @cached_property
     def key(self) -> str:
-        """Digest of the items blocked before a run began, which determine what it keeps; empty if there were none.
+        """A digest of the items that were blocked before the run began; empty if there were none.
 
-        The items that the run encountered follow from these and the pool.
+        They determine what the run keeps. The items that the run finds later follow from these and the pool.
         """
         is_before = pc.not_equal(self.table["origin"], pa.scalar(ENCOUNTERED))
         before = self.items if pc.all(is_before).as_py() else _items(self.table.filter(is_before))
@@ -107,18 +108,18 @@ class Record:
 
     @property
     def facts(self) -> ForgottenFacts:
-        """The facts about the record in run.json."""
+        """What run.json says about this record."""
         requests = len(pc.unique(self.table["request"]))
         return ForgottenFacts(items=len(self), requests=requests, key=self.key, digest=self.digest)
 
     def extends(self, facts: ForgottenFacts) -> bool:
-        """Return whether the record starts with the rows of a record with these `facts`."""
+        """Return whether this record begins with the rows of an earlier record that has these `facts`."""
         first = Record(self.table.slice(0, facts.items))
         return len(first) == facts.items and first.digest == facts.digest
 
     @property
     def is_settled(self) -> bool:
-        """Whether the last items are encountered ones: then all items before them have been looked up."""
+        """Whether the last items were found by a run. Then all items before them have been looked up."""
         return len(self) > 0 and self.table["origin"][-1].as_py() == ENCOUNTERED
 
     def append(
@@ -129,10 +130,11 @@ class Record:
         rows: Mapping[str, Any] | None = None,
         shards: int = 0,
     ) -> "Record":
-        """Return the record with one more request for the items that are not in it yet; itself if there are none.
+        """Return the record with one more request for the items that it does not have yet; itself if it has them all.
 
-        `origin` is the reason for all items, or kind → array with one value per item in `items[kind]`. `rows` is
-        kind → number of pool rows that each item names, by default 0. `time` is in UTC. `shards` counts changed shards.
+        `origin` is the reason for all items, or an array for each kind with a value for each of `items[kind]`.
+        `rows[kind]` is the number of pool rows that each item names, by default 0. `time` is in UTC. `shards` is the
+        number of changed shards.
         """
         parts = []
         for kind in KINDS:
@@ -148,7 +150,7 @@ class Record:
         return self._extended(table.append_column("time", pa.repeat(moment, len(table))), shards)
 
     def inherit(self, other: "Record") -> "Record":
-        """Return the record with the additional items of another run's record, with their times."""
+        """Return the record with the items that another run's record has in addition, with their times."""
         fresh = np.zeros(len(other.table), bool)
         for kind in KINDS:
             of_kind = pc.equal(other.table["kind"], pa.scalar(kind)).to_numpy()
@@ -164,7 +166,7 @@ class Record:
         return times[0] if times else None
 
     def _extended(self, rows: pa.Table, shards: int) -> "Record":
-        """Return the record with these rows as its next request; itself if there are none."""
+        """Return the record with these rows as its next request; itself if there are no rows."""
         if not len(rows):
             return self
         constants = {"request": len(pc.unique(self.table["request"])), "shards": shards}
@@ -175,7 +177,7 @@ class Record:
 
 
 def count_forgotten_since(folder: RunStore, reused: RunStore | None) -> int:
-    """Return how many items the reused run has forgotten since this run inherited its record."""
+    """Return how many items the reused run has forgotten after this run inherited its record."""
     return len(Record.read(reused).items - Record.read(folder).items) if reused else 0
 
 
@@ -184,18 +186,18 @@ def _items(table: pa.Table) -> Items:
 
 
 def _values(table: pa.Table, kind: str) -> Hashes:
-    """Return the values of a kind, in their order; URLs and images are recorded as hashes."""
+    """Return the values of a kind, in their order. URLs and images are in the record as hashes."""
     column = table.filter(pc.equal(table["kind"], pa.scalar(kind)))["value"]
     return column_hashes(column, "sha256" if kind == "url" else kind)[0]
 
 
 def origins(items: Items, requested: Items) -> dict[str, pa.Array]:
-    """Return for each kind of `items` the origin of each: `requested` or `linked`."""
+    """Return, for each kind of `items`, the origin of each item: `requested` or `linked`."""
     named = {kind: pa.array(requested.holds(kind, items[kind])) for kind in KINDS}
     return {kind: pc.if_else(named[kind], pa.scalar(REQUESTED), pa.scalar(LINKED)) for kind in KINDS}
 
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows of `samples` (status, characters) are forgotten: readable, and without a caption."""
+    """Return which rows of `samples` (status, characters) are forgotten: they are readable but have no caption."""
     mask = pc.and_(pc.equal(samples["status"], pa.scalar(schema.OK)), samples["characters"].is_null())
     return np.asarray(mask.to_numpy())

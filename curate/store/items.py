@@ -1,10 +1,11 @@
-"""Items to forget, in sorted arrays for lookup: uids, URLs and images, as hashes.
+"""Items to forget: uids, URLs and images, as hashes in sorted arrays for fast lookup.
 
 In: names of samples. Out: `Items`, with an ascending array of byte strings for each kind: a uid as its 16 bytes, an
-image as its sha256, a URL as the sha256 of its UTF-8, so that no file contains the URL.
+image as its sha256, a URL as the sha256 of its UTF-8. So no file has the URL itself.
 
-Trade-offs: hashes of URLs have no secret salt, because later runs, perhaps elsewhere, must recognize a URL. Anyone with
-a list of URLs can test which ones are here. Millions of items are looked up by bisection, without Python objects.
+Trade-offs: hashes of URLs have no secret salt, because later runs, perhaps on other machines, must recognize a URL. So
+anyone with a list of URLs can test which of them were removed. A bisection looks up millions of items without Python
+objects.
 """
 
 import hashlib
@@ -36,11 +37,11 @@ def hash_url(url: bytes) -> bytes:
 
 
 def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
-    """Return the distinct values, ascending."""
+    """Return the distinct values, in ascending order."""
     data = b"".join(values)
     hashes = np.frombuffer(data, f"S{WIDTHS[kind]}")
     heads = np.frombuffer(data, ">u8")[:: WIDTHS[kind] // 8].astype(np.uint64)
-    hashes = np.sort(hashes[np.argsort(heads)], kind="stable")  # sorted input with ties takes no time
+    hashes = np.sort(hashes[np.argsort(heads)], kind="stable")  # values that are already sorted need no time
     return np.asarray(hashes[np.append(np.ones(min(1, len(hashes)), bool), hashes[1:] != hashes[:-1])])
 
 
@@ -50,14 +51,14 @@ def hex_of(hashes: Hashes) -> list[str]:
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Return the hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs do not."""
+    """Return the hash of each value in a column of `samples`, and which rows have one: nulls and empty URLs do not."""
     array = whole(column) if isinstance(column, pa.ChunkedArray) else column
     has_value = pc.and_kleene(array.is_valid(), pc.not_equal(array, pa.scalar("")))
     width = WIDTHS[kind]
     text = pc.if_else(has_value, array, pa.scalar("" if kind == "url" else "0" * 2 * width))
     data, offsets = string_buffers(text.cast(pa.large_string()))
     if kind == "url":
-        octets, digest = data.data, hashlib.sha256  # as `hash_url`, without a call per row
+        octets, digest = data.data, hashlib.sha256  # the same hash as `hash_url`, without a function call per row
         digests = (digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist()))
         hashes = np.fromiter(digests, f"S{width}", len(text))
     else:
@@ -67,7 +68,7 @@ def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes
 
 @dataclass(frozen=True)
 class Items:
-    """Items to forget: the distinct values of each kind, ascending."""
+    """Items to forget: the distinct values of each kind, in ascending order."""
 
     uid: Hashes
     url: Hashes
@@ -75,7 +76,7 @@ class Items:
 
     @classmethod
     def of(cls, values: Mapping[str, Iterable[bytes]]) -> "Items":
-        """Return items from values of each kind in any order."""
+        """Return items from the values of each kind, which may be in any order."""
         return cls(**{kind: as_hashes(values.get(kind, ()), kind) for kind in KINDS})
 
     def __len__(self) -> int:
@@ -93,14 +94,14 @@ class Items:
         return Items(**{kind: self[kind][~other.holds(kind, self[kind])] for kind in KINDS})
 
     def holds(self, kind: str, values: Hashes) -> npt.NDArray[np.bool_]:
-        """Return which of the values are among the items."""
+        """Return which of the values are items."""
         hashes = self[kind]
         if not len(hashes):
             return np.zeros(len(values), bool)
         return np.asarray(hashes[np.minimum(np.searchsorted(hashes, values), len(hashes) - 1)] == values)
 
     def count(self, kind: str, values: Hashes) -> I64:
-        """Return how often each of the items is among the values, in any order (int64[items])."""
+        """Return how often each item occurs in the values, in any order (int64[items])."""
         hashes = self[kind]
         return np.bincount(np.searchsorted(hashes, values[self.holds(kind, values)]), minlength=len(hashes))
 
@@ -108,7 +109,7 @@ class Items:
         return bool(self.holds("sha256", as_hashes([digest], "sha256"))[0])
 
     def find(self, kind: str, column: Any) -> npt.NDArray[np.bool_]:
-        """Return which rows of a column of `samples` hold one of the items."""
+        """Return which rows of a column of `samples` have one of the items."""
         if not len(self[kind]):
             return np.zeros(len(column), bool)
         values, has_value = column_hashes(column, kind)
@@ -119,5 +120,5 @@ NOTHING = Items.of({})
 
 
 def unite(parts: Iterable[Items]) -> Items:
-    """Return the items of all parts."""
+    """Return all items of several `Items`."""
     return reduce(or_, parts, NOTHING)

@@ -1,9 +1,10 @@
-"""The lease of a run folder, for object stores and detached jobs, where no system lock ends with the process.
+"""The lease of a run folder, for object stores and detached jobs. There, no system lock ends with the process.
 
-A lease is a file in `tmp/lease` whose name is a number; the largest number is valid. It is taken by a PUT that fails if
-the file exists, so only one of two simultaneous attempts succeeds. It expires some time after its last renewal. Each
-process that works for the run renews it at most once a minute, including the workers of a detached job. A command that
-takes over a lease uses the next number: processes that still work for the old one see it, and stop.
+A lease is a file in `tmp/lease` whose name is a number. Only the lease with the largest number counts. A command takes
+the lease with a PUT that fails if the file exists, so only one of two simultaneous attempts succeeds. The lease expires
+some time after its last renewal. Each process that works for the run renews it at most once a minute, including the
+workers of a detached job. A command that takes over a lease uses the next number. Processes that still work for the old
+lease see the new one, and stop.
 """
 
 import logging
@@ -26,7 +27,7 @@ from curate.base.wording import format_seconds, one_line
 from curate.store.layout import LEASES, SUCCESS_FILE
 from curate.store.store import RunStore
 
-WORKING = 15 * 60.0  # seconds that a lease lasts while a process works,
+WORKING = 15 * 60.0  # how long a lease is valid, in seconds, while a process works,
 WAITING = 24 * 3600.0  # and while a submitted job waits
 BETWEEN = 60.0  # seconds between two renewals
 
@@ -37,43 +38,43 @@ _lost: dict[str, RunError] = {}  # leases of this process that another run has t
 
 
 class Holder(BaseModel, frozen=True, extra="ignore"):
-    """The holder of a folder: a process, and perhaps a job that continues without it."""
+    """Who holds a folder: a process, and perhaps a job that continues without it."""
 
     id: str
     command: str
     host: str
     process: int
-    began: str  # start of the process in ticks since boot, because process numbers repeat
-    since: float  # seconds since 1970, as `renewed`
+    began: str  # start of the process in ticks since boot, because process numbers are reused
+    since: float  # seconds since 1970, like `renewed`
     renewed: float
-    lasts: float = WORKING  # seconds since then
-    log: str | None = None  # of a detached driver
+    lasts: float = WORKING  # how many seconds it is valid after a renewal
+    log: str | None = None  # log file of a detached driver
     engine: str = ""  # the key of the job's engine
     handle: dict[str, str] | None = None  # identifies the job, see `pipelines.engines.job.Job`
     page: str | None = None  # web page of the job
     is_detached: bool = False  # whether the job continues without the process
-    died: str = ""  # for a supervised run: how often its worker process died, and how
+    died: str = ""  # for a supervised run: how often its worker process died, and why
 
     @classmethod
     def make(cls, command: str, process: int | None = None) -> Self:
-        """Return a holder for a process of this host, by default this one, starting now."""
+        """Return a holder for a process on this host, by default this process. It holds the folder from now on."""
         now, process = time.time(), process or os.getpid()
         who = {"id": uuid.uuid4().hex, "host": platform.node(), "process": process, "began": _began(process)}
         return cls(command=command, since=now, renewed=now, **who)
 
     @property
     def last_renewed(self) -> str:
-        """The time since its last renewal, as text."""
-        return f"last heard of {format_seconds(time.time() - self.renewed)} ago"
+        """How long ago the lease was last renewed, as text."""
+        return f"last active {format_seconds(time.time() - self.renewed)} ago"
 
     @property
     def is_stale(self) -> bool:
-        """Whether its lease has expired."""
+        """Whether the lease has expired."""
         return time.time() > self.renewed + self.lasts
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no worker has started on the submitted job."""
+        """Whether the job is submitted, but no worker has started on it."""
         return self.lasts > WORKING
 
     @property
@@ -83,11 +84,11 @@ class Holder(BaseModel, frozen=True, extra="ignore"):
 
     @property
     def has_exited(self) -> bool:
-        """Whether the process is known to have ended without a detached job."""
+        """Whether the process has certainly ended, without a detached job."""
         return self.is_here and not self.is_detached and _began(self.process) != self.began
 
     def __str__(self) -> str:
-        """Return the command with its job or process, and its start."""
+        """Return the command, its job or process, and when it started."""
         if not self.command:
             return "another curate command"
         job = f"job {self.handle.get('job')} on {self.engine}" if self.handle else ""
@@ -101,7 +102,7 @@ SOMEBODY = Holder(id="", command="", host="", process=0, began="", since=0, rene
 
 
 def _began(process: int) -> str:
-    """Return the start of a process of this host in the kernel's ticks; empty if it has ended."""
+    """Return the start of a process on this host, in the kernel's ticks; empty if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -120,7 +121,7 @@ def read_leases(store: RunStore) -> dict[int, Holder]:
 
 
 def find_lease(store: RunStore) -> Holder | None:
-    """Return the holder of the lease, expired or not; None once the run is published and the process has left."""
+    """Return the holder of the lease, expired or not; None if the run is published and the process has ended."""
     holder = next(reversed(read_leases(store).values()), None)
     is_detached = holder and (holder.is_detached or holder.has_exited)
     return None if is_detached and store.exists(SUCCESS_FILE) else holder
@@ -133,7 +134,7 @@ def check_free(store: RunStore, holder: Holder | None, may_end: MayEnd | None) -
 
 
 def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
-    """Take the lease, perhaps from a dead holder, unless this holder has it already. Raises as `check_free`."""
+    """Take the lease, also from a dead holder. Does nothing if this holder has it. Raises as `check_free`."""
     before, held = read_leases(store), find_lease(store)
     if held and held.id == holder.id:
         renew_lease(store, holder.id, died=holder.died)
@@ -142,12 +143,12 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
     number = max(before, default=0) + 1
     is_put = store.write_json(_file(number), holder.model_dump(), keep=lambda: True)
     now, old_ids = read_leases(store), {holder.id, *(other.id for other in before.values())}
-    if is_put:  # even if an old listing lacks it
+    if is_put:  # even if an outdated listing lacks it
         now[number] = holder
-    if others := [other for other in now.values() if other.id not in old_ids]:  # taken a moment ago
+    if others := [other for other in now.values() if other.id not in old_ids]:  # taken by another command a moment ago
         end_lease(store, holder.id)
         raise held_error(store, others[-1])
-    if all(other.id != holder.id for other in now.values()):  # another command had it for a moment
+    if all(other.id != holder.id for other in now.values()):  # another command had the lease for a moment
         take_lease(store, holder, may_end)
     for number, other in now.items():
         if other.id != holder.id:
@@ -158,7 +159,7 @@ def held_error(store: RunStore, holder: Holder) -> RunError:
     """Return the error for a command that finds the folder in use."""
     who, end = f"{store.url}: {holder}", ""
     if holder.is_detached or not store.is_local:
-        end = f"`curate cancel {store.url}` frees it, `curate run … --take-over` continues the run"
+        end = f"`curate cancel {store.url}` frees the folder, `curate run … --take-over` continues the run"
         if holder.is_stale:
             return RunError(f"{who} was {holder.last_renewed}, so its lease is stale: {end}")
         if holder.has_exited and not holder.handle:
@@ -170,7 +171,7 @@ def held_error(store: RunStore, holder: Holder) -> RunError:
 def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
     """Renew a lease with new values, unless it was freed. Raises RunError if another run has taken it.
 
-    Without values nothing is written if the last renewal was recent.
+    If there are no values and the last renewal was recent, nothing is written.
     """
     with _renewal:
         leases = read_leases(store)
@@ -188,9 +189,9 @@ def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
 
 @contextmanager
 def renewing(store: RunStore, lease: str) -> Iterator[None]:
-    """Renew a lease during the block, once a minute per process; an empty lease does nothing.
+    """Renew a lease during the block, once a minute per process. With an empty lease, do nothing.
 
-    Raises RunError if another run has taken it over.
+    Raises RunError if another run has taken the lease over.
     """
     if not lease:
         yield
@@ -206,8 +207,8 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
                     renew_lease(store, lease)
                 except RunError as error:
                     _lost[lease] = error
-                except OSError as error:  # it outlives a single failed renewal
-                    _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
+                except OSError as error:  # the lease outlives a single failed renewal
+                    _log.warning("%s: cannot renew the lease: %s", store.url, one_line(error, 200))
             ended.wait(BETWEEN)
 
     with background_thread(renew, "lease"):
@@ -215,7 +216,7 @@ def renewing(store: RunStore, lease: str) -> Iterator[None]:
 
 
 def end_lease(store: RunStore, lease: str) -> None:
-    """Delete a lease if it is still there, and the leases that it replaced."""
+    """Delete a lease if it still exists, and the leases that it replaced."""
     leases = read_leases(store)
     last = max((number for number, holder in leases.items() if holder.id == lease), default=0)
     for number in leases:

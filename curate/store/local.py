@@ -1,4 +1,4 @@
-"""File operations for a run folder on a local disk: write unbuffered, move to a new path, hash, list."""
+"""File operations for a run folder on a local disk: write without buffering, move to a new path, hash, list."""
 
 import errno
 import hashlib
@@ -14,15 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# Errors of disks without hard links.
+# Errors from disks that do not support hard links.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-_ATTEMPTS = 10  # attempts to put a file into a folder, which another attempt may remove while it publishes
-_FULL = 1 << 16  # maximum bytes of an object before the next line goes to another one
+_ATTEMPTS = 10  # attempts to put a file into a folder that another attempt may remove while it publishes
+_FULL = 1 << 16  # maximum bytes of an object; then the next line goes to another one
 _BETWEEN = 1.0  # seconds between two writes of an object
 
 
 class Digest(NamedTuple):
-    """Bytes and sha256 (64 hex digits) of a file as written or as read, and its rows if it was written as a table."""
+    """Bytes and sha256 (64 hex digits) of a file as it was written or read, and its number of rows if it is a table."""
 
     bytes: int
     sha256: str
@@ -30,7 +30,7 @@ class Digest(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The digest as a line, also used as a file name."""
+        """The digest as a line of text, which is also used as a file name."""
         return "-".join(str(part) for part in self if part is not None)
 
     def is_of(self, other: "Digest") -> bool:
@@ -63,7 +63,7 @@ def write_at_once(path: str, data: bytes | memoryview, mode: Literal["w", "a", "
 
 
 def in_folder(path: str, put: Callable[[str], None]) -> None:
-    """Call a function that puts a file at a path; create the folder if it is missing."""
+    """Call a function that puts a file at a path; if the folder is missing, create it first."""
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
             return put(path)
@@ -73,7 +73,10 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder with its content, if it exists, even if others add or remove files meanwhile. Raises OSError."""
+    """Remove a folder with its content, if it exists. Others may add or remove files at the same time.
+
+    Raises OSError.
+    """
     for _ in range(_ATTEMPTS):
         try:
             return shutil.rmtree(path)
@@ -87,7 +90,7 @@ def remove_folder(path: str) -> None:
 
 
 def add_line(path: str, line: str) -> None:
-    """Store a line once: in a file at the path, or at the path with .1, .2 …, the first that does not exist."""
+    """Store a line once, in its own file: the first of PATH, PATH.1, PATH.2, … that does not exist."""
     data = f"{line}\n".encode()
     for file in _numbered(path):
         try:
@@ -99,14 +102,14 @@ def add_line(path: str, line: str) -> None:
 
 
 def drop_line(path: str, line: str) -> None:
-    """Remove a line stored by `add_line`, and all lines after it, which nobody needs any more."""
+    """Remove a line stored by `add_line`, and all lines after it, which are no longer needed."""
     kept = itertools.takewhile(os.path.exists, _numbered(path))
     for file in [file for file in kept if _read(file) == f"{line}\n".encode()]:
         os.unlink(file)
 
 
 def read_lines(path: str) -> list[str]:
-    """Return the lines stored by `add_line`, without a line that was cut by a kill."""
+    """Return the lines stored by `add_line`, except a line that a killed process did not finish."""
     kept: list[bytes] = []
     with suppress(FileNotFoundError, NotADirectoryError):
         kept.extend(map(_read, _numbered(path)))
@@ -126,12 +129,12 @@ def _read(path: str) -> bytes:
 def move_to_new(aside: str, path: str) -> None:
     """Move a file to a new path. Raises FileExistsError.
 
-    A disk without hard links cannot do this atomically: of two processes at the same moment, the last one wins.
+    A disk without hard links cannot do this atomically. If two processes do it at the same moment, the last one wins.
     """
     try:
         os.link(aside, path)
     except FileExistsError:
-        if not os.path.samefile(aside, path):  # by NFS, if the response to the first request was lost
+        if not os.path.samefile(aside, path):  # NFS may do this, if the response to the first request was lost
             raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
@@ -144,12 +147,12 @@ def move_to_new(aside: str, path: str) -> None:
 
 
 def walk(folder: str, skip: int) -> Iterator[str]:
-    """Yield the paths of all files below a local folder, if it exists, without the first `skip` characters."""
+    """Yield the paths of all files below a local folder, without the first `skip` characters; none if it is missing."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in entries:  # not os.walk: it takes unreadable entries for files
+    for entry in entries:  # not os.walk, which treats unreadable entries as files
         if entry.is_dir():
             yield from walk(entry.path, skip)
         else:
@@ -159,23 +162,26 @@ def walk(folder: str, skip: int) -> Iterator[str]:
 @dataclass(eq=False)
 class _LogObject:
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    process: int = field(default_factory=os.getpid)  # a forked process has objects of its own
+    process: int = field(default_factory=os.getpid)  # a forked process makes its own objects
     data: bytes = b""
     free_at: float = 0.0  # the earliest time of the next write
 
 
 class StoredLog:
-    """A log in an object store, which cannot append: an object is rewritten with each additional line.
+    """A log in an object store, which cannot append. Each additional line rewrites an object.
 
-    One object per line would write fewer bytes, but readers would have to list and read far more objects. Stores accept
-    one write per second of an object, so an earlier line goes to another object.
+    One object per line would write fewer bytes, but readers would have to list and read many more objects. Stores
+    accept one write per second and object, so a line that comes earlier goes to another object.
     """
 
     def __init__(self) -> None:
         self._objects, self._lock = list[_LogObject](), threading.Lock()
 
     def add(self, line: str, put: Callable[[str, bytes], None]) -> None:
-        """Add a line to an object; `put` writes it whole. If that raises OSError, the next line writes both."""
+        """Add a line to an object; `put` writes the whole object.
+
+        If that raises OSError, the next call writes both lines.
+        """
         with self._lock:
             free = (other for other in self._objects if other.free_at <= time.monotonic())
             log_object = next((other for other in free if other.process == os.getpid()), _LogObject())

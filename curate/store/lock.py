@@ -1,9 +1,10 @@
-"""Only one command at a time can write to a run folder: it holds a lock that the system releases with the process.
+"""Lets only one command at a time write to a run folder: it has a lock that the system releases with the process.
 
-The lock is a system lock on a file that names the holder. A process number is not enough: after a kill another process
-may have it, as in containers, and on a shared disk it may belong to another machine. In object stores, and for detached
-jobs, a lease takes its place (see `curate.store.lease`). Some shared disks do not support locks; there, nothing keeps
-other commands out. (filelock leaves its file behind; a finished run has no such file.)
+The lock is a system lock on a file that names the holder. A process number is not enough. After a kill, another process
+may get the same number, for example in a container, and on a shared disk the process may be on another machine. Object
+stores and detached jobs use a lease instead (see `curate.store.lease`). Some shared disks do not support locks; there,
+nothing keeps other commands out. (The package filelock would leave its file behind; a finished run must not have such a
+file.)
 """
 
 import errno
@@ -22,7 +23,7 @@ from curate.store.layout import LEASES, LOCK_FILE
 from curate.store.lease import Holder, MayEnd, held_error
 from curate.store.store import RunStore
 
-_ATTEMPTS = 50  # attempts to create the folder, which others may remove
+_ATTEMPTS = 50  # attempts to create the folder, which other commands may remove
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -34,7 +35,7 @@ class FolderLock:
     holder: Holder
     file: IO[str] | None = None
     lease: str = ""
-    is_handed_over: bool = False  # set if a job continues without this process
+    is_handed_over: bool = False  # set if a job continues after this process
 
     def record(self, **values: Any) -> None:
         """Update fields of the recorded Holder."""
@@ -52,7 +53,7 @@ class FolderLock:
             leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, is_detached=True)
         elif self.lease:
             leases.end_lease(self.store, self.lease)
-        if self.file and _is_at(self.file, self.store.path(LOCK_FILE)):  # else the lock is another command's
+        if self.file and _is_at(self.file, self.store.path(LOCK_FILE)):  # otherwise, the lock is another command's
             os.unlink(self.store.path(LOCK_FILE))
             for folder in (LEASES, "tmp"):
                 with suppress(OSError):  # the folder is not empty
@@ -60,21 +61,21 @@ class FolderLock:
 
 
 class Keeper:
-    """Holds a folder for a command: for this process, or for worker processes that follow one another."""
+    """Holds a folder for a command. The command may be this process, or worker processes that run one after another."""
 
     process: int | None = None
-    holder: Holder | None = None  # if an earlier process has taken the folder
-    lock: int | None = None  # with the file of its lock
+    holder: Holder | None = None  # set if an earlier process has taken the folder
+    lock: int | None = None  # descriptor of its lock file
 
     def keep(self, holder: Holder, lock: int | None) -> None:
-        """Hold the folder for the next process through the lock file."""
+        """Keep the lock file open, so that the next process holds the folder."""
 
 
 @contextmanager
 def locked(
     store: RunStore, command: str, may_end: MayEnd | None = None, outlasts: bool = False, keeper: Keeper | None = None
 ) -> Iterator[FolderLock]:
-    """Lock other commands out of the folder during the block, or until a detached job has ended.
+    """Keep other commands out of the folder during the block, or until a detached job has ended.
 
     `outlasts`: whether a job may continue without this process. Raises RunError, which names a command that is running.
     """
@@ -95,38 +96,41 @@ def locked(
 
 
 def find_holder(store: RunStore) -> Holder | None:
-    """Return the holder of the folder, by its lock or by a lease, even an expired one; writes nothing."""
+    """Return who holds the folder, by its lock or by a lease, even an expired one. Writes nothing."""
     if store.is_local:
         with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
-            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.has_exited:  # otherwise its child is about to end
+            if (holder := _lock(file, fcntl.LOCK_SH)) and not holder.has_exited:  # otherwise, its child will soon end
                 return holder
     return leases.find_lease(store)
 
 
 def check_unlocked(store: RunStore, may_end: MayEnd | None = None) -> None:
-    """Raise RunError if a command is running in the folder; writes nothing."""
+    """Raise RunError if a command is running in the folder. Writes nothing."""
     leases.check_free(store, find_holder(store), may_end)
 
 
 def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
-    """Empty the folder's `tmp` except for the lock and `keep`. The caller holds the lock."""
+    """Delete everything in the folder's `tmp`, except the lock and `keep`. The caller must hold the lock."""
     for name in store.names("tmp"):
         if f"tmp/{name}" not in (LOCK_FILE, LEASES, keep):
             store.delete(f"tmp/{name}")
     if store.is_local:
-        with suppress(OSError):  # it holds the lock
+        with suppress(OSError):  # the folder still has the lock
             os.rmdir(store.path("tmp"))
 
 
 def remove_leftovers(store: RunStore) -> None:
-    """Remove files of killed commands from the `tmp` of a finished run, unless a command is running."""
+    """Remove files that killed commands left in the `tmp` of a finished run, unless a command is running."""
     if store.names("tmp"):
         with suppress(RunError, OSError), locked(store, "run"):  # readers without write access leave it as it is
             clear_tmp(store)
 
 
 def _acquire(store: RunStore, kept: int | None) -> IO[str]:
-    """Return the locked file, or the one already held; closing it unlocks. Raises RunError if it is in use."""
+    """Return the locked file, or the one that is already locked. Closing it unlocks.
+
+    Raises RunError if another command has locked it.
+    """
     if kept is not None:
         return open(kept, "a+")
     path, failed = store.path(LOCK_FILE), 0
@@ -143,15 +147,15 @@ def _acquire(store: RunStore, kept: int | None) -> IO[str]:
             stack.callback(file.close)
             if (other := _lock(file, fcntl.LOCK_EX)) and _lock(file, fcntl.LOCK_SH):
                 raise held_error(store, other)
-            if not other and _is_at(file, path):  # otherwise the previous holder removed it, and the lock has no effect
+            if not other and _is_at(file, path):  # otherwise, the previous holder removed it: the lock is useless
                 stack.pop_all()
                 return file
-        if other:  # a shared lock, held for a moment by `find_holder`
+        if other:  # a shared lock, which `find_holder` takes for a moment
             time.sleep(0.01)
 
 
 def _lock(file: IO[str], mode: int) -> Holder | None:
-    """Lock the file if its disk supports locks; return another holder."""
+    """Lock the file, if its disk supports locks. If another process has the lock, return its holder."""
     try:
         fcntl.flock(file, mode | fcntl.LOCK_NB)
     except OSError as error:
@@ -160,7 +164,7 @@ def _lock(file: IO[str], mode: int) -> Holder | None:
         file.seek(0)
         try:
             return Holder.model_validate_json(file.read())
-        except ValueError:  # not written yet, or by another program
+        except ValueError:  # the holder is not written yet, or another program wrote it
             return leases.SOMEBODY
     return None
 

@@ -1,4 +1,4 @@
-"""manifest.parquet: rows, bytes and sha256 of every published file except itself and `_SUCCESS`."""
+"""manifest.parquet: rows, bytes and sha256 of every published file, except of itself and of `_SUCCESS`."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,13 @@ from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.store import RunStore
 
-_WAITING = 1000  # lines before they are converted to Arrow
+_WAITING = 1000  # this many lines wait before they are converted to Arrow
 _OUTSIDE = r"\A/|(\A|/)\.\.(/|\z)|\x00"  # paths outside the folder: absolute, or with `..`
 
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the manifest: a file, its rows (None if it has no counted rows), bytes and sha256."""
+    """A line in the manifest: a file, its number of rows (None if rows are not counted), its bytes and its sha256."""
 
     path: str
     rows: int | None
@@ -32,7 +32,7 @@ def no_run(folder: RunStore, url: str) -> RecipeError:
     """Return the error for a folder without a run."""
     if not folder.fs.isdir(folder.root):
         return RecipeError(f"{url}: no such folder; accepted: the folder of a run (the --out of `curate run`)")
-    inside = folder.exists(f"run/{RUN_FILE}")  # as in the folder of `curate demo`
+    inside = folder.exists(f"run/{RUN_FILE}")  # the folder of `curate demo` has one
     near = f"did you mean {url.rstrip('/')}/run? " if inside else ""
     return RecipeError(f"{url}: not a run folder (no {RUN_FILE}); {near}accepted: the --out of a `curate run`")
 
@@ -41,17 +41,17 @@ def how_to_go_on(folder: RunStore, url: str) -> str:
     """Return what the user can do if `_SUCCESS` is missing."""
     if folder.exists(FORGETTING_FILE):
         return f"`curate forget` was interrupted, and `curate forget {url}` completes it"
-    return "run its recipe again with the same --out: it continues where it stopped, or prints again what stopped it"
+    return "run its recipe again with the same --out: the run continues, or prints again why it stopped"
 
 
 def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Read a file, and return its line for the manifest. The rows of Parquet files come from the footer."""
+    """Read a file, and return its line for the manifest. For Parquet files, the footer gives the number of rows."""
     size, sha256, _ = folder.digest(path)
     return Published(path, folder.footer(path)[2] if path.endswith(".parquet") else rows, size, sha256)
 
 
 def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
-    """Read every file in the manifest; return path → problem for those that differ."""
+    """Read every file in the manifest. Return the problem of each file that differs, by its path."""
 
     def check(line: Published) -> str | None:
         try:
@@ -72,7 +72,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
 
 
 class Lines:
-    """Many lines of a manifest, as Arrow, which takes a tenth of the memory of objects."""
+    """Many lines for a manifest. They are stored as Arrow, which needs a tenth of the memory of Python objects."""
 
     def __init__(self, lines: Iterable[Published] = ()) -> None:
         self._table = schema.MANIFEST.empty_table()
@@ -103,7 +103,7 @@ class Lines:
         return [Published(**row) for row in self.table.filter(pc.starts_with(self.table["path"], top)).to_pylist()]
 
     def rows(self, top: str, suffix: str) -> dict[str, int]:
-        """Return the rows of files with this prefix and suffix, by path without the prefix."""
+        """Return the number of rows of files with this prefix and suffix, by path without the prefix."""
         table, paths = self.table, self.table["path"]
         is_one = pc.and_(pc.and_(pc.starts_with(paths, top), pc.ends_with(paths, suffix)), table["rows"].is_valid())
         columns = table.filter(is_one).select(["path", "rows"]).to_pydict()

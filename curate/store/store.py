@@ -1,16 +1,20 @@
-"""Writes files of a run to a temporary path, and moves them into place whole, so that every file there is complete.
+"""Writes files of a run to a temporary path, and moves complete files into place, so that no file there is incomplete.
 
-A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it
-is one PUT. The footer of Parquet files has the key of their inputs; a rerun skips a file that has the wanted key.
+A `RunStore` is a local folder or any fsspec URL. A local file is written in `tmp/` and renamed; in an object store, it
+is one PUT. The footer of a Parquet file has a key, which identifies everything that its content depends on. A rerun
+skips a file that has the wanted key.
 
-**The first valid file wins** (`curate.store.validity`). Several attempts may do the same work at once (speculation, or
-a worker that lost its connection), and their results may differ. With `keep`, an existing file stays if that returns
-true: a later attempt drops its own file and reads the existing one. To replace a file once, or to write several files
-together, an attempt stages its files, and makes a *commit*: a file below `tmp/commits` that lists the staged files and
-their final names. Only the first attempt can make the commit of a name; anyone who finds a commit completes it. `tmp`
-is emptied when a run starts, so a commit is valid until the next start.
+**The first valid file wins** (`curate.store.validity`). Several attempts may do the same work at once, because the
+engine speculates or a worker lost its connection, and their results may differ. A caller of `write_bytes` or of a
+similar method passes a function `keep`. If it returns true, the existing file stays: a later attempt discards its own
+file and reads the existing one.
 
-Files are hashed while they are written, and their digests are recorded before they are moved: a file without a digest
+To replace a file only once, or to write several files together, an attempt stages its files and makes a *commit*: a
+file below `tmp/commits` that lists the staged files and their final names. Only the first attempt can make the commit
+with a name. Any process that finds a commit completes it. `tmp` is emptied when a run starts, so a commit is valid
+until the next start.
+
+Files are hashed while they are written, and their digests are recorded before they are moved. A file without a digest
 is not valid.
 """
 
@@ -39,16 +43,16 @@ from curate.store.local import Digest
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import footer_metadata, write_table
 
-_BUFFER = 1 << 18  # bytes per write: a copy in cache costs less than a system call for each member of a shard
-_ATTEMPTS = 3  # attempts at a conditional PUT: S3 refuses it while another one is in progress
+_BUFFER = 1 << 18  # bytes per write: copying in cache costs less than a system call for each member of a shard
+_ATTEMPTS = 3  # attempts at a conditional PUT: S3 refuses it while another PUT is in progress
 
-Keep = Callable[[], bool]  # whether an existing file stays
-Staged = Mapping[str, Sequence[Any]]  # name → path of the staged file, and its digest
+Keep = Callable[[], bool]  # returns whether an existing file should stay
+Staged = Mapping[str, Sequence[Any]]  # final name → path and digest of the staged file
 
 
 @dataclass(frozen=True)
 class RunStore(StoredFiles):
-    """The folder of a run, local or remote; a small object that is sent to workers."""
+    """The folder of a run, local or remote. The object is small, so that it can be sent to workers."""
 
     is_read_only: ClassVar[bool] = False
     """Whether nothing may be written, not even how long steps take."""
@@ -57,7 +61,7 @@ class RunStore(StoredFiles):
         return RunStore, (self.url, self.storage)
 
     def delete(self, name: str, files: Collection[str] | None = None) -> None:
-        """Remove the file or folder if it exists; `files`, the complete content of the folder, saves a listing."""
+        """Remove the file or folder if it exists. `files`, the complete content of a folder, saves a listing."""
         if not self.is_local:
             self.delete_files(self.files(name) if files is None else [f"{name}/{file}" for file in files])
         elif os.path.isdir(self.path(name)):
@@ -66,26 +70,27 @@ class RunStore(StoredFiles):
             self.delete_file(name)
 
     def delete_file(self, name: str) -> None:
-        """Remove a file if it exists, without checking for a folder."""
+        """Remove a file if it exists. This does not check for a folder."""
         with suppress(FileNotFoundError):
             os.unlink(self.path(name)) if self.is_local else self.fs.rm_file(self.path(name))
 
     def delete_files(self, names: Collection[str]) -> None:
-        """Remove files, if they exist, in one request, because thousands of requests take long."""
+        """Remove files, if they exist, in one request, because thousands of requests take a long time."""
         if self.is_local:
             for name in names:
                 self.delete_file(name)
         elif names:
-            with suppress(FileNotFoundError):  # if the response to the first request was lost, all are gone
+            with suppress(FileNotFoundError):  # if the response to the first request was lost, all are already gone
                 self.fs.rm([self.path(name) for name in names])
 
     # ---- writing
 
     @contextmanager
     def create(self, name: str, rows: int | None = None) -> Iterator[IO[bytes]]:
-        """Yield a file to write; it is moved to `name` when the block ends without an error, and never in part.
+        """Yield a file to write. When the block ends without an error, move the complete file to `name`.
 
-        It replaces an existing file. Its digest is recorded first, with `rows` for tables and shards.
+        It replaces an existing file. Its digest is recorded before the move. For tables and shards, pass `rows`, which
+        is recorded too.
         """
         with self._temp_path() as temp:
             hashed = local.HashedFile(temp)
@@ -96,9 +101,9 @@ class RunStore(StoredFiles):
     def write_bytes(
         self, name: str, data: bytes | memoryview, rows: int | None = None, keep: Keep | None = None
     ) -> bool:
-        """Write a small file as `create` does; if `keep` returns true, an existing file stays.
+        """Write a small file like `create`. If `keep` returns true, an existing file stays.
 
-        Returns whether this file is in place; otherwise another attempt's file is.
+        Returns whether this file is in place; otherwise, another attempt's file is.
         """
         with self._temp_path() as temp:
             return self._put(name, temp, _write(temp, data, rows), keep)
@@ -128,7 +133,7 @@ class RunStore(StoredFiles):
             return self._put(name, temp, hashed.digest(len(table)), keep, is_final=bool(key))
 
     def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
-        """Take over a file of another run with its digest, as a hard link or a copy. See `write_bytes`."""
+        """Copy a file of another run with its digest, as a hard link if possible. See `write_bytes`."""
         with self._temp_path() as temp:
             try:
                 if not (self.is_local and other.is_local):
@@ -141,8 +146,8 @@ class RunStore(StoredFiles):
 
     @contextmanager
     def _temp_path(self) -> Iterator[str]:
-        """Yield a local path for a file to move into place later; it is removed at the end."""
-        if not self.is_local:  # not an open remote file: closed by an error, it would exist in part
+        """Yield a local path for a file that will be moved into place. The file is removed at the end of the block."""
+        if not self.is_local:  # an error would close an open remote file, and leave a part of it
             with temporary_folder() as folder:
                 yield f"{folder}/file"
             return
@@ -158,7 +163,7 @@ class RunStore(StoredFiles):
                 os.unlink(temp)
 
     def _local_tmp(self) -> str | None:
-        """Return the `tmp` of a local run, created if missing; None if the run is remote."""
+        """Return the `tmp` of a local run, and create it if it is missing; None if the run is remote."""
         tmp = self.path("tmp") if self.is_local else None
         if tmp and not os.path.isdir(tmp):
             os.makedirs(tmp, exist_ok=True)
@@ -167,7 +172,7 @@ class RunStore(StoredFiles):
     # ---- putting into place
 
     def _put(self, name: str, temp: str, digest: Digest, keep: Keep | None = None, is_final: bool = True) -> bool:
-        """Move a local file into place, and return whether that happened; a file that is not final gets a commit."""
+        """Move a local file into place, and return whether it was moved. A file that is not final gets a commit."""
         self._record(name, digest)
         if keep is None:
             self._replace(temp, name, digest)
@@ -175,13 +180,13 @@ class RunStore(StoredFiles):
         try:
             self._put_new(temp, name, digest)
         except FileExistsError:
-            if self.exists(SUCCESS_FILE):  # others published the run meanwhile
+            if self.exists(SUCCESS_FILE):  # another process published the run in the meantime
                 self._drop_record(name, digest)
                 return False
             if keep():
                 return False
         else:
-            if self.is_local and name.startswith("tables/") and self.exists(SUCCESS_FILE):  # and compacted its tables
+            if self.is_local and name.startswith("tables/") and self.exists(SUCCESS_FILE):  # and combined its tables
                 self.delete_file(name)
                 self._drop_record(name, digest)
                 return False
@@ -212,7 +217,7 @@ class RunStore(StoredFiles):
                 with self._asking(name, "written"):
                     self._writes.put_file(temp, self.path(name), mode="create", **self._tags(digest.line))
                 return
-            except OSError as error:  # some S3 servers do not say why; or the response was lost
+            except OSError as error:  # some S3 servers give no reason; or the response was lost
                 if isinstance(error, FileExistsError) or self.exists(name):
                     raise FileExistsError(self.path(name)) from None
                 if attempt == _ATTEMPTS - 1:
@@ -221,11 +226,11 @@ class RunStore(StoredFiles):
 
     @property
     def _has_conditional_put(self) -> bool:
-        # A PUT that fails if the object exists; in other stores the last of two simultaneous attempts wins.
+        # A PUT that fails if the object exists. In other stores, the last of two simultaneous attempts wins.
         return not OBJECT_STORES.isdisjoint(self._protocols)
 
     def is_guarded(self) -> bool:
-        """Return whether the second of two attempts to create a file fails; tried in `tmp`."""
+        """Return whether creating a file fails if it exists; this is tried out in `tmp`."""
         probe = f"tmp/{uuid.uuid4().hex}"
         try:
             with self._temp_path() as temp:
@@ -246,11 +251,11 @@ class RunStore(StoredFiles):
 
     @contextmanager
     def commit(self, name: str, is_done: Callable[[], bool] | None = None) -> Iterator["StagedGroup"]:
-        """Yield a store; files written to it are moved into place together when the block ends without an error.
+        """Yield a store. When the block ends without an error, all files written to it are moved into place together.
 
-        If another attempt has made the commit of this name, its files are moved instead. If its commit was already
-        deleted, `is_done` says whether its files are in place; by default, whether the run is published, in which
-        nothing is replaced.
+        If another attempt has already made the commit with this name, its files are moved instead. If that commit was
+        already deleted, `is_done` returns whether its files are in place. By default, they are if the run is published,
+        because nothing replaces files in a published run.
         """
         group = StagedGroup(self.url, self.storage)
         with ExitStack() as stack:
@@ -261,7 +266,7 @@ class RunStore(StoredFiles):
             group.staged.clear()
 
     def complete_commit(self, name: str) -> bool:
-        """Move the files of this commit that are not in place yet; return whether there is such a commit."""
+        """Move the files in this commit that are not in place yet. Return whether there is such a commit."""
         file = commit_file(name)
         try:
             with self._asking(file):
@@ -272,10 +277,10 @@ class RunStore(StoredFiles):
         return True
 
     def _put_staged(self, staged: Staged) -> None:
-        """Move each staged file to its name; a file that is no longer staged is already in place."""
+        """Move each staged file to its final name. A file that is no longer staged is already in place."""
         for name, (temp, *digest) in staged.items():
             recorded = Digest(*digest)
-            self._record(name, recorded)  # first, because a file without a digest would be recomputed
+            self._record(name, recorded)  # first, because curate recomputes a file without a digest
             with suppress(FileNotFoundError), self._asking(name, "written"):
                 if self.is_local:
                     self._replace(self.path(temp), name, recorded)
@@ -284,13 +289,16 @@ class RunStore(StoredFiles):
                     self.delete_file(temp)
 
     def delete_commit(self, name: str) -> None:
-        """Delete a commit once its files are known to be in place otherwise."""
+        """Delete a commit. The caller knows that its files are in place."""
         self.delete_file(commit_file(name))
 
     def _commit_once(
         self, name: str, staged: Staged, group: "StagedGroup | None" = None, is_done: Callable[[], bool] | None = None
     ) -> bool:
-        """Commit staged files unless another attempt has; move the committed files. Returns whether they are these."""
+        """Commit staged files unless another attempt has; then move the committed files.
+
+        Returns whether this attempt's files are the ones in place.
+        """
         is_ours = self._put_commit(name, staged)
         is_late = is_done() if is_done else self.exists(SUCCESS_FILE)
         if group is not None and (is_late or not is_ours):
@@ -308,14 +316,14 @@ class RunStore(StoredFiles):
         with self._temp_path() as temp:
             try:
                 self._put_new(temp, file, _write(temp, json.dumps(staged).encode(), None))
-            except FileExistsError:  # perhaps this attempt's, if the store's response was lost
+            except FileExistsError:  # it may be this attempt's file, if the store's response was lost
                 with suppress(FileNotFoundError):
                     return bool(self.read_json(file) == {name: [*entry] for name, entry in staged.items()})
                 return False
         return True
 
     def _record(self, name: str, digest: Digest) -> None:
-        """Record the digest of a file before it is moved, for `recorded`."""
+        """Record a file's digest before the file is moved; `recorded` reads it."""
         if note := digest_name(name):
             if self.is_local:
                 local.in_folder(self.path(note), lambda path: local.add_line(path, digest.line))
@@ -323,7 +331,7 @@ class RunStore(StoredFiles):
                 self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
 
     def _drop_record(self, name: str, digest: Digest) -> None:
-        """Remove a recorded digest from a published run, which needs none."""
+        """Remove a recorded digest from a published run, which does not need it."""
         if note := digest_name(name):
             if self.is_local:
                 local.drop_line(self.path(note), digest.line)
@@ -333,17 +341,18 @@ class RunStore(StoredFiles):
     # ---- temporary files and logs
 
     def temporary_folder(self) -> AbstractContextManager[str]:
-        """Create a local folder; for a local run in `tmp`, where the next command removes leftovers."""
+        """Create a local folder. For a local run, it is in `tmp`, where the next command removes leftover files."""
         return temporary_folder(self._local_tmp())
 
     def spool(self) -> IO[bytes]:
-        """Return an anonymous file for this process, in the run's `tmp` or on the local disk."""
+        """Return an unnamed temporary file for this process, in the run's `tmp` or on the local disk."""
         return tempfile.TemporaryFile(dir=self._local_tmp())
 
     def log(self, name: str, line: str) -> None:
         """Add a line to a log that many processes write.
 
-        A log is a folder with a file for each process; in a store, which cannot append, with a few, see `StoredLog`.
+        A log is a folder with one file for each process. In an object store, which cannot append, each process has a
+        few files, see `StoredLog`.
         """
         if not self.is_local:
             self._logs.setdefault(name, local.StoredLog()).add(line, partial(self._put_log, name))
@@ -352,12 +361,12 @@ class RunStore(StoredFiles):
         try:
             local.write_at_once(path, data, "a")
         except FileNotFoundError:
-            if not self.exists(SUCCESS_FILE):  # otherwise others published the run and removed the log
+            if not self.exists(SUCCESS_FILE):  # otherwise, another process published the run and removed the log
                 local.in_folder(path, lambda path: local.write_at_once(path, data, "a"))
 
     @cached_property
     def _logs(self) -> dict[str, local.StoredLog]:
-        """The logs that this object writes; those of other objects may belong to another run."""
+        """The logs that this object writes. Logs of other objects may belong to another run."""
         return {}
 
     def _put_log(self, name: str, file: str, data: bytes) -> None:
@@ -367,7 +376,7 @@ class RunStore(StoredFiles):
 
 @dataclass(frozen=True)
 class StagedGroup(RunStore):
-    """A store for files that are committed together; until then they are in a folder of `tmp`."""
+    """A store for files that are committed together. Before the commit, they are in a folder in `tmp`."""
 
     folder: str = field(default_factory=lambda: f"tmp/{uuid.uuid4().hex}")
     staged: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -389,5 +398,5 @@ def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
 
 @cache
 def _process() -> str:
-    """Return a name for this process that is unique across machines."""
+    """Return a name for this process that is unique over all machines."""
     return uuid.uuid4().hex

@@ -1,7 +1,7 @@
-"""Reads files of a local or remote folder: whole, in part, or only their footers.
+"""Reads files from a local or remote folder: whole files, parts, or only footers.
 
-In: names relative to the folder. Out: bytes, tables, digests. A store that does not respond is an error and never means
-that a file is missing: a failed read raises OSError, and a damaged file DamagedError.
+In: names relative to the folder. Out: bytes, tables, digests. If a store does not respond, this is an error, and never
+means that a file is missing: a failed read raises OSError, and a damaged file raises DamagedError.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
 
-_TAIL = 1 << 16  # bytes read to find a footer; nearly all fit
-_BLOCK = 1 << 22  # bytes hashed at a time; each takes a request in a store
+_TAIL = 1 << 16  # bytes to read at the end of a file: nearly all footers are smaller
+_BLOCK = 1 << 22  # bytes to read and hash at a time; in a store, each block is a request
 _WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # names of the modification time in file systems
 
 _log = logging.getLogger(__name__)
@@ -40,25 +40,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """The files of a folder, local or any fsspec URL, with the options of its file system."""
+    """The files in a local folder or below any fsspec URL, with options for its file system."""
 
     url: str
     storage: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fs(self) -> Any:
-        """Return the fsspec file system (fsspec caches one per process)."""
+        """Return the fsspec file system. fsspec caches one per process."""
         return self._place[0]
 
     @property
     def _reads(self) -> Any:
-        """The file system, for one read request (GET or HEAD), which is counted."""
+        """The file system for one read request (GET or HEAD). The request is counted."""
         METER.count("reads")
         return self.fs
 
     @property
     def _writes(self) -> Any:
-        """The file system, for one write or list request, which is counted; stores charge both alike."""
+        """The file system for one write or list request, which is counted. Stores charge the same for both."""
         METER.count("writes")
         return self.fs
 
@@ -68,23 +68,26 @@ class StoredFiles:
 
     @cached_property
     def _place(self) -> tuple[Any, Any]:
-        if re.match(r"[A-Za-z]://", self.url):  # fsspec takes it for a Windows drive
+        if re.match(r"[A-Za-z]://", self.url):  # fsspec would read it as a Windows drive
             raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
         refuse_password(self.url)
-        with reraised(RecipeError, self.url, ValueError, ImportError):  # an unknown protocol, or its library is missing
+        with reraised(RecipeError, self.url, ValueError, ImportError):  # unknown protocol, or its library is missing
             fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
         return fs, root
 
     @cached_property
     def is_local(self) -> bool:
-        """Return whether files can be renamed, linked and mapped."""
+        """Return whether files can be renamed, linked, and mapped into memory."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Return whether the file exists, or, except on S3, the folder. A store that does not respond is an error."""
+        """Return whether the file exists, or, except on S3, the folder.
+
+        Raises an error if the store does not respond.
+        """
         with suppress(FileNotFoundError, NotADirectoryError):
             if self.is_local:
                 os.stat(self.path(name))
@@ -97,7 +100,7 @@ class StoredFiles:
         return False
 
     def _get(self, name: str, start: int, end: int | None = None) -> bytes | None:
-        """Return bytes of a remote file with one request; None if it has none. Raises OSError, as `open`."""
+        """Return bytes of a remote file with one request; None if it has no such bytes. Raises OSError like `open`."""
         with self._asking(name):
             try:
                 if start < 0 and "abfs" in self._protocols:  # Azure's library does not support negative offsets
@@ -112,7 +115,7 @@ class StoredFiles:
 
     @contextmanager
     def _asking(self, name: str, action: str = "read") -> Iterator[None]:
-        """Convert any error of a store's library to an OSError that names the file."""
+        """Raise an OSError that names the file instead of any error from a store's library."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, FileExistsError, CurateError, pa.ArrowException):
@@ -126,12 +129,12 @@ class StoredFiles:
         return int(self._reads.size(self.path(name)))
 
     def state(self, name: str) -> str:
-        """Return a text that changes with the file. Raises OSError if it is missing or cannot be read."""
+        """Return a text that changes whenever the file changes. Raises OSError if it is missing or cannot be read."""
         with self._asking(name):
             return str(sorted(self._reads.info(self.path(name)).items()))
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of a folder's entries; none if there is no such folder."""
+        """Return the sorted names of a folder's entries; an empty list if there is no such folder."""
         try:
             with self._asking(folder):
                 path = self.path(folder)
@@ -142,24 +145,24 @@ class StoredFiles:
 
     def files(self, name: str = "") -> list[str]:
         """Return all files below `name`, sorted, relative to the folder."""
-        if self.is_local:  # not by fsspec, which builds a dictionary for each file
+        if self.is_local:  # not with fsspec, which builds a dictionary for each file
             return sorted(walk(self.path(name).rstrip("/"), len(self.root) + 1))
         return sorted(path[len(self.root) + 1 :] for path in self._infos(name))
 
     def sizes(self) -> dict[str, int]:
-        """Return the size of each file, by its path relative to the folder; a store includes them in its listing."""
+        """Return the size of each file, by its path relative to the folder. A store's listing includes sizes."""
         if self.is_local:
             return {name: os.path.getsize(path) for name in self.files() if os.path.exists(path := self.path(name))}
         return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in self._infos("").items()}
 
     def times(self, name: str) -> dict[str, float]:
-        """Return the paths of all files below `name` with their modification times, in seconds since 1970."""
+        """Return the modification time of each file below `name`, in seconds since 1970, by path."""
         infos = self._infos(name).items()
         moments = {path: next(info[key] for key in _WRITTEN if info.get(key)) for path, info in infos}
         return {path: at.timestamp() if isinstance(at, datetime) else float(at) for path, at in moments.items()}
 
     def _infos(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return the file system's info of each file below `name`, by its path there."""
+        """Return the file system's information about each file below `name`, by path."""
         self.fs.invalidate_cache()
         try:
             with self._asking(name):
@@ -170,7 +173,10 @@ class StoredFiles:
         return {path: info for path, info in infos.items() if info["type"] != "directory"}
 
     def open(self, name: str) -> Any:
-        """Open the file for reading bytes. Raises OSError for a pipe or a device, which may never end."""
+        """Open the file for reading bytes.
+
+        Raises OSError if it is a pipe or a device, because reading it may never end.
+        """
         path = self.path(name)
         if not self.is_local:
             end = self._get(name, -SMALL)
@@ -178,7 +184,7 @@ class StoredFiles:
         status = os.stat(path)
         if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(f"{path}: is not a regular file")
-        if stat.S_ISREG(status.st_mode) and not status.st_size:  # such as the kernel log, where reads block
+        if stat.S_ISREG(status.st_mode) and not status.st_size:  # such as the kernel log, where a read waits for data
             return io.BytesIO()
         return open(path, "rb")
 
@@ -187,12 +193,12 @@ class StoredFiles:
             return bytes(file.read())
 
     def read_json(self, name: str) -> Any:
-        """Return the file as JSON. Raises DamagedError if it is not valid JSON."""
-        with reraised(DamagedError, f"{self.path(name)}: is damaged (no JSON)", ValueError, RecursionError):
+        """Return the content of a JSON file. Raises DamagedError if it is not valid JSON."""
+        with reraised(DamagedError, f"{self.path(name)}: is damaged (not JSON)", ValueError, RecursionError):
             return json.loads(self.read_bytes(name))
 
     def read_log(self, name: str) -> list[str]:
-        """Return the lines of a log, in any order; none if there is no log."""
+        """Return the lines of a log, in any order; an empty list if there is no log."""
 
         def read(file: str) -> list[str]:
             with suppress(FileNotFoundError):  # another attempt published the run and removed the log
@@ -202,16 +208,16 @@ class StoredFiles:
         return [line for lines in in_threads(read, self.files(name)) for line in lines]
 
     def digest(self, name: str) -> Digest:
-        """Read the whole file, and return its current digest. Raises OSError."""
+        """Read the whole file, and return its digest. Raises OSError."""
         with self._asking(name), self.open(name) as file:
             sha256 = hashlib.file_digest(file, "sha256", _bufsize=_BLOCK).hexdigest()
             return Digest(file.seek(0, os.SEEK_END), sha256)
 
     def recorded(self, name: str) -> Digest | None:
-        """Return the digest recorded by the writer of a file in this folder, before the run is published; None if none.
+        """Return the digest that a file's writer recorded, before the run is published; None if there is none.
 
-        If several attempts wrote the file, it is read, and its current digest counts if one of them recorded it. Raises
-        OSError if the read fails.
+        If several attempts wrote the file, this reads it. Then its current digest is returned if one of the attempts
+        recorded it. Raises OSError if the read fails.
         """
         if not (note := digest_name(name)):
             return None
@@ -235,7 +241,7 @@ class StoredFiles:
         return []
 
     def _tags(self, digest: str) -> dict[str, Any]:
-        """Return options of a PUT that store a digest with the object; none if the store does not support it."""
+        """Return options for a PUT that store a digest with the object; none if the store does not support that."""
         if "s3" in self._protocols:
             return {"Metadata": {"digest": digest}, "MetadataDirective": "REPLACE"}
         return {"metadata": {"digest": digest}} if "gs" in self._protocols else {}
@@ -250,7 +256,7 @@ class StoredFiles:
             return file.read(columns)
 
     def open_parquet(self, name: str) -> TableFile:
-        """Open a table; errors as of `read_parquet`."""
+        """Open a table. Raises the same errors as `read_parquet`."""
 
         def read_again() -> bytes:
             with self._asking(name):
@@ -259,18 +265,21 @@ class StoredFiles:
         return TableFile(self.path(name), self.open(name), read_again)
 
     def schema(self, name: str) -> pa.Schema:
-        """Return the schema of a Parquet file; errors as of `read_parquet`."""
+        """Return the schema of a Parquet file. Raises the same errors as `read_parquet`."""
         with self.open_parquet(name) as file:
             return file.schema
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return key, note and number of rows from the footer of a Parquet file; errors as of `read_parquet`."""
+        """Return key, note and number of rows from a Parquet file's footer.
+
+        Raises the same errors as `read_parquet`.
+        """
         with self._asking(name):
             tail = self._read_end(name, _TAIL)
             length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
             if length > len(tail) == _TAIL:
                 tail = self._read_end(name, length)
-        # From memory, where errors come from the file and not from the disk or network.
+        # Parse it from memory: then an error comes from the file, and not from the disk or network.
         with reraised(DamagedError, f"{self.path(name)}: is damaged", pa.ArrowException, OSError, ValueError):
             metadata = pq.read_metadata(pa.BufferReader(tail))
         values = metadata.metadata or {}
@@ -284,16 +293,16 @@ class StoredFiles:
             return bytes(file.read())
 
     def key(self, name: str) -> str | None:
-        """Return a Parquet file's key, empty if it has none; None if it is missing, or damaged, which is logged.
+        """Return a Parquet file's key, empty if it has none; None if the file is missing, or damaged (which is logged).
 
-        Raises OSError if the read fails: its content is unknown, so nothing may replace it.
+        Raises OSError if the read fails. Then nobody knows the content, so nothing may replace the file.
         """
-        if self.is_local and not self.exists(name):  # a tenth of the cost of an exception
+        if self.is_local and not self.exists(name):  # costs a tenth of an exception
             return None
         try:
             return self.footer(name)[0] or ""
         except (FileNotFoundError, NotADirectoryError):
             return None
         except DamagedError as error:
-            _log.warning("%s; it is recomputed", error)
+            _log.warning("%s; curate recomputes it", error)
             return None

@@ -1,7 +1,7 @@
-"""Writes and reads a run's Parquet files, with keys and notes in their footers.
+"""Writes and reads a run's Parquet files, whose footers have a key and a note.
 
-In: open files of any store. Out: tables, columns and footers, each read once. Damage and failed reads are different
-errors.
+In: open files from any store. Out: tables, columns and footers. Each is read only once. A damaged file and a failed
+read raise different errors.
 """
 
 import os
@@ -19,12 +19,12 @@ from curate.base.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
-SMALL = 1 << 20  # maximum bytes of a file that is read whole
-_FEW = 64  # maximum rows of an uncompressed table: starting a compressor per column costs as much as everything else
-# Text columns without repeats. Captions of row-aligned tables use a dictionary: it costs 5 % if none repeats, and saves
-# most bytes if they do.
+SMALL = 1 << 20  # a file with at most this many bytes is read at once
+_FEW = 64  # tables with at most this many rows are not compressed: starting a compressor per column takes half the time
+# Text columns whose values rarely repeat. Captions of row-aligned tables use a dictionary: it costs 5 % if none
+# repeats, and saves most of the bytes if they do.
 _PLAIN = frozenset(("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry"))
-# For row-aligned tables: integers are close to the previous one; hex digits without lengths compress twice as fast.
+# For row-aligned tables: integers are close to the previous one; hex digits without lengths compress twice as well.
 _ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")
 _ENCODINGS |= {"uid": "DELTA_LENGTH_BYTE_ARRAY"}
 
@@ -33,13 +33,13 @@ Parsed = TypeVar("Parsed")
 
 
 def write_table(file: Any, table: pa.Table, footer: Mapping[bytes, bytes], groups: Sequence[int] | None = None) -> None:
-    """Write a table with this footer, in row groups of these sizes, by default one. Equal tables give equal bytes."""
+    """Write a table with this footer, in row groups of these sizes, or in one. Equal tables give equal bytes."""
     sizes = (len(table),) if groups is None else groups
     write_groups(file, map(table.slice, accumulate(sizes, initial=0), sizes), table.schema, len(table), footer)
 
 
 def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows: int, footer: Any = None) -> None:
-    """Write a table with this number of rows from its row groups."""
+    """Write a table from its row groups; `rows` is the number of rows of all groups."""
     is_aligned = rows >= _FEW and schema.names[:2] == ["unit", "row"]
     plain = _PLAIN - {"caption"} if is_aligned else _PLAIN
     repeating = [f.name for f in schema if f.name not in plain and pa.types.is_string(f.type)]
@@ -54,13 +54,17 @@ def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows:
 
 
 class TableFile(AbstractContextManager["TableFile"]):
-    """An open Parquet file of a run; its footer and each column are read once.
+    """An open Parquet file of a run. Its footer and each column are read only once.
 
-    It does not use `pq.read_table`, whose read-ahead threads can abort Python at exit when they drop a Python buffer.
+    It does not use `pq.read_table`, because its read-ahead threads can abort Python at exit when they release a Python
+    buffer.
     """
 
     def __init__(self, path: str, source: Any, read_again: Callable[[], bytes]) -> None:
-        """`source` is the open file, closed with this object; `read_again` returns all its bytes, or raises OSError."""
+        """`source` is an open file, which is closed with this object.
+
+        `read_again` returns all its bytes, or raises OSError.
+        """
         self._path, self._source, self._read_again = path, source, read_again
         self._columns: dict[str, pa.ChunkedArray] = {}
         with ExitStack() as stack:
@@ -77,7 +81,7 @@ class TableFile(AbstractContextManager["TableFile"]):
 
     @classmethod
     def of(cls, table: pa.Table, metadata: Mapping[bytes, bytes]) -> Self:
-        """Return an object like the file of this table and footer, without a file."""
+        """Return an object that behaves like the file of this table and footer, without a file."""
         self = cls.__new__(cls)
         self._columns = dict(zip(table.column_names, table.columns, strict=True))
         self._source, self.rows, self._metadata = None, len(table), metadata
@@ -92,11 +96,11 @@ class TableFile(AbstractContextManager["TableFile"]):
         yield from (self.read_group(number, columns) for number in range(self._file.metadata.num_row_groups))
 
     def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
-        """Return a row group, or some of its columns; errors as of `RunStore.read_parquet`."""
+        """Return a row group, or some of its columns. Raises the same errors as `RunStore.read_parquet`."""
         return self._parsed(lambda: self._file.read_row_group(number, columns, use_threads=False))
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
+        """Return the table, or some of its columns. Raises the same errors as `RunStore.read_parquet`."""
         names = self.names if columns is None else columns
         if missing := [name for name in dict.fromkeys(names) if name not in self._columns]:
             table = self._parsed(lambda: self._file.read(missing, use_threads=False))
@@ -117,7 +121,7 @@ class TableFile(AbstractContextManager["TableFile"]):
         return footer_text(self._metadata, FOOTER_NOTE)
 
     def _parsed(self, parse: Callable[[], Parsed]) -> Parsed:
-        """Return the result of `parse`; if it fails, parse a copy in memory, where an error means damage."""
+        """Return the result of `parse`. If it fails, parse a copy in memory: if that fails too, the file is damaged."""
         try:
             return parse()
         except (pa.ArrowException, OSError):  # Arrow raises OSError for both failed reads and damage
@@ -131,7 +135,7 @@ class TableFile(AbstractContextManager["TableFile"]):
             raise DamagedError(f"{self._path}: is damaged ({one_line(error)}); delete it and run again") from None
 
     def close(self) -> None:
-        """Close the file; columns already read stay available."""
+        """Close the file. Columns that were read remain available."""
         if self._source is not None:
             self._source.close()
 
@@ -140,10 +144,10 @@ class TableFile(AbstractContextManager["TableFile"]):
 
 
 def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
-    """Return the metadata for the footer of a table."""
+    """Return the metadata that a table's footer gets."""
     return {k: v.encode() for k, v in ((KEY, key), (FOOTER_NOTE, note)) if v is not None}
 
 
 def footer_text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
-    """Return the text under a name in a footer; empty if there is none."""
+    """Return the text with this name in a footer; empty if there is none."""
     return metadata[name].decode() if metadata.get(name) else None

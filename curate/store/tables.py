@@ -1,7 +1,8 @@
-"""The tables of a unit in a run folder, one Parquet file each, with key and note in the footer.
+"""A unit's tables in a run folder: one Parquet file each, with a key and a note in its footer.
 
-In: a run folder, a unit's number, and optionally the tables of the same unit in an older run, to adopt. Row-aligned
-tables have one row per sample of the unit, in the same order, so that their columns can be combined without a join.
+In: a run folder, a unit's number, and optionally the tables of the same unit in an older run, which can be adopted.
+Row-aligned tables have one row per sample of the unit, in the same order. So their columns can be combined without a
+join.
 """
 
 import json
@@ -33,18 +34,18 @@ _OF_SIDES = {"min_side": sides.min_side, "aspect": sides.aspect}
 class UnitTables:
     """A unit's tables.
 
-    Tables of `reuse` are adopted if they have the wanted key: those of the unit in a chunk of this run, and in the run
-    to reuse, where the unit may have another number.
+    If a table is missing here, it is adopted from another location that has it with the wanted key: from the unit's
+    chunk in this run, or from `reuse`, the older run, where the unit may have another number.
     """
 
     store: RunStore
     unit: int
     reuse: "UnitTables | None" = None
-    last: int | None = None  # for a chunk, which readers treat as one unit: the number of its last unit
+    last: int | None = None  # for a chunk, which readers treat as one unit: the number of its last unit; otherwise None
 
     @property
     def locations(self) -> Iterator["UnitTables"]:
-        """These tables, followed by other locations of the same unit's tables."""
+        """These tables, and then the other locations of the same unit's tables."""
         yield self
         if self.reuse is not None:
             yield from self.reuse.locations
@@ -57,11 +58,11 @@ class UnitTables:
         return self.store.exists(self.file(table))
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""
+        """Return the table, or some of its columns. Raises the same errors as `RunStore.read_parquet`."""
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples`, `scores`, `related` and `matches`, and columns computed from the sides."""
+        """Return columns of `samples`, `scores`, `related` and `matches`, or columns computed from an image's sides."""
         read: dict[str, Any] = {}
 
         def take(table: str, names: Collection[str]) -> None:
@@ -70,7 +71,7 @@ class UnitTables:
 
         take("samples", schema.SAMPLES.names)
         if len(read) < len({*columns}):
-            with suppress(FileNotFoundError):  # not `exists`, which is another request
+            with suppress(FileNotFoundError):  # not `exists`, which costs another request
                 take("scores", self.column_names("scores"))
         if schema.LANGUAGE_KEY.name in {*columns} - {*read}:
             take("matches", self.column_names("matches"))
@@ -84,11 +85,11 @@ class UnitTables:
         return self.read("samples", ["uid"])["uid"]
 
     def rows(self) -> int:
-        """Return the number of rows of the unit, which must be measured."""
+        """Return the number of rows of the unit. The unit must be measured."""
         return self._ask("samples", lambda file: file.rows)
 
     def key(self, table: str) -> str | None:
-        """Return the key of the table, which must exist."""
+        """Return the key of the table. The table must exist."""
         return self._ask(table, lambda file: file.key)
 
     def note(self, table: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class UnitTables:
         return dict(json.loads(text)) if text else {}
 
     def notes(self, table: str) -> list[dict[str, Any]]:
-        """Return the notes of the unit, or of all units of a chunk."""
+        """Return the note of the unit, or the notes of all units of a chunk."""
         note = self.note(table)
         return [note] if self.last is None else [inner or {} for inner in note["units"]["notes"]]
 
@@ -116,10 +117,10 @@ class UnitTables:
         is_final: bool = True,
         keep: Keep | None = None,
     ) -> bool:
-        """Write the table, unless another attempt's is in place. Returns whether this table is in place.
+        """Write the table, unless another attempt's table is in place. Returns whether this table is in place.
 
-        A table that is not final, because something may succeed another time, has no key: it is valid until the run's
-        next start. `keep` says whether an existing table stays; by default, if it is valid.
+        A table that is not final, because a later attempt may succeed where this one failed, has no key. It is valid
+        until the run's next start. `keep` returns whether an existing table stays; by default, it stays if it is valid.
         """
         name, stated = self.file(table), key if is_final else ""
         keep = keep or partial(self.keep, table, key)
@@ -128,19 +129,19 @@ class UnitTables:
         return is_put
 
     def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
-        """Replace the existing table by one that depends only on it."""
+        """Replace the existing table by one that is computed only from it."""
         groups = None if self.last is None else list(row_groups(note or {}))
         self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
         self._wrote(table, rows, key, note, True)
 
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
-        """Called after a table was written; `is_put`: whether it is in place."""
+        """Called after a table was written; `is_put` says whether this table is in place."""
 
     def is_done(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the unit's table is valid here, after adopting it from another location if it is valid there.
+        """Return whether the unit's table is valid here, or can be adopted from another location, which is then done.
 
-        With `adopt` false, it is only adopted from a chunk of this run. Raises OSError if a read fails, because then
-        nobody knows.
+        With `adopt` false, it is adopted only from a chunk of this run. Raises OSError if a read fails, because then
+        nobody knows whether the table is valid.
         """
         name = self.file(table)
         if has_key(self.store, name, key, since_start=True) and valid_digest(self.store, name):
@@ -150,31 +151,34 @@ class UnitTables:
         return any(other.has_key(table, key) and self._adopt(table, key, other) for other in others)
 
     def find(self, table: str, key: str, by_footer: bool = False) -> "UnitTables | None":
-        """Return the location where the table is valid with a key; with `by_footer`, where its footer has the key."""
+        """Return the first location whose table has this key and is valid.
+
+        With `by_footer`, check only the key in the footer.
+        """
         for tables in self.locations:
             if tables.has_key(table, key) and (by_footer or tables.is_valid(table)):
                 return tables
         return None
 
     def is_valid(self, table: str) -> bool:
-        """Return whether the table exists and is valid with any key; the file is read whole."""
+        """Return whether the table exists and is valid with any key. This reads the whole file."""
         return self.exists(table) and valid_digest(self.store, self.file(table)) is not None
 
     def has_key(self, table: str, key: str) -> bool:
         return has_key(self.store, self.file(table), key)
 
     def keep(self, table: str, key: str) -> bool:
-        """Return whether another attempt's table is valid, so that this attempt drops its own."""
+        """Return whether another attempt's table is valid, so that this attempt discards its own."""
         name = self.file(table)
         return has_key(self.store, name, key, since_start=True) and bool(valid_digest(self.store, name, is_new=True))
 
     def drop_read(self, table: str) -> None:
-        """Forget the content of a table whose file has changed."""
+        """Forget a table's content in memory, because its file has changed."""
 
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
-        """Copy the table from another location, with this unit's number; return False if it is damaged."""
+        """Copy the table from another location, and change the unit's number in it. Return False if it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
-        if is_alike and not isinstance(other, ChunkTables):  # its files also have tables of other units
+        if is_alike and not isinstance(other, ChunkTables):  # the chunk's file also has tables of other units
             name = other.file(table)
             if digest := valid_digest(other.store, name):
                 keep = partial(self.keep, table, key)
@@ -209,15 +213,13 @@ def as_made(rows: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
-    """A unit's tables during a step: each file is opened and each column read once, and written tables are not read.
+    """A unit's tables during a step: each file is opened once, each column is read once. Written tables are not read.
 
-    A missing file is looked up once, unless the step writes it.
-
-    As a context manager it closes its files.
+    A missing file is looked up once, unless the step writes it. Use it as a context manager, which closes its files.
     """
 
-    names: tuple[str, ...] | None = None  # names of the tables that units have; others are not looked up; None: any
-    written: set[str] = field(default_factory=set, compare=False)  # tables written by the step
+    names: tuple[str, ...] | None = None  # tables that units have; other tables are not looked up; None: any
+    written: set[str] = field(default_factory=set, compare=False)  # names of the tables that the step has written
     _files: dict[str, TableFile | None] = field(default_factory=dict, compare=False)
 
     def exists(self, table: str) -> bool:
@@ -240,7 +242,7 @@ class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
         return question(file)
 
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
-        """Keep the table for later reads; if another attempt's is in place, they read that one."""
+        """Keep the table for later reads. If another attempt's table is in place, later reads use that one."""
         self.drop_read(table)
         if is_put:
             self.written.add(table)
@@ -257,7 +259,7 @@ class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkTables(UnitTables):
-    """A unit's tables in the files of its chunk, read-only."""
+    """A unit's tables in the files of its chunk. They are read-only."""
 
     chunk: Chunk
 
@@ -273,7 +275,10 @@ class ChunkTables(UnitTables):
         return question(TableFile.of(rows, footer_metadata(index.keys[position], index.notes[position])))
 
     def _group(self, table: str, number: int) -> pa.Table:
-        """Return a row group of the chunk's file; the last one of each table is cached, because units come in order."""
+        """Return a row group of the chunk's file.
+
+        The last one of each table is cached, because units are read in order.
+        """
         name, of_table = self.file(table), f"group of {self.store.url} {table} "
 
         def read() -> pa.Table:
@@ -286,13 +291,13 @@ class ChunkTables(UnitTables):
         return self.is_valid(table) and self._index(table).keys[self.unit - self.chunk.first] == key
 
     def is_valid(self, table: str) -> bool:
-        """Return whether the chunk's file exists and is valid; it is read whole once per process."""
+        """Return whether the chunk's file exists and is valid. Each process reads the whole file once."""
         with suppress(FileNotFoundError, NotADirectoryError, DamagedError):
             return bool(self._index(table))
         return False
 
     def _index(self, table: str) -> "_Index":
-        """Return the index of the chunk's file, read once per process and state. Raises OSError, DamagedError."""
+        """Return the index of the chunk's file, read once per process and state. Raises OSError or DamagedError."""
         name = self.file(table)
         of_file = f"units of {self.store.path(name)} "
 
@@ -317,4 +322,4 @@ class _Index(NamedTuple):
     rows: list[int]
     keys: list[str | None]
     notes: list[str | None]
-    ends: list[int]  # row ends of row groups
+    ends: list[int]  # the number of rows up to the end of each row group

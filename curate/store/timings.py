@@ -1,10 +1,10 @@
-"""Records the time and resources of each step during a run, and sums them when it is published.
+"""Records the time and resources of each step during a run; publishing adds them up.
 
 In: a run folder. Out: StepFacts and UsedFacts, for run.json and the tables `steps` and `used`, and the requests sent to
-caption engines. A record is a part of a line in the run's log of steps: about a unit or shard, with the resources of
-its process since the last record, or about sent requests. A retry of the same work adds a record: the longest time
-counts, but resources and requests count each time. Damaged records are ignored. The log stays until the run is
-finished, so it covers all commands of the run, but not a reused run.
+caption engines. A record is a part of a line in the run's log of steps. It is about a unit or shard, with the resources
+that its process used since the last record, or about requests to an engine. If the same work is done again, there is
+another record: only the longest time counts, but all resources and requests count. Damaged records are ignored. The log
+is kept until the run is finished, so it covers all commands of the run, but not a reused run.
 """
 
 import operator
@@ -29,14 +29,14 @@ _RECORD = re.compile(
     r"(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
     re.ASCII,
 )
-_LINE = 400  # characters of waiting records that trigger a write
+_LINE = 400  # a process writes its waiting records when they have this many characters
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # waiting records, by URL of the run folder
 _SENT, DEDUP = "sent", "dedup"
 
 
 class Sent(NamedTuple):
-    """Requests sent to an engine: their number, seconds of work, and tokens of prompts and answers."""
+    """Requests sent to an engine: their number, the seconds of work, and the tokens in prompts and answers."""
 
     requests: int = 0
     seconds: float = 0.0
@@ -48,7 +48,7 @@ class Sent(NamedTuple):
 
 
 class StepTimer:
-    """A step's report about its work: its rows, failed rows, and whether all of it was done before."""
+    """What a step reports about its work: its rows, its failed rows, and whether all of it was already done."""
 
     rows: int | None = None
     failed: int = 0
@@ -57,7 +57,7 @@ class StepTimer:
 
 @contextmanager
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
-    """Record the block's duration, unless it raises or had no work; records with the same name count once."""
+    """Record how long the block takes, unless it raises or had no work. Records with the same name count once."""
     timer, began = StepTimer(), time.monotonic()
     with METER.at(step) as block:
         yield timer
@@ -69,7 +69,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
 
 
 def log_used(folder: RunStore, step: str = "") -> None:
-    """Record this process's resources since its last record; outside of steps they count toward `step`."""
+    """Record the resources that this process used since its last record. Outside of steps, they count toward `step`."""
     used = METER.take()
     if step:
         used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
@@ -78,7 +78,7 @@ def log_used(folder: RunStore, step: str = "") -> None:
 
 
 def log_unit(folder: RunStore, step: str, unit: int) -> None:
-    """Record that a deduplication step has finished a unit; `step`: start of the command, position and name."""
+    """Record that deduplication has finished a unit; `step` has the start of the command, position and name."""
     if not folder.is_read_only:
         _record(folder, f"{DEDUP}.{step}.{unit}.0.")
 
@@ -90,7 +90,7 @@ def log_sent(folder: RunStore, kind: str, engine: str, sent: Sent) -> None:
 
 
 def _record(folder: RunStore, record: str) -> None:
-    """Write a record: immediately on a disk; together with others in a store, where each write is a request."""
+    """Write a record: immediately to a disk, or together with others to a store, where each write is a request."""
     with _lock:
         records = _waiting.setdefault(folder.url, (folder, []))[1]
         records.append(record)
@@ -100,7 +100,7 @@ def _record(folder: RunStore, record: str) -> None:
 
 
 def write_records() -> None:
-    """Write this process's waiting records. If that fails, they wait for the next time."""
+    """Write this process's waiting records. If that fails, they wait for the next call."""
     for url in [*_waiting]:
         with _lock:
             folder, records = _waiting.pop(url, (None, []))
@@ -118,19 +118,19 @@ Records = list[re.Match[str]]
 
 
 def read_records(folder: RunStore) -> Records:
-    """Return all records so far, without damaged ones."""
+    """Return all records so far, except damaged ones."""
     write_records()
     records = (record for line in folder.read_log(STEPS_LOG) for record in line.split(","))
     return [*filter(None, map(_RECORD.fullmatch, records))]
 
 
 def _format(used: Used) -> str:
-    """Format resources in thousandths, as a part of a record."""
+    """Format resources, in thousandths, as a part of a record."""
     return "".join(f" {step}-{kind}-{round(1000 * value)}" for (step, kind), value in used.items() if value >= 0.0005)
 
 
 def sum_sent(records: Records) -> dict[tuple[str, str], Sent]:
-    """Return the sent requests by kind and engine."""
+    """Return the requests sent, by kind and engine."""
     total: dict[tuple[str, str], Sent] = {}
     for record in records:
         if record["step"] == _SENT:
@@ -141,7 +141,7 @@ def sum_sent(records: Records) -> dict[tuple[str, str], Sent]:
 
 
 def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:
-    """Return the resources of each step, with its written bytes by the manifest, in order, without zeros."""
+    """Return each step's resources, and the bytes that it wrote according to the manifest, in order, without zeros."""
     used, rates = Used(float), dict[str, list[tuple[int, int]]]()
     for path, size in zip(lines.paths, lines.table["bytes"].to_pylist(), strict=True):
         used[stage_of(path), "stored"] += size or 0
@@ -157,7 +157,7 @@ def sum_used(records: Records, lines: Lines) -> list[UsedFacts]:
 
 
 def _spread(pairs: list[tuple[int, int]]) -> float | None:
-    """Return the relative standard deviation of first/second over pairs, weighted by the second."""
+    """Return the relative standard deviation of first / second over pairs, weighted by the second."""
     mean = sum(cpu for cpu, _ in pairs) / sum(rows for _, rows in pairs)
     if len(pairs) < 2 or not mean:
         return None
@@ -166,13 +166,13 @@ def _spread(pairs: list[tuple[int, int]]) -> float | None:
 
 
 def count_failed(records: Records) -> int:
-    """Return the number of failed rows so far among those that the run's commands read."""
+    """Return how many of the rows that this run's commands have read so far have failed."""
     failed = {record.group("step", "name"): int(record["failed"] or 0) for record in records}
     return sum(failed.values())
 
 
 def sum_timings(records: Records) -> list[StepFacts]:
-    """Return the work of each step, in the order of steps, without steps that have no records."""
+    """Return the work of each step, in the order of steps. Steps without records are left out."""
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {stage.name: {} for stage in STAGES}
     for record in records:
         if record["step"] in by_step:

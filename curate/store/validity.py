@@ -1,13 +1,13 @@
-"""Decides whether a file of a run is valid: the one rule behind resume and reuse.
+"""Decides whether a file of a run is valid. Resume and reuse both use this one rule.
 
-A file is valid if its bytes have a digest that was recorded for it. A writer records the digest before the file, in
-`parts/digests` or in the object's metadata; once the run is published, the manifest has it. Several attempts may have
-recorded digests: the file is valid if any of them wrote it.
+A file is valid if its bytes have a digest that was recorded for it. A writer records the digest before it moves the
+file, in `parts/digests` or in the object's metadata. Once the run is published, the manifest has the digest. Several
+attempts may have recorded digests: the file is valid if any of these attempts wrote it.
 
-A table must also have the wanted key. A table that is not final, because another start may find more, has no key: it is
+A table must also have the wanted key. A table that is not final, because another start may find more, has no key. It is
 valid until the next start, as long as a commit with its name shows that it was written since the last start.
 
-The first valid file wins: a later attempt keeps it, and drops its own.
+The first valid file wins: a later attempt keeps it, and discards its own.
 """
 
 import logging
@@ -23,40 +23,42 @@ _log = logging.getLogger(__name__)
 
 
 def has_key(folder: RunStore, path: str, key: str, since_start: bool = False) -> bool:
-    """Return whether a table's footer has a key; with `since_start`, also if it has none and was written since then.
-    Raises OSError if the read fails, because then nobody knows.
+    """Return whether a table's footer has this key.
+
+    With `since_start`, a table without a key also counts if it was written since the last start. Raises OSError if the
+    read fails, because then nobody knows.
     """
     stated = folder.key(path)
     if since_start and stated not in (None, key) and folder.complete_commit(path):
-        stated = folder.key(path) or key  # it may have been replaced meanwhile
+        stated = folder.key(path) or key  # the file may have been replaced in the meantime
     return bool(key) and stated == key
 
 
 def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | None:
-    """Read a file, and return its digest if it is valid; otherwise log the reason and return None. Raises OSError.
+    """Read a file, and return its digest if it is valid; otherwise, log the reason and return None. Raises OSError.
 
-    With `is_new`, only digests recorded since the run was published count, not those of the manifest: an attempt asks
-    this about an existing file after it has recorded its own digest.
+    With `is_new`, only digests recorded after the run was published count, not those in the manifest. An attempt uses
+    this to check an existing file after it has recorded its own digest.
     """
     if is_new:
         recorded = folder.recorded(path)
         return recorded if recorded is not None and recorded.is_of(folder.digest(path)) else None
     digest, now = recorded_digest(folder, path), folder.digest(path)
-    if digest is None:  # may concern all files: log it once
+    if digest is None:  # this may be true of all files, so it is logged once
         if path == process_cache(f"unknown in {folder.url}", lambda: path):
-            error = "its digest was not recorded; it is recomputed, as is every other such file"
+            error = "its digest was not recorded; curate recomputes it and all other such files"
             _log.warning("%s: %s", folder.path(path), error)
         return None
-    if not digest.is_of(now):  # a disconnected worker may have recorded its digest in a published run
+    if not digest.is_of(now):  # a worker without connection may have recorded its digest in a published run
         digest = _listed(folder, path) or digest
     if digest.is_of(now):
         return digest
-    _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
+    _log.warning("%s: differs from what curate wrote; curate recomputes it", folder.path(path))
     return None
 
 
 def recorded_digest(folder: RunStore, path: str) -> Digest | None:
-    """Return the digest recorded for a file of a run; the file is only read if there are several."""
+    """Return the digest recorded for a file of a run. The file is read only if there are several digests."""
     return folder.recorded(path) or _listed(folder, path)
 
 
@@ -76,7 +78,7 @@ def _listed(folder: RunStore, path: str) -> Digest | None:
 
 
 def recorded_line(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line for a file of an unfinished run, from its recorded digest. Raises DamagedError."""
+    """Return the line that a file of an unfinished run will have in the manifest. Raises DamagedError."""
     digest = recorded_digest(folder, path)
     if digest is None:
         raise DamagedError(f"{folder.path(path)}: its digest was not recorded; run again to recompute it")

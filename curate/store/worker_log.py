@@ -1,8 +1,8 @@
-"""Stores warnings and errors of worker processes on a cluster, with the units they were working on.
+"""Stores warnings and errors from worker processes on a cluster, with the units that the processes worked on.
 
-Out: one file per process with messages, in the run's `logs`: its latest lines, each with time, level and unit. The file
-is rewritten at the end of work on a unit, because object stores cannot append; a killed process loses its messages
-since then. Messages also go to their usual destination.
+Out: one file per process, in the run's `logs`, with its latest messages: a line each, with time, level and unit. The
+file is rewritten when work on a unit ends, because object stores cannot append. If a process is killed, its messages
+since then are lost. Messages also go where they would go without this module.
 """
 
 import logging
@@ -18,23 +18,23 @@ from curate.base.wording import one_line
 from curate.store.layout import DRIVER_LOG, LOGS
 from curate.store.store import RunStore
 
-_LINES, _CHARACTERS = 500, 2000  # kept by a process; characters of a line
+_LINES, _CHARACTERS = 500, 2000  # lines kept by a process; maximum characters of a line
 _log = logging.getLogger(__name__)
 
 
 class _Kept(logging.Handler):
-    """A handler that keeps the latest lines of this process."""
+    """A handler that keeps the latest lines from this process."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.places: dict[int, str] = {}  # the work of each thread
+        self.places: dict[int, str] = {}  # what each thread works on
         self.lines: deque[str] = deque(maxlen=_LINES)
-        self.is_new = False  # whether some lines are not written yet
+        self.is_new = False  # whether some lines are not in the file yet
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(record.created))
-        with suppress(Exception):  # a library's message does not match its arguments
-            at = self.places.get(record.thread or 0) or ", ".join(sorted(self.places.values()))  # a library's thread
+        with suppress(Exception):  # the arguments of a library's message may not fit it
+            at = self.places.get(record.thread or 0) or ", ".join(sorted(self.places.values()))  # a thread of a library
             self.lines.append(f"{now} {record.levelname} {at}: {one_line(self.format(record), _CHARACTERS)}\n")
             self.is_new = True
 
@@ -44,9 +44,9 @@ _KEPT = _Kept()
 
 @contextmanager
 def logged(store: RunStore, location: str) -> Iterator[None]:
-    """Keep messages during the block, which works on a place such as a unit, and the error that ends it."""
+    """Keep messages during the block, which works on a place such as a unit, and the error that ends the block."""
     thread = threading.get_ident()
-    logging.basicConfig()  # as without a handler: to standard error, if nothing else is configured
+    logging.basicConfig()  # the same as without a handler: standard error, if nothing else is configured
     logging.getLogger().addHandler(_KEPT)
     _KEPT.places[thread] = location
     try:
@@ -60,12 +60,12 @@ def logged(store: RunStore, location: str) -> Iterator[None]:
             _KEPT.is_new = False
             try:
                 store.write_bytes(f"{LOGS}/{platform.node()}-{os.getpid()}.log", "".join([*_KEPT.lines]).encode())
-            except OSError:  # a failed log does not fail the work
+            except OSError:  # a failure to write the log must not fail the work
                 _KEPT.is_new = True
 
 
 def read_last_error(store: RunStore) -> str | None:
-    """Return the last error of the worker that wrote last; none if it has only warnings, or no worker wrote."""
+    """Return the last error of the worker that wrote last; None if it has only warnings, or if no worker wrote."""
     times = {os.path.basename(path): at for path, at in store.times(LOGS).items() if path.endswith(".log")}
     times.pop(os.path.basename(DRIVER_LOG), None)
     if not times:

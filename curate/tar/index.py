@@ -109,7 +109,7 @@ def _no_tar(source: ByteSource) -> Damage:
     head = bytes(source.read(0, BLOCK))
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
-            return Damage("compressed_tar", f"the file is {name}; unpack it: members are read by their offsets")
+            return Damage("compressed_tar", f"the file is {name}; unpack it, because curate reads samples by offset")
     if len(head) < BLOCK and (head[257:262] == b"ustar" or not any(head)):
         return Damage("truncated_tar", f"the file ends inside its first header: {len(head)} bytes are present")
     kind = next((f"; {kind}" for magic, kind in _OTHERS.items() if head.lstrip()[:64].lower().startswith(magic)), "")

@@ -8,7 +8,7 @@ import pytest
 from tests.kit.commands import write_pool
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("without_beam")]
-IN_PLACE = "is a folder in a file's place; remove it, or move it away"
+IN_PLACE = "is a folder, but curate needs a file there; remove or move it"
 
 
 @pytest.fixture

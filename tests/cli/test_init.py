@@ -114,7 +114,7 @@ def test_what_curate_does_not_read(cli, tmp_path):
     ):  # fmt: skip
         if content:
             (tmp_path / name).write_bytes(content)
-        assert f"{name}: {found}; no format reads that; accepted: " in refusal(cli("init", str(tmp_path / name)))
+        assert f"{name}: {found}; no format reads this; accepted: " in refusal(cli("init", str(tmp_path / name)))
     assert "none: no such file or folder" in refusal(cli("init", str(tmp_path / "none")))
 
 

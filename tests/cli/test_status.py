@@ -219,7 +219,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeyp
 def test_a_lease_that_nobody_renews(run, clock):
     hand_over(run)
     clock.late += 86_401
-    assert run.status().status == 1 and "last heard of 24 h 0 min ago" in run.status().out
+    assert run.status().status == 1 and "last active 24 h 0 min ago" in run.status().out
     refused = run("--detach")
     assert refused.status == 1 and "--take-over" in refused.err
     old = run.job

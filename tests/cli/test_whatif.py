@@ -80,7 +80,7 @@ def test_what_changes_nothing_and_what_is_new(cli, finished, caplog):
     same = f"a run would keep the same {counts_of(texts)['kept']} rows"
     assert same in cli("whatif", str(texts), *changes("rules.extra=words > 0")).out
     assert "a run would keep the same" not in cli("whatif", str(tars), *changes("rules.word=words > 3")).out
-    assert "rules.word is a new rule, after all others; did you mean 'words'?" in caplog.messages
+    assert "rules.word adds a rule, after all other rules; did you mean 'words'?" in caplog.messages
 
 
 def test_in_every_format(cli, finished):
@@ -146,7 +146,7 @@ def test_repeats_are_counted(cli, pool, tmp_path):
 
 def test_how_often_samples_are_seen(cli, pool, texts):
     planned = cli("plan", str(pool / "texts.yaml"), "--seen", "1000", *changes("output.repeat='2'")).out
-    assert re.search(r"seen +1,000 samples seen: each of \d+ kept ones [\d.]+ times", planned)
+    assert re.search(r"seen +1,000 samples seen: each of \d+ kept samples [\d.]+ times", planned)
     rows = ask("whatif", texts, "--seen", "1000000")
     seen, kept = section(rows, "facts")["seen_each"], section(rows, "funnel")["kept"]
     assert [seen[side] for side in ("run", "whatif")] == pytest.approx([1e6 / kept[side] for side in ("run", "whatif")])

@@ -251,7 +251,7 @@ def test_what_is_forgotten_in_a_run_while_it_is_reused(original, recipe, tmp_pat
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, before, stepping)
-        with pytest.raises(RunError, match=r"old: \d+ items forgotten there while this run reused its tables"):
+        with pytest.raises(RunError, match=r"old: `curate forget` removed \d+ items there while this run"):
             kit.run_local(other, tmp_path / "new", reuse=old.folder)
     new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
     conserved(new)

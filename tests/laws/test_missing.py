@@ -227,5 +227,5 @@ def test_a_file_beside_a_tar_that_stands_for_gigabytes(tmp_path):
     message = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 1_000_000]))
     rows = {"key": [f"{i:09d}" for i in range(10_000)], "status": ["failed"] * 10_000, "error_message": message}
     pq.write_table(pa.table(rows), tmp_path / "0.parquet", store_schema=False)
-    with pytest.raises(InputError, match="holds more than 268,435,456 bytes, unpacked"):
+    with pytest.raises(InputError, match="unpacked, it has more than 268,435,456 bytes"):
         read_missing(str(tmp_path / "0.tar"), {}, [], "caption")

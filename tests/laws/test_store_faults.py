@@ -50,7 +50,7 @@ def test_listings_of_some_seconds_ago(stored):
 def test_an_input_that_does_not_come(stored):
     done = stored.lose_input("away")
     assert done.status == 1 and "_SUCCESS" not in stored.published("away")
-    assert f"{stored.bucket}/pool/00001.tar: the store does not give it now" in done.err
+    assert f"{stored.bucket}/pool/00001.tar: the store cannot deliver it now" in done.err
     assert stored.survive("away") == stored.expected
 
 

@@ -314,7 +314,7 @@ def test_a_column_twice(name, tmp_path):
 def test_columns_that_differ_in_case(tmp_path):
     """Captions need a name then."""
     run(parquet_of(tmp_path / "x.parquet", URL=CAPTIONS, Uid=CAPTIONS), tmp_path / "out", "parquet")
-    with pytest.raises(RecipeError, match="differ in case alone; name one with columns"):
+    with pytest.raises(RecipeError, match="differ only in case; name one with columns"):
         run(parquet_of(tmp_path / "y.parquet", Caption=CAPTIONS), tmp_path / "refused", "parquet")
 
 

@@ -119,5 +119,5 @@ def test_other_layouts_are_told(write, tmp_path):
 
 def test_answers_that_unpack_to_more_are_not_read(write, monkeypatch):
     monkeypatch.setattr("curate.llm.recorded.MAX_DECODED", 100)
-    with pytest.raises(RecipeError, match=r"cannot be read as Parquet: it holds more than 100 bytes, unpacked"):
+    with pytest.raises(RecipeError, match=r"cannot be read as Parquet: unpacked, it has more than 100 bytes"):
         replay(write(ROWS), REQUESTS)

@@ -113,9 +113,9 @@ def damaged_parquet():
         ("m.json", "", "JSON that is damaged"), ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
         ("m.json", "[" * 200_000, "JSON that is damaged: depth limit exceeded"),
         ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"), ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
-        ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "gzip that is damaged"),
-        ("m.json.gz", b"\x1f\x8bnonsense", "gzip that is damaged"),
-        ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "gzip that is damaged"),
+        ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "damaged gzip"),
+        ("m.json.gz", b"\x1f\x8bnonsense", "damaged gzip"),
+        ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "damaged gzip"),
         ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
     ],
 )  # fmt: skip

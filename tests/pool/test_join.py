@@ -190,7 +190,7 @@ def test_files_that_hold_more_or_fewer_than_they_say(tmp_path):
     """A dictionary with one long text for all rows, and arrays that are shorter or longer than stated."""
     texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000, dtype=np.int32) * 0), pa.array(["x" * 1_000_000]))
     pq.write_table(pa.table({"key": [str(i) for i in range(60_000)], "a": texts}), tmp_path / "a.parquet")
-    assert "holds more than 1,610,612,736 bytes, unpacked" in refusal(str(tmp_path / "a.parquet"), columns={"a": "a"})
+    assert "unpacked, it has more than 1,610,612,736 bytes" in refusal(str(tmp_path / "a.parquet"), columns={"a": "a"})
     for held, what in (4, "1 uids fewer"), (6, "1 uids more"):
         np.save(tmp_path / "uids.npy", np.zeros(5, "u8,u8"))
         content = (tmp_path / "uids.npy").read_bytes()

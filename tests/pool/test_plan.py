@@ -292,7 +292,7 @@ def test_what_a_glob_finds_and_is_no_file_is_a_part_with_a_fault(tmp_path, form,
     parts = plan(source(f"{tmp_path}/*.{suffix}", format=form, **network)).files
     faults = {part.path: part.fault for part in parts if part.fault}
     assert faults == {
-        f"{tmp_path}/gone.{suffix}": ("not_a_file", f"a link to {str(tmp_path / 'nowhere')!r}, which is no file"),
-        f"{tmp_path}/pipe.{suffix}": ("not_a_file", "no regular file"),
+        f"{tmp_path}/gone.{suffix}": ("not_a_file", f"a link to {str(tmp_path / 'nowhere')!r}, which is not a file"),
+        f"{tmp_path}/pipe.{suffix}": ("not_a_file", "not a regular file"),
     }
     assert len(parts) == 3

@@ -180,7 +180,7 @@ def test_files_that_disappear_during_a_run_are_missed(place, gone, unpublished, 
         mark_published(store, *words)
 
     monkeypatch.setattr(module, "mark_published", mark)
-    with pytest.raises(RunError, match="files that the run wrote are gone, such as"):
+    with pytest.raises(RunError, match="files of the run are missing, such as"):
         run.publish()
     assert not run.settings.store.exists("_SUCCESS")
 

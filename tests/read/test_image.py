@@ -459,12 +459,12 @@ def test_a_tiff_in_millions_of_strips_is_too_slow():
 
     for kind in (("<", False), ("<", True), (">", False), (">", True)):
         facts = measure_image(tiff(2_000_000, *kind), FULL)
-        assert (facts.status, facts.error) == ("too_slow", "tiff: it is in too many strips or tiles")
+        assert (facts.status, facts.error) == ("too_slow", "tiff: it has too many strips or tiles")
         assert measure_image(tiff(64, *kind), FULL).status != "too_slow"
 
 
 def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow():
-    for pieces, expected in ((200, ("ok", None)), (201, ("too_slow", "jpeg: its EXIF is in too many pieces"))):
+    for pieces, expected in ((200, ("ok", None)), (201, ("too_slow", "jpeg: its EXIF has too many pieces"))):
         facts = check(inserted("JPEG", segment(0xE1, b"Exif\0\0" + bytes(6000)), pieces))
         assert (facts.status, facts.error) == expected
 

@@ -61,7 +61,7 @@ def test_ranges_of_a_billion(monkeypatch):
         with pytest.raises(RecipeError, match=f"names {names} files; accepted: at most 10,000,000"):
             list_files(tuple(f"/pool/{path}.tar" for path in paths), {})
     monkeypatch.setattr("curate.read.listing.MAX_NAMES", 10)
-    with pytest.raises(RecipeError, match=r"names 12 files; accepted: at most 10, .* in all paths together"):
+    with pytest.raises(RecipeError, match=r"names 12 files; accepted: at most 10, in all paths together"):
         list_files(("/pool/{0..5}.tar", "/pool/{6..11}.tar"), {})
     assert expand_braces("{1..1}" * 2000) == ["1" * 2000]
 
@@ -100,8 +100,8 @@ def test_what_a_glob_finds_and_is_no_file_has_a_fault(tmp_path, path):
     touch(tmp_path, "a.tar")
     (tmp_path / "b.tar").symlink_to("a.tar")
     links = {"gone.tar": "nowhere", "itself.tar": "itself.tar", "linked.tar": "folder.tar"}
-    faults = {name: f"a link to '{target}', which is no file" for name, target in links.items()}
-    faults |= {"folder.tar": "a folder", "pipe.tar": "no regular file"}
+    faults = {name: f"a link to '{target}', which is not a file" for name, target in links.items()}
+    faults |= {"folder.tar": "a folder", "pipe.tar": "not a regular file"}
     (tmp_path / "folder.tar").mkdir()
     for name, target in links.items():
         (tmp_path / name).symlink_to(target)
@@ -192,7 +192,7 @@ def test_statuses_of_a_server(url):
     with pytest.raises(OSError, match="Cannot connect"):
         list_files(("http://127.0.0.1:1/a.tar",), {})
     [file] = list_source(Source(name="pool", format="webdataset", path=f"{url}/none.tar"), False)
-    assert file.fault == ("unreadable", "without a size, since the server sends no Content-Length")
+    assert file.fault == ("unreadable", "without a size, because the server sends no Content-Length")
 
 
 def test_fingerprints(tmp_path):

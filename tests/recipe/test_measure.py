@@ -12,9 +12,9 @@ def test_the_section_of_a_column():
         ("setting_probability", "contexts: {setting: {"),
     ):  # fmt: skip
         hint = measured_by(column)
-        assert hint.startswith(f"; a signal gives {column}: measure: {{{section}")
+        assert hint.startswith(f"; to get {column}, add measure: {{{section}")
         measure = {"clip": {"model": "ViT-L-14", "pretrained": "openai"}}
-        measure |= load_yaml(hint.partition(f"{column}: ")[2])["measure"]
+        measure |= load_yaml(hint.partition(", add ")[2])["measure"]
         assert parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}, "measure": measure})
     for column, sql in (("min_side", "least(width, height)"), ("Aspect", "/ least(width, height)")):
         assert "columns width and height: " in measured_by(column) and measured_by(column).endswith(sql)

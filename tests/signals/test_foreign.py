@@ -82,7 +82,7 @@ DEEP = '__import__("functools").reduce(lambda inner, _: [inner], range(5000), []
         ("image.convert", "image.to_grey", r"AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar"),
         ('pa.schema([("blur", pa.float32())])', '"blur"', "its columns are .*; accepted: fields of Arrow"),
         ('f"blur 1, side {options.side}"', DEEP, "identify returned what is no plain JSON data"),
-        (OBSERVE, f"raise ValueError('no')\n        {OBSERVE}", "fails on each of 12 images, the first time with ValueError: no at"),
+        (OBSERVE, f"raise ValueError('no')\n        {OBSERVE}", "fails on each of 12 images; the first error is ValueError: no at"),
     ],
 )  # fmt: skip
 def test_errors_that_only_signals_make(old, new, message, site, recipe, tmp_path):

@@ -195,7 +195,7 @@ BAD_FILES = {
     ("index.noun", f"{LICENSE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is not a line",
     ("verb.exc", b"\xe9t\xe9 est"): "verb.exc: 'utf-8' codec can't decode byte 0xe9 in position 0.*; accepted: a local",
     ("adv.exc", None): "adv.exc: .*No such file or directory.*; accepted: a local folder of WordNet 3",
-    ("index.noun", 1 << 40): "index.noun: it holds more than 67,108,864 bytes; .*accepted: a local folder",
+    ("index.noun", 1 << 40): "index.noun: it has more than 67,108,864 bytes; .*accepted: a local folder",
 }  # fmt: skip
 
 

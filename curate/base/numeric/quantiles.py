@@ -105,7 +105,7 @@ class RadixSearch:
         rows = table.sum(axis=1) if self.rows is None else self.rows
         up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)
         if ((up_to[:, -1] <= self.wanted) & (rows > self.wanted)).any():
-            raise ValueError("fewer keys are counted than in the round before: other data than before")
+            raise ValueError("there are fewer keys than in the round before: the data changed")
         digit = np.argmax(up_to > self.wanted[:, np.newaxis], axis=1)
         at = np.arange(len(rows)), digit
         return replace(

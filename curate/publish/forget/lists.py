@@ -41,7 +41,7 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
         if path == STDIN:
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
             if len(data) > MAX_BYTES:
-                raise ValueError(f"it holds more than {MAX_BYTES:,} bytes; accepted: at most that")
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes; accepted: at most that")
             return _from_lines("standard input", data, kind, lines)
         with errors_of(path):
             data = read_whole(path, MAX_BYTES)
@@ -58,9 +58,9 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
 
 def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] | None) -> Items:
     if b"\0" in data:  # compressed bytes may contain a / by chance, and would count as a URL
-        raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
+        raise RecipeError(f"{path}: contains NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
-        raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
+        raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,} per list")
     split = data.removeprefix(b"\xef\xbb\xbf").splitlines()
     text: Any = pc.ascii_trim_whitespace(pa.array(split, pa.large_binary()).view(pa.large_string()))
     remaining = pc.greater(pc.binary_length(text), pa.scalar(0))
@@ -88,14 +88,14 @@ def _is_hex(text: Any, kind: str) -> Any:
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
     dtype = array.dtype
     if kind not in ("uid", None) or dtype != np.dtype("u8,u8") or array.ndim != 1:
-        raise RecipeError(f"{path}: an array of {dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
+        raise RecipeError(f"{path}: an array of {dtype}; accepted: uids as u8,u8, like DataComp and uids.npy")
     return Items.of({"uid": [pair_bytes(array).tobytes()]})
 
 
 def _from_table(path: str, data: bytes, kind: str | None) -> Items:
     footer = read_footer(pa.BufferReader(data))
     if footer.num_rows > 4 * MAX_LINES:
-        raise RecipeError(f"{path}: {footer.num_rows:,} rows; accepted: at most {4 * MAX_LINES:,}, and several lists")
+        raise RecipeError(f"{path}: {footer.num_rows:,} rows; accepted: at most {4 * MAX_LINES:,} per list")
     columns = footer.schema.to_arrow_schema().names
     if {"kind", "value"} <= set(columns) and kind is None:
         return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))

@@ -379,7 +379,7 @@ REFUSED = [
     ("rules.nope=null", ["no rule 'nope' to remove", "words, best, side"]),
     ("rules.english=language = 'en'", ["rules.english: no column 'language'", "measure: {language: {}}", "columns:"]),
     ("rules.sharp=aesthetic > 5", ["no column 'aesthetic'", "clip_score", "measure: {heads: {aesthetic: {path:"]),
-    ("rules.safe=NSFW < 1", ["no column 'NSFW'", "a signal gives NSFW: measure: {nsfw: {}}"]),
+    ("rules.safe=NSFW < 1", ["no column 'NSFW'", "to get NSFW, add measure: {nsfw: {}}"]),
     ("rules.best={top: 0.5, of: sharpness}", ["rules.best: no column 'sharpness'"]),
     ("rules.best.top=1.5", ["rules.best.top", "less than or equal to 1"]),
     ("rules.x=words > 2; COPY samples TO '/tmp/stolen'", ["is not a SQL expression"]),

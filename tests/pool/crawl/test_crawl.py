@@ -183,7 +183,7 @@ def test_a_list_has_one_path_a_line(tmp_path):
         assert [caption for *_, caption in rows] == ["x0", "x1", "x2"]
     for data in (b"\x1f\x8bnonsense", gzip.compress(b"a.wat.gz", mtime=0)[:12] + b"\xff" * 20):
         (tmp_path / "wat.paths.gz").write_bytes(data)
-        with pytest.raises(RecipeError, match=r"gzip that is damaged: .*; accepted: a list of paths"):
+        with pytest.raises(RecipeError, match=r"damaged gzip: .*; accepted: a list of paths"):
             _read(_source(tmp_path / "wat.paths.gz", prefix=f"{tmp_path}/"))
 
 

@@ -443,10 +443,10 @@ REFUSED = [
     ({"table": ["other.csv", "typed.parquet"]}, r"typed\.parquet: cannot be read as a table: .*likes"),
     ({"table": "header.csv"}, r"header\.csv has no rows"),
     ({"table": "numbers.jsonl"}, r"file column 'file' is int64, not text"),
-    ({"table": "cases.csv"}, r"'Caption' and 'caption' differ in case alone; name one with columns: \{caption: Cap"),
-    ({"table": "files.csv"}, r"'File' and 'file' differ in case alone; name one with columns: \{file: File\}"),
+    ({"table": "cases.csv"}, r"'Caption' and 'caption' differ only in case; name one with columns: \{caption: Cap"),
+    ({"table": "files.csv"}, r"'File' and 'file' differ only in case; name one with columns: \{file: File\}"),
     ({"table": ["other.csv", "texts.csv"]}, r"texts\.csv: captions are in 'text' here, and in 'caption' in .*other\.csv; accepted: one name in all"),
-    ({"table": "plain.csv.gz"}, r"plain\.csv\.gz: cannot be read as a table: it is not packed"),
+    ({"table": "plain.csv.gz"}, r"plain\.csv\.gz: cannot be read as a table: it is damaged, or not compressed"),
     ({"columns": {"image": "a"}}, r"image"),
 ]  # fmt: skip
 

@@ -103,7 +103,7 @@ def test_files_that_cannot_be_read(tmp_path, write, monkeypatch):
             read_list(f"{tmp_path}/{name}")
     for data in (URL.encode("utf-16"), gzip.compress(URL.encode(), mtime=0x2F3A2F3A)):
         for kind in ("url", None):
-            with pytest.raises(RecipeError, match=r"list.txt: holds NUL bytes, so it is compressed or UTF-16"):
+            with pytest.raises(RecipeError, match=r"list.txt: contains NUL bytes, so it is compressed or UTF-16"):
                 read_list(write(data), kind)
 
     class UnknownError(Exception):
@@ -136,10 +136,10 @@ def test_lists_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "MAX_LINES", 100)
     for end in ("\n", "\r", "\r\n"):
         (tmp_path / "a.txt").write_text(end * 101, newline="")
-        with pytest.raises(RecipeError, match="lines; accepted: at most 100, and several lists"):
+        with pytest.raises(RecipeError, match="lines; accepted: at most 100 per list"):
             read_list(str(tmp_path / "a.txt"))
     pq.write_table(pa.table({"url": [""] * 401}), tmp_path / "a.parquet")
-    with pytest.raises(RecipeError, match="401 rows; accepted: at most 400, and several lists"):
+    with pytest.raises(RecipeError, match="401 rows; accepted: at most 400 per list"):
         read_list(str(tmp_path / "a.parquet"))
 
 
