@@ -1,7 +1,7 @@
-"""Counts the time that numba takes to compile kernels toward START, not toward the step that waits for it.
+"""Counts the time that numba needs to compile kernels toward START, not toward the step that waits for the kernel.
 
-Modules that run steps import this. The first process that calls a kernel compiles it, and numba caches the result.
-`interpreting` is for plans of few rows when nothing is compiled yet.
+Modules that run steps import this module. The first process that calls a kernel compiles it, and numba caches the
+result. `interpreting` is for plans of a few rows, when nothing is compiled yet.
 """
 
 import sys
@@ -35,20 +35,20 @@ event.register("numba:compile", _CompileListener())
 
 
 def is_compiled(kernel: Any) -> bool:
-    """Return whether numba's cache holds a kernel compiled from its current source."""
+    """Return whether numba's cache has a kernel that was compiled from its current source."""
     return bool(kernel._cache._cache_file._load_index())
 
 
 @contextmanager
 def interpreting(is_wanted: bool) -> Iterator[None]:
-    """If wanted, run all kernels in the block as plain Python: 100 times slower, but without compiling."""
+    """If `is_wanted`, run all kernels in the block as plain Python: 100 times slower, but without compiling."""
     compiled = []
     config.DISABLE_JIT = is_wanted  # for modules imported in the block
     for module in [module for name, module in sys.modules.items() if name.startswith("curate.") and is_wanted]:
         for name, value in list(vars(module).items()):
             if isinstance(value, Dispatcher):
                 setattr(module, name, value.py_func)
-            elif name == "prefetch":  # an intrinsic that plain Python lacks
+            elif name == "prefetch":  # an intrinsic that does not exist in plain Python
                 setattr(module, name, lambda *_: None)
             else:
                 continue

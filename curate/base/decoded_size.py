@@ -1,8 +1,8 @@
-"""Computes the memory that columns of a Parquet file need before it is read: a few bytes may expand to any size.
+"""Computes the memory that columns of a Parquet file need, before they are read: a few bytes may expand to any size.
 
-A dictionary stores a long text once for all rows, and a delta (DELTA_BYTE_ARRAY) stores the difference from the value
-before. The footer gives only encoded sizes. Text columns in these encodings are therefore decoded as dictionaries
-first, where each text appears once, and their rows are counted.
+A dictionary stores a long text once for all rows, and a delta (DELTA_BYTE_ARRAY) stores the difference from the
+previous value. The footer has only encoded sizes. So text columns in these encodings are first decoded as dictionaries,
+where each text appears once, and the rows that use each text are counted.
 """
 
 import mmap
@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractBufferedFile
 
-MAX_DECODED = 3 << 29  # bytes of a pool's row groups that are read together
+MAX_DECODED = 3 << 29  # maximum bytes of a pool's row groups that are read together
 # Columns and their parents: Arrow crashes the process if thousands are nested
 _MAX_NODES, _MAX_DEPTH = 10_000, 100
-# In Thrift's compact protocol a footer starts with its version and a list, the schema; lengths below 15 take one byte
+# In Thrift's compact protocol, a footer starts with its version and a list, the schema; lengths below 15 take one byte
 _NODES = re.compile(rb"\x15[\x80-\xff]*[\0-\x7f]\x19(?:\xfc([\x80-\xff]*[\0-\x7f])|.)", re.DOTALL)
 _VALUE = 4  # minimum bytes of a value in memory, even of a null
 _VALUES = dict.fromkeys(("INT64", "INT96", "DOUBLE"), 8)
@@ -32,7 +32,7 @@ _PADDING = 100  # Arrow reads this many bytes past a column's pages in files fro
 
 
 class TooLarge(pa.ArrowInvalid):
-    """Columns need more memory than the limit."""
+    """The columns need more memory than the limit."""
 
 
 class _Unread:
@@ -56,7 +56,10 @@ class _Unread:
 
 
 def read_footer(opened: Any) -> pq.FileMetaData:
-    """Return the footer of a file or buffer. Raises pyarrow's errors if it is damaged or has too many columns."""
+    """Return the footer of a file or buffer.
+
+    Raises pyarrow's errors if it is damaged, and TooLarge for too many columns.
+    """
     end = opened.seek(0, 2) - 8
     opened.seek(max(0, end))
     tail = opened.read(8)
@@ -72,10 +75,7 @@ def read_footer(opened: Any) -> pq.FileMetaData:
 
 
 def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
-    """Raise TooLarge if, by the footer alone, one of a file's row groups needs more than `limit` bytes.
-
-    Raises pyarrow's errors if the footer is damaged.
-    """
+    """Raise TooLarge if the footer alone shows that a row group of the file needs more than `limit` bytes."""
     for group in range(footer.num_row_groups):
         _check(_claimed(footer, [group], range(footer.num_columns)), limit)
 
@@ -83,10 +83,10 @@ def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
 def check_decoded(
     opened: Any, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None, limit: int
 ) -> pq.ParquetFile:
-    """Raise TooLarge if these columns (None: all) of row groups need more than `limit` bytes once they are read.
+    """Raise TooLarge if these columns (None: all) of row groups need more than `limit` bytes when they are read.
 
-    `opened` is the file or a buffer. Returns the object to read them from, in one thread: for a remote file, a copy in
-    memory, so that the bytes are requested only once. Raises pyarrow's errors if the file is damaged.
+    `opened` is the file or a buffer. Returns the object from which to read them, in one thread: for a remote file, this
+    is a copy in memory, so that the bytes are requested only once. Raises pyarrow's errors if the file is damaged.
     """
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
     wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
@@ -111,7 +111,7 @@ def _page_span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
 
 
 def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaData]) -> pa.BufferReader:
-    """Return an in-memory file that holds only the column chunks, at their original offsets."""
+    """Return an in-memory file that has only the column chunks, at their original offsets."""
     held = mmap.mmap(-1, opened.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     for start, end in sorted(map(_page_span, chunks)):
         opened.seek(start)
@@ -134,13 +134,13 @@ def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
 
 
 def _width(column: pq.ColumnSchema) -> int:
-    """Return the minimum bytes of a value, including its levels if it is in lists."""
+    """Return the minimum number of bytes that a value needs, including its levels if it is in lists."""
     levels = _LEVELS if column.max_repetition_level else 0
     return levels + max(_VALUES.get(column.physical_type, _VALUE), column.length or 0)
 
 
 def _claimed(footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> int:
-    """Return the bytes of row groups' columns according to the footer. Raises as `_check_chunks`."""
+    """Return the number of bytes that the footer gives for columns of row groups. Raises as `_check_chunks`."""
     size = 0
     for group in groups:
         _check_chunks(footer, group)
@@ -153,7 +153,7 @@ def _claimed(footer: pq.FileMetaData, groups: Iterable[int], columns: Sequence[i
 
 
 class _Texts:
-    """Text columns of a row group in dictionary or delta encoding."""
+    """Text columns in a row group with dictionary or delta encoding."""
 
     def __init__(self, opened: Any, footer: pq.FileMetaData, group: int, columns: Sequence[int]) -> None:
         of_group = footer.row_group(group)
@@ -169,7 +169,7 @@ class _Texts:
         return self.file.iter_batches(rows, row_groups=[self.group], columns=paths, use_threads=False)
 
     def bound(self) -> int | None:
-        """Return the maximum bytes they need, by the longest text of each dictionary; None if that is unknown."""
+        """Return the maximum bytes that the columns need, from the longest text of each dictionary; None if unknown."""
         if self.deltas:
             return None
         longest = [_longest(column) for batch in islice(self.read(1, self.paths), 1) for column in batch.columns]
@@ -177,7 +177,7 @@ class _Texts:
         return None if None in longest else sum(filter(None, longest)) * values
 
     def count(self, limit: int) -> int:
-        """Return the bytes they need beyond their encoded size; decoding stops above the limit."""
+        """Return the bytes that the columns need in addition to their encoded size. Decoding stops above the limit."""
         chunks = self.others + self.deltas
         total = -sum(chunk.total_uncompressed_size for chunk in chunks)
         largest = max((chunk.total_uncompressed_size for chunk in self.deltas), default=1)  # of a single text
@@ -190,7 +190,7 @@ class _Texts:
 
 
 def _longest(array: Any) -> int | None:
-    """Return the total bytes of the longest text of each dictionary; None if one is not read yet."""
+    """Return the sum of the sizes of each dictionary's longest text; None if a dictionary is not read yet."""
     if pa.types.is_dictionary(array.type):
         length: int | None = pc.max(pc.binary_length(array.dictionary)).as_py()
         return length
@@ -199,7 +199,7 @@ def _longest(array: Any) -> int | None:
 
 
 def _bytes(array: Any) -> int:
-    """Return the bytes of an array, counting a dictionary's value once for each row that uses it."""
+    """Return the number of bytes in an array. A dictionary's value counts once for each row that uses it."""
     if pa.types.is_dictionary(array.type):
         return pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
     inner = _inner(array)

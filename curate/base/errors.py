@@ -18,14 +18,14 @@ from typing import TypeGuard
 
 
 class CurateError(Exception):
-    """Base of the errors that curate raises on purpose; `exit_status` is the exit status of the command."""
+    """Base of the errors that curate raises on purpose. `exit_status` is the exit status of the command."""
 
     exit_status = 1
-    permanent = True  # runners need not retry: curate has already, if that may help
+    permanent = True  # a runner need not retry: curate has already retried if that may help
 
 
 class RecipeError(CurateError):
-    """The recipe or the arguments are wrong; found before anything runs."""
+    """The recipe or the arguments are wrong. curate finds this before anything runs."""
 
     exit_status = 2
 
@@ -43,21 +43,21 @@ class RunError(CurateError):
 
 
 class TransientError(RunError):
-    """Another attempt may succeed: a file that could be read before cannot be read now, or vice versa."""
+    """Another attempt may succeed: a file that could be read before cannot be read now, or the opposite."""
 
     permanent = False
 
 
 class ConservationError(RunError):
-    """The input rows are not kept + dropped + failed: a bug; the run is not published."""
+    """The input rows are not kept + dropped + failed. This is a bug in curate; it does not publish the run."""
 
 
 class DamagedError(RunError):
-    """A file of a run was read, and differs from what was written. A failed read is an OSError instead."""
+    """curate read a file of a run, and it differs from what was written. A failed read is an OSError instead."""
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's message; for a full disk, or a folder where a file should be, the path and what to do."""
+    """Return an error's message. For a full disk, or a folder where a file should be, add the path and what to do."""
     if is_disk_full(error):
         folder = getattr(error, "filename", None) or "the run's folder, or that for temporary files (TMPDIR)"
         cause = "a file exceeds `ulimit -f`" if error.errno == errno.EFBIG else "no space is left on its disk"
@@ -74,7 +74,7 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Prefix errors raised in the block with their location, such as a recipe key."""
+    """Add the location, such as a recipe key, at the start of errors raised in the block."""
     try:
         yield
     except CurateError as error:
@@ -83,7 +83,10 @@ def naming(where: str) -> Iterator[None]:
 
 @contextmanager
 def needing(user: str, install: str) -> Iterator[None]:
-    """Raise RecipeError if an import in the block fails: says what needs the package, and how to install it."""
+    """Raise RecipeError if an import in the block fails.
+
+    The error says what needs the package and how to install it.
+    """
     try:
         yield
     except ImportError as error:
@@ -94,14 +97,14 @@ def needing(user: str, install: str) -> Iterator[None]:
 def reraised(
     kind: Callable[[str], Exception], subject: str, *errors: type[Exception], remedy: str = ""
 ) -> Iterator[None]:
-    """Convert these errors of the block to another kind, with the message `subject: MESSAGE` and `remedy`.
+    """Convert these errors, if raised in the block, to another class, with the message `subject: MESSAGE` and `remedy`.
 
-    Messages of curate's own errors stay as they are; others are cut to one line of at most 400 characters.
+    Messages of curate's own errors are not changed. Others are cut to one line of at most 400 characters.
     """
     try:
         yield
     except errors as error:
         text = str(error) if isinstance(error, CurateError) else " ".join(str(error).split())[:400]
-        if isinstance(error, FileNotFoundError | PermissionError) and error.errno is None:  # fsspec gives a path alone
+        if isinstance(error, FileNotFoundError | PermissionError) and error.errno is None:  # fsspec gives only a path
             text = f"{type(error).__name__}: {text}"
         raise kind(f"{subject}: {text}{remedy}") from None

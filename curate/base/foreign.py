@@ -1,6 +1,6 @@
-"""Errors raised by plugin code name the kind, the package and the line. Otherwise installed packages are trusted.
+"""Adds the kind, the package and the line to errors that plugin code raises. Otherwise, installed packages are trusted.
 
-`naming_packages` wraps the work on a unit or a command, and finds by the traceback whose code failed.
+`naming_packages` wraps the work on a unit or a command. It finds out from the traceback whose code failed.
 """
 
 import sys
@@ -17,11 +17,11 @@ from curate.base.wording import describe_error, package_of
 
 @dataclass(frozen=True)
 class ForeignKind:
-    """A kind that comes from another package."""
+    """A kind from another package."""
 
-    label: str  # signal 'blur'
+    label: str  # such as signal 'blur'
     package: str  # with its version
-    module: str  # named by its entry point
+    module: str  # the module that its entry point names
     kind: Any
 
 
@@ -31,15 +31,16 @@ FOREIGN: dict[str, ForeignKind] = {}
 
 @contextmanager
 def naming_packages() -> Iterator[None]:
-    """Name kind, package and line in errors that plugin code raises in the block: its CurateError, or a RunError.
+    """Name kind, package and line in errors that plugin code raises in the block.
 
-    The exception's notes (PEP 678), which say what it was working on, follow.
+    A CurateError of the plugin keeps its class; other exceptions become RunError. The exception's notes (PEP 678),
+    which say what the code was working on, follow.
     """
     try:
         yield
     except (Exception, SystemExit) as error:  # plugin code may raise anything
         kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(error.__traceback__))
-        if not kinds or f"package {kinds[0].package}" in str(error):  # it already names the package
+        if not kinds or f"package {kinds[0].package}" in str(error):  # the message already names the package
             raise
         notes = getattr(error, "__notes__", [])
         text = ", ".join([f"{_label(kinds)}: {describe_error(error, module)}", *notes])
@@ -50,7 +51,7 @@ def naming_packages() -> Iterator[None]:
 
 
 def find_running() -> str:
-    """Return the plugin kind whose code a thread of this process is running, and its package; empty if none."""
+    """Return the plugin kind, and its package, whose code is now running in a thread of this process; empty if none."""
     for innermost in sys._current_frames().values():
         if kinds := _find_kinds(frame for frame, _ in traceback.walk_stack(innermost))[0]:
             return _label(kinds)

@@ -1,7 +1,8 @@
-"""Identities and hashes: uids, entry keys, digests of tables and recipes.
+"""Identities and hashes: uids, keys of entries, digests of tables and recipes.
 
-uid: 32 hex digits, a sample's content address: xxh3-128 of URL, NUL, caption, or of sha256(image), NUL, caption where
-there is no URL; never a position. All hashes are of UTF-8 bytes, and the same on every machine and in every version.
+A uid has 32 hex digits and identifies a sample by its content, never by its position. It is the xxh3-128 of URL, NUL,
+caption. If there is no URL, it is the xxh3-128 of the image's sha256, NUL, caption. All hashes are computed from UTF-8
+bytes, and are the same on every machine and in every version.
 """
 
 import binascii
@@ -25,12 +26,12 @@ _WHOLE_UID = rf"\A{_UID}\z"
 
 
 def own_uid(value: object) -> str | None:
-    """Return `value` in lower case if it is a uid (32 hex digits), otherwise None."""
+    """Return `value` in lower case if it is a uid (32 hex digits); otherwise, return None."""
     return value.lower() if isinstance(value, str) and re.fullmatch(_UID, value) else None
 
 
 def make_uids(supplied: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
-    """Return each row's uid: its own (`own_uid`), or else computed from the other columns if it has a caption."""
+    """Return each row's uid: its own (`own_uid`), or, if it has a caption, computed from the other columns."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
     is_missing: Any = pc.equal(url, pa.scalar("", url.type)).fill_null(True)
@@ -52,7 +53,7 @@ def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
 
 
 def hash_halves(texts: pa.Array) -> tuple[U64, U64]:
-    """Return the high and low 64 bits (uint64) of each text's xxh3-128; arbitrary for nulls."""
+    """Return the high and low 64 bits (uint64) of each text's xxh3-128. The result for nulls is arbitrary."""
     data, ends = string_buffers(texts)
     halves = np.empty((len(texts), 2), np.uint64)
     hash_texts(data, ends, halves)
@@ -72,7 +73,7 @@ def hex_uids(high: U64, low: U64) -> pa.Array:
 
 
 def hex_strings(octets: Any, width: int) -> pa.Array:
-    """Return each group of `width` bytes as hex digits (string)."""
+    """Return each group of `width` bytes as hex digits (strings)."""
     digits = binascii.hexlify(octets)
     offsets = np.arange(0, len(digits) + 1, 2 * width, dtype=np.int64)
     buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(digits)]
@@ -80,7 +81,7 @@ def hex_strings(octets: Any, width: int) -> pa.Array:
 
 
 def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
-    """Return the high and low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError if one is no uid."""
+    """Return the high and low 64 bits (uint64) of each uid; 0, 0 for nulls. Raises ValueError if one is not a uid."""
     text: Any = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     text = text.fill_null("0" * 32) if text.null_count else text
     try:
@@ -93,7 +94,7 @@ def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
 
 
 def hash_uids(uids: pa.Array, seed: int) -> U64:
-    """Return a hash of each uid and the seed (uint64[n]), from both halves of the uid."""
+    """Return a hash of each uid and the seed (uint64[n]), computed from both halves of the uid."""
     high, low = uid_halves(uids)
     seeded = mix64(np.array([(seed + 1) * int(GOLDEN) % (1 << 64)], np.uint64))
     return np.asarray(mix64(mix64(low ^ mix64(high + GOLDEN)) ^ seeded))
@@ -105,13 +106,13 @@ def hash64(text: str) -> int:
 
 
 def entry_keys(entries: pa.Array) -> U64:
-    """Return the xxh3-64 of each entry's UTF-8 (uint64): random draws depend on the string, so ids may change."""
+    """Return the xxh3-64 of each entry's UTF-8 (uint64). Random draws use this hash, so ids of entries may change."""
     parts: Any = (entries.slice(at, 1 << 16).cast(pa.binary()).to_pylist() for at in range(0, len(entries), 1 << 16))
     return np.fromiter(map(xxhash.xxh3_64_intdigest, chain.from_iterable(parts)), np.uint64, len(entries))
 
 
 def table_digest(table: pa.Table) -> str:
-    """Return a digest (32 hex digits) of a table of strings and integers; it does not depend on the chunks."""
+    """Return a digest (32 hex digits) of a table with strings and integers. It does not depend on the chunks."""
     state = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
         text: Any = column.cast(pa.large_string()).combine_chunks()
@@ -125,6 +126,6 @@ def table_digest(table: pa.Table) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return a digest (32 hex digits) of a JSON-serializable value; it does not depend on the order of keys."""
+    """Return a digest (32 hex digits) of a value that JSON can represent. It does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

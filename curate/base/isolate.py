@@ -1,6 +1,6 @@
-"""Runs work that may crash in a subprocess: an item that crashes it is reported, and all others continue.
+"""Runs work that may crash in a subprocess. An item that crashes it is reported, and all other items continue.
 
-A subprocess serves one thread, and restarts after it dies. It may use half of the free memory.
+Each subprocess serves one thread, and starts again after it dies. It may use half of the free memory.
 """
 
 import subprocess
@@ -16,13 +16,13 @@ from curate.base.process import free_memory, memory_limited
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DIED = "worker_died"  # the reason code of such an item
-CONFIRMATIONS = 2  # crashes until an item is blamed: the first may have another cause
-_CLOSED = 10  # for the process to exit after its pipe is closed
+DIED = "worker_died"  # the reason code for an item that killed the process
+CONFIRMATIONS = 2  # crashes before an item is blamed, because the first may have another cause
+_CLOSED = 10  # seconds that the process has to exit after its pipe is closed
 
 
 class EndedError(Exception):
-    """The process was killed by a signal (negative status) or exited; the message says which."""
+    """A signal killed the process (negative status), or it exited; the message says which."""
 
     def __init__(self, status: int) -> None:
         end = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
@@ -31,10 +31,10 @@ class EndedError(Exception):
 
 
 class Subprocess:
-    """A process that calls module functions; their first argument is the result of `begin` in that process."""
+    """A process that calls module functions. Their first argument is the result of `begin` in that process."""
 
     def __init__(self, work: str, begin: Callable[..., Any], *arguments: Any) -> None:
-        """`work` names its purpose in errors."""
+        """`work` says in errors what the process is for."""
         self._work, self._begin = work, (begin, arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: Connection | None = None
@@ -53,7 +53,10 @@ class Subprocess:
             self._process = self._replies = None
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the result of a function there. Raises the function's errors, and EndedError if the process ends."""
+        """Return the result of a function in the process.
+
+        Raises the function's errors, and EndedError if the process ends.
+        """
         replies = self._replies or self._start()
         try:
             replies.send((function, arguments))
@@ -69,7 +72,7 @@ class Subprocess:
     ) -> Iterator[tuple[int, Any]]:
         """Yield the function's results for slices of the items, each with the position of its first item.
 
-        A slice that crashes the process is halved; a single item that crashes it yields the EndedError.
+        A slice that crashes the process is split into halves. For a single item that crashes it, EndedError is yielded.
         """
         result: Any = None
         for _ in range(CONFIRMATIONS if len(items) == 1 else 1):
@@ -90,7 +93,7 @@ class Subprocess:
         self._replies, far = Pipe()
         call = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({far.fileno()})"
         command = [sys.executable, "-c", call]
-        with far:  # otherwise the end of the process would go unnoticed
+        with far:  # otherwise, nobody would notice that the process has ended
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, pass_fds=[far.fileno()])
         try:
             self._replies.send(self._begin)
@@ -110,7 +113,7 @@ class Subprocess:
 
 
 def serve(file: int) -> None:
-    """Answer another process's requests over a pipe until it is closed."""
+    """Answer another process's requests over a pipe, until the pipe is closed."""
     with Connection(file) as replies, memory_limited(free_memory() // 2), suppress(EOFError, KeyboardInterrupt):
         begin, arguments = replies.recv()
         first = begin(*arguments)
@@ -122,6 +125,6 @@ def serve(file: int) -> None:
                 reply = None, function(first, *arguments)
             except (CurateError, OSError) as error:
                 reply = error, None
-            except Exception as error:  # it may not pickle, and then an image would be blamed
+            except Exception as error:  # the error may not pickle, and then an image would be blamed
                 reply = RuntimeError(f"{type(error).__name__}: {error}"), None
             replies.send(reply)

@@ -1,7 +1,7 @@
-"""Measures what this process uses in each step: CPU, GPU, memory, store requests, grouped bytes.
+"""Measures what this process uses in each step: CPU, GPU, memory, requests to stores, bytes grouped by key.
 
-CPU time is that of the whole process, including threads of libraries. Steps that run at the same time share it equally;
-CPU time outside of steps counts toward ENGINE. Everything else counts toward the step of the thread.
+CPU time is the time of the whole process, including threads of libraries. Steps that run at the same time share it
+equally. CPU time outside of steps counts toward ENGINE. Everything else counts toward the step of the thread.
 """
 
 import os
@@ -17,29 +17,29 @@ Used = defaultdict[tuple[str, str], float]  # by step and kind, see `curate.stor
 
 
 class Block:
-    """A part of a step's work in one thread: its CPU seconds so far, without those of nested blocks."""
+    """A part of a step's work in one thread: the CPU seconds that it used so far, without nested blocks."""
 
     def __init__(self, step: str) -> None:
         self.step, self.cpu = step, 0.0
 
 
 class Meter:
-    """Counts since the start of the process, or since the last `take`."""
+    """Counts since the process started, or since the last call of `take`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Reset the counts after a fork: they belong to the parent process."""
+        """Reset the counts after a fork, because they belong to the parent process."""
         self._lock = threading.Lock()
-        self._blocks = defaultdict[int, list[Block]](list)  # of each thread, the innermost last
+        self._blocks = defaultdict[int, list[Block]](list)  # blocks of each thread, with the innermost last
         self._used = Used(float)
         self._cpu, self._sampled = 0.0, time.monotonic()
         self.compiling = 0.0  # CPU seconds spent compiling kernels
 
     @contextmanager
     def at(self, step: str) -> Iterator[Block]:
-        """Count toward the step in the block."""
+        """Count what the block uses toward the step."""
         block, blocks = Block(step), self._blocks[threading.get_ident()]
         with self._lock:
             self._settle()
@@ -52,13 +52,13 @@ class Meter:
                 blocks.pop()
 
     def count(self, kind: str, value: float = 1, step: str | None = None) -> None:
-        """Add to the usage of the step, by default that of this thread."""
+        """Add to what the step has used, by default this thread's step."""
         with self._lock:
             blocks = self._blocks[threading.get_ident()]
             self._used[step or (blocks[-1].step if blocks else ENGINE), kind] += value
 
     def take(self) -> Used:
-        """Return the usage since the last call; the current memory counts for that time toward this thread's step."""
+        """Return what was used since the last call. For memory, the current use counts for all of this time."""
         now = time.monotonic()
         with suppress(OSError), open("/proc/self/statm") as file:
             pages = int(file.read().split()[1])

@@ -1,4 +1,4 @@
-"""State of a process that outlives a run: thread pools, and what threads share (models, engines, indexes)."""
+"""State that a process keeps between runs: thread pools, and objects that threads share (models, engines, indexes)."""
 
 import atexit
 import logging
@@ -26,30 +26,30 @@ Value = TypeVar("Value")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# On Spark as many as a task has (spark.task.cpus): each task has a process, and each thread a unit in memory.
+# On Spark, a task has this many cores (spark.task.cpus): each task has a process, and each thread has a unit in memory.
 CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
 
 _lock = threading.Lock()
 _loading = threading.RLock()
 _DATA = resource.getrlimit(resource.RLIMIT_DATA)
-_limits: list[int] = []  # of memory, that are active
+_limits: list[int] = []  # active limits of memory
 
 
 class Cache(Generic[Value]):
-    """Values shared by threads: the first thread that needs a key computes its value; only threads with that key wait.
+    """Values that threads share. The first thread that needs a key computes its value; other threads that need it wait.
 
-    It keeps the `size` most recently used values. A pickled copy starts empty.
+    The cache keeps the `size` values that were used most recently. A pickled copy is empty.
     """
 
     def __init__(self, size: int = sys.maxsize) -> None:
         self._size, self._lock = size, threading.Lock()
-        self._kept: dict[Hashable, Future[Value]] = {}  # the most recently used comes last
+        self._kept: dict[Hashable, Future[Value]] = {}  # in the order of use, the latest last
 
     def __reduce__(self) -> tuple[type["Cache[Value]"], tuple[int]]:
         return type(self), (self._size,)
 
     def get(self, key: Hashable, make: Callable[[], Value], replaces: str | None = None) -> Value:
-        """Return the result of `make` for this key. Its exceptions are raised in every waiting thread, and not cached.
+        """Return the result of `make` for this key. Every waiting thread gets its exceptions, which are not cached.
 
         Before a new key is added, values whose keys begin with `replaces` are dropped.
         """
@@ -76,30 +76,33 @@ _shared: Cache[Any] = Cache()
 
 
 def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
-    """Return the result of `make`, called once per key by the first thread that needs it; see `Cache.get`.
+    """Return the result of `make`. For each key, the first thread that needs it calls `make`; see `Cache.get`.
 
-    A key must identify the content of the value, for example by a digest; a path does not.
+    A key must identify the content of the value, for example by a digest. A path does not identify it.
     """
     value: Value = _shared.get(key, make, replaces)
     return value
 
 
 class ModelPool(Generic[Value]):
-    """A model that is loaded at its first use, and used by one thread per device at a time.
+    """A model that is loaded when it is first used. On each device, one thread at a time uses it.
 
-    It is loaded on a further device when all others are busy. A device where loading fails is not used.
+    When all devices that have it are busy, it is loaded on another one. A device where loading fails is not used.
     """
 
     def __init__(self, load: Callable[[str], Value], devices: Callable[[], Iterable[str]] = lambda: [""]) -> None:
-        """`load` is called with one of the results of `devices`, which is called at the first use."""
+        """`load` gets one of the devices that `devices` returns, which is called at the first use."""
         self._load, self._devices = load, devices
-        self._free: SimpleQueue[tuple[str, Value]] = SimpleQueue()  # the least recently used comes first
+        self._free: SimpleQueue[tuple[str, Value]] = SimpleQueue()  # the least recently used one is first
         self._unloaded: deque[str] | None = None  # None before the first use
-        self._is_loaded = False  # on some device
+        self._is_loaded = False  # whether it is loaded on any device
 
     @contextmanager
     def use(self) -> Iterator[Value]:
-        """Yield the loaded model once a device is free. Raises errors of `load`, unless another device has it."""
+        """Yield the loaded model as soon as a device is free.
+
+        Raises errors of `load`, unless another device has the model.
+        """
         (device, value), began = self._take(), time.monotonic()
         try:
             yield value
@@ -112,7 +115,7 @@ class ModelPool(Generic[Value]):
         while True:
             with suppress(Empty):
                 return self._free.get(block=self._unloaded == deque())
-            with _loading:  # libraries set dtypes and devices for the whole process: load one at a time
+            with _loading:  # libraries set dtypes and devices for the whole process, so load one model at a time
                 if self._unloaded is None:
                     self._unloaded = deque(self._devices())
                 if not self._unloaded or not self._free.empty():
@@ -120,7 +123,7 @@ class ModelPool(Generic[Value]):
                 device = self._unloaded[0]
                 try:
                     value = self._load(device)
-                except Exception as error:  # of any kind, for example if other processes use the memory
+                except Exception as error:  # any kind of error, for example because other processes use the memory
                     if not self._is_loaded:
                         raise
                     logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
@@ -132,10 +135,10 @@ class ModelPool(Generic[Value]):
 
 @contextmanager
 def memory_limited(max_bytes: int) -> Iterator[None]:
-    """Limit how many more bytes of data memory the process may allocate, in any thread; beyond it allocations fail.
+    """Limit how many more bytes of data memory the process may allocate, in all threads. Other allocations fail.
 
-    If several limits are active, in threads or nested, the highest applies. If the system does not report its memory
-    use, as on macOS, there is no limit.
+    If several limits are active, in threads or nested, the highest one applies. If the system does not report its use
+    of memory, like macOS, there is no limit.
     """
     if not (sizes := Path("/proc/self/statm")).exists():
         yield
@@ -153,20 +156,20 @@ def memory_limited(max_bytes: int) -> Iterator[None]:
 
 
 def free_memory() -> int:
-    """Return the free memory in bytes, of the machine or of the control group that limits this process."""
-    free = 1 << 40  # if the system does not report it
+    """Return the free memory in bytes of the machine, or of the control group that limits this process."""
+    free = 1 << 40  # used if the system does not report it
     with suppress(OSError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
     for group in _groups_of_memory():
         for maximum, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            with suppress(OSError, ValueError):  # no limit is "max"
+            with suppress(OSError, ValueError):  # the text "max" means no limit
                 free = min(free, int((group / maximum).read_text()) - int((group / used).read_text()))
     return max(free, 0)
 
 
 def check_address_space(min_bytes: int, needing: str) -> None:
-    """Raise RunError if a limit (`ulimit -v`, `prlimit --as`) allows this process less address space."""
+    """Raise RunError if a limit (`ulimit -v`, `prlimit --as`) gives this process less address space than needed."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < min_bytes:
         sizes = f"{format_bytes(min_bytes)} of address space, and its limit (ulimit -v) is {format_bytes(limit)}"
@@ -174,7 +177,7 @@ def check_address_space(min_bytes: int, needing: str) -> None:
 
 
 def _groups_of_memory() -> Iterator[Path]:
-    """Yield the folders of control groups that limit a process's memory; in a container these are the roots."""
+    """Yield the folders of the control groups that limit a process's memory. In a container, these are the roots."""
     roots = {"": Path("/sys/fs/cgroup"), "memory": Path("/sys/fs/cgroup/memory")}
     yield from roots.values()
     with suppress(OSError):
@@ -185,16 +188,19 @@ def _groups_of_memory() -> Iterator[Path]:
 
 
 def _set_limit() -> None:
-    """Set the highest active limit, but at most the process's own."""
+    """Set the highest active limit, but not more than the process's own limit."""
     soft, hardest = _DATA
-    limit = min(soft, max(_limits, default=soft), key=lambda size: size % (1 << 64))  # -1 is infinite
+    limit = min(soft, max(_limits, default=soft), key=lambda size: size % (1 << 64))  # -1 means infinite
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
 
 
 def groups(
     items: Iterable[Item], size: Callable[[Item], int], limit: int, count: int = sys.maxsize
 ) -> Iterator[list[Item]]:
-    """Yield lists of consecutive items whose total `size` stays within `limit`, of at most so many items."""
+    """Yield lists of consecutive items.
+
+    Each list's total `size` is at most `limit`, and it has at most so many items.
+    """
     group: list[Item] = []
     total = 0
     for item in items:
@@ -209,18 +215,19 @@ def groups(
 
 @cache
 def threads(name: Literal["core", "unit", "onnx"]) -> ThreadPoolExecutor:
-    """Return the thread pool with this name, one thread per core.
+    """Return the thread pool with this name, with one thread per core.
 
-    "core" is for work that releases the GIL (Pillow, numba); "unit" is for units, which use "core" themselves; "onnx"
-    is for sessions, because threads that decode images may wait for a model to load.
+    "core" is for work that releases the GIL (Pillow, numba). "unit" is for units, which use "core" themselves. "onnx"
+    is for sessions, because threads that decode images may wait until a model is loaded.
     """
     return ThreadPoolExecutor(CORES, thread_name_prefix=name)
 
 
 class Backlog:
-    """A limit on unread results, shared by all loops over `in_threads` that use it.
+    """A limit on results that nobody has read yet. All loops over `in_threads` that use this object share it.
 
-    Each loop gets an equal share, at least one result, so that no loop waits for another: `size`, plus two per loop.
+    Each loop gets an equal share of `size`, but at least one result, so that no loop waits for another. Two results per
+    loop are allowed in addition.
     """
 
     def __init__(self, size: int) -> None:
@@ -229,7 +236,7 @@ class Backlog:
 
     @contextmanager
     def in_loop(self) -> Iterator[deque[Any]]:
-        """Yield a queue for the unread results of one more loop."""
+        """Yield a queue for the unread results of another loop."""
         waiting = deque[Any]()
         self._loops[id(waiting)] = waiting
         try:
@@ -238,7 +245,7 @@ class Backlog:
             del self._loops[id(waiting)]
 
     def is_full(self, waiting: deque[Any]) -> bool:
-        """Return whether a loop with a nonempty queue has to read from it before it adds a result."""
+        """Return whether a loop, whose queue is not empty, must read a result before it adds one."""
         lengths = list(map(len, list(self._loops.values())))
         return bool(waiting) and (len(waiting) >= self._size // len(lengths) or sum(lengths) >= self._size)
 
@@ -249,14 +256,15 @@ def in_threads(
     backlog: Backlog | None = None,
     pool: Literal["core", "unit"] = "core",
 ) -> Iterator[Result]:
-    """Yield the function's result for each item, in order; the function must not use the same `threads`.
+    """Yield the function's result for each item, in order. The function must not use the same `threads`.
 
-    The consuming thread submits items as threads become free, up to the limit of `backlog`, by default CORES, plus one.
+    The thread that consumes results submits items as threads become free, up to the limit of `backlog` plus one. The
+    default limit is CORES.
     """
     return _in_order(threads(pool), function, items, backlog or Backlog(CORES))
 
 
-_AHEAD = 16  # files that are read at the same time, because stores are slow to respond
+_AHEAD = 16  # number of files that are read at the same time, because stores respond slowly
 
 
 def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -285,7 +293,7 @@ _cleanups: list[Callable[[], object]] = []  # called from the last to the first
 
 
 def at_interrupt(clean: Callable[[], object]) -> None:
-    """Call `clean` if an interrupt ends the process, which does not unwind blocks."""
+    """Call `clean` if an interrupt ends the process. Such an end does not leave blocks in the usual way."""
     _cleanups.append(clean)
 
 
@@ -299,12 +307,12 @@ def process_folder() -> str:
 
 @contextmanager
 def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
-    """Call `clean` when the block ends, or if an interrupt ends the process within it."""
+    """Call `clean` when the block ends, or if an interrupt ends the process inside the block."""
     at_interrupt(clean)
     try:
         yield
     finally:
-        with suppress(ValueError):  # an interrupt is about to call it
+        with suppress(ValueError):  # then an interrupt is about to call it
             _cleanups.remove(clean)
         clean()
 
@@ -313,7 +321,8 @@ def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
 def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
     """Call `stop` if an interrupt ends the block: it is raised there, or another thread ends the process.
 
-    In the second case the block's thread waits for the end: errors that stopping causes are of no interest.
+    If another thread ends the process, the block's thread waits for that, because errors that `stop` causes do not
+    matter.
     """
     at_interrupt(stop)
     try:
@@ -322,14 +331,14 @@ def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
         stop()
         raise
     finally:
-        if stop not in _cleanups:  # an interrupt has removed it
+        if stop not in _cleanups:  # otherwise, an interrupt has removed it
             threading.Event().wait()
         _cleanups.remove(stop)
 
 
 @contextmanager
 def background_thread(work: Callable[[threading.Event], object], name: str) -> Iterator[None]:
-    """Run `work` in a thread while the block runs. At the end of the block, set its event and wait for it."""
+    """Run `work` in a thread while the block runs. At the end of the block, set its event, and wait for the thread."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
     thread.start()
@@ -342,14 +351,14 @@ def background_thread(work: Callable[[threading.Event], object], name: str) -> I
 
 @contextmanager
 def temporary_folder(inside: str | None = None) -> Iterator[str]:
-    """Yield a new temporary folder, which is removed as in `cleaned_up`."""
+    """Yield a new temporary folder, which is removed like in `cleaned_up`."""
     folder = tempfile.mkdtemp(prefix="curate-", dir=inside)
     with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
         yield folder
 
 
 def clean_up() -> None:
-    """Clean up for all active blocks before the process ends within them."""
+    """Clean up for all active blocks, before the process ends inside them."""
     while _cleanups:
         with suppress(Exception):
             _cleanups.pop()()

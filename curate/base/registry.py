@@ -1,7 +1,7 @@
-"""Registries of the kinds of one thing, such as signals: built-in kinds in a fixed order, then those of plugins.
+"""Registries for kinds of things, such as signals. Built-in kinds come first, in a fixed order; then kinds of plugins.
 
-Plugins declare an entry point in the registry's group. Kinds are loaded on first use, by dotted name, so that `recipe`
-can look up kinds whose folders import `recipe`.
+A plugin declares an entry point in the registry's group. Kinds are imported by dotted name when they are first used. So
+`recipe` can look up kinds in folders that import `recipe`.
 """
 
 import importlib
@@ -21,12 +21,12 @@ from curate.base.wording import describe_error, did_you_mean
 K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
-_PREFIX = "curate."  # entry-point groups of the registries that accept plugins
+_PREFIX = "curate."  # prefix of the entry-point groups of the registries that accept plugins
 version = cache(importlib.metadata.version)  # each lookup reads a package's metadata
 
 
 def has_plugins() -> bool:
-    """Return whether a package with plugin kinds is installed."""
+    """Return whether any package with plugin kinds is installed."""
     return any(group.startswith(_PREFIX) for group in _installed().groups)
 
 
@@ -38,44 +38,44 @@ def is_installed(package: str) -> bool:
 
 
 @cache  # each lookup reads a file of every package
-def _installed() -> Any:  # its type is another one from Python 3.12 on
+def _installed() -> Any:  # Python 3.12 and later return another type
     return importlib.metadata.entry_points()
 
 
 def warn_of_broken(error: object = "") -> None:
-    """Warn once about each kind that could not be loaded, unless an error has reported it."""
+    """Warn once about each kind that could not be loaded, unless an error has already named it."""
     while _untold:
         if (reason := _untold.pop(0)) not in str(error):
             _log.warning("warning: %s", reason)
 
 
-_REGISTRIES: list["Registry[Any]"] = []  # that accept plugins
-_untold: list[str] = []  # errors of kinds that cannot be loaded
+_REGISTRIES: list["Registry[Any]"] = []  # registries that accept plugins
+_untold: list[str] = []  # errors of kinds that cannot be loaded, which no message has reported yet
 
 
 @dataclass(frozen=True)
 class Registry(Generic[K]):
-    """The kinds of one thing; a kind's `key` is its name in recipes."""
+    """The kinds of one thing, such as all signals. A kind's `key` is its name in recipes."""
 
-    what: str  # the noun in messages, such as signal
-    builtin: str  # the tuple of built-in kinds, as module:NAME; a leading dot stands for curate
-    group: str | None = None  # the entry-point group of plugin kinds, each named like the kind's key; None: no plugins
-    interface: str = ""  # the class that plugin kinds are instances of, as module:NAME
-    by_class: bool = False  # a kind is a class derived from the interface, not an object
+    what: str  # the noun for messages, such as signal
+    builtin: str  # the tuple of built-in kinds, as module:NAME. A leading dot means `curate`
+    group: str | None = None  # entry-point group of plugin kinds, whose names are the kinds' keys; None: no plugins
+    interface: str = ""  # the class of plugin kinds, as module:NAME
+    by_class: bool = False  # a kind is a class derived from `interface`, not an object
 
     def __post_init__(self) -> None:
         if self.group:
             _REGISTRIES.append(self)
 
     def kinds(self) -> Mapping[str, K]:
-        """Return all kinds by key: built-in ones in their order, then plugins by name, without those in `broken`.
+        """Return all kinds by key: built-in kinds in their order, then plugins by name. Kinds in `broken` are left out.
 
         Raises RecipeError, which names the packages, if two kinds have the same key.
         """
         return _load(self)[0]
 
     def find(self, key: str) -> K:
-        """Return one kind. Raises RecipeError, which names the nearest key, if there is none with this key."""
+        """Return one kind. If there is none with this key, raises RecipeError, which names the most similar key."""
         kinds = self.kinds()
         if key in self.broken:
             raise RecipeError(self.broken[key])
@@ -86,11 +86,11 @@ class Registry(Generic[K]):
 
     @property
     def broken(self) -> Mapping[str, str]:
-        """The error of each plugin kind that cannot be loaded, by key; it names the package."""
+        """For each plugin kind that cannot be loaded: the error by key. The error names the package."""
         return _load(self)[2]
 
     def package(self, key: str) -> str | None:
-        """Return the package of a plugin kind, with its version; None for built-in kinds."""
+        """Return the package of a plugin kind, with its version; None if the kind is built in."""
         foreign = _load(self)[1].get(key)
         return foreign.package if foreign else None
 
@@ -99,7 +99,7 @@ class Registry(Generic[K]):
         return isinstance(kind, type) and issubclass(kind, base) if self.by_class else isinstance(kind, base)
 
 
-@cache  # by registry: installed packages do not change while a process runs
+@cache  # per registry: installed packages do not change while a process runs
 def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
@@ -131,9 +131,9 @@ def _import(name: str) -> Any:
 
 
 def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint, package: str) -> Any:
-    """Return the kind of an entry point; None if it belongs to another registry of the group.
+    """Return the kind of an entry point; None if it belongs to another registry of the same group.
 
-    Raises RecipeError, which names the package, if it cannot be loaded or is no kind.
+    Raises RecipeError, which names the package, if the kind cannot be loaded or is not a kind.
     """
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
     label = f"{' or '.join(dict.fromkeys(other.what for other in sharing))} {entry.name!r} of package {package}"

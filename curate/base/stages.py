@@ -1,7 +1,7 @@
-"""The stages of a run, in order: the only list from which costs, progress, statistics and the funnel are derived.
+"""The stages of a run, in order. Costs, progress, statistics and the funnel are all derived from this list.
 
 A stage is work on units (`curate.run.units.Units.at`). It writes tables of units, and decides what happens to rows
-(`Verdict`). To add one, write its facts in `stages.toml`, its module, and its call in `pipelines/curate.py`.
+(`Verdict`). To add a stage, write its facts in `stages.toml`, then its module, and its call in `pipelines/curate.py`.
 """
 
 import tomllib
@@ -15,22 +15,22 @@ Growth = Literal["rows", "kept rows", "sampled rows", "run"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A possible outcome of a row."""
+    """What can happen to a row."""
 
     name: str  # in `decisions.rule`, in run.json's counts and in the funnel; no row has RULES or SELECTION
     code: int  # in `UnitState.verdicts`; a rule's code is its position among the rules
-    meaning: str  # for readers, about all rows
-    reason: str  # for readers, about one row: a `str.format` template that `curate explain` fills in
-    section: str = ""  # the recipe section that it needs, as a dotted key; empty if none
+    meaning: str  # text for readers, about all rows with this verdict
+    reason: str  # text for readers, about one row: a `str.format` template that `curate explain` fills in
+    section: str = ""  # the section of the recipe that it needs, as a dotted key; empty if none
 
 
 class Counted(NamedTuple):
-    """Files that show the progress of a stage: those of a folder that end with `suffix`."""
+    """Files that show the progress of a stage: the files in a folder that end with `suffix`."""
 
     name: str
     folder: str
     suffix: str
-    unit: str  # what a file belongs to
+    unit: str  # what each file belongs to
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Stage:
     """A stage of a run."""
 
     name: str  # in timing records, in tables `steps` and `used`, and on pages
-    section: str = ""  # the recipe attribute that enables the stage, dotted; empty: all runs have it
-    # Tables of units, in the order of writing, each with the recipe section that it needs, if any
+    section: str = ""  # the recipe attribute that enables the stage, dotted; empty if all runs have the stage
+    # Tables of units, in the order in which they are written, each with the section of the recipe that it needs, if any
     tables: Mapping[str, str] = field(default_factory=dict)
-    version: int = 1  # increase it when the code changes the output
+    version: int = 1  # increase it when the stage's code changes what it writes
     verdicts: tuple[Verdict, ...] = ()  # in the order in which they apply
     counted: tuple[Counted, ...] = ()
-    grows: Growth = "rows"  # what its work grows with
+    grows: Growth = "rows"  # what its amount of work depends on
     is_reused: bool = False  # whether rows whose tables are reused cost nothing
 
 
@@ -64,15 +64,15 @@ STAGE = {stage.name: stage for stage in STAGES}
 VERSIONS = {stage.name: stage.version for stage in STAGES}
 TABLES = {table: section or stage.section for stage in STAGES for table, section in stage.tables.items()}
 COUNTED = tuple(counted for stage in STAGES for counted in stage.counted)
-USUAL = tuple(counted.name for stage in STAGES if not stage.section for counted in stage.counted)  # in all runs
+USUAL = tuple(counted.name for stage in STAGES if not stage.section for counted in stage.counted)  # stages of all runs
 _STAGE_OF = {f"tables/{table}": stage.name for stage in STAGES for table in stage.tables} | {"shards": "emit"}
 
 VERDICTS = tuple(verdict for stage in STAGES for verdict in stage.verdicts)
 OF_RULES = next(verdict for verdict in VERDICTS if verdict.name == RULES)
 VERDICT = {verdict.name: verdict for verdict in VERDICTS if verdict.name not in (RULES, SELECTION)}
 CODES = {verdict.name: verdict.code for verdict in VERDICTS if verdict.name != RULES}
-POOL = "pool"  # not a verdict: the first line of the funnel
-RESERVED_RULES = (*VERDICT, POOL)  # names that rules may not have, besides those of selections
+POOL = "pool"  # not a verdict, but the first line of the funnel
+RESERVED_RULES = (*VERDICT, POOL)  # names that rules must not have, in addition to those of selections
 
 
 def stage_of(path: str) -> str:

@@ -15,8 +15,8 @@ from curate.base.errors import CurateError
 
 # Characters that control a terminal or the direction of text, that XML forbids, and the invisible byte-order mark.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
-_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # of a Retry-After
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: differs in each process
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # the number in a Retry-After header
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # an address in a library's message, which differs in each process
 
 
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
@@ -48,7 +48,10 @@ def next_size(rows: int, t: int, expected: float, above: float | None) -> str:
 
 
 def all_digits(value: float, single: bool = False) -> str:
-    """Return a number in the fewest digits that parse to it, without an exponent; `single`: as float32."""
+    """Return a number with as few digits as possible, so that it parses to the same number; `single`: as float32.
+
+    The text has no exponent.
+    """
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10) if single)
@@ -67,19 +70,19 @@ def escape(text: str) -> str:
 
 
 def one_line(error: object, limit: int | None = None) -> str:
-    """Return an error's message on one line, cut after `limit` characters; empty if it has none."""
+    """Return an error's message on one line, cut after `limit` characters; empty if the error has no message."""
     return " ".join(str(error).split())[:limit]
 
 
 def package_of(frame: FrameType) -> str:
-    """Return the outermost package of a frame's module."""
+    """Return the outermost package of the module that a frame is in."""
     return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def describe_error(error: BaseException, package: str | None = None) -> str:
     """Return an exception's message, and the innermost line of a package in its traceback.
 
-    Without `package`, the outermost package other than curate is taken.
+    By default, this is the outermost package other than curate.
     """
     if isinstance(error, CurateError):
         return str(error)
@@ -94,14 +97,14 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str], part: Callable[[str], str] = str.lower) -> str:
-    """Return the nearest known name, by its `part`, as a hint: "did you mean 'x'? "; empty if none is near."""
+    """Return the most similar known name, by its `part`, as a hint: "did you mean 'x'? "; empty if none is similar."""
     names = {part(text): text for text in choices}
     near = difflib.get_close_matches(part(name), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""
 
 
 def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
-    """Return how often training sees each kept sample, as text; `copies` counts them with repeats."""
+    """Return how often training sees each kept sample, as text. `copies` is the number of samples with repeats."""
     if not kept:
         return f"{seen:,} samples seen, and none is kept"
     each = f"{seen:,} samples seen: each of {kept:,.0f} kept samples {seen / kept:,.3g} times"
@@ -111,7 +114,7 @@ def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None if it is neither."""
+    """Return the seconds in a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if it is neither."""
     if value is None:
         return None
     if _SECONDS.fullmatch(value.strip()):

@@ -1,6 +1,6 @@
-"""Checks SQL expressions of a recipe against the available columns before anything runs.
+"""Checks SQL expressions in a recipe against the available columns, before anything runs.
 
-An expression must be scalar and deterministic: subqueries, aggregates, windows, parameters, functions such as random()
+An expression must be scalar and deterministic. Subqueries, aggregates, windows, parameters, functions such as random()
 or now(), and unknown columns are refused.
 """
 
@@ -26,9 +26,9 @@ STATISTICS = Registry[Any](
 )
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
-_SHOWN, _MAX_DEPTH = 1000, 500  # characters of an expression in messages; nesting of parentheses
-_MEMORY, _ROWS = 1 << 28, 2048  # maximum bytes for this many rows, a vector of DuckDB
-_TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # tried numbers, each with its number of rows
+_SHOWN, _MAX_DEPTH = 1000, 500  # maximum characters of an expression in messages, and maximum depth of parentheses
+_MEMORY, _ROWS = 1 << 28, 2048  # maximum bytes for this number of rows, which is a vector in DuckDB
+_TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # numbers to try, each with a number of rows
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
@@ -42,13 +42,13 @@ class CheckedExpression:
 
 
 def is_too_deep(sql: str) -> bool:
-    """Return whether parentheses are nested so deeply that DuckDB's parser takes minutes or gigabytes."""
+    """Return whether parentheses are nested so deeply that DuckDB's parser would take minutes or gigabytes."""
     depths = accumulate((mark == "(") - (mark == ")") for mark in sql)
     return sql.count("(") > _MAX_DEPTH and max(depths) > _MAX_DEPTH
 
 
 def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    """Return DuckDB's parse of statements. Raises RecursionError if they are nested too deeply."""
+    """Return how DuckDB parses statements. Raises RecursionError if they are nested too deeply."""
     if is_too_deep(sql):
         raise RecursionError
     ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
@@ -57,7 +57,7 @@ def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]
 
 
 def parse_expression(where: str, sql: str, accepted: str) -> dict[str, Any]:
-    """Return DuckDB's parse of the statement `SELECT (sql)`. Raises RecipeError, which begins with `where`."""
+    """Return how DuckDB parses the statement `SELECT (sql)`. Raises RecipeError, which begins with `where`."""
     try:
         tree = parse_sql(connect(), f"SELECT ({sql}\n)")
     except RecursionError:
@@ -68,7 +68,7 @@ def parse_expression(where: str, sql: str, accepted: str) -> dict[str, Any]:
 
 
 def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object of a parse tree, itself included, in the order of the text."""
+    """Yield every object in a parse tree, including the tree itself, in the order of the text."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -78,7 +78,7 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
-    """Return a checked expression for a number of repeats, an integer. Raises RecipeError, as `check_expression`."""
+    """Return a checked expression for a number of repeats, which must be an integer. Raises as `check_expression`."""
     checked = check_expression(key, sql, columns)
     if not checked.kind.endswith("INT") and checked.kind != "INTEGER":
         accepted = "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END"
@@ -86,9 +86,9 @@ def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
     return checked
 
 
-@lru_cache(8192)  # a run checks twice, a sweep for every setting
+@lru_cache(8192)  # a run checks each expression twice, and a sweep checks it for every setting
 def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
-    """Return an expression, checked against the available columns; messages show `shown`. Raises RecipeError."""
+    """Return an expression, checked against the available columns. Messages show `shown`. Raises RecipeError."""
     where = f"{key}: {shown or sql!r}"
     where = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
     tree = parse_expression(where, sql, "several rules, or fewer operators")
@@ -101,7 +101,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     used = _check_parts(key, where, parts, columns)
     read = pa.schema([columns.field(name) for name in used or columns.names[:1]])
     try:
-        with memory_limited(_MEMORY):  # a constant alone may exceed it, as in range(1000000000)
+        with memory_limited(_MEMORY):  # a constant alone may need more, such as range(1000000000)
             kind = _find_type(sql, read, any(part["class"] == "CAST" for part in parts))
             values = [_values(read, "word " * 20, number, rows) for number, rows in _TRIED]
             query(f"SELECT count(TRY(({sql}\n))) FROM batch", pa.concat_tables(values))
@@ -114,7 +114,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
 
 
 def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> str:
-    """Return the name of a column, written in any case. Raises UnknownColumn; `quoted`: in double quotes."""
+    """Return the name of a column, whose case may differ. Raises UnknownColumn; `quoted`: it was in double quotes."""
     by_lower: dict[str, str] = {column.lower(): column for column in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
@@ -125,7 +125,7 @@ def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> st
 
 
 def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.Schema) -> tuple[str, ...]:
-    """Return the columns in an expression. Raises RecipeError if a part of it is not accepted."""
+    """Return the columns that an expression uses. Raises RecipeError if a part of it is not accepted."""
     lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in walk_tree(part["lhs"])]
     parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
     names = (part["column_names"][-1] for part in parts if part["class"] == "COLUMN_REF")
@@ -145,7 +145,7 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
 
 
 def _values(columns: pa.Schema, text: str | None, number: int | None, rows: int) -> pa.Table:
-    """Return equal trial rows: one text for all text columns, one number for numeric ones, null for others."""
+    """Return equal rows for a trial: a text in all text columns, a number in numeric columns, null in others."""
 
     def value(kind: Any) -> Any:
         item: Any = text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else number
@@ -158,9 +158,9 @@ def _values(columns: pa.Schema, text: str | None, number: int | None, rows: int)
 
 
 def _find_type(sql: str, columns: pa.Schema, has_cast: bool) -> str:
-    """Return the SQL type of an expression, tried on a row of nulls and, if it has no cast, on rows of values.
+    """Return the SQL type of an expression. It is tried on a row of nulls and, if it has no cast, on rows with values.
 
-    Raises duckdb.Error if it cannot be bound, or if a constant or a column has a wrong type in every pool.
+    Raises duckdb.Error if it cannot be bound, or if a constant or a column has a type that is wrong in every pool.
     """
     nulls = _values(columns, None, None, 1)
     if not has_cast:
@@ -168,7 +168,7 @@ def _find_type(sql: str, columns: pa.Schema, has_cast: bool) -> str:
             return query_type(sql, pa.concat_tables([nulls, _values(columns, "a", 1, 1)]))
         except (duckdb.ConversionException, duckdb.OutOfMemoryException):
             raise
-        except duckdb.Error:  # perhaps because of the value, such as the logarithm of 0
+        except duckdb.Error:  # perhaps only because of the value, such as the logarithm of 0
             pass
     return query_type(sql, nulls)
 
@@ -190,7 +190,7 @@ def _check_function(key: str, where: str, name: str, arguments: int) -> None:
 
 @cache
 def _describe_function(name: str) -> tuple[bool | None, ...]:
-    """Return whether a function is an aggregate (None: unknown function), deterministic, a macro, and about time."""
+    """Return whether a function is an aggregate (None: unknown), deterministic, a macro, and about time."""
     sql = (
         "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), "
         "bool_or(function_type = 'macro'), bool_or(macro_definition LIKE '%current_timestamp%') "

@@ -1,4 +1,4 @@
-"""The columns of a run's tables besides the fixed ones, and the columns that rules see."""
+"""The columns of a run's tables, except the fixed ones, and the columns that rules can use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,26 +19,26 @@ from curate.signals.signal import ImageSignal, Signal, filled_columns
 
 
 def score_schema(signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns of table `scores`: those of signals, then those from the pool."""
+    """Return the columns of the table `scores`: columns of signals, then columns from the pool."""
     columns = [column for signal in signals for column in signal.columns]
     return pa.schema([*schema.ALIGNED, *columns, *pool.scores])
 
 
 def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
-    """Return the columns of table `embeddings`: image and text embeddings of each model whose embeddings are kept."""
+    """Return the columns of the table `embeddings`: image and text embeddings of each model with `keep: true`."""
     kinds = {model.prefix: pa.list_(pa.float16(), models[model.name]["dimension"]) for model in measure.kept}
     columns = [pa.field(f"{prefix}{side}", kind) for prefix, kind in kinds.items() for side in ("image", "text")]
     return pa.schema([*schema.ALIGNED, *columns])
 
 
 def related_columns(recipe: Recipe) -> list[pa.Field]:
-    """Return the columns that table `related` adds."""
+    """Return the columns that the table `related` adds."""
     requested = recipe.relate.requested
     return [field for key, name, section in requested for field in RELATIONS.find(key).columns(name, section)]
 
 
 def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: measured, related and supplied ones, and those computed from the sides."""
+    """Return the columns that rules can use: measured, related and supplied ones, and those from an image's sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
         hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"}
@@ -56,7 +56,7 @@ def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa
 
 
 def table_names(context: RunContext) -> tuple[str, ...]:
-    """Return the tables of each unit, in the order of writing."""
+    """Return the names of each unit's tables, in the order in which they are written."""
     if context.tables is not None:
         return context.tables
     recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)

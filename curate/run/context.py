@@ -1,8 +1,9 @@
-"""A run's constants, made once by the driver and sent to every worker: recipe, pool, identities, and where files are.
+"""What stays the same during a run: recipe, pool, identities, and where files are. The driver sends it to every worker.
 
-Each step has a settings class (`of(context)`) that takes only what the step reads, and defines the keys of its output.
-A finished run can be opened again from its folder, with the same context and units, but without the pool. Steps that
-read tables (rules, deduplication, counts, draws) work on it as in the run; steps that read the pool do not.
+Each step has a settings class. Its `of(context)` takes only what the step reads, and defines the keys of the step's
+output. A finished run can be opened again from its folder, with the same context and units, but without the pool. Steps
+that read tables (rules, deduplication, counts, draws) work on it as they do in the run. Steps that read the pool do
+not.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from curate.store.tables import ChunkTables, OpenTables, UnitTables
 
 
 class StepSettings:
-    """Base of a step's settings: it opens units' tables in the run folder only."""
+    """Base of a step's settings. It opens units' tables only in the run folder."""
 
     store: RunStore
 
@@ -34,29 +35,29 @@ class StepSettings:
         return UnitTables(self.store, unit.index, last=unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:
-        """Return a unit's tables, kept open for one pass."""
+        """Return a unit's tables, which stay open for one pass."""
         return OpenTables(self.store, unit.index, last=unit.last)
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run."""
+    """Everything about one run that does not change while it works."""
 
-    recipe: Recipe  # as resolved
-    pool: Pool  # what all units share
+    recipe: Recipe  # after defaults are filled in
+    pool: Pool  # what all units have in common
     store: RunStore
-    reuse: RunStore | None = None  # the run whose tables are reused if their keys are equal
+    reuse: RunStore | None = None  # the run whose tables are reused if they have the same keys
     metadata_key: str = ""  # digest of the metadata entries; empty without `match`
     models: dict[str, Any] = field(default_factory=dict)  # identity of each signal's model, by the signal's name
-    engine_ids: dict[str, str] = field(default_factory=dict)  # of each engine's model, and version of each template
+    engine_ids: dict[str, str] = field(default_factory=dict)  # identities of engines' models, versions of templates
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
-    counts_key: str = ""  # digest of files that the selection reads, such as `balance.counts`; empty without
+    counts_key: str = ""  # digest of files that the selection reads, such as `balance.counts`; empty if there are none
     blocklist_key: str = ""  # digest of forgotten items (see `curate.store.forgotten`); empty if none
     retries_key: str = ""  # digest of the URLs to retry (see `download.retry_record`); empty if none
     place: WorkerLocation = WorkerLocation.THIS_PROCESS  # where steps run
-    share: float = 1.0  # of the pool in these units: less than 1 if a plan measures a part to estimate the whole
+    share: float = 1.0  # share of the pool in these units: less than 1 if a plan measures a part to estimate the whole
     lease: str = ""  # id of the lease that workers renew (see `curate.store.lease`); empty if none
-    tables: tuple[str, ...] | None = None  # of units; None: given by the recipe
+    tables: tuple[str, ...] | None = None  # names of units' tables; None: the recipe determines them
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -65,11 +66,11 @@ class RunContext:
         return tuple(source.placed_in(self.store.url, reuse, is_alone) for source in self.recipe.input)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables from the run folder, from a chunk there, or from the run to reuse."""
+        """Return a unit's tables from the run folder, from a chunk in it, or from the run to reuse."""
         return UnitTables(self.store, unit.index, self._elsewhere(unit), unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:
-        """Return the same tables as `unit_tables`, kept open for one pass."""
+        """Return the same tables as `unit_tables`, which stay open for one pass."""
         return OpenTables(self.store, unit.index, self._elsewhere(unit), unit.last, self.tables)
 
     def _elsewhere(self, unit: Unit) -> UnitTables | None:
@@ -84,9 +85,10 @@ class RunContext:
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return a finished run's context and units; a chunk is one unit.
+    """Return a finished run's context and units. A chunk counts as one unit.
 
-    Signals from packages that are not installed are left out. Raises RecipeError if the recipe is of another version.
+    Signals from packages that are not installed are left out. Raises RecipeError if this version cannot read the
+    recipe.
     """
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
@@ -125,7 +127,7 @@ def check_signals(folder: RunStore, facts: RunFacts) -> None:
 
 
 def _unknown_signals(facts: RunFacts) -> list[str]:
-    """Return the keys of `measure` that no installed signal has, used or not."""
+    """Return the keys of `measure` that no installed signal has, whether they are used or not."""
     return [key for key in facts.recipe.get("measure") or {} if key not in Measure.full().model_fields]
 
 

@@ -23,9 +23,10 @@ class _Grouped(Pairs):
 
 
 class InProcessUnits(Units):
-    """Units of a run, or their stored states; `elements` are the states after all steps so far.
+    """Units of a run, or their stored states. `elements` are the states after all steps so far.
 
-    Threads work on them. With `is_serial`, this thread works on one by one, so that a debugger reaches each step.
+    Threads work on them. With `is_serial`, this thread works on them one at a time, so that a debugger reaches each
+    step.
     """
 
     def __init__(self, elements: Sequence[Any], context: RunContext, is_serial: bool = False) -> None:
@@ -76,7 +77,10 @@ class InProcessUnits(Units):
     def _do(
         self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None, finish: Callable[[Any], Any]
     ) -> Iterator[Any]:
-        """Yield the function's result for each element, complete before its tables are closed."""
+        """Yield the function's result for each element.
+
+        Each result is complete before the element's tables are closed.
+        """
         constants = _plain(values)
 
         def work(element: Any) -> Any:
@@ -88,7 +92,7 @@ class InProcessUnits(Units):
         return self._map(work, self.elements)
 
     def _map(self, work: Callable[[Any], Any], items: Collection[Any]) -> Iterator[Any]:
-        if self._is_serial or len(items) == 1:  # the first runs here: this thread reuses memory that another one frees
+        if self._is_serial or len(items) == 1:  # the first runs here: this thread reuses memory that another frees
             return map(work, items)
         return in_threads(work, items, pool="unit")
 

@@ -1,9 +1,9 @@
 """Local files that a recipe names: finds missing ones, and copies small ones to other machines.
 
 Small files belong to signals and captions: heads, exemplars, clusters, lists, templates, examples. If a run works on
-other machines, the run folder gets copies, and steps get a recipe that names the copies; table keys do not depend on
-the location. Metadata, blocklists and evaluation sets are in the run folder anyway. Folders, CLIP weights and `input`
-paths are not copied: they must be on a shared disk, or URLs.
+other machines, the run folder gets copies, and steps get a recipe that names the copies. Table keys do not depend on
+where the files are. The run folder always has the metadata, blocklists and evaluation sets. Folders, CLIP weights and
+`input` paths are not copied: they must be on a shared disk, or be URLs.
 """
 
 import json
@@ -28,7 +28,7 @@ from curate.store.store import RunStore
 
 MAX_BYTES = 64_000_000
 _MISSING = "missing_file"
-_MADE_BY = {  # the command that makes a file, by a pattern of its key
+_MADE_BY = {  # the command that makes a file, by a pattern that matches its key
     r"match\.metadata": "`curate metadata build` makes one (see curate/match/README.md)",
     r"(measure\.clusters\.\w+|sample\.quotas)\.centroids": "`curate run` with relate.clusters makes models/NAME.npy",
 }
@@ -36,7 +36,7 @@ _MADE_BY = {  # the command that makes a file, by a pattern of its key
 
 @contextmanager
 def naming_all_missing(recipe: Recipe) -> Iterator[None]:
-    """Add to a RecipeError of the block all local files that are missing, each with the command that makes it."""
+    """Add all missing local files to a RecipeError from the block, each with the command that makes it."""
     try:
         yield
     except RecipeError as error:
@@ -52,7 +52,7 @@ def naming_all_missing(recipe: Recipe) -> Iterator[None]:
 
 
 def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """Return key, path and missing part of each local path in the recipe, which may have ranges and globs."""
+    """Return key, path and missing part of each local path in the recipe. Paths may have ranges and globs."""
 
     def check(path: str) -> str:
         if "://" not in path and not os.path.isdir(path):
@@ -69,14 +69,15 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
         errors = [problem for problem in error.errors() if problem["type"] == _MISSING]
         keys = [".".join(locate(data, problem["loc"])) for problem in errors]
         missing = [(key, problem["ctx"]["path"], problem["msg"]) for key, problem in zip(keys, errors, strict=True)]
-        return [problem for problem in missing if not problem[0].endswith(".store")]  # a folder that the run creates
+        return [problem for problem in missing if not problem[0].endswith(".store")]  # the run creates this folder
     return []
 
 
 def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:
-    """Return the recipe for other machines, and the small local files it names, by their new names.
+    """Return the recipe for other machines, and the small local files that it names, by their new names.
 
-    The new names are below `folder` in the run folder; nothing is written. Raises RecipeError above MAX_BYTES.
+    The new names are below `folder` in the run folder. Nothing is written. Raises RecipeError if the files have more
+    than MAX_BYTES.
     """
     files: dict[str, str] = {}
     weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}
@@ -87,9 +88,9 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
         parent, _, name = path.rpartition("/")
         try:
             listed = [file.path.rpartition("/") for file in list_files((path,), {})]
-        except RecipeError:  # reported when it is opened
+        except RecipeError:  # the error is reported when the file is opened
             return path
-        if any(directory != parent for directory, _, _ in listed):  # a pattern in a folder name
+        if any(directory != parent for directory, _, _ in listed):  # then a pattern is in the name of a folder
             return path
         copy = f"{folder}/{ids.digest([parent])[:8]}"
         files.update({f"{copy}/{file}": f"{parent}/{file}" for _, _, file in listed})
@@ -109,7 +110,7 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
 
 
 def copy_inputs(files: dict[str, str], store: RunStore) -> None:
-    """Write the files into the run folder. Raises OSError."""
+    """Write the files to the run folder. Raises OSError."""
     for name, path in files.items():
         with open(path, "rb") as file:
             store.write_bytes(name, file.read())

@@ -32,30 +32,36 @@ Yields = Callable[..., Iterable[Any]]  # a function that yields the parts of an 
 
 
 class WorkerLocation(Enum):
-    """Where steps run. Their output is the same everywhere; what is sent to them, and how many run at once, differs."""
+    """Where steps run. Their output is the same everywhere.
 
-    THIS_PROCESS = "this process"  # workers share what this process has loaded
+    Places differ in what is sent to steps, and how many run at once.
+    """
+
+    THIS_PROCESS = "this process"  # workers share the objects that this process has loaded
     PROCESSES = "processes of this machine"
     LOCAL_CLUSTER = "a cluster on this machine"  # such as Spark's local[N]
     CLUSTER = "other machines"
 
     @property
     def is_this_machine(self) -> bool:
-        """Whether workers can read files of this machine."""
+        """Whether workers can read files on this machine."""
         return self is not WorkerLocation.CLUSTER
 
     @property
     def is_cluster(self) -> bool:
-        """Whether work is spread over a cluster, where no worker may hold data about the whole pool."""
+        """Whether the work is spread over a cluster, where no worker may have data about the whole pool in memory."""
         return self in (WorkerLocation.LOCAL_CLUSTER, WorkerLocation.CLUSTER)
 
 
 class Answer(Generic[T_co]):
-    """An answer of units, or a value computed from answers, for later steps. Each form of `Units` has its own class."""
+    """What units answered, or a value computed from answers, for later steps.
+
+    Each form of `Units` has its own class.
+    """
 
 
 class Pairs(Generic[K_co, T_co]):
-    """Pairs of key and value on their way to `group`, or to units."""
+    """Pairs of key and value that are sent to `group`, or to units."""
 
     side_output: Answer[list[Any]]  # what the function of `group` yielded as `SideOutput`
     items: Answer[list[tuple[K_co, T_co]]]  # the pairs
@@ -63,34 +69,34 @@ class Pairs(Generic[K_co, T_co]):
 
 @dataclass(frozen=True)
 class SideOutput:
-    """A result of a function of `group` for everyone, not for a key."""
+    """A result from the function of `group` that is for all, not for one key."""
 
     value: Any
 
 
 class ToUnit(NamedTuple):
-    """A result of a function of `group` for one unit, by its index."""
+    """A result from the function of `group` for one unit, given by its index."""
 
     unit: int
     value: Any
 
 
 class Combine(ABC, Generic[P, W]):
-    """Combines the partial answers of units, in any order and grouping, so that no worker holds a list of them."""
+    """Combines the answers of units, in any order and grouping, so that no worker needs a list of all answers."""
 
     tree: "Combine[Any, Any] | None" = None  # for large answers: a cluster combines thousands of them in a tree
 
     @abstractmethod
     def create(self) -> Any:
-        """Return an accumulator without parts."""
+        """Return an accumulator that has no parts yet."""
 
     @abstractmethod
     def add(self, accumulator: Any, part: P) -> Any:
-        """Return the accumulator with one more part."""
+        """Return the accumulator after one more part is added."""
 
     @abstractmethod
     def merge(self, accumulators: Iterable[Any]) -> Any:
-        """Return one accumulator for several."""
+        """Return one accumulator that combines several."""
 
     def result(self, accumulator: Any) -> W:
         whole: W = accumulator
@@ -101,9 +107,10 @@ class Combine(ABC, Generic[P, W]):
 
 
 class Fold(Combine[P, P]):
-    """Combine by an associative function of two; no parts give None. Use integers for sums that decide about rows.
+    """Combine parts with an associative function of two; without parts, the result is None.
 
-    `large` means parts of about half a megabyte or more; see `tree`.
+    Use integers for sums that decide about rows. `large` means that a part has about half a megabyte or more; see
+    `tree`.
     """
 
     def __init__(self, function: Callable[[P, P], P] = operator.add, large: bool = False) -> None:
@@ -124,7 +131,7 @@ class Fold(Combine[P, P]):
 
 
 class Total(Combine[P, W]):
-    """Combine into an object whose class has `add` for a part and `merge` for another total."""
+    """Combine parts into an object. Its class has `add` for a part, and `merge` for another object of the class."""
 
     def __init__(self, kind: Callable[[], W]) -> None:
         self._kind = kind
@@ -144,14 +151,14 @@ class Total(Combine[P, W]):
 
 
 class Units(ABC):
-    """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes."""
+    """The units of a run. A step's values (`values`) are `Answer`s, or anything that pickle accepts."""
 
-    # Where steps run: unless it is a cluster, a step may hold data about all units, and use all cores
+    # Where steps run. A step may have data about all units in memory, and use all cores, unless this is a cluster
     place: WorkerLocation = WorkerLocation.THIS_PROCESS
-    stage = "decide"  # the stage that new steps belong to
+    stage = "decide"  # the stage to which new steps belong
 
     def at(self, stage: str, add: Callable[Concatenate["Units", A], W], *values: A.args, **named: A.kwargs) -> W:
-        """Return `add(self, *values, **named)`; the steps it adds count toward a stage of `curate.base.stages`."""
+        """Return `add(self, *values, **named)`. The steps that it adds count toward a stage in `curate.base.stages`."""
         before, self.stage = self.stage, STAGE[stage].name
         result = add(self, *values, **named)
         self.stage = before
@@ -159,26 +166,26 @@ class Units(ABC):
 
     @abstractmethod
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
-        """Compute each unit's next state: `function(tables, element, *values)`.
+        """Compute each unit's next state with `function(tables, element, *values)`.
 
-        With `sent`, the result of `group`: `function(tables, element, items, *values)`, items in any order.
+        With `sent`, a result of `group`, it is `function(tables, element, items, *values)`. The items are in any order.
         """
 
     @abstractmethod
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Combine or list the results of `function(tables, element, *values)`; the units' states do not change."""
+        """Combine or list the results of `function(tables, element, *values)`. The units' states do not change."""
 
     @abstractmethod
     def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
-        """Ask each unit for pairs of key and value, as in `ask`; `sent` as in `then`."""
+        """Let each unit yield pairs of key and value, like `ask`; `sent` is used like in `then`."""
 
     @abstractmethod
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
-        """Return results of `function(key, its values in any order, *values)`: pairs, `ToUnit`, `SideOutput`."""
+        """Return what `function(key, its values in any order, *values)` yields: pairs, `ToUnit`, `SideOutput`."""
 
     @abstractmethod
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
-        """Return `function(*values, **named)`, computed once."""
+        """Return the result of `function(*values, **named)`, which is called once."""
 
     @abstractmethod
     def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
@@ -186,4 +193,4 @@ class Units(ABC):
 
     @abstractmethod
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
-        """Return the list of `function(item, *values)` over the items of an answer, spread over all workers."""
+        """Return the list of `function(item, *values)` for the items of an answer. All workers share this work."""

@@ -106,7 +106,7 @@ def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):
     holder = find_holder(folder)
     assert holder is not None and holder.is_waiting and not holder.is_stale and not holder.has_exited
     clock.now += 401
-    stale = rf"was last heard of .* ago, so its lease is stale: `curate cancel {folder.url}` frees it, .*--take-over"
+    stale = rf"was last active .* ago, so its lease is stale: `curate cancel {folder.url}` frees .*--take-over"
     with pytest.raises(RunError, match=stale):
         check_unlocked(folder)
     renew_lease(folder, hold.lease)

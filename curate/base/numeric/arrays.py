@@ -1,4 +1,4 @@
-"""Short names for NumPy array types, and operations that NumPy and Arrow lack or do slowly."""
+"""Short names for NumPy array types, and operations that NumPy and Arrow do not have or do slowly."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -18,23 +18,23 @@ F16 = npt.NDArray[np.float16]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-_TOGETHER = 50  # small tables in memory before they are concatenated
+_TOGETHER = 50  # number of small tables in memory before they are concatenated
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 def distinct(values: U64) -> U64:
-    """Return the distinct values, ascending; ten times as fast as numpy's `unique`."""
+    """Return the distinct values in ascending order, ten times as fast as numpy's `unique`."""
     values = np.sort(values)
     return np.asarray(values[np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])])
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array; if it has one chunk, without the copy that `combine_chunks` makes."""
+    """Return a column as one array. If it has one chunk, this avoids the copy that `combine_chunks` makes."""
     return column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
 
 
 def drop_nonfinite(column: Any) -> tuple[Any, int]:
-    """Replace NaN and infinity in a column by null, in lists too; also return how many there were."""
+    """Replace NaN and infinity in a column, also inside lists, by null. Also return how many there were."""
     if isinstance(column.type, pa.ListType):
         lists: Any = pa.concat_arrays(column.chunks if isinstance(column, pa.ChunkedArray) else [column])
         values, count = drop_nonfinite(lists.flatten())
@@ -66,13 +66,13 @@ def string_buffers(array: pa.Array) -> tuple[U8, I64]:
 
 
 def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: int) -> list[npt.NDArray[Any]]:
-    """Split the values by their numbers, 0 to `count` - 1; each part keeps the order."""
+    """Split the values by their group numbers, 0 to `count` - 1. Each part keeps the order of its values."""
     order = np.argsort(numbers, kind="stable")
     return np.split(values[order], np.searchsorted(numbers[order], np.arange(1, count)))
 
 
 def concat_small(tables: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate up to thousands of tables, some at a time, because even a small table takes kilobytes."""
+    """Concatenate up to thousands of tables, a few at a time, because even a small table needs kilobytes."""
     tables, parts = iter(tables), []
     while group := list(islice(tables, _TOGETHER)):
         parts.append(pa.concat_tables(group).combine_chunks())

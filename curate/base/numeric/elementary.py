@@ -1,7 +1,8 @@
-"""Logarithm and exponential of float64, and the mixing of hashes, that are the same to the bit on every machine.
+"""Logarithm, exponential and mixing of hashes for float64, with the same bits as result on every machine.
 
-Those of numpy and C libraries differ in the last digit between processors and versions, so a draw that compares them
-could differ too. These use only IEEE's exactly rounded operations; their error is about 2 ulp.
+The logarithm and exponential of numpy and C libraries differ in the last digit between processors and versions, so a
+draw that compares such numbers could differ too. The functions here use only operations that IEEE requires to be
+rounded exactly. Their error is about 2 ulp.
 """
 
 import math
@@ -12,14 +13,14 @@ from numba import njit
 from curate.base.numeric.arrays import F64, U64
 
 _LN2 = 0.6931471805599453
-_LN2_HIGH, _LN2_LOW = 0.693147182464599609375, -1.904654299957767878541823e-9  # of 24 bits, so k·high is exact
+_LN2_HIGH, _LN2_LOW = 0.693147182464599609375, -1.904654299957767878541823e-9  # with 24 bits, so k·high is exact
 _HALF = 0.7071067811865476  # √½
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ by the golden ratio, odd: the step of splitmix64
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio, and odd: the step of splitmix64
 
 
 @njit(nogil=True, cache=True)
 def mix64(z: U64) -> U64:
-    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
+    """Apply splitmix64's finalizer (Steele, Lea, Flood 2014; constants of Stafford's Mix13) to a uint64 or an array."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -27,7 +28,7 @@ def mix64(z: U64) -> U64:
 
 @njit(nogil=True, cache=True)
 def log(x: float) -> float:
-    """Return the natural logarithm of a positive finite number, by 2·artanh((m − 1) / (m + 1)) of its mantissa."""
+    """Return the natural logarithm of a positive finite number, as 2·artanh((m − 1) / (m + 1)) of its mantissa m."""
     m, e = math.frexp(x)
     if m < _HALF:
         m, e = 2.0 * m, e - 1
@@ -40,7 +41,7 @@ def log(x: float) -> float:
 
 @njit(nogil=True, cache=True)
 def exp(x: float) -> float:
-    """Return e to the power of a number: 0 below −700, infinite above 700."""
+    """Return e to the power of a number: 0 for numbers below −700, and infinity for numbers above 700."""
     if x < -700.0 or x > 700.0:
         return 0.0 if x < 0 else math.inf
     k = math.floor(x / _LN2 + 0.5)
@@ -58,7 +59,7 @@ def unit(bits: U64) -> float:
 
 @njit(nogil=True, cache=True)
 def exponentials(bits: U64) -> F64:
-    """Return exponentially distributed numbers, −log(u), one for each 64 random bits (float64[n])."""
+    """Return exponentially distributed numbers −log(u), one for each group of 64 random bits (float64[n])."""
     out = np.empty(len(bits))
     for i in range(len(bits)):
         out[i] = -log(unit(bits[i]))
@@ -67,7 +68,7 @@ def exponentials(bits: U64) -> F64:
 
 @njit(nogil=True, cache=True)
 def one_minus_exp(x: F64) -> F64:
-    """Return 1 − e⁻ˣ of each number, which is at least 0 (float64[n])."""
+    """Return 1 − e⁻ˣ for each number x, which must be at least 0 (float64[n])."""
     out = np.empty(len(x))
     for i in range(len(x)):
         if x[i] < 0.5:

@@ -1,9 +1,11 @@
-"""The exact threshold of "the best fraction f" over distributed data, by radix histograms.
+"""The exact threshold for "the best fraction f" over distributed data, found with radix histograms.
 
-In: a numeric column in any number of parts. Out: the key (uint64, in the order of the values) of descending[int(N·f)],
-DataComp's cut, where N counts the values that are neither null nor NaN. Values of at least that are int(N·f) + 1 rows
-plus ties, or all rows. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters. That takes two
-rounds for columns of at most 32 bits, otherwise four, and 512 KiB per part; a sort or an inexact sketch is not needed.
+In: a numeric column in any number of parts. Out: the threshold's key, a uint64 in the order of the values. The
+threshold is descending[int(N·f)], as in DataComp, where N is the number of values that are neither null nor NaN. At
+least int(N·f) + 1 rows have this value or a larger one: more if there are ties, and all rows if there are fewer.
+
+Each pass over the keys finds 16 bits of the key from a summed histogram with 65,536 counters. Columns of at most 32
+bits need two passes, others four. Each part needs 512 KiB. Neither a sort nor an inexact sketch is needed.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ DIGIT_BITS = 16
 
 
 def key_bits(kind: pa.DataType) -> int:
-    """Return the number of bits of order keys for a column of this type: 32 or 64."""
+    """Return the number of bits in the order keys for a column of this type: 32 or 64."""
     return 32 if kind.bit_width <= 32 else 64
 
 
@@ -53,7 +55,7 @@ def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
 
 
 def value_of(key: int, kind: pa.DataType) -> float | int | bool:
-    """Return the number that `order_keys` maps to `key`, for a column of type `kind` with its number of bits."""
+    """Return the number that `order_keys` maps to `key`, for a column of type `kind` and its number of bits."""
     bits = key_bits(kind)
     sign = 1 << (bits - 1)
     if _is_float(kind):
@@ -66,41 +68,44 @@ def value_of(key: int, kind: pa.DataType) -> float | int | bool:
 
 @dataclass(frozen=True)
 class RadixSearch:
-    """A search in each of several groups for the key with `wanted` smaller keys.
+    """Searches, in each of several groups, for the key that has `wanted` smaller keys.
 
-    In each round, every part counts the next digit of its remaining candidates (`count`), the counts are summed, and
-    `narrow` takes the digit with the wanted rank.
+    In each round, every part counts the next digit of the keys that are still candidates (`count`). The counts are
+    added up, and `narrow` chooses the digit with the wanted rank.
     """
 
     wanted: I64  # [groups]
-    width: int = 64  # bits of a key
-    digit: int = DIGIT_BITS  # bits found per round, fewer in the last one
-    rows: I64 | None = None  # [groups], how many keys there are; None before the first round
+    width: int = 64  # number of bits in a key
+    digit: int = DIGIT_BITS  # number of bits found per round; fewer in the last round
+    rows: I64 | None = None  # [groups], number of keys; None before the first round
     bits: int = 0  # the number of known leading bits
     prefix: Any = 0  # uint64[groups], the known bits
     before: Any = 0  # int64[groups], the number of keys with smaller leading bits
-    left: int = 0  # keys that begin with these bits, in groups with more keys than wanted
+    left: int = 0  # keys that begin with the known bits, in groups with more keys than wanted
 
     @property
     def _next(self) -> int:
         return min(self.digit, self.width - self.bits)
 
     def may_be(self, keys: U64, groups: I64) -> Mask:
-        """Return which keys (uint64[n]) are still candidates of their groups (int64[n], −1: in none): bool[n]."""
+        """Return which keys (uint64[n]) are still candidates for their groups (int64[n], −1: no group): bool[n]."""
         if self.rows is None:
             return np.asarray(groups >= 0)
         begins = keys >> np.uint64(self.width - self.bits) == np.append(self.prefix, np.uint64(0))[groups]
         return np.asarray(begins & np.append(self.rows > self.wanted, False)[groups])
 
     def count(self, keys: U64, groups: I64) -> I64:
-        """Count the next digit of a part's keys, as of `may_be`, by group: int64[groups << bits of the digit]."""
+        """Count the next digit of a part's keys that `may_be` accepts, by group: int64[groups << bits of the digit]."""
         chosen = self.may_be(keys, groups)
         digits = keys[chosen] >> np.uint64(self.width - self.bits - self._next) & np.uint64((1 << self._next) - 1)
         counters = (groups[chosen] << self._next) + digits.astype(np.int64)
         return np.bincount(counters, minlength=len(self.wanted) << self._next).astype(np.int64)
 
     def narrow(self, counts: I64) -> Self:
-        """Return the state after a round from the summed counts; raises ValueError if they are of other data."""
+        """Return the state after a round, from the summed counts.
+
+        Raises ValueError if the counts are from other data.
+        """
         table = np.asarray(counts).reshape(len(self.wanted), 1 << self._next)
         rows = table.sum(axis=1) if self.rows is None else self.rows
         up_to = np.reshape(self.before, (-1, 1)) + np.cumsum(table, axis=1)

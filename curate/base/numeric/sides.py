@@ -1,6 +1,6 @@
-"""Columns computed from the sides of an image: the shorter side, and the aspect ratio.
+"""Columns computed from the two sides of an image: the shorter side, and the aspect ratio.
 
-`min_side` is numpy's minimum, as in DataComp: null if a side is unknown (DuckDB's `least` ignores nulls).
+`min_side` is numpy's minimum, as in DataComp. It is null if one side is unknown, while DuckDB's `least` ignores nulls.
 """
 
 import pyarrow as pa
@@ -14,13 +14,13 @@ SQL = {
 
 
 def min_side(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the shorter side, in the type of the sides; null if a side is null."""
+    """Return the shorter side, with the same type as the sides; null if one side is null."""
     shorter: pa.ChunkedArray = pc.min_element_wise(width, height, skip_nulls=False)
     return shorter
 
 
 def aspect(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the longer side divided by the shorter one (float64, at least 1); null if one is null or not positive."""
+    """Return the longer side / the shorter side (float64, at least 1); null if a side is null or not positive."""
     shorter = min_side(width, height).cast(pa.float64())
     ratio = pc.divide(pc.max_element_wise(width, height, skip_nulls=False).cast(pa.float64()), shorter)
     positive: pa.ChunkedArray = pc.if_else(pc.greater(shorter, pa.scalar(0.0)), ratio, pa.scalar(None, pa.float64()))

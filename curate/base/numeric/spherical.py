@@ -1,8 +1,9 @@
-"""Directions of embeddings, rounded to integers so that sums and products are exact, and blocks of rows for products.
+"""Directions of embeddings, rounded to integers so that sums and products are exact, and products in blocks of rows.
 
-Rounded rows have integers so small that every partial sum of a product of two rows is an integer below 2²⁴, which
-float32 holds exactly. Such products and sums are therefore exact in any order. Unrounded rows are multiplied in blocks
-of one shape, for which a library uses one order of summation, so a row's product does not depend on its neighbors.
+Rounded rows consist of small integers: every partial sum of a product of two rows is below 2²⁴, which float32
+represents exactly. So such products and sums are exact in any order. Rows that are not rounded are multiplied in blocks
+of one shape, because a library always uses the same order of summation for one shape. So a row's product does not
+depend on its neighbors.
 """
 
 import math
@@ -17,11 +18,11 @@ from curate.base.numeric.arrays import F32, F64, I32, I64, Vectors
 from curate.base.numeric.vectors import dot, squares
 
 _BLOCK = 2048
-_PRODUCTS = 1 << 23  # maximum size of a block: 64 MB
+_PRODUCTS = 1 << 23  # maximum number of products in a block: 64 MB
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """Yield slices that cover [0, size), so small that the product of two blocks fits into cache."""
+    """Yield slices that cover [0, size). They are so small that the product of two blocks fits into the cache."""
     for start in range(0, size, _BLOCK):
         yield slice(start, min(start + _BLOCK, size))
 
@@ -32,7 +33,7 @@ def split(rows: I64) -> list[I64]:
 
 
 def scale(dimensions: int) -> int:
-    """Return the length of rounded rows: at most 4095 after rounding, so products stay below 2²⁴."""
+    """Return the length to which rows are rounded: at most 4095 after rounding, so that products are below 2²⁴."""
     return math.floor(4095 - math.sqrt(dimensions) / 2)
 
 
@@ -46,7 +47,10 @@ def rounded(vectors: Vectors) -> F32:
 
 
 def mean_directions(centroids: F32, sums: F64) -> F32:
-    """Return new centroids, as rounded rows, from sums of rounded rows; clusters without rows keep their centroids."""
+    """Return the new centroids, rounded like the rows.
+
+    `sums` has each cluster's sum of rounded rows. A cluster without rows keeps its centroid.
+    """
     lengths = np.sqrt(squares(sums))
     moved, out = lengths > 0, centroids.copy()
     out[moved] = np.rint(sums[moved] / lengths[moved, None] * scale(centroids.shape[1]))
@@ -55,7 +59,7 @@ def mean_directions(centroids: F32, sums: F64) -> F32:
 
 @njit(nogil=True, cache=True)
 def add_points(points: F32, cells: Any, sums: F64) -> None:
-    """Add each point to the sum of its cell; exact, because they are integers."""
+    """Add each point to the sum of its cell. The sums are exact, because they are integers."""
     for i in range(len(points)):
         for k in range(points.shape[1]):
             sums[cells[i], k] += points[i, k]
@@ -63,7 +67,7 @@ def add_points(points: F32, cells: Any, sums: F64) -> None:
 
 @njit(nogil=True, cache=True)
 def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
-    """Return 1 − cos between each row and its centroid (float64[n]), summed in the order of dimensions."""
+    """Return 1 − cos between each row and its centroid (float64[n]), added up in the order of dimensions."""
     out = np.empty(len(rows))
     for i in range(len(rows)):
         row, centroid = rows[i], centroids[cells[i]]
@@ -72,9 +76,9 @@ def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
 
 
 def padded(rows: npt.NDArray[Any], others: int) -> Iterator[tuple[slice, F32]]:
-    """Yield float32 blocks of one shape, the last one padded with zeros, each with the slice of its rows.
+    """Yield float32 blocks of one shape, each with the slice of its rows. The last block is padded with zeros.
 
-    `others` determines the shape. The block's memory is reused for the next block.
+    `others` determines the shape. The next block uses the same memory again.
     """
     size = min(_BLOCK, max(64, 1 << (_PRODUCTS // max(1, others)).bit_length() - 1))
     block = np.zeros((size, rows.shape[1]), np.float32)

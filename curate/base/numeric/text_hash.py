@@ -1,8 +1,8 @@
-"""XXH3-128 of many texts at once, for lengths of 17 to 240 bytes, which nearly all texts have; it releases the GIL.
+"""XXH3-128 of many texts at once, for lengths from 17 to 240 bytes, which nearly all texts have. It releases the GIL.
 
-Other lengths are left to the library xxhash: it needs a call per text, takes seven times as long, and holds the GIL.
-Source: the specification of XXH3 (Y. Collet, doc/xxhash_spec.md of xxHash), with seed 0 and the default secret. All of
-it is in one file, because numba's cache only notices changes in the file of a compiled function.
+The library xxhash computes other lengths. It needs a call per text, takes seven times as long, and keeps the GIL.
+Source: the specification of XXH3 (Y. Collet, doc/xxhash_spec.md in xxHash), with seed 0 and the default secret. All of
+this is in one file, because numba's cache notices only changes in the file of a compiled function.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ _jit = njit(cache=True, nogil=True)
 
 @_jit
 def hash_texts(data: U8, ends: I64, halves: U64) -> None:
-    """Write both halves of each text's hash to `halves` (uint64[texts, 2]); texts with other lengths are skipped.
+    """Write both halves of each text's hash to `halves` (uint64[texts, 2]). Texts with other lengths are skipped.
 
     Text i is data[ends[i]:ends[i + 1]].
     """
@@ -65,7 +65,7 @@ def _hash(data: U8, n: np.uint64) -> Halves:
 
 @_jit
 def _mix(low: np.uint64, high: np.uint64, data: U8, i: int, j: int, secret: int) -> Halves:
-    """Mix in the 16 bytes at i, and the 16 at j."""
+    """Mix the 16 bytes at i, and the 16 bytes at j, into the state."""
     a, b, c, d = load_u64(data, i), load_u64(data, i + 8), load_u64(data, j), load_u64(data, j + 8)
     low += _fold(a ^ load_u64(_SECRET, secret), b ^ load_u64(_SECRET, secret + 8))
     high += _fold(c ^ load_u64(_SECRET, secret + 16), d ^ load_u64(_SECRET, secret + 24))
@@ -74,7 +74,7 @@ def _mix(low: np.uint64, high: np.uint64, data: U8, i: int, j: int, secret: int)
 
 @_jit
 def load_u64(data: U8, at: int) -> np.uint64:
-    """Return 8 bytes as a little-endian number; LLVM turns this into one load, because the index is unsigned."""
+    """Return 8 bytes as a little-endian number. LLVM turns this into one load, because the index is unsigned."""
     word, i = _U0, np.uint64(at)
     for k in range(8):
         word |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)

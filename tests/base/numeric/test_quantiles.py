@@ -129,5 +129,5 @@ def test_wrong_use_is_refused():
     keys, _ = order_keys(pa.array([1.0, 2.0, 3.0]))
     state = RadixSearch(np.array([1]))
     state = state.narrow(state.count(keys, np.zeros(3, np.int64)))
-    with pytest.raises(ValueError, match="other data than before"):
+    with pytest.raises(ValueError, match="the data changed"):
         state.narrow(np.zeros(1 << 16, np.int64))
