@@ -31,8 +31,8 @@ def engines() -> list[str]:
     return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
-_YOURS = "Your data: a file, folder, glob or URL (write ./NAME if the folder has the name of a recipe). Or a recipe"
-_YOURS = f"{_YOURS}, by default basic: {', '.join(kinds())}."
+_YOURS = "Your data: a file, folder, glob or URL (write ./NAME if it has the name of a recipe). Or a recipe of curate"
+_YOURS = f"{_YOURS}; default: basic. The recipes are {', '.join(kinds())}."
 _ENGINE = f"Write the options of this engine: {', '.join(engines())}."
 
 
