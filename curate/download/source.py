@@ -73,8 +73,8 @@ class NetworkPolicy(Section):
     per_host: int = Field(4, examples=[2], gt=0)
     """Maximum number of connections to one host at the same time, from all workers together."""
     attempts: int = Field(3, examples=[5], ge=1)
-    """How often a run tries a URL, if the server answers 408, 425, 429, or 5xx, or after a DNS error or timeout. Each
-    `--retry` tries as often again."""
+    """Maximum number of attempts for a URL. curate tries again after 408, 425, 429, 5xx, DNS errors, and timeouts. Each
+    `--retry` allows as many attempts again."""
     pause: float = Field(1.0, examples=[2], gt=0)
     """Seconds between the first attempt and the second. Each further pause is twice as long, unless the server names
     one."""
@@ -110,8 +110,8 @@ class UrlsSource(Source):
     - Images keep their size unless you set `image_size`, as with img2dataset's `disable_all_reencoding`.
     - A shard has 1,000 rows by default.
     - `network.attempts` replaces `retries`, and `network.contact` replaces `user_agent_token`.
-    - `bbox_col` and `save_additional_columns` do not exist. The json always has all columns of numbers, text, booleans,
-      and times.
+    - `bbox_col` and `save_additional_columns` do not exist. The json always has all columns of the list that have
+      numbers, text, booleans, or times.
 
     More about downloads:
 
@@ -170,7 +170,7 @@ class UrlsSource(Source):
     """Do not keep an image if its X-Robots-Tag header has one of these directives. null: img2dataset's directives and
     `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
-    """Resize to this many pixels per side. null: keep the original image."""
+    """Resize images to this many pixels per side; see `resize_mode`. null: keep the original images."""
     resize_mode: _Mode = Field("border", examples=["keep_ratio"])
     """`border` scales and pads to a square, `center_crop` scales and crops to a square, `keep_ratio` sets the shorter
     side to `image_size`, `keep_ratio_largest` sets the longer side to it, and `no` keeps the size."""

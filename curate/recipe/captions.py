@@ -65,7 +65,7 @@ _PerRow = Annotated[_Number | Annotated[Expression, fields.TEXT], fields.BY_FORM
 
 
 class CaptionSection(Section):
-    """Keys of `recaption`, `fuse`, `rewrite`, and `translate`."""
+    """The sections `recaption`, `fuse`, `rewrite`, and `translate` all have these keys."""
 
     key: ClassVar[str]  # the section's key in a recipe
     kind: ClassVar[str]  # the value in column `kind`, and the JSON field's name

@@ -88,7 +88,7 @@ class Embedder(Section):
 
 
 class PrecomputedEmbeddings(Embedder):
-    """Precomputed embeddings of a Parquet pool, instead of a model.
+    """Uses precomputed embeddings of a Parquet pool, instead of a model.
 
     The embeddings are in columns with lists of numbers, or in arrays of the .npz file beside each Parquet file. Signals
     that encode prompts or images still need a model in `measure.clip`.

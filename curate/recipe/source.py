@@ -47,7 +47,7 @@ class Join(Section):
 
 
 class Source(Section):
-    """A source of samples. Every format has these keys; the sections below list the keys of one format.
+    """A source of samples. All formats have these keys. The sections below list the other keys of each format.
 
     In a recipe, either all sources have images, or none has.
 
@@ -62,12 +62,12 @@ class Source(Section):
         Column("samples", "shard", "string", "Input file of the row."),
         Column("samples", "key", "string", "Name of the sample in its file."),
         Column("samples", "url", "string", "URL, if the input has one."),
-        Column("samples", "caption", "string", "Alt-text."),
-        Column("samples", "words", "int32", "Number of words, split at white space as in DataComp."),
+        Column("samples", "caption", "string", "Caption, such as the image's alt-text."),
+        Column("samples", "words", "int32", "Number of words in the caption, separated by white space."),
         Column("samples", "characters", "int32", "Number of characters in the caption."),
         Column("samples", "offset", "int64", "Position in the input file. curate uses it to read the sample again."),
         Column("samples", "status", "string", "`ok`, or the reason why the sample cannot be read."),
-        Column("samples", "error", "string", "Error message."),
+        Column("samples", "error", "string", "Error message, if the sample cannot be read."),
     )
 
     neutral_fields: ClassVar[frozenset[str]] = frozenset()  # keys of a format that do not determine the source's rows

@@ -34,7 +34,7 @@ Look = Callable[[Image.Image], Image.Image]
 
 
 class Clip(OpenClip):
-    """CLIP scores by an open_clip model, and its embeddings for other signals.
+    """Scores how well captions fit their images with an open_clip model, whose embeddings other signals can use.
 
     If you use several models, name each. A model with the name `X` adds the columns `X_score`, `X_tokens`, and
     `X_truncated`, and in the table `embeddings` the columns `X_image` and `X_text`. Scores differ from those of

@@ -56,9 +56,9 @@ _NEEDS: tuple[dict[str, Any], ...] = (
 _INPUT = {"name": "a", "format": "webdataset", "path": "a.tar"}
 
 _FORMS = {
-    "section": "one section",
-    "section or list of sections": "one section or a list",
-    "mapping of names to sections": "sections by name",
+    "section": "keys that take one section",
+    "section or list of sections": "keys that take one section or a list of sections",
+    "mapping of names to sections": "keys that take a mapping of names to sections",
 }
 _PLAIN = {"string": "text", "boolean": "boolean", "integer": "integer", "number": "number"}
 
