@@ -1,7 +1,7 @@
-"""Looks up host addresses, once in five minutes, and decides which are public.
+"""Looks up the addresses of hosts, once in five minutes, and decides which addresses are public.
 
-URLs must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
-connection to it is made. An IPv6 address that embeds an IPv4 address is public only if the latter is.
+A URL must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
+connection to it is made. An IPv6 address that contains an IPv4 address is public only if the IPv4 address is public.
 """
 
 import ipaddress
@@ -13,10 +13,10 @@ from typing import Any
 from curate.download.fetch_error import FetchError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
+Addresses = list[tuple[int, Any]]  # address families, and addresses as sockets expect them
 
-_SECONDS = 300  # how long a lookup is remembered
-# Public numbers that are services of the machine's cloud: Azure's, and Oracle's (in a block that RFC 6890 reserves)
+_SECONDS = 300  # seconds for which a lookup is remembered
+# Public numbers of services in the machine's cloud: Azure's, and Oracle's (in a block that RFC 6890 reserves)
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # IPv6 prefixes of an IPv4 address, and the bits after it: RFC 6052, RFC 3056, compatible and mapped ones (RFC 4291)
 _PREFIXES = {"64:ff9b::/96": 0, "2002::/16": 80, "::/96": 0, "::ffff:0:0/96": 0}
@@ -24,7 +24,7 @@ _KINDS = ("unspecified", "loopback", "link_local", "site_local", "multicast", "r
 
 
 def look_up(host: str, port: int) -> Addresses:
-    """Return families and addresses of a host. Raises FetchError."""
+    """Return the address families and addresses of a host. Raises FetchError."""
     addresses = _resolve(host, port, int(time.monotonic() / _SECONDS))
     if isinstance(addresses, str):
         raise FetchError("dns", f"{host}: {addresses}")
@@ -33,7 +33,7 @@ def look_up(host: str, port: int) -> Addresses:
 
 @lru_cache(100_000)
 def _resolve(host: str, port: int, period: int) -> Addresses | str:
-    """Return a host's addresses or a lasting error. Raises FetchError for a temporary error, which is not cached."""
+    """Return a host's addresses, or a lasting error. Raises FetchError for a temporary error, which is not cached."""
     try:
         return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except socket.gaierror as error:

@@ -1,6 +1,6 @@
-"""Fetches one URL, or explains why it cannot: attempts, redirects, robots.txt, opt-outs, and limits.
+"""Fetches one URL, or says why it cannot: attempts, redirects, robots.txt, opt-outs, and limits.
 
-`Hosts` records for each host its connections in this process, and until when to leave it alone.
+`Hosts` records, for each host, this process's connections, and the time until which it should send no requests.
 """
 
 import io
@@ -26,30 +26,30 @@ from curate.download.source import NetworkPolicy
 from curate.download.transport import Answer, Deadline, HttpTransport, Site, connections
 from curate.store.store import RunStore
 
-AGENT = "curate"  # the name in robots.txt and headers
+AGENT = "curate"  # the name of curate in robots.txt and in headers
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (429, 503)
-_ROBOTS_REDIRECTS = 5  # the minimum for robots.txt (RFC 9309, 2.3.1.2)
-_ROBOTS_BYTES = 500 * 1024  # of robots.txt that is read (RFC 9309, 2.5)
+_ROBOTS_REDIRECTS = 5  # redirects that must be followed for robots.txt (RFC 9309, 2.3.1.2)
+_ROBOTS_BYTES = 500 * 1024  # how much of a robots.txt is read (RFC 9309, 2.5)
 _CONTROL = re.compile("[\0- \x7f]")
 _RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
-_SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters in a path that stay as its author wrote them
-_FAILURES = 12  # consecutive failures after which a host is left alone
+_SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters in a path that are sent as the author wrote them
+_FAILURES = 12  # after this many failures in a row, a host gets no requests for a while
 _LEFT_ALONE = 60.0  # seconds
-_OF_HOSTS = ("timeout", "http_429", "http_503")  # the failures that count
-_HOSTS = 10_000  # hosts whose failures are remembered
+_OF_HOSTS = ("timeout", "http_429", "http_503")  # the failures that count for this
+_HOSTS = 10_000  # number of hosts whose failures are remembered
 
 
 @dataclass
 class _Host:
     slots: threading.Semaphore
     pause_ends: float = 0.0
-    failures: int = 0  # since its last answer
+    failures: int = 0  # number of failures since its last answer
     fault: FetchError | None = None
     left_alone_until: float = 0.0
 
     def pause(self) -> float:
-        """Raise FetchError if the host is left alone."""
+        """Raise FetchError if the host must get no requests now."""
         now = time.monotonic()
         if self.fault and self.left_alone_until > now:
             raise self.fault.fresh()
@@ -57,23 +57,26 @@ class _Host:
 
 
 class Hosts:
-    """Shares hosts among threads: at most `per_host` connections to each at a time.
+    """Shares hosts among threads, with at most `per_host` connections to each host at a time.
 
-    `shared` grants a host's slots among all processes; by default this process is alone.
+    `shared` grants a host's slots among all processes. Without it, this process is the only one.
 
-    If a host repeatedly times out or answers that it is busy, it is left alone for a while, and its URLs fail at once.
-    Otherwise thousands of URLs would take hours.
+    If a host repeatedly times out or answers that it is busy, it gets no requests for a while, and its URLs fail at
+    once. Otherwise, thousands of URLs would take hours.
     """
 
     def __init__(self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = nullcontext) -> None:
         self._per_host, self._shared = per_host, shared
         self._lock = threading.Lock()
-        self._hosts = WeakValueDictionary[str, _Host]()  # those in use, or failing
-        self._failing: dict[str, _Host] = {}  # those that failed since their last answer
+        self._hosts = WeakValueDictionary[str, _Host]()  # hosts that are in use or failing
+        self._failing: dict[str, _Host] = {}  # hosts that have failed since their last answer
 
     @contextmanager
     def slot(self, name: str) -> Iterator[None]:
-        """Wait for a connection to a host, and for the end of its pause. Raises FetchError if it is left alone."""
+        """Wait for a connection to a host, and until the end of its pause.
+
+        Raises FetchError if the host must get no requests now.
+        """
         with self._lock:
             host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
         with host.slots:
@@ -84,7 +87,7 @@ class Hosts:
                 yield
 
     def failed(self, name: str, fault: FetchError, max_pause: float) -> None:
-        """Count a failure while holding the host's slot, and grant the pause that it requests, up to `max_pause`."""
+        """Count a failure while the thread has the host's slot, and wait as the host requests, up to `max_pause`."""
         if fault.reason not in _OF_HOSTS:
             return
         host, now = self._hosts[name], time.monotonic()
@@ -98,7 +101,7 @@ class Hosts:
                 del self._failing[next(iter(self._failing))]
 
     def answered(self, name: str) -> None:
-        """Record an answer while holding the host's slot. A pause requested on another connection remains."""
+        """Record an answer while the thread has the host's slot. A pause requested on another connection continues."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
         with self._lock:
@@ -108,11 +111,11 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of fetching a URL."""
+    """What fetching a URL gave."""
 
     data: bytes | None  # None if the fetch failed
     fault: FetchError | None  # None if it succeeded
-    attempts: int  # how many there were
+    attempts: int  # number of attempts
     time: float  # end of the last attempt, in seconds since 1970
 
 
@@ -144,7 +147,7 @@ class Fetcher:
         self._robots = Robots(AGENT)
 
     def fetch(self, url: str, timeout: float) -> Outcome:
-        """Fetch a URL. `timeout` limits connecting and each wait for bytes (seconds)."""
+        """Fetch a URL. `timeout` is the limit in seconds for connecting, and for each wait for bytes."""
         for attempt in range(1, self._policy.attempts + 1):
             try:
                 deadline = Deadline(timeout, self._policy.max_seconds)
@@ -159,13 +162,13 @@ class Fetcher:
 
     @contextmanager
     def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
-        """Prepare for the URLs that the block fetches; close all connections afterward. Raises OSError."""
+        """Prepare for the URLs that the block fetches. Afterward, close all connections. Raises OSError."""
         shared = self._shared.expecting(_hosts_of(urls)) if self._shared else nullcontext()
         with shared, closing(self._transport):
             yield
 
     def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
-        """Fetch a URL and follow redirects; return only the beginning of a long robots.txt."""
+        """Fetch a URL, and follow redirects. From a long robots.txt, return only the beginning."""
         base, redirects = "", max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
         for _ in range(redirects + 1):
             site, path = _split(url, base)
@@ -179,7 +182,7 @@ class Fetcher:
                 return reply
             url, base = reply, site.url + path
         if is_robots:
-            return b""  # the same as a missing file
+            return b""  # the same as if the file were missing
         raise FetchError("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
@@ -204,7 +207,7 @@ class Fetcher:
                 raise
 
     def _read(self, answer: Answer) -> bytes:
-        """Return a body. Raises FetchError if it is reserved, partial, or larger than the policy allows."""
+        """Return a response's body. Raises FetchError if it is opted out, partial, or larger than the policy allows."""
         if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
             raise FetchError("opted_out", header)
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
@@ -222,7 +225,7 @@ class Fetcher:
 
 
 def _begin_of(answer: Answer, limit: int) -> bytes:
-    """Return a body, or enough of it to exceed a limit (bytes). Raises FetchError if it ends early."""
+    """Return a body, or the part of it that exceeds a limit (bytes). Raises FetchError if it ends early."""
     body = io.BytesIO()
     for chunk in answer.body:
         body.write(chunk)
@@ -230,11 +233,11 @@ def _begin_of(answer: Answer, limit: int) -> bytes:
             break
     if answer.length is not None and body.tell() < min(answer.length, limit):
         raise FetchError("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
-    return body.getvalue()  # shares the bytes instead of copying them
+    return body.getvalue()  # shares the bytes, without a copy
 
 
 def _refused(answer: Answer) -> FetchError:
-    """Return the reason for a response without content; an unknown status counts as x00 (RFC 9110, 15)."""
+    """Return the reason for a response without content. A status that is not known counts as x00 (RFC 9110, 15)."""
     reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
     reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
     pause = read_retry_after(answer.headers.get("Retry-After"), time.time())
@@ -242,7 +245,7 @@ def _refused(answer: Answer) -> FetchError:
 
 
 def _as_written(location: str) -> str:
-    """Return a redirect's URL with its original characters; headers decode each byte as one character."""
+    """Return the URL of a redirect in its original characters. Headers decode each byte as one character."""
     data = location.encode("latin-1", "replace")
     with suppress(UnicodeDecodeError):
         return data.decode()
@@ -256,7 +259,7 @@ def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
 
 
 def _split(url: str, base: str = "") -> tuple[Site, str]:
-    """Return the site of a URL, and its path and query. `base` is the URL that redirects there."""
+    """Return the site of a URL, and its path and query. `base` is the URL that redirected to it."""
     try:
         url = urllib.parse.urljoin(base, url)
         parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…>, as in RFC 3986, appendix C

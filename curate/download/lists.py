@@ -1,6 +1,6 @@
-"""Lists of URLs: Parquet, CSV, TSV, and JSON lines, plain or compressed, read by ranges of rows.
+"""Lists of URLs in Parquet, CSV, TSV, and JSON lines, plain or compressed, which are read by ranges of rows.
 
-A run converts each list to Parquet once, in its folder, where other processes read it (`share_list`).
+A run converts each list to Parquet once, in its folder. Other processes read this copy (`share_list`).
 """
 
 import io
@@ -31,17 +31,17 @@ from curate.store.store import RunStore
 KINDS = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV"} | dict.fromkeys(("jsonl", "ndjson", "json"), "JSON lines")
 TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
-_GROUP = 10_000  # rows of a row group
+_GROUP = 10_000  # rows in a row group
 _BUFFER = 1 << 16  # bytes per read of a column, if only its first rows are needed
-_JSON_BYTES = 1 << 24  # JSON lines that are read at a time
-_LINE_BYTES = 1 << 24  # the longest JSON line
-_MAX_READ = 30_000  # columns read from CSV; a column whose type turns out wrong is read again
+_JSON_BYTES = 1 << 24  # bytes of JSON lines that are read at a time
+_LINE_BYTES = 1 << 24  # maximum length of a JSON line, in bytes
+_MAX_READ = 30_000  # columns of CSV that are read in total; a column that turns out to have another type is read again
 _END = "\n" * 9
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
-# The next type to try for a column; the last one is text, or bytes if the text is not UTF-8
+# The next type to try for a column. The last type is text, or bytes if the text is not UTF-8
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
 
-_converted: Cache[str] = Cache()  # files of this process, by digest
+_converted: Cache[str] = Cache()  # converted files of this process, by digest
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class UrlList:
     path: str
     fingerprint: str  # changes when the file changes
     storage: dict[str, Any] = field(default_factory=dict)  # options for its file system
-    column_names: tuple[str, ...] | None = None  # for CSV or TSV without a header line; None: it has one
-    texts: frozenset[str] = frozenset()  # columns to read as text whatever their values, in lower case
+    column_names: tuple[str, ...] | None = None  # for CSV or TSV without a header line; None if there is a header line
+    texts: frozenset[str] = frozenset()  # columns (in lower case) to read as text, whatever their values are
 
     @property
     def kind(self) -> str | None:
@@ -60,12 +60,12 @@ class UrlList:
 
     @property
     def digest(self) -> str:
-        """Digest of everything that determines the rows."""
+        """A digest of everything that determines the rows."""
         return ids.digest([self.path, self.fingerprint, self.column_names, sorted(self.texts)])
 
 
 def kind_of(path: str) -> str | None:
-    """Return the entry of KINDS that matches a file's name, or None."""
+    """Return the entry in KINDS for a file's name, or None."""
     suffixes = path.rpartition("/")[2].lower().split(".")[1:]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -73,16 +73,16 @@ def kind_of(path: str) -> str | None:
 
 
 def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
-    """Return a list's columns and row count. Raises pa.ArrowException if it is damaged, and OSError."""
+    """Return a list's columns and number of rows. Raises pa.ArrowException if the list is damaged, and OSError."""
     with _opened(urls, None) as (file, _):
         check_claimed(file.metadata, MAX_DECODED)
         return file.schema_arrow.remove_metadata(), max(_ends(file), default=0)
 
 
 def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
-    """Return the rows with these numbers (ascending, at least one) from a list or from its copy in the run's folder.
+    """Return the rows with these numbers (ascending, at least one), from a list or from its copy in the run's folder.
 
-    Columns have plain types, because Arrow cannot take rows of view types. Raises pa.ArrowException if the list is
+    Columns have plain types, because Arrow cannot select rows of view types. Raises pa.ArrowException if the list is
     damaged, and OSError.
     """
     with _opened(urls, run) as (file, source):
@@ -96,7 +96,7 @@ def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -
 
 
 def read_groups(urls: UrlList) -> Iterator[pa.Table]:
-    """Yield all rows of a list in batches. Raises the errors of `read_rows`."""
+    """Yield all rows in a list, in batches. Raises the same errors as `read_rows`."""
     with _opened(urls, None) as (file, source):
         for group in range(file.num_row_groups):
             checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
@@ -104,7 +104,7 @@ def read_groups(urls: UrlList) -> Iterator[pa.Table]:
 
 
 def read_first_rows(urls: UrlList, count: int) -> pa.Table:
-    """Return at most the first `count` rows, without reading further. Raises pa.ArrowException, and OSError."""
+    """Return at most the first `count` rows, and read no more. Raises pa.ArrowException and OSError."""
     if urls.kind == "parquet":
         with fsspec.open(urls.path, "rb", **urls.storage) as opened:
             file = pq.ParquetFile(opened, metadata=read_footer(opened), buffer_size=_BUFFER)
@@ -121,7 +121,7 @@ def _ends(file: pq.ParquetFile) -> list[int]:
 
 
 def share_list(urls: UrlList, run: RunStore) -> None:
-    """Convert a list to Parquet in the run's folder, unless it is Parquet; the copy exists until the run ends."""
+    """Convert a list to Parquet in the run's folder, unless it is Parquet. The copy exists until the run ends."""
     if urls.kind != "parquet":
         with open(_convert_once(urls), "rb") as source, run.create(_shared(urls)) as file:
             shutil.copyfileobj(source, file, 1 << 20)
@@ -169,7 +169,7 @@ def _convert(urls: UrlList) -> str:
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
-    import pyarrow.json  # a slow import that lists in Parquet do not need
+    import pyarrow.json  # a slow import, which lists in Parquet do not need
 
     options = pyarrow.json.ParseOptions(explicit_schema=columns)
     with open_text(urls.path, urls.storage) as file:
@@ -189,9 +189,9 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> I
 
 
 def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
-    """Convert a list in CSV or TSV; `quote` is the quotation mark, or empty for none.
+    """Convert a list in CSV or TSV. `quote` is the quotation mark, or empty for none.
 
-    Raises pa.ArrowInvalid, also if a quoted value in a TSV file has several lines: then the mark does not quote.
+    Raises pa.ArrowInvalid, also if a quoted value in a TSV file spans several lines. Then the mark does not quote.
     """
     with _tabular(urls, {}, quote) as batches:
         names = batches.schema.names
@@ -210,7 +210,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
             unfit = _UNFIT.search(str(error))
             if unfit is None:
                 raise
-            # All values before this one had this type
+            # All values before this one had the old type
             name, wider = names[int(unfit[1])], _WIDER.get(unfit[2], pa.string())
             if types.get(name) == wider:
                 raise
@@ -234,7 +234,7 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
         try:
             yield pyarrow.csv.open_csv(ended, read, parse, convert)
         except pa.ArrowInvalid as error:
-            if "straddl" in str(error):  # a line longer than a block
+            if "straddl" in str(error):  # a line is longer than a block
                 accepted = "at most that; a quotation mark may not be closed"
                 raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {accepted}") from None
             raise

@@ -1,7 +1,7 @@
-"""Measures download rates from a run's log and from existing shards, and estimates what further downloads take.
+"""Measures download rates from a run's log and from existing shards, and estimates how long other downloads take.
 
-A shard takes its URLs' time divided by its threads, but at least all attempts at one URL without an answer. The log has
-one line for each shard that this command has downloaded.
+A shard takes the total time of its URLs divided by the number of threads, but at least the time of all attempts at one
+URL that does not answer. The log has one line for each shard that this command has downloaded.
 """
 
 import json
@@ -16,21 +16,21 @@ from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _LOG = "tmp/downloads"
-_MAX_SHARDS = 50  # shards to sample
-# Assumed for a list some years old: the share of URLs that give an image, its bytes, its seconds, and the bytes per
-# pixel in img2dataset's JPEGs
+_MAX_SHARDS = 50  # number of shards to sample
+# Assumed for a list that is some years old: the share of URLs that give an image, its bytes, its seconds, and the bytes
+# per pixel in img2dataset's JPEGs
 CAME, BYTES, SECONDS, PIXEL = 0.7, 200_000, 1.5, 0.4
 
 
 @dataclass(frozen=True)
 class DownloadForecast:
-    """What downloading the parts of a source will take."""
+    """What it takes to download the parts of a source."""
 
-    rows: int  # in all parts, such as URLs
-    left: int  # rows in parts that are missing
-    parts: int  # missing parts
-    at_once: int  # parts of a unit that are downloaded at once
-    rates: "Rates"  # measured or assumed, per row
+    rows: int  # number of rows in all parts, such as URLs
+    left: int  # number of rows in the parts that are missing
+    parts: int  # number of missing parts
+    at_once: int  # number of parts in a unit that are downloaded at the same time
+    rates: "Rates"  # per row, measured or assumed
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Rates:
     """Rates per URL."""
 
     came: float  # share of URLs that gave an image
-    bytes: float  # per image, as downloaded
+    bytes: float  # per image, in the download
     stored: float  # per image, in the tar
     seconds: float  # per shard, by its number of URLs
-    shards: int = 0  # shards and URLs that were measured; 0: the rates are assumed
+    shards: int = 0  # number of shards and URLs that were measured; 0 if the rates are assumed
     urls: int = 0
 
 
 def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
-    """Return the rates from a sample of shards, given by paths without suffix; None if they record none."""
+    """Return the rates from a sample of shards, given by paths without suffix; None if the shards record none."""
     few = sorted(stems)[:: max(1, len(stems) // _MAX_SHARDS)]
     sums: Counter[str] = Counter()
     for stem in few:
@@ -61,7 +61,7 @@ def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
 
 
 def assumed_rates(source: UrlsSource, urls: float) -> Rates:
-    """Return assumed rates for shards with this many URLs on average."""
+    """Return assumed rates for shards with this average number of URLs."""
     policy, side = source.network, source.image_size
     slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
     stored = BYTES if side is None else PIXEL * side**2
@@ -69,9 +69,9 @@ def assumed_rates(source: UrlsSource, urls: float) -> Rates:
 
 
 def log_download(run: RunStore, shard: str, facts: DownloadFacts, digests: Mapping[str, Digest] | None = None) -> None:
-    """Record a shard's download. If several workers download a shard, only one record counts.
+    """Record the download of a shard. If several workers download a shard, only one record counts.
 
-    `digests` are those of its files, by path in the run's folder, where they are known.
+    `digests` are the digests of its files that are known, by path in the run's folder.
     """
     run.log(_LOG, json.dumps([shard, facts.to_json(), digests or {}]))
 

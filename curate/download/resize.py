@@ -1,6 +1,6 @@
-"""Resizes images with img2dataset's resizer and reads EXIF as its downloader does, within limits.
+"""Resizes images with img2dataset's resizer and reads EXIF like its downloader, within limits.
 
-It replaces `resizer.SuppressStdoutStderr`, which redirects the standard output and error of all threads.
+It replaces `resizer.SuppressStdoutStderr`, because that redirects the standard output and error of all threads.
 """
 
 import io
@@ -20,7 +20,7 @@ from curate.store.attempts import ISOLATE_AFTER
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
 HASH_MISMATCH = "hash mismatch"
-# img2dataset's messages, as reasons
+# img2dataset's messages, and the reasons for them
 _REASONS = {
     "Image decoding error": "served_no_image",
     "image too small": "too_small",
@@ -32,7 +32,7 @@ _REASONS = {
 
 
 class Resized(NamedTuple):
-    """A resized image, with its sizes in pixels, or the resizer's message."""
+    """A resized image, with its sizes in pixels, or a message of the resizer."""
 
     data: bytes | None
     width: int | None = None
@@ -48,12 +48,12 @@ Resize = Callable[[bytes], Resized]
 def make_resizer(source: UrlsSource) -> Resize:
     """Return the resizer for a source. Raises RecipeError.
 
-    Data that is no accepted image, or would have too many pixels to resize, is rejected before it is decoded.
+    Data is rejected before it is decoded if it is not an accepted image, or if it has too many pixels to resize.
     """
     limits = ImageOptions(decode=False)
     if source.image_size is None:
         return lambda data: _as_it_came(data, limits)
-    # Else a library of the resizer checks the package index for its newest version on import.
+    # Otherwise, a library of the resizer asks the package index for its newest version on import.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing(*_NEEDED):
         from img2dataset import resizer
@@ -68,10 +68,10 @@ def make_resizer(source: UrlsSource) -> Resize:
 
 @contextmanager
 def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
-    """Yield the resizer for a source and a shard that has killed this many attempts.
+    """Yield the resizer for a source and a shard at which `killed` attempts died.
 
-    From ISOLATE_AFTER attempts on, a subprocess resizes; an image that kills it has the reason `worker_died`. Raises
-    RecipeError.
+    After ISOLATE_AFTER such attempts, a subprocess resizes. An image that kills it gets the reason `worker_died`.
+    Raises RecipeError.
     """
     if killed < ISOLATE_AFTER:
         yield make_resizer(source)
@@ -107,16 +107,16 @@ def _refusal(data: bytes, limits: ImageOptions) -> Resized | None:
 
 
 def reason_of(error: str) -> str:
-    """Return the entry of schema.MISSING_REASONS for a message from img2dataset."""
+    """Return the entry in schema.MISSING_REASONS for a message of img2dataset."""
     return _REASONS.get(error.partition(":")[0], "not_resized")
 
 
 class _Endless(BaseException):
-    """The EXIF reader does not catch this: directories may refer to each other endlessly."""
+    """The EXIF reader does not notice that directories refer to each other endlessly."""
 
 
 def read_exif(data: bytes) -> str | None:
-    """Return an image's EXIF as JSON; None if it is unreadable or too large. Raises RecipeError."""
+    """Return an image's EXIF as JSON; None if it cannot be read or is too large. Raises RecipeError."""
     with needing(*_NEEDED):
         import exifread
     with suppress(Exception, _Endless):

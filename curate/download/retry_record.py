@@ -1,6 +1,7 @@
-"""retries.parquet: a run's record of the URLs that it retries, by list, row, and round.
+"""retries.parquet: a record of the URLs that a run retries, by list, row, and round.
 
-`curate run --retry` adds a round. The record has no URLs: it names a list by digest and a row by number.
+Each `curate run --retry` adds a round. The record has no URLs. It identifies a list by its digest, and a row by its
+number.
 """
 
 import logging
@@ -23,17 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 class Retry(NamedTuple):
-    """Rows of a list to retry."""
+    """The rows of a list that are retried."""
 
     round: int
     rows: tuple[int, ...]  # row numbers in the list, ascending
-    keys: tuple[str, ...]  # before this round, as are `attempts`
+    keys: tuple[str, ...]  # keys of the samples before this round; `attempts` are also those before it
     attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Retries:
-    """A run's record: `table` has the columns of schema.RETRIES."""
+    """The record of a run: `table` has the columns of schema.RETRIES."""
 
     table: pa.Table = field(default_factory=schema.RETRIES.empty_table)
 
@@ -63,7 +64,7 @@ class Retries:
 
     @cached_property
     def key(self) -> str:
-        """Digest of the rows to retry; empty if there are none."""
+        """A digest of the rows to retry; empty if there are none."""
         return ids.table_digest(self.table.drop_columns(["key", "attempts"])) if len(self) else ""
 
     @property
@@ -82,11 +83,11 @@ class Retries:
         return Retries(pa.concat_tables([self.table, rows]).combine_chunks())
 
     def by_list(self, source: str) -> dict[str, pa.Table]:
-        """Return the rows for each list of a source, by round and row."""
+        """Return the rows in each list of a source, by round and row."""
         table = self.table.filter(pc.equal(self.table["source"], pa.scalar(source)))
         table = table.sort_by([(name, "ascending") for name in ("list", "round", "row")])
         first, lists = 0, {}
-        counts = pc.value_counts(table["list"])  # in order of appearance
+        counts = pc.value_counts(table["list"])  # in the order in which they appear
         for key, count in zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True):
             lists[key] = table.slice(first, count)
             first += count

@@ -1,4 +1,4 @@
-"""What hosts forbid: robots.txt (RFC 9309), read once a day per process, and headers that reserve images."""
+"""What hosts forbid: robots.txt (RFC 9309), read once a day per process, and headers that opt images out."""
 
 import re
 import time
@@ -11,14 +11,14 @@ from curate.base.errors import needing
 from curate.base.process import Cache
 from curate.download.fetch_error import FetchError
 
-_SITES, _CHARACTERS = 1 << 16, 20_000_000  # limits of the cache: sites, and characters in all their rules
+_SITES, _CHARACTERS = 1 << 16, 20_000_000  # limits of the cache: number of sites, and of characters in all their rules
 _OVERHEAD = 300  # characters of overhead per site
 _DAY = 86_400.0
-# A user agent in a line, and its product token
+# A line that names a user agent, and the product token in it
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)\s*(\**([A-Za-z_-]*)[^#]*)(?:#.*)?", re.IGNORECASE)
 
-NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # as img2dataset
-_NONE = {"noindex", "nofollow"}  # the meaning of X-Robots-Tag: none
+NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # the same as in img2dataset
+_NONE = {"noindex", "nofollow"}  # what `X-Robots-Tag: none` means
 _USES = {"train-ai", "train-genai", "ai", "genai", "tdm", "bots", "automated", "all"}
 _TAG_OF_AGENT = re.compile(r"\s*([A-Za-z0-9_-]+)\s*:\s*(.*)")
 _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
@@ -26,16 +26,16 @@ _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-vi
 
 @dataclass
 class Robots:
-    """The robots.txt of hosts (RFC 9309). The first thread that needs one reads it, once a day."""
+    """The robots.txt of hosts (RFC 9309). Once a day, the first thread that needs one reads it."""
 
     agent: str
     _rules: Cache[Any] = field(default_factory=lambda: Cache(_SITES))
     _characters: int = 0
 
     def check(self, site: str, url: str, read: Callable[[str], bytes]) -> None:
-        """Raise FetchError if the rules of a site (scheme, host, and port) forbid a URL, or cannot be read.
+        """Raise FetchError if the rules of a site (scheme, host, and port) forbid a URL, or if they cannot be read.
 
-        `read` fetches robots.txt. A status 4xx, except 429, allows everything; any other error applies to each URL.
+        `read` fetches robots.txt. A status of 4xx, except 429, allows everything. Any other error applies to each URL.
         """
         rules = self._rules.get((site, time.monotonic() // _DAY), lambda: self._parse(read, site))
         if rules is not None and not rules.can_fetch(url, self.agent):
@@ -56,17 +56,17 @@ class Robots:
             raise FetchError(error.reason, detail, error.retry_after) from None
 
     def _count(self, characters: int) -> None:
-        """Forget all rules once they are too long in total."""
+        """Forget all rules if they are too long in total."""
         self._characters += characters + _OVERHEAD
         if self._characters > _CHARACTERS:
             self._rules, self._characters = Cache(_SITES), 0
 
 
 def _of_agent(text: str, agent: str) -> str:
-    """Return a robots.txt with the agents `*`, this one, and `other`. Protego then merges all rules for each of them.
+    """Return a robots.txt that has only the agents `*`, this one, and `other`. Protego then merges all rules for each.
 
-    An agent matches by its product token alone, ignoring case and anything after it, such as a version (RFC 9309,
-    2.2.1).
+    An agent matches by its product token alone. Case does not matter, nor does anything after the token, such as a
+    version (RFC 9309, 2.2.1).
     """
     lines = text.splitlines()
     for number, line in enumerate(lines):
@@ -77,12 +77,12 @@ def _of_agent(text: str, agent: str) -> str:
 
 
 def opt_out(headers: Message, token: str, directives: Iterable[str] = NO_TRAINING) -> str | None:
-    """Return the header that reserves the content from machine learning, or None.
+    """Return the header that opts the content out of machine learning, or None.
 
-    These headers do: X-Robots-Tag with one of the directives, for all or for the agent `token`, where `none` means
-    noindex and nofollow (Google's definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage with
-    `train-ai=n` (IETF's draft-ietf-aipref-vocab-06), or a broader use from its earlier drafts. Not read:
-    /.well-known/tdmrep.json, rules `Content-Usage` in robots.txt, and metadata in images.
+    These headers do: X-Robots-Tag with one of the directives, for all agents or for the agent `token`, where `none`
+    means noindex and nofollow (Google's definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage
+    with `train-ai=n` (IETF's draft-ietf-aipref-vocab-06), or with a more general use from its earlier drafts. This does
+    not read /.well-known/tdmrep.json, rules `Content-Usage` in robots.txt, or metadata in images.
     """
     unwanted = {directive.strip().lower() for directive in directives}
     unwanted |= {"none"} if not unwanted.isdisjoint(_NONE) else set()

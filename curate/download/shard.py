@@ -1,6 +1,6 @@
-"""Downloads rows of a list into a shard in img2dataset's layout.
+"""Downloads rows of a list into a shard with img2dataset's layout.
 
-A shard is complete once it has its NUMBER_stats.json, which is written last. The tar and the Parquet file have the rows
+A shard is complete if it has its NUMBER_stats.json, which is written last. The tar and the Parquet file have the rows
 in order. The Parquet file has the columns of the list and of img2dataset (`error_message` is `reason: detail`), then
 OUTCOMES, and `previous_key` if the rows are retried. Images wait in a temporary file, not in memory.
 """
@@ -44,13 +44,13 @@ _SIZES = ("width", "height", "original_width", "original_height")
 def download_shard(
     rows: pa.Table, number: int, source: UrlsSource, fetcher: Fetcher, resize: Resize, retry: Retry | None = None
 ) -> tuple[DownloadFacts, dict[str, Digest]]:
-    """Download rows of a list into a shard. If another writer completes the shard first, that one is kept.
+    """Download rows of a list into a shard. If another writer completes the shard first, its shard is kept.
 
-    Returns the facts that the kept shard records about its rows, and the digests of its files if this call wrote it.
+    Returns what the kept shard records about its rows, and the digests of its files if this call wrote it.
 
-    `rows` has the columns `url`, `caption`, the hash to verify, named by its kind (string), and any others to copy.
-    `number` is one of `shard_names.NUMBERS`; `retry` describes the rows before this retry. Raises RecipeError if
-    img2dataset is not installed, and OSError if the store cannot be written.
+    `rows` has the columns `url` and `caption`, a column with the hash to verify, named by its kind (string), and any
+    others to copy. `number` is one of `shard_names.NUMBERS`; `retry` describes the rows before this retry. Raises
+    RecipeError if img2dataset is not installed, and OSError if the store cannot be written.
     """
     (store, stem), began = source.place(shard_stem(number)), time.time()
     shard = _Shard(rows, keys_of(number, len(rows), source.number_sample_per_shard), source, resize)
@@ -69,7 +69,7 @@ def download_shard(
 
 
 def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource) -> Iterator[tuple[int, Outcome]]:
-    """Yield rows with their outcomes as they arrive. At most two rows per thread are ahead of the consumer."""
+    """Yield rows with their outcomes as they arrive. At most two rows per thread wait for the consumer."""
     outcomes: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
 
     def fetch(row: int, url: str | None) -> None:
@@ -90,7 +90,7 @@ def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource)
 
 
 def _unforeseen(error: Exception) -> FetchError:
-    """Log an unexpected error and return it as the row's outcome, so that one URL does not end a shard."""
+    """Log an unexpected error, and return it as the row's outcome. So one URL does not end the download of a shard."""
     _log.error("downloading a URL failed", exc_info=error)
     return FetchError("lost", f"{type(error).__name__}: {error}")
 
@@ -181,7 +181,7 @@ def _digest(kind: str, data: bytes) -> str:
 
 
 def read_facts(store: RunStore, stem: str) -> DownloadFacts:
-    """Return the facts that a shard records about its rows."""
+    """Return what a shard records about its rows."""
     return _facts(store.read_json(f"{stem}{STATISTICS}"))
 
 
@@ -193,7 +193,7 @@ def _facts(statistics: Mapping[str, Any]) -> DownloadFacts:
 
 
 def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:
-    """Return the keys that samples of a shard had in an earlier round, if they had one."""
+    """Return the keys that samples in a shard had in an earlier round, if they had one."""
     if not store.exists(f"{stem}.parquet") or _PREVIOUS not in store.schema(f"{stem}.parquet").names:
         return []
     table = store.read_parquet(f"{stem}.parquet", ["key", _PREVIOUS])
@@ -202,9 +202,9 @@ def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> lis
 
 
 def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
-    """Overwrite samples with zeros in a tar, by offset and size, and remove all but their keys from its Parquet file.
+    """Overwrite samples in a tar with zeros, by offset and size, and clear their rows in its Parquet file.
 
-    Returns the changed files.
+    Only their keys remain. Returns the changed files.
     """
     rewritten = []
     if ranges := sorted(members):

@@ -1,6 +1,6 @@
-"""Names img2dataset's shards and samples: 15-digit numbers, so that many lists can share a folder.
+"""Names shards and samples like img2dataset, with 15-digit numbers, so that many lists can share a folder.
 
-Also has the columns that curate adds to a shard's Parquet file: each row's outcome (see `fetch.Outcome`).
+It also has the columns that curate adds to a shard's Parquet file: the outcome of each row (see `fetch.Outcome`).
 """
 
 import math
@@ -11,8 +11,8 @@ from curate.base.schema import define
 
 _DIGITS = 15
 NUMBERS = 1_000_000_000_000_000
-STATISTICS = "_stats.json"  # suffix of a shard's statistics
-ENDINGS = (".tar", ".parquet", STATISTICS)  # suffixes of all its files
+STATISTICS = "_stats.json"  # suffix of the file with a shard's statistics
+ENDINGS = (".tar", ".parquet", STATISTICS)  # suffixes of all files of a shard
 
 _TEXT = pa.string()
 OUTCOMES = define(
@@ -21,21 +21,21 @@ OUTCOMES = define(
 
 
 def shard_stem(number: int) -> str:
-    """Return the name of a shard's files without suffix."""
+    """Return the name of a shard's files, without suffix."""
     return f"{number:0{_DIGITS}d}"
 
 
 def keys_of(number: int, rows: int, max_rows: int) -> list[str]:
-    """Return the keys that img2dataset gives the rows of a shard of at most `max_rows`."""
+    """Return the keys that img2dataset gives to the rows of a shard with at most `max_rows`."""
     digits = math.ceil(math.log10(max_rows))
     return [f"{shard_stem(number)}{row:0{digits}d}" for row in range(rows)]
 
 
 def stem_of(key: str) -> str:
-    """Return the name without suffix of the shard that has a key."""
+    """Return the name, without suffix, of the shard that has a key."""
     return key[:_DIGITS]
 
 
 def row_of(key: str) -> int:
-    """Return the row of a key in its shard."""
+    """Return the row number of a key in its shard."""
     return int(key[_DIGITS:])

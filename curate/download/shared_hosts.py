@@ -1,12 +1,14 @@
-"""Shares connection slots for hosts among all processes of a run, which may share nothing except the run's folder.
+"""Shares connection slots for hosts among all processes of a run, which may share nothing else but the run's folder.
 
 Each host has a queue of processes, with one entry for each connection that they want. The first `per_host` entries have
 a slot. One small file in the folder contains all queues; its name is a number. To change the queues, a process writes
-the file with the next number. If another process has written it first, the write fails and the process starts again.
+the file with the next number. If another process has written that file first, the write fails, and the process starts
+again.
 
-Each process works in rounds: it enters the queues of its shard's hosts, leaves queues that it no longer needs, and goes
-to the end of queues where others wait. Rounds get longer with more processes and slower stores. A process that cannot
-write in time starts no more downloads; the others take its slots `max_seconds` later. Clocks need not agree.
+Each process works in rounds: it enters the queues for its shard's hosts, leaves queues that it no longer needs, and
+goes to the end of queues where others wait. Rounds get longer with more processes and slower stores. A process that
+cannot write in time starts no more downloads, and the others take its slots `max_seconds` later. The clocks of the
+processes need not agree.
 """
 
 import logging
@@ -25,12 +27,12 @@ from curate.base.errors import CurateError
 from curate.base.wording import one_line
 from curate.store.store import RunStore
 
-LASTS = 30.0  # seconds that a process may continue after its last write,
+LASTS = 30.0  # how long a process may continue after its last write, in seconds,
 _ROUNDS = 6  # or this many rounds
 _ROUND = 0.1  # the shortest round, in seconds
-_TURN, _TURN_ROUNDS = 10.0, 20  # seconds or rounds of a turn if others wait
-_SPARE = 5.0  # seconds of tolerance for the end of a download, and for clocks
-_KEPT = 20.0  # seconds until a replaced file is deleted: a slower process could reuse its name
+_TURN, _TURN_ROUNDS = 10.0, 20  # length of a turn if others wait, in seconds or rounds
+_SPARE = 5.0  # tolerance for the end of a download, and for clocks, in seconds
+_KEPT = 20.0  # a replaced file is deleted after this time, because a slower process could reuse its name
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +40,11 @@ _log = logging.getLogger(__name__)
 @dataclass
 class _Host:
     changed: threading.Condition
-    expected: int = 0  # URLs in shards that nobody has requested yet
-    threads: int = 0  # threads with a slot, or waiting for one
+    expected: int = 0  # URLs in shards that no thread has requested yet
+    threads: int = 0  # threads that have a slot, or wait for one
     used: int = 0  # slots in use
     granted: int = 0  # slots that may be used
-    due: int = 0  # slots to give back once their downloads end
+    due: int = 0  # slots to give back when their downloads end
     turn_ends: float = 0.0
 
 
@@ -66,17 +68,17 @@ class SharedHosts:
         self._hosts = defaultdict[str, _Host](lambda: _Host(threading.Condition(self._lock)))
         self._shards, self._goes_on = 0, False
         self._writes, self._valid_until = 0, 0.0
-        self._seen: dict[str, tuple[list[float], float]] = {}  # each process's last entry, and since when
-        self._replaced: list[tuple[float, str]] = []  # replaced files, and when
-        self._read: tuple[str, bytes] = "", b"[{},{}]"  # name and content of the last file
-        self._took = 0.0  # seconds that a writing round took
-        self._processes = 1  # the number of processes in the queues at that time
+        self._seen: dict[str, tuple[list[float], float]] = {}  # last entry of each process, and since when it has it
+        self._replaced: list[tuple[float, str]] = []  # replaced files, and when they were replaced
+        self._read: tuple[str, bytes] = "", b"[{},{}]"  # name and content of the last file that was read
+        self._took = 0.0  # seconds that the last round with a write took
+        self._processes = 1  # number of processes in the queues at that time
 
     @contextmanager
     def expecting(self, names: Iterable[str]) -> Iterator[None]:
-        """Enter the queues for the hosts of URLs, for the block; leave all after the last block. Raises OSError.
+        """Enter the queues for the hosts of URLs during the block. Leave all queues after the last block.
 
-        The block may also request other hosts, for example after redirects.
+        Raises OSError. The block may also send requests to other hosts, for example after redirects.
         """
         with self._lock:
             for name, count in Counter(names).items():
@@ -136,7 +138,7 @@ class SharedHosts:
                 time.sleep(random.uniform(0, _ROUND / 4))
 
     def _try(self) -> bool:
-        """Do a round. Return False if another process has changed the queues meanwhile."""
+        """Do a round. Return False if another process has changed the queues in the meantime."""
         began, last = time.monotonic(), self._find_last()
         if last != self._read[0]:
             self._read = last, self._store.read_bytes(f"{self._folder}/{last}")
@@ -184,7 +186,7 @@ class SharedHosts:
         return max(_ROUND, self._processes * self._took)
 
     def _may_work(self, process: str, written: list[float], now: float) -> bool:
-        """Return whether a process may have connections: its entry changed, or is recent."""
+        """Return whether a process may have connections: its entry has changed, or is recent."""
         before, since = self._seen.get(process, ([], now))
         self._seen[process] = written, now if written != before else since
         return now < self._seen[process][1] + written[1] + self._max_seconds + _SPARE
@@ -192,13 +194,13 @@ class SharedHosts:
     def _change(self, queues: dict[str, list[int]], now: float) -> tuple[dict[str, list[int]], bool]:
         """Return the changed queues, and whether any process waits for this change.
 
-        From now on, slots that this process leaves are not granted.
+        From now on, slots that this process gives up are not granted to its threads.
         """
         changes, is_urgent = {}, False
         for name, host in list(self._hosts.items()):
             queue = queues.get(name, [])
             slots, waiting = self._count(queue), sum(process != self._me for process in queue[self._per_host :])
-            if waiting:  # in favor of those who wait, leave queues that no thread has used yet
+            if waiting:  # leave queues that no thread has used yet, because others wait
                 host.expected = 0
             wanted = min(self._per_host, max(host.expected, host.threads))
             kept = slots - min(slots, waiting) if now >= host.turn_ends else slots
@@ -226,14 +228,14 @@ class SharedHosts:
 
 
 def change_queue(queue: Sequence[int], process: int, slots: int, wanted: int, kept: int) -> list[int]:
-    """Return a queue with this many entries of a process, dropping the last ones; at most `kept` of them have slots.
+    """Return a queue with this number of entries for a process; the last ones are dropped.
 
-    The others move to the end.
+    At most `kept` of them have slots. The others move to the end.
     """
     changed = list(queue)
     for _ in range(changed.count(process) - wanted):
         del changed[_last(changed, process)]
-    for _ in range(changed.count(process)):  # one by one, since waiting entries may move up
+    for _ in range(changed.count(process)):  # one by one, because waiting entries may move up
         if changed[:slots].count(process) > kept:
             changed.append(changed.pop(_last(changed[:slots], process)))
     return changed + [process] * (wanted - changed.count(process))

@@ -98,7 +98,7 @@ class NetworkPolicy(Section):
         return int(number[2].replace(",", "")) + bool(number[1]) <= limit
 
 
-_OF_ROWS = {"robots", "opt_out"}  # servers' refusals determine rows; the rest of the policy does not
+_OF_ROWS = {"robots", "opt_out"}  # what servers forbid determines the rows; the rest of the policy does not
 NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 
 
@@ -216,32 +216,35 @@ class UrlsSource(Source):
             raise ValueError(f"encode_quality: {self.encode_quality}; for png, accepted: a compression of 0 to 9")
         return self
 
-    _run: str = PrivateAttr("")  # the folder of the run that reads it
-    _reuse: str | None = PrivateAttr(None)  # a run to reuse, which may have its shards
+    _run: str = PrivateAttr("")  # folder of the run that reads this source
+    _reuse: str | None = PrivateAttr(None)  # a run to reuse, which may have shards of this source
     _is_alone: bool = PrivateAttr(True)
-    _stores: dict[str, RunStore] = PrivateAttr(default_factory=dict)  # shared by copies
+    _stores: dict[str, RunStore] = PrivateAttr(default_factory=dict)  # copies share them
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        """Return the source for a run: its shards are in the run's folder, or in the folder of the run to reuse."""
+        """Return the source for a run. Its shards are in the run's folder, or in the folder of the run to reuse."""
         assigned = self.model_copy()
         assigned._run, assigned._reuse, assigned._is_alone = run, reuse, is_alone
         return assigned
 
     @property
     def run_store(self) -> RunStore:
-        """The folder of the run that reads it: a single object, because a store gets one log file for each."""
+        """The folder of the run that reads this source.
+
+        It is a single object, because a store gets a log file for each.
+        """
         return self._stores.setdefault(self._run, RunStore(self._run))
 
     def place(self, name: str) -> tuple[RunStore, str]:
-        """Return the store that contains a shard's file, and the path in it."""
+        """Return the store that has a file of a shard, and the path in it."""
         return (RunStore(self.store), name) if self.store else (RunStore(self._run), f"{POOL}/{name}")
 
     def places(self) -> list[str]:
-        """Return the folders that may contain shards; the run to reuse is last."""
+        """Return the folders that may have shards; the run to reuse is last."""
         return [self.store] if self.store else [f"{run}/{POOL}" for run in (self._run, self._reuse) if run]
 
     def adopt(self, stem: str) -> bool:
-        """Copy a shard from the run to reuse if its manifest lists it; return whether it did."""
+        """Copy a shard from the run to reuse if its manifest lists it. Return whether it was copied."""
         if self.store or not self._reuse:
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
@@ -254,5 +257,5 @@ class UrlsSource(Source):
         return True
 
     def row_fields(self) -> dict[str, Any]:
-        """Return the network settings that determine the rows: only what servers may refuse."""
+        """Return the network settings that determine the rows: only those about what servers forbid."""
         return super().row_fields() | {"network": self.network.model_dump(include=_OF_ROWS)}

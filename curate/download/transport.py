@@ -1,7 +1,7 @@
-"""Performs one GET at a time, only to public addresses, and always within a deadline.
+"""Sends one GET at a time, only to public addresses, and always with a deadline.
 
-`HttpTransport` uses Python's http.client, which accepts what real servers send, as img2dataset does. urllib3 rewrites
-the escapes in a path, and httpcore rejects headers that img2dataset accepts.
+`HttpTransport` uses Python's http.client, which accepts what real servers send, as img2dataset does. urllib3 would
+rewrite the escapes in a path, and httpcore would reject headers that img2dataset accepts.
 """
 
 import http.client
@@ -22,29 +22,29 @@ from curate.base.wording import format_bytes
 from curate.download.addresses import Network, look_up, refusal
 from curate.download.fetch_error import FetchError
 
-_OTHER_FILES = 512  # files that the process may open besides connections in use
+_OTHER_FILES = 512  # files that the process may open in addition to connections in use
 _CHUNK = 1 << 16  # bytes per read
-_KEPT, _KEPT_SECONDS = 256, 4.0  # idle connections, and their seconds: servers close them after 5 s or later
+_KEPT, _KEPT_SECONDS = 256, 4.0  # idle connections, and seconds to keep them: servers close them after 5 s or later
 _FRAMING = 2_000_000  # limit in bytes for everything except the body: interim responses, headers, trailers
-_OF_CONNECTIONS = (400, 408)  # statuses that may be due to an idle connection, or to an earlier request on it
+_OF_CONNECTIONS = (400, 408)  # statuses that an idle connection, or an earlier request on it, may have caused
 
 
 class Deadline:
-    """When a download must end, and how long each step may take (seconds)."""
+    """When a download must end, and how many seconds each step may take."""
 
     def __init__(self, step: float, whole: float) -> None:
         self._step, self._whole, self._end = step, whole, time.monotonic() + whole
 
     def anew(self) -> "Deadline":
-        """Return one with the same limits that begins now."""
+        """Return a deadline that has the same limits and begins now."""
         return Deadline(self._step, self._whole)
 
     def extend(self, seconds: float) -> None:
-        """Add the time that the download waited for others."""
+        """Add the time for which the download waited for others."""
         self._end += seconds
 
     def remaining(self) -> float:
-        """Return the seconds for the next step. Raises FetchError if none are left."""
+        """Return the seconds for the next step. Raises FetchError if no time is left."""
         remaining = self._end - time.monotonic()
         if remaining <= 0:
             raise FetchError("timeout", "it took more than max_seconds")
@@ -52,7 +52,7 @@ class Deadline:
 
 
 class Site(NamedTuple):
-    """A site that connections go to."""
+    """A site to connect to."""
 
     is_secure: bool
     host: str
@@ -60,13 +60,13 @@ class Site(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """Host and port as in the header `Host`."""
+        """Host and port, as in the header `Host`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The root URL, without the last slash, with the port."""
+        """The URL of the root, with the port but without the last slash."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
 
@@ -77,17 +77,17 @@ class Answer:
 
     status: int
     reason: str  # from the status line
-    headers: Message  # as received; each byte is one character
-    length: int | None  # bytes in the body, if the headers state it
+    headers: Message  # as received: each byte is one character
+    length: int | None  # number of bytes in the body, if the headers state it
     body: Iterator[bytes]  # the body in chunks, as received
 
 
 class HttpTransport:
-    """HTTP/1.1 for many threads, to addresses that are public or in `networks`; `headers` go with each request.
+    """HTTP/1.1 for many threads, to addresses that are public or in `networks`. Each request has `headers`.
 
-    Connections that servers leave open are kept for the next request to the site, because a new one costs more than the
-    request. A thread that requests a host takes one of its idle connections or closes it, whatever its port. So a host
-    never has more connections than requests.
+    Connections that servers leave open are kept for the next request to the site, because a new connection costs more
+    than the request. A thread that requests a host uses one of its idle connections, or closes it, on any port. So a
+    host never has more connections than requests.
     """
 
     def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
@@ -125,7 +125,7 @@ class HttpTransport:
                 connection.close()
 
     def close(self) -> None:
-        """Close all idle connections; new ones open on demand."""
+        """Close all idle connections. New ones are opened when they are needed."""
         self.leave([kept.site.host for kept in list(self._kept)])
         self._given_up.clear()
 
@@ -148,7 +148,7 @@ class HttpTransport:
         return connection, connection.ask(path, headers, deadline)
 
     def _take(self, site: Site) -> "_Connection | None":
-        """Return a usable idle connection to the site; close the host's others on the way."""
+        """Return a usable idle connection to the site. Close the host's other idle connections."""
         while True:
             with self._lock:
                 of_host = [kept for kept in self._kept if kept.site.host == site.host]
@@ -160,7 +160,7 @@ class HttpTransport:
             of_host[-1].close()
 
     def _keep(self, connection: "_Connection") -> bool:
-        """Keep a connection, unless its host is given up."""
+        """Keep a connection, unless its host is in `_given_up`."""
         connection.kept_since = time.monotonic()
         with self._lock:
             if connection.site.host in self._given_up:
@@ -216,7 +216,7 @@ class _Response(http.client.HTTPResponse):
 
 class _Connection(http.client.HTTPConnection):
     response_class = _Response
-    wire: Any  # its socket, even after http.client has passed it to a response that ends on close
+    wire: Any  # its socket, even after http.client gave it to a response that ends when the connection closes
 
     def __init__(self, site: Site, networks: tuple[Network, ...]) -> None:
         super().__init__(site.host, site.port)
@@ -224,7 +224,10 @@ class _Connection(http.client.HTTPConnection):
         self._networks = networks
 
     def ask(self, path: str, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
-        """Request a path; close the connection if there is no response. Raises FetchError, OSError, HTTPException."""
+        """Request a path. Close the connection if there is no response.
+
+        Raises FetchError, OSError, or HTTPException.
+        """
         try:
             if self.sock is None:
                 self.wire = self.sock = _connect(self.site, self._networks, deadline)
@@ -236,7 +239,7 @@ class _Connection(http.client.HTTPConnection):
             raise
 
     def is_fit(self, site: Site) -> bool:
-        """Return whether it goes to the site, is open, and has received nothing unrequested."""
+        """Return whether the connection goes to the site, is open, and has received nothing that was not requested."""
         is_old = time.monotonic() - self.kept_since > _KEPT_SECONDS
         if self.site != site or is_old or (site.is_secure and self.wire.pending()):
             return False
@@ -246,9 +249,9 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _connect(site: Site, networks: tuple[Network, ...], deadline: Deadline) -> Any:
-    """Connect to the first of the site's addresses that answers. The address that is connected to is the one checked.
+    """Connect to the first of the site's addresses that answers. Only the address that is used is checked.
 
-    Raises FetchError, or OSError.
+    Raises FetchError or OSError.
     """
     error: Exception = FetchError("dns", "no address")
     for family, address in look_up(site.host, site.port):
@@ -309,7 +312,7 @@ def connections() -> threading.BoundedSemaphore:
 
 @cache
 def _open_files() -> int:
-    """Raise the process's limit for open files as far as possible, and return it."""
+    """Raise the process's limit for open files as high as possible, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # the system does not grant the limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

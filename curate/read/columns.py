@@ -1,4 +1,4 @@
-"""Find the columns of an input: by the recipe's names, or by those of LAION, DataComp, and img2dataset."""
+"""Find the columns of an input by the recipe's names, or by those that LAION, DataComp, and img2dataset use."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ _TEXT, _BINARY = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null
 _FITTING: dict[str, tuple[Any, ...]] = {"image": _BINARY} | dict.fromkeys(("caption", "file"), _TEXT + _BINARY)
 _FITTING |= dict.fromkeys(("width", "height"), (pa.types.is_integer, pa.types.is_floating))
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
-# columns of another run of curate, which this run computes itself; not scores by default
+# columns that another run of curate wrote, and that this run computes itself; by default, they are not scores
 _DECIDED = "probability", "draw"
 
 
@@ -74,7 +74,7 @@ class Columns(Section):
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
-    """Return the column of each role. Raises InputError if captions are missing or a type does not fit."""
+    """Return the column for each role. Raises InputError if there are no captions or a type does not fit."""
     if twice := find_twice(schema.names):
         raise InputError("wrong_type", f"two columns are named {twice!r}")
     roles = {part: find_column(schema, part, getattr(wanted, part), names) for part, names in COLUMN_NAMES.items()}
@@ -89,7 +89,7 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 
 def find_column(schema: pa.Schema, part: str, requested: str | None, names: Sequence[str]) -> str | None:
-    """Return the first column with one of these names (lower case). Raises InputError if none or two fit."""
+    """Return the first column that has one of these names (lower case). Raises InputError if no column or two fit."""
     usual = [column for name in names for column in schema.names if column.lower() == name]
     candidates = [name for name in ([requested] if requested else usual) if name in schema.names]
     is_needed = part in ("caption", "file")
@@ -110,18 +110,18 @@ def _fits(part: str, kind: pa.DataType) -> bool:
 
 
 def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:
-    """Return whether a type is of one of the kinds that these functions of `pa.types` test."""
+    """Return whether a type is accepted by one of these functions of `pa.types`."""
     return any(test(kind) for test in tests)
 
 
-SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # the types of `score_type`, for messages
+SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # the types that `score_type` accepts, for messages
 
 
 def score_type(kind: pa.DataType) -> pa.DataType | None:
     """Return the type of a column in table `scores`; None if rules cannot use it (bytes, structs, lists of texts)."""
     kind = plain_type(kind)
     if pa.types.is_float16(kind):
-        return pa.float32()  # DuckDB has no half floats
+        return pa.float32()  # DuckDB has no half-precision floats
     if pa.types.is_large_string(kind):
         return pa.string()
     if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
@@ -132,7 +132,7 @@ def score_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return columns of table `scores`, of the same types in all files; a column of nulls is text.
+    """Return columns for the table `scores`, with the same types in all files. A column of nulls becomes text.
 
     Raises pa.ArrowException.
     """
@@ -141,7 +141,10 @@ def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column for table `scores`, of a type of `score_type`; NaN and text that is not UTF-8 are null."""
+    """Return a column for the table `scores`, with a type from `score_type`.
+
+    NaN and text that is not UTF-8 become null.
+    """
     column = column.cast(plain_type(column.type))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
@@ -149,7 +152,7 @@ def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
-    """Return a table with columns of plain types (see `plain_type`)."""
+    """Return a table whose columns have plain types (see `plain_type`)."""
     return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
 
 
@@ -159,7 +162,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
-    """Return the type with plain strings and binary in place of views, at any depth: few Arrow kernels accept views."""
+    """Return the type with plain strings and binary instead of views, at any depth. Few Arrow kernels accept views."""
     match kind:
         case pa.StructType():
             return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
@@ -167,7 +170,7 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
             key, item = _plain_field(kind.key_field), _plain_field(kind.item_field)
             return pa.map_(key, item, kind.keys_sorted)  # type: ignore[call-overload,no-any-return] # takes fields too
         case pa.FixedSizeListType():
-            return pa.list_(_without_views(kind.value_type), kind.list_size)  # loses the name of its field
+            return pa.list_(_without_views(kind.value_type), kind.list_size)  # the field in it has no name afterward
         case pa.LargeListType():
             return pa.large_list(_plain_field(kind.value_field))
         case pa.ListType():
@@ -181,24 +184,24 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 
 def json_columns(table: pa.Table, image: str | None = None) -> list[pa.Field]:
-    """Return the columns that become fields of the samples' JSON: all except images and bytes."""
+    """Return the columns that become fields in the samples' JSON: all except images and bytes."""
     return [f for f in table.schema if f.name != image and not is_any(f.type, *BYTES)]
 
 
 def stated_sha256(*values: Any) -> str | None:
-    """Return the first value that is a sha256 (64 hex digits), in lower case; None if none is."""
+    """Return the first value that is a sha256 (64 hex digits), in lower case; None if no value is."""
     return next((value.lower() for value in values if isinstance(value, str) and _is_sha256(value)), None)
 
 
 def text_columns(table: pa.Table, roles: Columns, parts: Sequence[str]) -> dict[str, pa.Array]:
-    """Return the parts of a sample for which the table has columns, as text: null if it is not UTF-8."""
+    """Return the parts of a sample that the table has columns for, as text. Text that is not UTF-8 becomes null."""
     columns = {part: getattr(roles, part) for part in parts}
     return {part: valid_text(whole(table[column])) for part, column in columns.items() if column}
 
 
 def valid_text(column: pa.Array) -> pa.Array:
-    """Return the column as string; null if the bytes are not UTF-8."""
-    column = column.cast(pa.string(), safe=False)  # without a check of UTF-8
+    """Return the column as strings; null where the bytes are not UTF-8."""
+    column = column.cast(pa.string(), safe=False)  # this does not check for UTF-8
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
@@ -214,7 +217,7 @@ def _decode(value: bytes | None) -> str | None:
 
 
 def integers(column: pa.Array) -> pa.Array:
-    """Return sizes in pixels as int32; null if the value is not a size."""
+    """Return sizes in pixels as int32; null where the value is not a size."""
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     good = (values >= 0) & (values < 2**31)
     return pa.array(np.where(good, values, 0).astype(np.int32), mask=~good)

@@ -1,4 +1,4 @@
-"""Errors of faulty inputs, and retries of reads."""
+"""Errors from faulty inputs, and retries of reads."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _ATTEMPTS = 3
 
 
 class InputError(CurateError):
-    """A part, or its rest, cannot be used; `reason` is one of `schema.FILE_REASONS` or `DAMAGE_REASONS`."""
+    """A part, or the rest of it, cannot be used. `reason` is one of `schema.FILE_REASONS` or `DAMAGE_REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -21,7 +21,10 @@ class InputError(CurateError):
 
 
 class EmbeddingError(ValueError):
-    """The embeddings of a file are missing, damaged, or do not fit it; `transient` if a later read may succeed."""
+    """The embeddings of a file are missing, damaged, or do not fit it.
+
+    `transient` means that a later read may succeed.
+    """
 
     def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
@@ -29,10 +32,10 @@ class EmbeddingError(ValueError):
 
 
 def retry(read: Callable[[], T], path: str) -> T:
-    """Return the result of `read`, which is retried a few times.
+    """Return the result of `read`, which is called again a few times if it fails.
 
-    Raises its OSError, for example if the file is missing or forbidden. If an object store has the file but fails to
-    send it, raises TransientError, which stops the run: otherwise an outage would drop many files.
+    Raises its OSError, for example if the file is missing or forbidden. If an object store has the file but cannot send
+    it, raises TransientError, which stops the run. Otherwise, an outage of the store would drop many files.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:

@@ -51,39 +51,39 @@ from curate.recipe.measure import Image as ImageOptions
 Observer = Callable[[Image.Image], Any]
 Observers = Sequence[Observer]
 
-# EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
-# may overlap, so that 1 MB could become 20 GB.
+# EXIF blocks longer than a JPEG segment are not read: Pillow copies the data that each entry of a directory points to.
+# Entries may overlap, so 1 MB could become 20 GB.
 _MAX_EXIF = 65_536
-MAX_BYTES = 1 << 29  # of an image file, which is copied
+MAX_BYTES = 1 << 29  # maximum size of an image file, which is copied
 _SMALL = 1 << 16  # bytes; pieces of smaller images need not be counted
-_PIECES, _PIECE = 10_000, 512  # pieces that any image may have, and the least bytes of further ones, except in GIF
-_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and the pixels of all scans if it has more
+_PIECES, _PIECE = 10_000, 512  # pieces that any image may have; minimum bytes per further piece, except in GIF
+_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have; with more, the pixels in all scans
 _SCAN = re.compile(rb"\xff\xda")
-_EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # Pillow copies all that it has for each further one
-_STRIPS = 1_000_000  # limit for strips or tiles of a TIFF
-_STRIP_TAGS = (273, 279, 324, 325)  # their offsets and sizes
+_EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # for each further one, Pillow copies all before it
+_STRIPS = 1_000_000  # maximum number of strips or tiles in a TIFF
+_STRIP_TAGS = (273, 279, 324, 325)  # tags with their offsets and sizes
 _MAX_INT32 = 2**31 - 1
-# Pixels of a side: to shrink an image takes 24 to 48 bytes for each. And of an image that signals look at, the longer
-# side may be so many times the shorter one: to bring this to the side of a model makes the image that much larger.
+# The first: maximum pixels on a side, because shrinking an image needs 24 to 48 bytes for each. The second: how many
+# times longer one side may be in an image for signals, because scaling it to a model's input makes it that much larger.
 _MAX_SIDE, _MAX_ASPECT = 1 << 20, 1000
-_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG; channels by color type
-# Where the passes of an interlaced PNG begin, and their steps: x, y, columns, rows (PNG, section 8.2)
+_IHDR, _CHANNELS = struct.Struct(">IIBBBBB"), {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # for PNG; channels by color type
+# Where the passes of an interlaced PNG start, and their steps: x, y, columns, rows (PNG, section 8.2)
 _ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
 _STEP = 1 << 14  # bytes of zlib per step, which expand to at most 17 MB
 _ORIENTATION = 0x0112
-_STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
+_STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of an image's info about its rotation
 _TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE}
 _TURNS |= {6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` adds it
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
     rb"|(?P<tiff>II[*+]\0|MM\0[*+])|(?P<bmp>BM)|(?P<avif>.{4}ftyp)",
     re.DOTALL,
 )
 
-# Beginnings of what is often found under an image's name, for the message only.
+# How files begin that are often named like images; only for the message.
 _FOREIGN = re.compile(
     rb"(?P<HEIF_or_another_ISO_media_file>.{4}ftyp)|(?P<PDF>%PDF)|(?P<PostScript>%!PS)|(?P<PSD>8BPS)"
     rb"|(?P<ICO>\x00\x00\x01\x00)|(?P<JPEG_2000>\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51)|(?P<QOI>qoif)|(?P<DDS>DDS )"
@@ -94,11 +94,11 @@ _FOREIGN = re.compile(
 
 
 class _TooSlow(OSError):
-    """An image that is built to be slow."""
+    """The image is built to be slow to decode."""
 
 
 def _count_strips(data: bytes | memoryview) -> int:
-    """Return the number of strips or tiles in a TIFF's first directory; 0 if it cannot be read."""
+    """Return the number of strips or tiles in the first directory of a TIFF; 0 if it cannot be read."""
     order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
     start_form, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
     with suppress(struct.error, ValueError):
@@ -111,9 +111,9 @@ def _count_strips(data: bytes | memoryview) -> int:
 
 
 class PlainJpeg(JpegImageFile):
-    """A JPEG's first picture. Skips Pillow's search of all EXIF entries for a resolution.
+    """The first picture in a JPEG. Skips Pillow's search for a resolution in all EXIF entries.
 
-    Pillow has no public option for that. No other code here uses this private part of Pillow.
+    Pillow has no public option for this. No other code here uses this private part of Pillow.
     """
 
     def _read_dpi_from_exif(self) -> None:
@@ -121,23 +121,23 @@ class PlainJpeg(JpegImageFile):
 
 
 class ImageFacts(NamedTuple):
-    """The measurements of one image."""
+    """What was measured in one image."""
 
     width: int | None = None  # pixels, after EXIF rotation; None if the header is missing or has more than an int32
-    height: int | None = None  # likewise
-    format: str | None = None  # one of `FORMATS`, by the first bytes; None if it is another
-    sha256: str = ""  # of the bytes, hex; empty if the file is too large
-    small: bytes | None = None  # input of `phash.hash_small`; None if no perceptual hash is requested
+    height: int | None = None  # the same
+    format: str | None = None  # one of `FORMATS`, detected from the first bytes; None if it is another format
+    sha256: str = ""  # of the bytes, in hex; empty if the file is too large
+    small: bytes | None = None  # input for `phash.hash_small`; None if no perceptual hash is requested
     status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`, `too_slow`
-    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None if ok
-    observed: tuple[Any, ...] = ()  # each observer's result, None if it cannot use the image; empty unless ok
+    error: str | None = None  # one line of at most 160 characters, always the same for the same bytes; None if ok
+    observed: tuple[Any, ...] = ()  # result of each observer, None if it cannot use the image; empty unless ok
 
 
 def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Observers = ()) -> ImageFacts:
-    """Measure one image, of any bytes. Thread-safe; releases the GIL while it hashes, decodes, and resizes.
+    """Measure one image from any bytes. Thread-safe; it releases the GIL while it hashes, decodes, and resizes.
 
-    Without `options.decode` it reads only the header, and so misses damaged pixels (the most frequent damage) and a
-    PNG's orientation after its pixels. `observers` always receive decoded images.
+    Without `options.decode`, it reads only the header. Then it does not notice damaged pixels (the most frequent
+    damage), or the orientation of a PNG if this follows the pixels. `observers` always get decoded images.
     """
     head = bytes(data[:64])
     name = format_of(head)
@@ -151,7 +151,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         kind = match.lastgroup.replace("_", " ") if match and match.lastgroup else "unknown bytes"
         return facts._replace(status="not_an_image", error=f"{kind}, not one of {', '.join(FORMATS)}")
     # Statuses replace Pillow's warnings. The filter is checked for each image: `catch_warnings` elsewhere may have
-    # taken the filter away, and here it would not be thread-safe.
+    # removed it. To use `catch_warnings` here would not be thread-safe.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     source = _metered(data, name)
@@ -182,7 +182,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
 
 
 def _failure(error: Exception, name: str, is_open: bool, is_at_end: bool) -> tuple[str, str]:
-    """Return status and message for an exception from opening or decoding an image."""
+    """Return the status and message for an exception that opening or decoding an image raised."""
     if isinstance(error, _TooSlow):
         return "too_slow", _line(name, error)
     if is_open:
@@ -206,7 +206,7 @@ def _metered(data: bytes | memoryview, name: str) -> io.BytesIO:
 def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, options: ImageOptions) -> None:
     width, height = image.size
     if name == "jpeg":
-        scans = len(_SCAN.findall(data))  # each takes nearly as long as a whole image
+        scans = len(_SCAN.findall(data))  # each scan takes nearly as long as a whole image
         if scans > _SCANS and scans * width * height > _SCANNED:
             raise _TooSlow(f"{scans} scans of {width} x {height} pixels")
         if options.jpeg_side:
@@ -217,13 +217,13 @@ def _decode(image: ImageFile.ImageFile, data: bytes | memoryview, name: str, opt
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
-    """Return the image rotated by its EXIF orientation."""
+    """Return the image after rotation by its EXIF orientation."""
     turn = _orientation(image)
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 def _observe(observer: Observer, image: Image.Image) -> Any:
-    """Return an observer's result for the image; None if it cannot use it, for example because of its mode."""
+    """Return an observer's result for the image; None if it cannot use the image, for example because of its mode."""
     if max(image.size) > _MAX_ASPECT * min(image.size):
         return None
     with suppress(ValueError, TypeError, OSError, MemoryError):
@@ -232,10 +232,10 @@ def _observe(observer: Observer, image: Image.Image) -> Any:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in 8 bits, as RGB, or as L if it is gray; transparency becomes white.
+    """Return the image with 8 bits, as RGB, or as L if it is gray. Transparency becomes white.
 
-    Of 16 bits it uses the upper 8 (Pillow's own conversion cuts at 255). 32-bit integers and floats, which have no
-    fixed range, are stretched from their smallest to their largest finite value.
+    From 16 bits, it uses the upper 8 (Pillow's own conversion cuts at 255). 32-bit integers and floats have no fixed
+    range; they are stretched from their smallest to their largest finite value.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -252,7 +252,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 class Metered(io.BytesIO):
-    """Bytes that raise an error if they are read more often, or more of them in total, than these limits."""
+    """Bytes that raise an error if they are read more often than a limit, or if more bytes are read than a limit."""
 
     def __init__(
         self, data: bytes | memoryview, max_bytes: int, error: Callable[[], BaseException], max_reads: int = sys.maxsize
@@ -264,48 +264,49 @@ class Metered(io.BytesIO):
         data = super().read(size)
         self._bytes, self._reads = self._bytes - len(data), self._reads - 1
         if min(self._bytes, self._reads) < 0:
-            raise self._error()  # a new one: the traceback of a stored error would keep the file in memory
+            raise self._error()  # a new error, because the traceback of a stored one would keep the file in memory
         return data
 
 
 _CLASSES = (AvifImageFile, BmpImageFile, GifImageFile, PlainJpeg, PngImageFile, TiffImageFile, WebPImageFile)
 _READERS: dict[str, type[ImageFile.ImageFile]] = {str(reader.format).lower(): reader for reader in _CLASSES}
 FORMATS = tuple(_READERS)
-DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # of `ImageFacts.status`: what cannot be decoded
+DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # statuses of images that cannot be decoded
 
 
 def format_of(head: bytes) -> str | None:
-    """Return the format by the first bytes, if it is one of `FORMATS`."""
+    """Return the format that the first bytes show, if it is one of `FORMATS`."""
     signature = _SIGNATURE.match(head)
     if signature is None or signature.lastgroup != "avif":
         return signature and signature.lastgroup
-    brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
+    brands = head[8 : int.from_bytes(head[:4], "big")]  # brands of an ISO media file
     return "avif" if b"avif" in brands or b"avis" in brands else None
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 if it is missing or damaged. Pillow rotates TIFFs itself."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or damaged. Pillow itself rotates TIFFs."""
     if image.info.keys().isdisjoint(_STATING) or isinstance(image, TiffImageFile):
         return 1
     if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
         return 1
     with suppress(Exception):
-        # Not image.getexif(): for PNG, that decodes the pixels.
+        # Not image.getexif(), which decodes the pixels of a PNG.
         turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
         return turn if turn in _TURNS else 1
     return 1
 
 
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
-    """Return the facts with the image's size after rotation; without it if it exceeds an int32."""
+    """Return the facts with the image's size after rotation, or without a size if it exceeds an int32."""
     width, height = size[::-1] if turn >= 5 else size
     return facts if max(size) > _MAX_INT32 else facts._replace(width=width, height=height)
 
 
 def _check_png(data: memoryview, image: Image.Image) -> None:
-    """Raise SyntaxError if the checksum of an IDAT chunk is wrong (PNG, section 5.3), or a row is missing.
+    """Raise SyntaxError if the checksum of an IDAT chunk is wrong (PNG, section 5.3), or if a row is missing.
 
-    Pillow leaves missing rows zero. So it counts the pixels only if the last row is zero or rows are interlaced.
+    Pillow leaves missing rows as zeros. So this counts the pixels, but only if the last row is zero or rows are
+    interlaced.
     """
     at = 8  # after the signature
     chunks: list[memoryview] = []
@@ -336,6 +337,6 @@ def _check_png(data: memoryview, image: Image.Image) -> None:
 
 
 def _line(name: str, error: Exception) -> str:
-    """Return one short, printable line for an exception, without the memory addresses in some messages of Pillow."""
+    """Return an exception as one short, printable line, without the memory addresses in some messages of Pillow."""
     text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]

@@ -1,4 +1,4 @@
-"""Read the .json of a sample like Python's `json`, and write it back unchanged but for new fields."""
+"""Read a sample's .json like Python's `json`, and write it back unchanged except for new fields."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from curate.base.wording import one_line
 
 _DEPTH = 100
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-# Parts of Python's `json`: each parses a text from a position, and returns the value and its end.
+# Parts of Python's `json`: each parses a text from a position, and returns the value and where it ends.
 _scan_string: Any = getattr(decoder, "scanstring")  # noqa: B009 (its type is not stated)
 _scan_value: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
 _SPACE = b" \t\n\r"
@@ -19,19 +19,19 @@ _begin, _colon, _separator = (re.compile(rf"[ \t\n\r]*{mark}[ \t\n\r]*").match f
 
 
 def read_json(raw: bytes | memoryview) -> tuple[dict[str, Any], str | None]:
-    """Return the fields of a sample's JSON, or the error in it."""
+    """Return the fields in a sample's JSON, or the error in it."""
     try:
         fields = json.loads(bytes(raw))
     except (ValueError, RecursionError) as error:
         return {}, one_line(error, 200)
     if not isinstance(fields, dict):
         return {}, f"a JSON {type(fields).__name__}, not an object"
-    # The depth at which Python's parser fails depends on the caller's stack; this limit does not.
+    # Python's parser fails at a depth that depends on the caller's stack; this limit does not depend on it.
     return ({}, f"nested more than {_DEPTH} deep") if _is_deep(fields) else (fields, None)
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return a value as UTF-8; NaN and infinities, which Python accepts but JSON does not, become null."""
+    """Return a value as UTF-8. NaN and infinity, which Python accepts but JSON does not, become null."""
     try:
         return (encode_basestring(value) if type(value) is str else _encode(value)).encode()
     except ValueError:  # NaN, or a lone surrogate, which JSON can escape but UTF-8 cannot encode
@@ -39,11 +39,11 @@ def json_bytes(value: Any) -> bytes:
 
 
 def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mapping[str, bytes]) -> bytes:
-    """Return the text of a JSON object with some fields set; all other bytes stay the same.
+    """Return the text of a JSON object after some fields are set. All other bytes stay the same.
 
-    `raw` is a text that `read_json` accepts, and `fields` its result. If `raw` is empty, UTF-16, or UTF-32, the object
-    is written again. `values` are from `json_bytes`; an equal value keeps its spelling. If a name repeats, all its
-    values are replaced.
+    `raw` is a text that `read_json` accepts, and `fields` is its result. If `raw` is empty, UTF-16, or UTF-32, the
+    whole object is written again. `values` come from `json_bytes`. A value that does not change keeps its spelling. If
+    a name occurs several times, all its values are replaced.
     """
     raw = bytes(raw)
     if not raw or b"\0" in raw:  # UTF-16 or UTF-32
@@ -74,7 +74,7 @@ def _replace(raw: bytes, values: Mapping[str, bytes]) -> bytes:
 
 
 def _places(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the name of each field of an object, and the start and end of its value in the text."""
+    """Yield the name of each field in an object, and where its value starts and ends in the text."""
     at = _begin(text, text.index("{")).end()  # type: ignore[union-attr]
     while text[at : at + 1] == '"':
         name, at = _scan_string(text, at + 1, True)

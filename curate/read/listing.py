@@ -1,7 +1,7 @@
-"""List input files: brace ranges `{00000..00099}`, lists `{a,b}`, and globs, on any fsspec file system.
+"""List input files from brace ranges `{00000..00099}`, lists `{a,b}`, and globs, on any fsspec file system.
 
-If a brace range names a missing file, the run does not start. Results of a glob are sorted by name; those that are not
-files (folders, pipes, broken links) have a fault. Each file has a fingerprint.
+If a brace range names a missing file, the run does not start. The results of a glob are sorted by name. Results that
+are not files (folders, pipes, broken links) have a fault. Each file has a fingerprint.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from curate.tar.byte_sources import errors_of
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
-MAX_NAMES = 10_000_000  # files of one source, from ranges and lists
-HASHED = "xxh3:"  # prefix of fingerprints of content
-_BLOCK = 1 << 22  # bytes per read for hashing; each is a request to a store
-_LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which silently accepts any other
+MAX_NAMES = 10_000_000  # maximum number of files in one source, from ranges and lists
+HASHED = "xxh3:"  # prefix of fingerprints that are hashes of the content
+_BLOCK = 1 << 22  # bytes per read while hashing; each read is a request to a store
+_LOCAL_OPTIONS = ("auto_mkdir",)  # options of fsspec's local file system, which silently accepts any other option
 _NOT_THERE = (404, 410)  # HTTP statuses
-_THREADS = 16  # files to look up or hash at once
-# The names of a file's version in file systems: object stores, Hugging Face, HTTP, SFTP, memory.
+_THREADS = 16  # number of files to look up or hash at the same time
+# The names that file systems use for a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _ETAGS = ("etag", "ETag", "blob_id", "md5Hash", "crc32c")
 _VERSIONS = (*_ETAGS, "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -47,18 +47,21 @@ Storage = dict[str, Any]  # options of a file system
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file. `fingerprint` changes with the file: its etag, its mtime in ns, or the hash of its content."""
+    """An input file.
+
+    `fingerprint` changes when the file changes: its etag, its mtime in ns, or a hash of its content.
+    """
 
     path: str
     size: int
     fingerprint: str
-    fault: tuple[str, str] | None = None  # reason and detail, if this is not a file
+    fault: tuple[str, str] | None = None  # reason and detail, if this is not a regular file
 
 
 def expand_braces(path: str) -> list[str]:
-    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError if it cannot."""
+    """Return all paths that `path` names: `a{00..02}{x,y}` names six. Raises RecipeError if a brace is wrong."""
     *pieces, end = _BRACES.split(path)
-    parts: list[Sequence[str]] = []  # texts and choices; counted before they are multiplied
+    parts: list[Sequence[str]] = []  # texts and choices, which are counted before they are multiplied
     names = 1
     for before, text in zip(pieces[::2], pieces[1::2], strict=True):
         if "{" in before:
@@ -87,11 +90,11 @@ def _check_number(path: str, names: int) -> None:
 
 
 def list_files(paths: Paths, storage: Storage, content: bool = False, suffixes: Suffixes = ()) -> list[InputFile]:
-    """Return the files that paths or URLs with brace ranges, lists, and globs name, in order.
+    """Return the files named by paths or URLs with brace ranges, lists, and globs, in order.
 
-    A folder names all files in it, at any depth, that are not hidden and end in one of `suffixes` (lower case); without
-    `suffixes` it is refused. Raises RecipeError if a file is missing or named twice, or if a glob or folder finds
-    nothing or something other than a file.
+    A folder names all files in it, at any depth, that are not hidden and end in one of `suffixes` (lower case). Without
+    `suffixes`, a folder is an error. Raises RecipeError if a file is missing or named twice, or if a glob or folder
+    finds nothing, or something that is not a file.
     """
     files = _list_all(paths, storage, content, suffixes)
     for file in files:
@@ -129,7 +132,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         infos = [info for _, info in sorted(fs.glob(inner, detail=True).items())]
-        if inner.endswith("**"):  # which also finds the content of folders
+        if inner.endswith("**"):  # this also finds the content of folders
             infos = [info for info in infos if info["type"] != "directory"]
         if not any(_is_file(fs, info) for info in infos):
             check_bucket(fs, inner)
@@ -148,7 +151,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
             if not infos:
                 raise RecipeError(f"{name}: the folder has no files in {', '.join(suffixes)}; accepted: one that has")
         elif not _is_file(fs, infos[0]):
-            raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
+            raise RecipeError(f"{name}: is not a regular file")  # opening a pipe, for example, would wait for data
     for info in infos:
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
@@ -171,11 +174,14 @@ def _other_than_file(info: dict[str, Any]) -> str:
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:
-    """Return a file system's facts about a file. Raises FileNotFoundError if there is none, and OSError if it fails."""
+    """Return what a file system says about a file.
+
+    Raises FileNotFoundError if there is none, and OSError if it fails.
+    """
     try:
         return dict(fs.info(name))
     except FileNotFoundError as error:
-        answer = error.__cause__  # over HTTP, fsspec raises FileNotFoundError for any status, and without an answer
+        answer = error.__cause__  # over HTTP, fsspec raises FileNotFoundError for any status, and for no response
         if answer is None or getattr(answer, "status", 0) in _NOT_THERE:
             raise
         kind = PermissionError if getattr(answer, "status", 0) in (401, 403) else OSError
@@ -187,7 +193,7 @@ def _is_file(fs: Any, info: dict[str, Any]) -> bool:
 
 
 def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[InputFile]:
-    """Return the files of a source, in order, including those with a fault; for `suffixes` see `list_files`.
+    """Return the files of a source, in order, including those with a fault. For `suffixes`, see `list_files`.
 
     Raises RecipeError, which names the source, if it cannot list them.
     """
@@ -203,9 +209,9 @@ def list_source(source: Source, content: bool, suffixes: Suffixes = ()) -> list[
 
 
 def fingerprints_beside(names: Iterable[str], storage: Storage, content: bool) -> dict[str, str]:
-    """Return size and fingerprint of those files that exist and are visible, by name.
+    """Return, by name, the size and fingerprint of each file that exists and is visible.
 
-    It lists folders, which takes fewer requests than looking up each file. Raises OSError.
+    It lists folders, which needs fewer requests than looking up each file. Raises OSError.
     """
     fingerprints: dict[str, str] = {}
 
@@ -234,7 +240,7 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def list_folder(path: str, storage: Storage) -> list[InputFile]:
-    """Return the current files of a folder, by name, without subfolders. Raises OSError."""
+    """Return the files that a folder has now, by name, without subfolders. Raises OSError."""
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     with errors_of(path):
@@ -244,8 +250,8 @@ def list_folder(path: str, storage: Storage) -> list[InputFile]:
 
 
 def file_state(path: str, storage: Storage) -> str:
-    """Return the current size and etag or mtime of a file. Raises OSError."""
-    if os.path.isabs(path):  # a local path, from the plan
+    """Return the size and the etag or mtime that a file has now. Raises OSError."""
+    if os.path.isabs(path):  # a local path from the plan
         stat = os.stat(path)
         return f"{stat.st_size} bytes, mtime:{stat.st_mtime_ns}"
     fs, inner = fsspec.core.url_to_fs(path, **storage)
@@ -259,8 +265,8 @@ def check_state(
 ) -> None:
     """Check that a file has not changed since `file_state` returned `state`.
 
-    If its fingerprint (see InputFile) is of its content, another state with the same content is accepted. Raises
-    RunError if the file changed or was deleted, and OSError if its state cannot be read now.
+    If the file's fingerprint (see InputFile) is a hash of its content, another state with the same content is accepted.
+    Raises RunError if the file changed or was deleted, and OSError if its state cannot be read now.
     """
     try:
         now = read(path, storage)
@@ -275,7 +281,7 @@ def check_state(
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:
-    """Return a hash of a file's content, or its version in its file system."""
+    """Return a hash of a file's content, or the version that its file system states."""
     if content:  # empty files are not opened: reading a kernel file such as /proc/kmsg would block
         return _hash(fs, info["name"]) if info["size"] else f"{HASHED}{xxhash.xxh3_128().hexdigest()}"
     if isinstance(fs, LocalFileSystem):

@@ -1,8 +1,9 @@
-"""Compute the perceptual hash of images, equal to imagehash's `phash` bit for bit, mostly without holding the GIL.
+"""Compute the perceptual hash of images, mostly without the GIL. It equals imagehash's `phash` bit for bit.
 
 Images of mode RGB or L become 32 x 32 gray pixels, equal to Pillow's `convert("L").resize((32, 32), LANCZOS)`. The
-hash, a uint64, has the signs of the 8 x 8 lowest DCT coefficients against their median. Pillow and imagehash hold the
-GIL for weights and small arrays. Pillow shrinks images that the kernel cannot read (several blocks, a side of 32).
+hash, a uint64, has a bit for each of the 8 x 8 lowest DCT coefficients, which says whether it is above their median.
+Pillow and imagehash keep the GIL while they compute weights and small arrays. Pillow shrinks the images that the kernel
+cannot read (several blocks of memory, a side of 32).
 """
 
 import math
@@ -20,11 +21,11 @@ from curate.base.numeric.arrays import U64
 
 SIDE = 32
 _LOW = 8  # coefficients per side
-_TOGETHER = 64  # images at a time; larger arrays would need new memory pages each time, at more than twice the cost
+_TOGETHER = 64  # images at a time; larger arrays would need new memory pages each time, which costs twice as much
 _BITS = 22  # fractional bits of the weights
 _RADIUS = 3.0  # radius of the filter, in output pixels
-_USUAL = 16_384  # longest side whose weights are cached: each pixel takes 24 bytes
-_MAX_ASPECT = 100  # height to width, above which Pillow shrinks in two steps
+_USUAL = 16_384  # weights are cached for sides up to this length: each pixel needs 24 bytes
+_MAX_ASPECT = 100  # ratio of height to width above which Pillow shrinks in two steps
 
 
 def shrink(image: Image.Image) -> bytes:
@@ -43,7 +44,7 @@ def shrink(image: Image.Image) -> bytes:
 
 def hash_small(small: Sequence[bytes]) -> U64:
     """Return uint64[n], the hashes of images that `shrink` returned."""
-    from scipy.fftpack import dct  # imported here: it takes 0.5 s, which a run without phash need not spend
+    from scipy.fftpack import dct  # imported here, because it takes 0.5 s, which a run without phash need not spend
 
     hashes = np.empty(len(small), np.uint64)
     for first in range(0, len(small), _TOGETHER):
@@ -62,9 +63,9 @@ def _lanczos(x: Any) -> Any:
 @lru_cache(256)  # about 20 kB each
 @njit(nogil=True, cache=True)
 def _weights(side: Any) -> Any:
-    """Return the first input and number of inputs of each of 32 pixels, int64[32, 2], and weights, int32[32, ...].
+    """Return for each of 32 pixels its first input and number of inputs, int64[32, 2], and the weights, int32[32, ...].
 
-    The order of operations and the rounding are those of Pillow's Resample.c.
+    The order of operations and the rounding are the same as in Pillow's Resample.c.
     """
     scale = side / SIDE
     stretch = max(scale, 1.0)
@@ -97,7 +98,10 @@ def _weigh(line: Any, weights: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _shrink(image: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any) -> Any:
-    """Return a gray image, uint8[32, 32], from uint8 or (colors) uint32[height * width]: rows first, like Pillow."""
+    """Return a gray image, uint8[32, 32], from uint8 or (colors) uint32[height * width].
+
+    Like Pillow, it shrinks rows first.
+    """
     narrow = np.empty((SIDE, height), np.int32)  # the second step sums its columns
     line = np.empty(width, np.int32)
     for y in range(height):

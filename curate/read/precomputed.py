@@ -1,7 +1,8 @@
-"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of each file's .npz (DataComp).
+"""Embeddings that a Parquet pool supplies: columns with lists of numbers, or arrays in each file's .npz (DataComp).
 
-Out: float16 lists of unit length, row by row, for table `embeddings`; zeros if a row's numbers are not finite, all
-zero, or more or fewer than in other rows. Only the part's rows of an .npz are in memory.
+Out: float16 lists of unit length, row by row, for the table `embeddings`. A row has zeros if its numbers are not
+finite, are all zero, or are more or fewer than in other rows. Only the rows of the part are read from an .npz into
+memory.
 """
 
 import os
@@ -28,27 +29,30 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
-_MAX_BYTES = 1 << 30  # of an array's rows in one part
-_BLOCK = 4096  # rows per computation of lengths, in float64
+_MAX_BYTES = 1 << 30  # maximum size of an array's rows in one part
+_BLOCK = 4096  # rows for which lengths are computed together, in float64
 
 
 class FileRows(NamedTuple):
-    """The position of a part's rows in their file."""
+    """Where the rows of a part are in their file."""
 
-    path: str  # of the Parquet file
-    first: int  # index of the part's first row
-    total: int  # rows of the whole file
-    sidecar_fingerprint: str  # of the .npz beside it; empty if there is none
+    path: str  # path of the Parquet file
+    first: int  # index of the first row in the part
+    total: int  # number of rows in the whole file
+    sidecar_fingerprint: str  # of the .npz next to it; empty if there is none
     storage: dict[str, Any]  # options of the file system
 
 
 def sidecar(path: str) -> str:
-    """Return the .npz that goes with a Parquet file."""
+    """Return the path of the .npz that belongs to a Parquet file."""
     return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
 
 
 def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
-    """Return the fingerprint of the .npz beside a file; empty without one. Raises RecipeError if it is not a file."""
+    """Return the fingerprint of the .npz next to a file; empty if there is none.
+
+    Raises RecipeError if it is not a file.
+    """
     fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
     if not fs.exists(inner):
         return ""
@@ -57,7 +61,7 @@ def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> st
 
 
 def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
-    """Return the dimension of the embeddings of a file. Raises EmbeddingError."""
+    """Return the dimension of the embeddings in a file. Raises EmbeddingError."""
     lengths = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
     if len(set(lengths.values())) > 1:
         raise EmbeddingError(f"{options.image} and {options.text} differ in length: {list(lengths.values())}")
@@ -69,9 +73,9 @@ def read_embeddings(
 ) -> tuple[pa.Array, pa.Array]:
     """Return the image and text embeddings of a part, from columns or arrays with these names.
 
-    `rows` are the part's table, and bool [rows] for those that are usable: only these get embeddings. Raises
+    `rows` are the part's table, and a bool [rows] that says which rows are usable: only these get embeddings. Raises
     EmbeddingError if the column or array is missing, damaged, or does not fit the file's rows, and RunError if the .npz
-    changed since the plan.
+    changed after the plan.
     """
     table, usable = rows
     sides = []
@@ -89,7 +93,10 @@ def read_embeddings(
 
 
 def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
-    """Return rows of length 1 as float16: unchanged if they have it, up to rounding; zero if they have no direction."""
+    """Return rows of length 1 as float16.
+
+    Rows that have this length, up to rounding, are unchanged; rows of zeros stay zero.
+    """
     wide = rows.astype(np.float64)
     largest = np.abs(wide).max(axis=1, initial=0)
     good = usable & np.isfinite(largest) & (largest > 0)
@@ -149,7 +156,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
             if shape != (file_rows.total, dimension):
                 accepted = f"{file_rows.total:,} × {dimension}: rows of the Parquet file × dimension of the first file"
                 raise EmbeddingError(f"{where} is {shape[0]:,} × {shape[1]}; accepted: {accepted}")
-            # In Fortran order, numbers of one dimension are contiguous; otherwise, numbers of one row.
+            # In Fortran order, the numbers of one dimension are contiguous; otherwise, the numbers of one row are.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
                 problem = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
                 raise EmbeddingError(f"{where}: {problem}; accepted: at most that")
@@ -159,7 +166,7 @@ def _of_array(name: str, file_rows: FileRows, rows: int, dimension: int) -> npt.
                 stream.seek(start + (column * file_rows.total + file_rows.first) * size)
                 data += stream.read(rows * size)
             if file_rows.first + rows == file_rows.total:
-                stream.read(1)  # reading past the end of a member checks its checksum
+                stream.read(1)  # reading beyond the end of a member checks its checksum
         if len(data) != n * rows * size:
             raise EmbeddingError(f"{where} ends before its last row")
         return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
@@ -186,14 +193,14 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         raise EmbeddingError(f"{where}: no such file") from None
     except (EmbeddingError, MemoryError, TransientError):
         raise
-    except Exception as error:  # errors of stores, and of readers that meet damaged bytes
+    except Exception as error:  # errors of stores, and of readers that find damaged bytes
         is_transient = isinstance(error, OSError) and not is_local
         message = f"{type(error).__name__} {one_line(error, 200)}".strip()
         raise EmbeddingError(f"{where}: cannot be read: {message}", is_transient) from None
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
-    """Return an array of an .npz: a stream after its header, shape [rows, dimension], type, and if in Fortran order."""
+    """Return an array in an .npz: a stream after its header, shape [rows, dimension], type, and if in Fortran order."""
     where = f"{sidecar(path)}: array {name!r}"
     archive = open_zip(opened)
     members = archive.namelist()

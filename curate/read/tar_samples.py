@@ -35,17 +35,17 @@ _LOADED = frozenset((*IMAGE_SUFFIXES, "txt", "json"))
 
 @dataclass(frozen=True, slots=True)
 class TarSamples:
-    """The samples of one tar, column by column; `image`, `txt`, `json` and `members` are positions in the index."""
+    """The samples in one tar, column by column; `image`, `txt`, `json` and `members` are positions in the index."""
 
-    keys: list[str]  # repeats only with status `duplicate_key`
+    keys: list[str]  # a key occurs twice only with status `duplicate_key`
     status: list[str]  # `ok` or a code of schema.SAMPLE_REASONS
     errors: list[str | None]  # a detail for each status
     image: list[int]  # -1 if there is none
     txt: list[int]
     json: list[int]
     starts: I64  # len + 1: sample i has members[starts[i] : starts[i + 1]]
-    members: I64  # the regular members, in the tar's order within a sample
-    suffixes: list[str]  # of each of `members`, in lower case
+    members: I64  # the regular members; within a sample, they are in the order of the tar
+    suffixes: list[str]  # suffix of each of `members`, in lower case
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,7 +67,7 @@ class _Parts:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return key and suffix (in lower case) of a member's name; both are empty if it belongs to no sample."""
+    """Return the key and suffix (in lower case) in a member's name. Both are empty if it belongs to no sample."""
     name = name.removeprefix("./")
     base = name.rfind("/") + 1
     dot = name.find(".", base)
@@ -78,7 +78,7 @@ def group_members(index: TarIndex) -> TarSamples:
     """Group members into samples by the rules above."""
     samples: list[_Parts] = []
     current: dict[str, _Parts] = {}
-    parts = _Parts("", {}, False)  # of the member before
+    parts = _Parts("", {}, False)  # of the previous member
     for i, (name, kind) in enumerate(zip(index.names, index.types.tobytes(), strict=True)):
         key, suffix = split_name(name)
         if kind == FOLDER or not key:

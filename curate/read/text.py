@@ -1,9 +1,9 @@
 """Check captions and count their words and characters, in one pass over Arrow buffers.
 
-`words` and `characters` (int32) are as in DataComp's basic filter: Python's `len(text.split())` and `len(text)`. In
-this order, a caption is `no_caption` if it is null, `caption_not_utf8` if it is not UTF-8, `empty_caption` if it is
-only white space, `caption_nul` with a NUL, and `caption_too_long` over 10,000 characters. A leading byte order mark is
-dropped. Faulty rows are checked in Python.
+`words` and `characters` (int32) are counted as in DataComp's basic filter: Python's `len(text.split())` and
+`len(text)`. The checks are made in this order: a caption is `no_caption` if it is null, `caption_not_utf8` if it is not
+UTF-8, `empty_caption` if it is only white space, `caption_nul` if it contains a NUL, and `caption_too_long` if it has
+over 10,000 characters. A byte order mark at the beginning is removed. Rows that fail are checked again in Python.
 """
 
 from typing import Any, NamedTuple
@@ -25,11 +25,11 @@ _TYPES = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 class Captions(NamedTuple):
-    """A checked column of captions, row by row."""
+    """A column of captions after the checks, row by row."""
 
     caption: pa.Array  # string; null unless the status is ok
-    words: pa.Array  # int32; null if the caption is
-    characters: pa.Array  # int32; likewise
+    words: pa.Array  # int32; null if the caption is null
+    characters: pa.Array  # int32; null if the caption is null
     status: pa.Array  # string, never null: `ok` or a reason code
     error: pa.Array  # string; null if ok
 
@@ -78,7 +78,7 @@ def check_captions(column: pa.Array) -> Captions:
 
 @numba.njit(nogil=True, cache=True)
 def count_words(offsets: I64, data: U8, words: I32) -> None:
-    """Add the number of words of each text, which must be UTF-8, to `words`."""
+    """Add the number of words in each text, which must be UTF-8, to `words`."""
     for row in range(len(words)):
         i, end = offsets[row], offsets[row + 1]
         outside = 1  # 1 between words

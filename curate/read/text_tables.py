@@ -1,7 +1,7 @@
 """Decompress tables of text (CSV, TSV, JSON lines), and check them before Arrow parses them.
 
-Arrow's JSON parser crashes the process if values are nested a hundred thousand deep. Both its JSON and CSV parsers take
-minutes and gigabytes for a hundred thousand columns.
+Arrow's JSON parser crashes the process if values are nested a hundred thousand levels deep. Its JSON and CSV parsers
+both need minutes and gigabytes for a hundred thousand columns.
 """
 
 import gzip
@@ -20,17 +20,20 @@ from fsspec.utils import infer_compression
 
 from curate.base.errors import reraised
 
-MAX_COLUMNS = 10_000  # including those of nested values
-MAX_VALUES = 1 << 26  # of JSON lines per read: Arrow allocates every column for every object
-MAX_DEPTH = 64  # of nesting in a line of JSON
+MAX_COLUMNS = 10_000  # including columns of nested values
+MAX_VALUES = 1 << 26  # maximum values of JSON lines per read: Arrow allocates every column for every object
+MAX_DEPTH = 64  # maximum depth of values in a line of JSON
 _UNPACKED, _MOST_TIMES = 1 << 29, 100  # decompressed bytes of any file; for a larger file, this multiple of its size
 _NOT_PACKED = EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error
 _ACCEPTED = "; accepted: a JSON object per line"
-_HEAD = 1 << 20  # maximum bytes of the first line of CSV
+_HEAD = 1 << 20  # maximum length of the first line of CSV, in bytes
 
 
 class _Unpacked(io.RawIOBase):
-    """Decompressed bytes, of which at most `limit` can be read: a few compressed bytes can expand to any number."""
+    """Decompressed bytes.
+
+    At most `limit` of them can be read, because a few compressed bytes can expand to any number.
+    """
 
     def __init__(self, file: Any, limit: int) -> None:
         self._file, self._limit, self._remaining = file, limit, limit
@@ -51,7 +54,7 @@ class _Unpacked(io.RawIOBase):
 def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
     """Yield a file's bytes, decompressed by its suffix. Raises pa.ArrowInvalid if they are damaged, and OSError."""
     kind = infer_compression(path)
-    is_zstd = kind == "zstd"  # its Python library silently stops after the first frame, and in a truncated one
+    is_zstd = kind == "zstd"  # its Python library silently stops after the first frame, and in a truncated frame
     damaged = reraised(pa.ArrowInvalid, "it is damaged, or not compressed as its name says", *_NOT_PACKED)
     with damaged, (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
         unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
@@ -62,7 +65,7 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
 def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
     """Raise pa.ArrowInvalid if the first line of CSV is not UTF-8, or has too many columns, separated by `mark`.
 
-    Like Arrow, it skips empty lines before it, and in CSV accepts line feeds in quotation marks.
+    Like Arrow, it skips empty lines before the first line. In CSV, it accepts line feeds inside quotation marks.
     """
     with open_text(path, storage) as file:
         head: bytes = file.read(_HEAD)
@@ -78,10 +81,10 @@ def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
 
 
 def check_json_lines(data: bytes, names: set[str]) -> None:
-    """Raise pa.ArrowInvalid if values are nested too deep, or there are too many names; add the names to `names`.
+    """Raise pa.ArrowInvalid if values are nested too deeply, or if there are too many names. Add the names to `names`.
 
-    `names` are those of earlier lines. Each line must be valid JSON: Arrow also accepts objects of several lines, whose
-    depth this function could not check.
+    `names` has the names from earlier lines. Each line must be valid JSON. Arrow also accepts objects that span several
+    lines, but this function could not check their depth.
     """
     for line in filter(bytes.strip, data.split(b"\n")):
         try:

@@ -1,4 +1,4 @@
-"""Random access to a file's bytes: by mmap for local files, and by ranged reads or a whole copy for fsspec URLs."""
+"""Random access to a file's bytes: by mmap for a local file, and by ranged reads or a whole copy for an fsspec URL."""
 
 import mmap
 import os
@@ -26,14 +26,17 @@ class ByteSource(ABC):
 
     @abstractmethod
     def read(self, offset: int, length: int) -> memoryview:
-        """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
+        """Return `length` bytes from `offset`, or fewer if the file ends before. Raises OSError."""
 
     def expect(self, spans: Iterable[tuple[int, int]]) -> None:  # noqa: B027 (most sources need not know)
         """Announce the offsets and lengths that will be read."""
 
 
 class MmapSource(ByteSource):
-    """A local file, mapped while one of its views is used. A mapped file must not shrink: that kills the process."""
+    """A local file, which is mapped as long as one of its views is used.
+
+    A mapped file must not become shorter, because that kills the process.
+    """
 
     def __init__(self, path: str) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe, for example, would wait forever
@@ -49,7 +52,7 @@ class MmapSource(ByteSource):
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Raise any error of a file system as OSError, such as an HTTP client's."""
+    """Raise any error of a file system, such as an HTTP client's error, as OSError."""
     try:
         yield
     except (OSError, MemoryError, ImportError, CurateError):
@@ -59,9 +62,10 @@ def errors_of(path: str) -> Iterator[None]:
 
 
 class RangeSource(ByteSource):
-    """A file of any fsspec file system, read by ranges through a window, so that one request reads many small members.
+    """A file on any fsspec file system, read by ranges through a window, so that one request reads many small members.
 
-    Announced reads share a request if the gap between them is at most 1 MiB, which takes less time than a request.
+    If the gap between two announced reads is at most 1 MiB, they share a request, because reading the gap takes less
+    time than another request.
     """
 
     WINDOW = 1 << 19
@@ -81,18 +85,18 @@ class RangeSource(ByteSource):
         self._expected = sorted(spans)
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return these bytes from the window; fetch a new window if it does not contain all of them."""
+        """Return these bytes from the window. If it does not contain all of them, fetch a new window first."""
         length = min(length, self.size - offset)
         if length <= 0:
             return memoryview(b"")
         if offset < self._start or offset + length > self._start + len(self._window):
-            self._window = memoryview(b"")  # freed before the next one comes
+            self._window = memoryview(b"")  # freed before the next window is read
             together = self._length_together(offset, length) if self._expected else max(length, self.WINDOW)
             self._start, self._window = offset, self._fetch(offset, min(together, self.size - offset))
         return self._window[offset - self._start :][:length]
 
     def copy(self) -> MmapSource:
-        """Return the whole file, copied. Raises OSError."""
+        """Return a copy of the whole file. Raises OSError."""
         with temporary_folder() as folder, errors_of(self._path):
             name = os.path.join(folder, "copy")
             self._fs.get_file(self._path, name)
@@ -122,7 +126,7 @@ class RangeSource(ByteSource):
 
 
 def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = None) -> ByteSource:
-    """Return the bytes of a local path (mapped) or an fsspec URL (ranged reads, with options). Raises OSError."""
+    """Return the bytes of a local path (mapped) or of an fsspec URL (ranged reads, with options). Raises OSError."""
     name = os.fspath(path)
     if "://" not in name and "::" not in name:
         return MmapSource(name)
@@ -131,10 +135,10 @@ def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = N
 
 
 def open_copy(path: str, storage: dict[str, Any] | None = None) -> ByteSource:
-    """Return the bytes of a file of which every part is read, some more than once. Remote files are copied first.
+    """Return the bytes of a file whose parts are all read, some more than once. Remote files are copied first.
 
-    A store then receives one request and sends each byte once. The copy is an unnamed file in `TMPDIR`, which
-    disappears with its last view. If the disk is too full for it, the file is read by ranges. Raises OSError.
+    So a store gets one request, and sends each byte once. The copy is an unnamed file in `TMPDIR`, which is deleted
+    when its last view is gone. If there is not enough space on the disk, the file is read by ranges. Raises OSError.
     """
     opened = open_source(path, storage)
     if not isinstance(opened, RangeSource) or opened.size > shutil.disk_usage(tempfile.gettempdir()).free // 2:

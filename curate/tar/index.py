@@ -2,11 +2,11 @@
 
 In: a `ByteSource`. Out: a `TarIndex` with one row per member, and the damage to the file.
 
-It reads ustar (with prefix), GNU (long names, base-256 sizes), PAX (path, size; global headers are skipped) and v7
-headers. Links, folders, devices, and unknown types are listed with their type; only REGULAR members have readable data.
-The archive ends at the first zero block, or if the file ends on a member's boundary. A second archive after it is
-reported; other bytes are ignored. Headers are untrusted: whatever they claim, the walk moves forward, allocates a fixed
-amount of memory, and ends in `damage`.
+It reads ustar headers (with prefix), GNU headers (long names, base-256 sizes), PAX headers (path, size; global headers
+are skipped), and v7 headers. Links, folders, devices, and unknown types are listed with their type. Only REGULAR
+members have data that can be read. The archive ends at the first zero block, or where the file ends after a complete
+member. If a second archive follows, it is reported; other bytes are ignored. Headers are not trusted: whatever a header
+says, the walk moves forward, uses a fixed amount of memory, and ends in `damage`.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from curate.base.numeric.arrays import I64, Mask
 from curate.tar.byte_sources import ByteSource
 from curate.tar.walk import BLOCK, WalkEnd, checksum_ok, read_header
 
-_MAX_NAMES = 1 << 28  # bytes of all names in a tar, of which memory holds several copies
+_MAX_NAMES = 1 << 28  # maximum bytes of all names in a tar, because memory has several copies of them
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-# Other kinds of files, by their first bytes.
+# Other kinds of files, by the bytes with which they begin.
 _OTHERS = {
     b"par1": "it is Parquet, which a source of `format: parquet` reads",
     b"<!doctype html": "it is HTML, such as a server's error page",
@@ -34,7 +34,7 @@ _OTHERS = {
 
 
 class Damage(NamedTuple):
-    """Damage to a file: a code of schema.FILE_REASONS (nothing was read) or schema.DAMAGE_REASONS."""
+    """Damage to a file: a code in schema.FILE_REASONS (nothing was read) or in schema.DAMAGE_REASONS."""
 
     reason: str
     detail: str
@@ -44,21 +44,21 @@ class Damage(NamedTuple):
 class TarIndex:
     """The members of one tar, in file order."""
 
-    names: list[str]  # decoded by `decode_name`
-    types: npt.NDArray[np.uint8]  # type flags: REGULAR, FOLDER, or those of links and other special members
+    names: list[str]  # as text, from `decode_name`
+    types: npt.NDArray[np.uint8]  # type flags: REGULAR, FOLDER, or the flags of links and other special members
     offsets: I64  # position of the data in the file
-    sizes: I64  # bytes of data, according to the header
-    complete: Mask  # False if the file ends within the data (the last member only)
-    damage: Damage | None  # None for an intact file
+    sizes: I64  # number of bytes of data, according to the header
+    complete: Mask  # False if the file ends inside the data, which only the last member can have
+    damage: Damage | None  # None if the file is intact
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def index_tar(source: ByteSource, members: int | None = None) -> TarIndex:
-    """Return the index of a tar up to its first damage, which is in `damage`. Raises OSError.
+    """Return the index of a tar up to the first damage, which is in `damage`. Raises OSError.
 
-    With `members`, the index may end after that many members.
+    With `members`, the index may end after this number of members.
     """
     names: list[str] = []
     rows: list[tuple[int, int, int]] = []
@@ -117,7 +117,7 @@ def _no_tar(source: ByteSource) -> Damage:
 
 
 def _second_archive(source: ByteSource, at: int) -> Damage | None:
-    """Report the second archive of `cat a.tar b.tar`: a header after the zeros (at most 10,240) that end an archive."""
+    """Report a second archive, as in `cat a.tar b.tar`: a header after the zeros (at most 10,240) that end one."""
     for start in range(at, at + 10240 + 1, BLOCK):
         block = bytes(source.read(start, BLOCK))
         if any(block):

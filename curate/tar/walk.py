@@ -1,6 +1,6 @@
-"""Parse the headers of a tar: each member's name, type, size, and offset, or the reason why the walk ends.
+"""Parse the headers in a tar: each member's name, type, size, and offset, or the reason why the walk ends.
 
-Whatever a header claims, the walk moves forward, and it limits how much of extension headers it reads.
+Whatever a header says, the walk moves forward, and it reads only a limited number of bytes of extension headers.
 """
 
 import re
@@ -13,10 +13,10 @@ BLOCK = 512
 REGULAR, FOLDER = ord("0"), ord("5")
 _CONTIGUOUS, _LONG_NAME, _GLOBAL, _PAX = ord("7"), ord("L"), ord("g"), b"xX"
 _EXTENSIONS = b"xXgLK"
-_NO_DATA = b"123456"  # links, devices, folders: some writers write a size, but none writes data
+_NO_DATA = b"123456"  # links, devices, folders: some writers state a size for them, but none writes data
 
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; no system allows paths of more than a few kilobytes
-_MAX_CHAIN = 16  # extension headers before one member: writers need three
+_MAX_CHAIN = 16  # maximum extension headers before one member: writers need three
 _CUT_EXTENSION = "the file ends inside or right after the extension header {last}, at byte {at}"
 _BAD_EXTENSION = "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member"
 _OCTAL = re.compile(rb" *([0-7]*) *(?:\0.*)?", re.DOTALL)
@@ -24,16 +24,16 @@ _PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 
 
 class Header(NamedTuple):
-    """A member, from its header and the extension headers before it."""
+    """A member, from its header and from the extension headers before it."""
 
     name: bytes
     type: int
-    offset: int  # position of its data in the file
+    offset: int  # where its data starts in the file
     size: int
 
     @property
     def next(self) -> int:
-        """Position of the next header."""
+        """Where the next header starts."""
         return self.offset + padded(self.size)
 
 
@@ -41,13 +41,13 @@ class WalkEnd(Exception):
     """There is no member at this position: the archive ends, or it is damaged."""
 
     def __init__(self, at: int, reason: str = "", detail: str = "") -> None:
-        """`reason` is a code of schema.DAMAGE_REASONS, or empty; `detail` is a format with `last` (member) and `at`."""
+        """`reason` is a code in schema.DAMAGE_REASONS, or empty. `detail` is a format with `last` (member) and `at`."""
         super().__init__(detail)
         self.at, self.reason, self.detail = at, reason, detail
 
 
 def padded(size: int) -> int:
-    """Return the size that data occupies in a tar, in bytes."""
+    """Return the number of bytes that data of this size needs in a tar."""
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
@@ -83,7 +83,7 @@ def _read_block(source: ByteSource, at: int, is_extended: bool) -> bytes:
         if is_extended:
             raise WalkEnd(at, "truncated_tar", _CUT_EXTENSION)
         if at and not any(source.read(at, rest)):
-            raise WalkEnd(at)  # only the end marker can be incomplete
+            raise WalkEnd(at)  # only the end marker may be incomplete
         raise WalkEnd(at, "truncated_tar", f"the file ends inside the header {{last}}: {rest} bytes of it are present")
     block = bytes(source.read(at, BLOCK))
     if not any(block):
@@ -110,16 +110,19 @@ def _member(block: bytes, at: int, name: bytes | None, size: int) -> Header:
 
 
 def checksum_ok(block: bytes) -> bool:
-    """Return whether the checksum in a header is the sum of its bytes, counting the checksum itself as spaces."""
+    """Return whether the checksum in a header is the sum of its bytes, where the checksum itself counts as spaces."""
     stored, counted = _number(block[148:156]), block[:148] + b" " * 8 + block[156:]
     # The low half of an Adler-32 is 1 plus the sum of the bytes, modulo 65,521: six times as fast as `sum`
     total = sum((zlib.adler32(half) & 0xFFFF) - 1 for half in (counted[:256], counted[256:]))
-    # Some old writers added signed bytes
+    # Some old writers added the bytes as signed numbers
     return stored == total or 0 <= stored == total - 256 * sum(byte > 127 for byte in counted)
 
 
 def _number(field: bytes) -> int:
-    """Return a number of a header: octal text, or base-256 after 0x80; -1 if it is neither, negative, or over 2**55."""
+    """Return a number in a header: octal text, or base-256 after 0x80.
+
+    Return -1 if it is neither, is negative, or over 2**55.
+    """
     if field[0] == 0x80:
         number = int.from_bytes(field[1:])
         return number if number < 1 << 55 else -1

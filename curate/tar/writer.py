@@ -14,12 +14,12 @@ MAX_KEY, MAX_SUFFIX = 200, 50
 _ZEROS = bytes(BLOCK)
 _OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, uid, gid
 _TIME = b"\0" + b"0" * 11 + b"\0"  # the NUL after the size, then mtime
-_SPACES = b" " * 8  # counted in place of the checksum
+_SPACES = b" " * 8  # counted instead of the checksum
 _TAIL = {flag: flag + bytes(100) + b"ustar\x0000" + bytes(80) for flag in (b"0", b"x")}
 _FIXED = {flag: sum(_OWNER) + sum(_TIME) + sum(_SPACES) + sum(tail) for flag, tail in _TAIL.items()}
 _MAX_OCTAL = 8**11
 
-# Characters that are forbidden or special in paths on some system, and dots: readers split names at the first one.
+# Characters that are forbidden or special in paths on some system, and dots, because readers split names at the first.
 _UNSAFE = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\\\<>:"|?*.\u2028\u2029\ud800-\udfff\ufffe\uffff]|^/|/$|//| /| $|^ |/ ')
 _SPECIAL = re.compile(r"(?:^|/)__[^/]*__(?:/|$)")  # webdataset's own fields, and names that it skips
 _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:/|$)", re.IGNORECASE)
@@ -92,16 +92,17 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 class TarWriter:
-    """Writes an archive to an open file. `close` writes the end marker; the file stays open.
+    """Writes an archive to an open file. `close` writes the end marker, and leaves the file open.
 
-    As a context manager it closes only if no exception was raised: half an archive must not look complete.
+    As a context manager, it calls `close` only if no exception was raised, because half an archive must not look
+    complete.
     """
 
     def __init__(self, file: IO[bytes]):
         self._file, self.offset = file, 0  # bytes written so far
 
     def add(self, name: str, data: bytes | memoryview) -> int:
-        """Add a member and return the offset of its data. Raises ValueError for an invalid name."""
+        """Add a member, and return the offset of its data. Raises ValueError if the name is invalid."""
         size, header = len(data), tar_header(name, len(data))
         for block in (header, data, _ZEROS[: -size % BLOCK]):
             self._file.write(block)
