@@ -1,6 +1,6 @@
 """Arguments and options that several commands share, and output.
 
-Output escapes control characters, because keys, errors and arguments may contain untrusted text.
+Output escapes control characters, because keys, errors and arguments may contain text that is not trusted.
 """
 
 import io
@@ -24,7 +24,7 @@ from curate.base.errors import RecipeError, reraised
 from curate.base.wording import escape
 from curate.cli.imports import import_beam
 
-if TYPE_CHECKING:  # a run does not need the library for tables
+if TYPE_CHECKING:  # a run does not need this library, which prints tables
     from curate.ask.output import Line, Result
     from curate.download.rates import DownloadForecast
     from curate.pool.plan import Unit
@@ -44,7 +44,7 @@ class Format(StrEnum):
     json = "json"
 
 
-Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how changed input files are detected
+Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how changes of input files are detected
 
 RunArgument = Annotated[str, Argument(metavar="DIR")]
 RecipeArgument = Annotated[str, Argument(metavar="RECIPE")]
@@ -58,7 +58,7 @@ OnOption = Annotated[str | None, Option(metavar="FILE")]
 
 
 class HelpCommand(TyperCommand):
-    """A command with its texts from commands.toml, and RECIPE in place of typer's {RECIPE} and RECIPE <str>."""
+    """A command with its texts from commands.toml. Help shows RECIPE instead of typer's {RECIPE} and RECIPE <str>."""
 
     def __init__(self, name: str, **settings: Any) -> None:
         super().__init__(name, **settings)
@@ -79,9 +79,9 @@ class HelpCommand(TyperCommand):
 
 
 def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one RECIPE") -> list[str]:
-    """Return the Beam options, and import Beam if the command only needs its local runner.
+    """Return the Beam options, and import Beam if the command needs only its local runner.
 
-    Raises RecipeError if the words are not options; `accepted` describes the arguments before them.
+    Raises RecipeError if the words are not options. `accepted` describes the arguments that come before them.
     """
     if not words and on is None:
         import_beam()
@@ -92,7 +92,7 @@ def prepare_beam(words: list[str] | None, on: str | None, accepted: str = "one R
 
 
 def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
-    """Yield a warning for each source with resized images, if rules use sizes."""
+    """Yield a warning for each source that resizes its images, if rules use sizes."""
     from curate.decide.rules.rules import named_columns
     from curate.pool.registry import find_format
 
@@ -105,7 +105,7 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
 
 
 def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, DownloadForecast]]":
-    """Yield each downloaded source, its number of units, and a forecast of its downloads."""
+    """Yield each source that is downloaded, its number of units, and a forecast of its downloads."""
     from curate.pool.registry import find_downloading
 
     for source in context.sources:
@@ -116,7 +116,7 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
 
 @contextmanager
 def _until_unread(stream: TextIO) -> Iterator[None]:
-    """If the reader has closed the stream, as `| head` does, discard all further output and continue."""
+    """If the reader has closed the stream, as `| head` does, discard all further output, and continue."""
     try:
         yield
     except BrokenPipeError:
@@ -124,13 +124,13 @@ def _until_unread(stream: TextIO) -> Iterator[None]:
 
 
 class Escaped:
-    """A text stream that escapes control characters except line feeds and tabs."""
+    """A text stream that escapes all control characters except line feeds and tabs."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.inner = plain(stream) or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the start
 
     def write(self, text: str) -> int:
-        """Write the text, on a terminal wrapped to its width, and return the text's length."""
+        """Write the text, and return its length. On a terminal, it is wrapped to the terminal's width."""
         parts = [part if part.isspace() else escape(part) for part in _BREAKS.split(text)]
         with _until_unread(self.inner):
             self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
@@ -141,7 +141,7 @@ class Escaped:
             self.inner.flush()
 
     def _fold(self, line: str) -> str:
-        """Wrap a line, except for commands, which start with a space: users copy them."""
+        """Wrap a line, unless it starts with a space: then it is a command, which users copy."""
         width = shutil.get_terminal_size().columns
         is_long = len(line) > width and not line[0].isspace()
         return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if is_long else line
@@ -151,13 +151,16 @@ class Escaped:
 
 
 def plain(stream: Any) -> TextIO:
-    """Return the inner stream: for data, and for code that colors lines or moves the cursor and escapes text itself."""
+    """Return the inner stream.
+
+    Use it for data, and for code that colors lines or moves the cursor and escapes text itself.
+    """
     return stream.inner if isinstance(stream, Escaped) else stream
 
 
 @contextmanager
 def open_output() -> Iterator[TextIO]:
-    """Open standard output in UTF-8, regardless of the locale, without escapes."""
+    """Open standard output in UTF-8 for any locale, without escapes."""
     file = plain(sys.stdout)
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(encoding="utf-8")
@@ -167,7 +170,7 @@ def open_output() -> Iterator[TextIO]:
 
 
 def print_result(result: "Result", format: Format) -> None:
-    """Print rows on standard output: `table` for people, `csv` or `json` for programs."""
+    """Print rows on standard output: as `table` for people, or as `csv` or `json` for programs."""
     from curate.ask.output import write_result
 
     with open_output() as file:
@@ -202,14 +205,14 @@ def print_lines(*lines: "Line") -> None:
 
 
 def print_page(name: str, **facts: Any) -> None:
-    """Render a template with facts, and print it on standard output."""
+    """Fill a template with facts, and print it on standard output."""
     from curate.ask.text_pages import render_page
 
     print_lines(*render_page(name, **facts).lines)
 
 
 def save_images(directory: str, result: "Result", title: str, out: str) -> None:
-    """Write a page with rows of a run and their images. Raises RecipeError if the file is not writable."""
+    """Write a page with rows of a run and their images. Raises RecipeError if the file cannot be written."""
     from curate.ask.opened import connected
     from curate.ask.report.image_page import look_at
 

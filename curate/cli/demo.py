@@ -1,4 +1,4 @@
-"""`curate demo`: generates a small pool, and runs a recipe over it."""
+"""`curate demo`: generates a small pool, and runs a recipe on it."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 _TRUTH = "truth.parquet"  # the last file of a pool
-# The slowest kernels. A separate process compiles them meanwhile, which takes seconds once per machine.
+# The slowest kernels. While the pool is written, another process compiles them, which takes seconds once per machine.
 _KERNELS = ("curate.base.numeric.text_hash", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or the folder of an earlier demo"
 
@@ -60,7 +60,7 @@ def _check_free(out: str) -> None:
         raise RecipeError(f"--out {out}: is a run folder; {_FREE}")
     if os.path.isfile(f"{out}/pool/{_TRUTH}"):
         return
-    recipe = Path(out, "recipe.yaml")  # the first file that a demo writes, so that an interrupted demo continues
+    recipe = Path(out, "recipe.yaml")  # a demo writes this file first, so that an interrupted demo can continue
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     if text.partition("\n")[0] != _packaged_recipe().partition("\n")[0]:
         raise RecipeError(f"--out {out}: contains {min(os.listdir(out))!r} and no earlier demo; {_FREE}")
@@ -71,7 +71,7 @@ def _packaged_recipe() -> str:
 
 
 def _write_recipe(out: str, recipe: str) -> None:
-    """Write the CLIP model, then the recipe, which marks the folder as a demo's."""
+    """Write the CLIP model, and then the recipe, which shows that the folder is a demo's."""
     with as_file(files("curate.demo").joinpath("clip")) as model:
         shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
     Path(recipe).write_text(_packaged_recipe(), encoding="utf-8")

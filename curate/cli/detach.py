@@ -1,8 +1,8 @@
-"""`--detach` on engines whose jobs end with their process.
+"""`--detach` on engines whose jobs end when their process ends.
 
-It starts a driver process, which outlives the shell: the same command, in its own session. The output of the driver and
-its children goes to a file, which this command shows until the driver has locked the folder. Then the file becomes the
-run's log, and the command ends. No process keeps the shell's output open, so that ssh can end, too.
+It starts a driver process, which continues after the shell ends: the same command, in its own session. The output of
+the driver and its children goes to a file. This command shows the file until the driver has locked the folder. Then the
+file becomes the run's log, and this command ends. No process keeps the shell's output open, so that ssh can end, too.
 """
 
 import os
@@ -25,7 +25,7 @@ from curate.store.layout import DRIVER_LOG
 from curate.store.lock import FolderLock
 from curate.store.store import RunStore
 
-_OUTPUT = "_CURATE_DRIVER"  # environment variable of a driver: the path of its output
+_OUTPUT = "_CURATE_DRIVER"  # environment variable of a driver: the path of the file with its output
 _BETWEEN = 60.0  # seconds between two copies of a log
 
 
@@ -35,9 +35,12 @@ def is_driver() -> bool:
 
 
 def start_driver(store: RunStore) -> None:
-    """Start this command as a driver; return when it has locked the folder. Raises typer.Exit if it ends before."""
+    """Start this command as a driver. Return after it has locked the folder.
+
+    Raises typer.Exit if it ends before that.
+    """
     log = _find_log(store)
-    near = Path(store.path("")) if store.is_local else log  # same disk, but outside of the folder, which may be new
+    near = Path(store.path("")) if store.is_local else log  # same disk, but outside of the folder, which may be missing
     writable = (folder for folder in near.resolve().parents if os.access(folder, os.W_OK))
     path = next(writable, Path(tempfile.gettempdir())) / f".curate-{uuid.uuid4().hex}.log"
     with open(path, "ab") as file:
@@ -67,9 +70,9 @@ def start_driver(store: RunStore) -> None:
 
 @contextmanager
 def detached(folder_lock: FolderLock) -> Iterator[None]:
-    """Let the command in `start_driver` end; the output of the block goes to the run's log."""
+    """Let the command in `start_driver` end. The output of the block goes to the run's log."""
     log = _find_log(folder_lock.store)
-    if not folder_lock.holder.log:  # otherwise an earlier process of this driver has done it
+    if not folder_lock.holder.log:  # otherwise, an earlier process of this driver has already done it
         folder_lock.record(log=f"{log.resolve()} on {folder_lock.holder.host}")
         if Supervisor.current:
             Supervisor.current.send(holder=folder_lock.holder.model_dump())
@@ -84,7 +87,7 @@ def detached(folder_lock: FolderLock) -> Iterator[None]:
 
 @contextmanager
 def logging_to(store: RunStore) -> Iterator[None]:
-    """Redirect the output of this process to a new log of the run's driver."""
+    """Send the output of this process to a new log of the run's driver."""
     log = _find_log(store)
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as file:
@@ -96,20 +99,20 @@ def logging_to(store: RunStore) -> Iterator[None]:
 
 
 def _find_log(store: RunStore) -> Path:
-    """Return the path of a driver's log on this machine, even if the run is in an object store."""
+    """Return the path of a driver's log on this machine, which exists even if the run is in an object store."""
     return Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
 
 
 @contextmanager
 def _copied(store: RunStore, log: Path) -> Iterator[None]:
-    """Copy the log to the object store once a minute, and at the end of the block with the error that ended it."""
+    """Copy the log to the object store once a minute, and when the block ends, with the error that ended it."""
     message = ""
 
     def copy(ended: threading.Event) -> None:
         is_last = False
         while not is_last:
             is_last = ended.wait(_BETWEEN)
-            with suppress(Exception):  # from any library: this machine has the log
+            with suppress(Exception):  # any library may raise; this machine still has the log
                 store.write_bytes(DRIVER_LOG, log.read_bytes() + message.encode())
 
     with nullcontext() if store.is_local else background_thread(copy, "log"):

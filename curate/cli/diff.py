@@ -1,4 +1,4 @@
-"""`curate diff`: samples that one run keeps and another does not, and the reasons."""
+"""`curate diff`: samples that one of two runs keeps and the other does not, and the reasons."""
 
 from enum import StrEnum
 from itertools import chain, islice
@@ -27,7 +27,7 @@ def diff(
     out: PageOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Compare two runs: samples gained and lost, and why."""
+    """Compare two runs: which samples were gained and lost, and why."""
     if side is not None and by is None:
         by = By.sample
     if side is not None and by != By.sample:
@@ -68,11 +68,11 @@ def diff(
 
 
 def _print_samples(first: str, second: str, limit: int | None, side: Side | None, format: Format) -> None:
-    """Print the changed samples batch by batch; in a table only the first few."""
+    """Print the changed samples, batch by batch. A table shows only the first few."""
     for_people = format == Format.table
     shown = _SHOWN if limit is None and for_people else limit
     batches = changed_samples(first, second, shown, [side] if side else (LOST, GAINED))
-    begin = list(batches if for_people else islice(batches, 1))  # raises errors before printing
+    begin = list(batches if for_people else islice(batches, 1))  # so that errors are raised before anything is printed
     rows = (row for batch in chain(begin, batches) for row in tuples(batch))
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:

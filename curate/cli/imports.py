@@ -1,8 +1,9 @@
 """Keeps optional libraries out of a command's process.
 
 Beam imports pandas, pymongo, boto3 and requests if they are installed, for sources and types that curate does not use.
-Arrow imports pandas with its first array; numba imports cffi, and scipy with its first kernel. Together they cost half
-a second and 65 MB in each run. All of these imports are optional and tried once. Later imports succeed.
+Arrow imports pandas with its first array. numba imports cffi, and also scipy with its first kernel. Together, they cost
+half a second and 65 MB in each run. These imports are optional, and each library tries them once. Later imports of the
+same modules succeed.
 """
 
 import gc
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 
 from curate.base.registry import has_plugins
 
-# New objects between garbage collections in a command's own process: most belong to modules, which stay.
+# new objects between two garbage collections in a command's own process: most belong to modules, which stay.
 RARELY = 100_000
 _OF_GOOGLE = ("google.cloud", "google.api_core", "google.auth")
 UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill", *_OF_GOOGLE)
@@ -30,15 +31,16 @@ class _Hidden:
 
 @contextmanager
 def without_unused() -> Iterator[None]:
-    """Run the imports in the block as if UNUSED were not installed, without garbage collections.
+    """Run the imports in the block as if UNUSED were not installed, and without garbage collections.
 
-    With plugins, nothing is hidden. Arrow allocates with jemalloc, unless the environment names another allocator: the
-    huge pages of mimalloc cost a tenth of a run's CPU. One arena per core: threads do not share free memory of arenas.
+    If there are plugins, nothing is hidden. Arrow allocates with jemalloc, unless the environment names another
+    allocator, because the huge pages of mimalloc cost a tenth of a run's CPU time. There is one arena per core, because
+    threads do not share the free memory of arenas.
     """
     gc.disable()
     finders = [] if has_plugins() else [_Hidden]
     sys.meta_path[:0] = finders
-    if sys.platform == "linux":  # Arrow's Linux builds have jemalloc, and read these at import
+    if sys.platform == "linux":  # Arrow's builds for Linux have jemalloc, and read these at import
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
         os.environ.setdefault("JE_ARROW_MALLOC_CONF", f"narenas:{os.cpu_count()}")
     try:
@@ -55,7 +57,10 @@ def without_unused() -> Iterator[None]:
 
 
 def import_beam() -> None:
-    """Import Beam and start numba without UNUSED. Only for Beam's local runner: others may need them."""
+    """Import Beam and start numba without UNUSED.
+
+    Use this only for Beam's local runner: other runners may need them.
+    """
     sys.modules.setdefault("IPython", None)  # type: ignore[arg-type]  # which Beam tries to import at each step
     with without_unused():
         import apache_beam  # noqa: F401

@@ -17,17 +17,17 @@ from curate.base.wording import did_you_mean, one_line
 from curate.recipe.files import shipped_folder
 from curate.recipe.source import FORMATS, Source, UnknownSource
 
-_OPTIONS = 4  # how many options of a format a recipe shows as comments
+_OPTIONS = 4  # number of a format's options that a recipe shows as comments
 
 
 def kinds() -> list[str]:
-    """Return the names of the package's recipes."""
+    """Return the names of the recipes in the package."""
     names = (file.name for file in files("pipelines.recipes").iterdir())
     return sorted(name.removesuffix(".yaml").replace("_", "-") for name in names if name.endswith(".yaml"))
 
 
 def engines() -> list[str]:
-    """Return the names of the engines with a file of options in the package."""
+    """Return the names of the engines for which the package has a file with options."""
     return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
@@ -41,7 +41,7 @@ def init(
     on: Annotated[str | None, Option(metavar="ENGINE", help=_ENGINE, autocompletion=engines)] = None,
     out: Annotated[str | None, Option("--out", "-o", metavar="FILE")] = None,
 ) -> None:
-    """Write a recipe for the user's data, a copy of a recipe, or an engine's options."""
+    """Write a recipe for the user's data, a copy of a recipe in the package, or an engine's options."""
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"
         if kind in kinds():
@@ -61,7 +61,7 @@ def init(
     out = out or f"{on}.yaml"
     text = (shipped_folder("infra") / f"{on}.yaml").read_text("utf-8")
     _write(text, out, f"my-{on}")
-    command = next(line for line in text.splitlines() if "curate run" in line)  # in the comment at its head
+    command = next(line for line in text.splitlines() if "curate run" in line)  # in the comment at its beginning
     print(f"wrote {out}; edit it for your machines, then run\n")
     print(f"  {command.strip('# ').partition(' --on ')[0]} --on {out}")
 
@@ -79,7 +79,7 @@ def _recipe_for(path: str, out: str) -> tuple[str, str]:
         if not os.path.exists(path):
             accepted = f"{did_you_mean(path, kinds())}accepted: a path that exists, or {', '.join(kinds())}"
             raise RecipeError(f"{path}: no such file or folder, and no recipe {path!r}; {accepted}")
-        path = os.path.abspath(path) if os.path.dirname(out) else path  # paths are relative to the recipe
+        path = os.path.abspath(path) if os.path.dirname(out) else path  # because paths are relative to the recipe
     listed = FoundFiles.look(path, {})
     if (recognized := recognize(listed)) is None:
         head = read_head(listed.names[0], {}) if len(listed.names) == 1 else None
@@ -118,7 +118,7 @@ def _yaml(key: str, value: Any) -> str:
 
 
 def _write(text: str, out: str, other: str) -> None:
-    """Write a new file. Raises RecipeError if it exists, and suggests the name `other`."""
+    """Write a new file. If it exists, raise RecipeError, which suggests the name `other`."""
     if os.path.lexists(out):
         raise RecipeError(f"--out {out}: already exists; accepted: a new file, such as --out {other}.yaml")
     with reraised(RecipeError, f"--out {out}: cannot be written", OSError), open(out, "x", encoding="utf-8") as file:
@@ -133,7 +133,7 @@ def schema() -> None:
 def recipe_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12), with all installed kinds of signals, formats and engines.
 
-    It accepts every recipe that curate accepts. `plan` finds other errors, such as unknown columns in rules.
+    It accepts every recipe that curate accepts. `curate plan` finds other errors, such as unknown columns in rules.
     """
     from curate.recipe.recipe import Recipe
 
@@ -149,9 +149,9 @@ def recipe_schema() -> dict[str, Any]:
     del sections[UnknownSource.__name__]
     for section in sections.values():
         if "description" in section:
-            section["description"] = section["description"].partition("\n\nAttributes:")[0]  # for developers
+            section["description"] = section["description"].partition("\n\nAttributes:")[0]  # then for developers
     for section in schema["properties"].values():
-        if section.get("type") == "object" or "$ref" in section:  # or null: a YAML key without a value
+        if section.get("type") == "object" or "$ref" in section:  # or null: a YAML key may have no value
             names = section.keys() - {"default", "description", "examples", "title"}
             section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of curate"}

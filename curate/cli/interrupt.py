@@ -1,8 +1,8 @@
 """Ends a command's own process immediately at Ctrl-C or `kill`, with status 130 or 143.
 
-Python would raise KeyboardInterrupt wherever the main thread is. In a C++ callback (of torch, for example) that aborts
-the process with status 134; in a ctypes callback or a finalizer it is lost, and the command continues. So nothing is
-raised: a separate thread waits for signals, calls `clean_up`, and ends the process like a kill.
+Python would raise KeyboardInterrupt wherever the main thread is. In a C++ callback, for example of torch, that aborts
+the process with status 134. In a ctypes callback or a finalizer, the exception is lost, and the command continues. So
+this module raises nothing. A separate thread waits for signals, calls `clean_up`, and ends the process like a kill.
 """
 
 import os
@@ -15,17 +15,20 @@ from typing import Any
 
 # Python's default handlers.
 _BEFORE: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-STATUS = 128  # plus the signal's number, as in shells
+STATUS = 128  # plus the number of the signal, as in shells
 SHOW_CURSOR = b"\n\x1b[?25h"  # progress bars hide the cursor
 
 
 def defaults() -> list[int]:
-    """Return which of SIGINT and SIGTERM have Python's handlers; background jobs of a shell ignore SIGINT."""
+    """Return which of SIGINT and SIGTERM have Python's handlers. Background jobs of a shell ignore SIGINT."""
     return [number for number, handler in _BEFORE.items() if signal.getsignal(number) is handler]
 
 
 def end_when_interrupted(message: str) -> None:
-    """End this process with `message` and status 130 or 143 at SIGINT or SIGTERM. Ignored signals stay ignored."""
+    """At SIGINT or SIGTERM, end this process with `message` and status 130 or 143.
+
+    Signals that are ignored stay ignored.
+    """
     handled = defaults()
     if not handled:
         return
@@ -34,7 +37,7 @@ def end_when_interrupted(message: str) -> None:
     presses = 0
 
     def deliver(number: int, _: object) -> None:
-        """Runs in the main thread when it is back in Python; usually `set_wakeup_fd` wakes the other thread first."""
+        """Runs when the main thread executes Python again; usually, `set_wakeup_fd` wakes the other thread first."""
         nonlocal presses
         presses += 1
         if presses > 1:
@@ -54,7 +57,7 @@ def end_when_interrupted(message: str) -> None:
 
 
 def end_when_read(read_signals: Callable[[], bytes], message: str) -> None:
-    """End this process like `end_when_interrupted`, when `read_signals` returns, which waits for signals."""
+    """End this process like `end_when_interrupted`, when `read_signals` returns. It waits for signals."""
     threading.Thread(target=_end, args=(read_signals, message), name="interrupt", daemon=True).start()
 
 
@@ -69,13 +72,13 @@ def _end(read_signals: Callable[[], bytes], message: str) -> None:
     with suppress(OSError):  # nobody reads standard error
         os.write(2, text)
     threading.excepthook = lambda raised: None  # silences threads that fail because the process ends
-    if process := sys.modules.get("curate.base.process"):  # otherwise there is nothing to clean up yet
+    if process := sys.modules.get("curate.base.process"):  # otherwise, there is nothing to clean up yet
         process.clean_up()
     os._exit(STATUS + signals[0])
 
 
 def raise_when_interrupted() -> None:
-    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process: a shell survives an interrupt."""
+    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process: an interrupt must not end a SQL shell."""
     if signal.set_wakeup_fd(-1) != -1:
         for number, handler in _BEFORE.items():
             if callable(signal.getsignal(number)):

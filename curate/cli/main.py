@@ -25,10 +25,10 @@ from curate.cli.common import HELP, Escaped, HelpCommand
 from curate.cli.imports import RARELY, without_unused
 from curate.recipe.strict_yaml import find_surrogate
 
-_COMMANDS = {name: texts for name, texts in HELP.items() if "group" in texts}  # the others are of `metadata`
-_BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # of address space, for libraries and for each core's threads
-_LIGHT = {"init", "schema", "status", "cancel"}  # commands that run in little memory
-# The modules of commands that have no module with their name.
+_COMMANDS = {name: texts for name, texts in HELP.items() if "group" in texts}  # others belong to `metadata`
+_BYTES, _CORE_BYTES = 3_000_000_000, 500_000_000  # address space in bytes, for libraries and for each core's threads
+_LIGHT = {"init", "schema", "status", "cancel"}  # commands that need little memory
+# The modules of commands that are not in a module with their name.
 _MODULES = {"schema": "init", "cancel": "status", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
 
@@ -54,7 +54,7 @@ class _CommandGroups(TyperGroup):
 
 
 def build_app(words: Sequence[str]) -> Typer:
-    """Return the command line for these words. Only the command that they name is imported."""
+    """Return the command line for these words. It imports only the command that they name."""
     app = Typer(
         cls=_CommandGroups,
         epilog="Start with `curate demo`, or with `curate init PATH`, which writes a recipe for your data.",
@@ -78,7 +78,7 @@ def build_app(words: Sequence[str]) -> Typer:
 
 
 def main() -> None:
-    """Run the command, and turn curate's errors into a message and an exit status."""
+    """Run the command. Print curate's errors as messages, and end with their exit status."""
     sys.stdout, sys.stderr = Escaped(sys.stdout), Escaped(sys.stderr)
     show_warnings()
     warnings.filterwarnings("ignore")
@@ -112,15 +112,15 @@ def main() -> None:
 
 
 def show_warnings() -> None:
-    """Print each of curate's warnings once, and of other libraries only errors."""
+    """Print each of curate's warnings once. From other libraries, print only errors."""
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         before = len(seen)
-        seen.add(f"{record.msg} {record.args}")  # unformatted: they may not match
+        seen.add(f"{record.msg} {record.args}")  # unformatted, because the arguments may not fit the message
         return len(seen) > before
 
-    handler = logging.lastResort  # looks up sys.stderr at each line: progress bars replace it
+    handler = logging.lastResort  # looks up sys.stderr for each line, because progress bars replace it
     assert handler is not None
     handler.addFilter(is_new)
     logging.basicConfig(format="curate: %(message)s", handlers=[handler])

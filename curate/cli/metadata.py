@@ -1,4 +1,4 @@
-"""`curate metadata`: builds, imports and shows entries to match captions with."""
+"""`curate metadata`: builds, imports and shows lists of entries that captions are matched with."""
 
 import sys
 from collections import Counter
@@ -18,7 +18,7 @@ from curate.match.building.wikis import Limits, Mode
 from curate.match.metadata import ImportReport, read_metadata, write_metadata
 
 app = Typer(no_args_is_help=True)
-_SHOWN = 4  # wikis per language with their own lines
+_SHOWN = 4  # number of wikis per language that get their own lines
 _UNITS = {"unigram": "count", "bigram": "PMI", "title": "views"}
 
 
@@ -91,7 +91,7 @@ def show(
 
 
 def _print_list(table: pa.Table, report: ImportReport, **facts: Any) -> None:
-    """Print counts of a list, and the `shown` entries or the path of the `written` table."""
+    """Print the counts of a list, and the `shown` entries, or the path of the table that was `written`."""
     languages = table["language"]
     counts = {"languages": _count(languages), "never_match": _count(languages.filter(report.is_never))}
     print_page("metadata", part="list", report=report, **counts, **facts)
@@ -102,7 +102,7 @@ def _count(values: Any) -> dict[str, int]:
 
 
 def _describe_language(report: Mapping[str, Any], language: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of a build for a language, with sums over its wikis."""
+    """Return the result of a build for one language, with sums over its wikis."""
     read, wikis, sums = report["read"], dict[str, list[Any]](), dict[str, Counter[str]]()
     for source in language["sources"]:
         wikis.setdefault(source["wiki"], []).append(source)

@@ -30,7 +30,7 @@ from curate.store.layout import RUN_FILE
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
 
-_UNREAD = 10  # unreadable files that are listed
+_UNREAD = 10  # number of unreadable files to list
 
 
 def plan(
@@ -72,13 +72,13 @@ def plan(
         downloads = _show_downloads(context, units)
         if not no_estimate:
             _show_estimate(prepared, figures, measure, rows, seen, downloads)
-        if context.recipe.captions:  # only warnings: the run may be on another machine
+        if context.recipe.captions:  # only warnings, because the run may be on another machine
             for error in find_faults(context.recipe.captions, context.engine_ids, load=False):
                 print(f"\nwarning: {error}")
 
 
 def _show_downloads(context: RunContext, units: Sequence[Unit]) -> bool:
-    """Print a forecast of each source's downloads; return whether there are any."""
+    """Print a forecast of each source's downloads. Return whether there are any."""
     outlooks = list(common.find_outlooks(context, units))
     for source, source_units, outlook in outlooks:
         of_a_unit = min(outlook.at_once, ceil(outlook.parts / max(1, source_units)))
@@ -107,7 +107,7 @@ def _show_estimate(
     except NotCompiledError as error:
         print(f"\nestimate: none yet: {error}")
         return
-    except RecipeError as error:  # for example, only workers have the device
+    except RecipeError as error:  # for example, because only workers have the device
         if prepared.engine.place.is_this_machine:
             raise
         hint = "; to measure the cost, run a part of the pool there (infra/cost.md, GPU)" if figures else ""
@@ -130,7 +130,7 @@ def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:
         "source": source,
         "parts": parts,
         "files": find_format(source).describe(parts),
-        # Parquet row groups state their uncompressed size
+        # The footers of Parquet row groups state their uncompressed size
         "is_uncompressed": any(part.groups and part.rows is not None for part in parts),
         "is_downloaded": find_downloading(source) is not None,
         "units": len(parts_of_units),
@@ -138,7 +138,7 @@ def _source_facts(source: Source, plan: Plan) -> dict[str, Any]:
 
 
 def _count_needed(context: RunContext, units: Sequence[Unit], done: Mapping[str, int]) -> Mapping[str, int] | None:
-    """Return in how many units each signal must be measured; None if in all, or if scores are complete."""
+    """Return in how many units each signal must be measured; None if in all units, or if no scores are missing."""
     if done.get("scores", len(units)) == len(units) or not (context.reuse or context.store.exists(RUN_FILE)):
         return None
     settings = MeasureSettings.of(context)

@@ -25,27 +25,27 @@ from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
 
-_WINDOW = 60.0  # seconds over which rates are computed
+_WINDOW = 60.0  # rates are computed over this time
 _BETWEEN_LINES = 10.0  # seconds between two lines
-_BETWEEN = 2.0  # minimum seconds between two reads of the downloads' log
-_SHARE = 0.02  # maximum share of time for reading the log, which has a line per shard
-_REASONS = 4  # how many are shown
+_BETWEEN = 2.0  # minimum seconds between two reads of the log of downloads
+_SHARE = 0.02  # maximum share of the time for reading this log, which has a line per shard
+_REASONS = 4  # number of reasons to show
 _NOTHING = "no unit is finished yet; repeat the command to continue"
 
 
 class _Progress:
-    """Files written by each step, URLs tried, and the recent download rate."""
+    """How many files each step has written, how many URLs were tried, and the recent download rate."""
 
     def __init__(self, folder: RunStore, units: int, urls: int) -> None:
         self._folder, self.units, self.urls = folder, units, urls
         self._first = steps_done[MEASURED]
-        self._next = float("-inf")  # when to read the downloads' log again
+        self._next = float("-inf")  # when to read the log of downloads again
         self._before = deque([(time.monotonic(), 0, 0)])
         self.counts = Counter[str]()
         self.tried, self.downloads = 0, ""
 
     def poll(self, stop: threading.Event, seconds: float) -> Iterator[None]:
-        """Read the progress repeatedly until the run has ended, and once more."""
+        """Read the progress repeatedly until the run has ended, and then once more."""
         took = 0.0
         while not stop.is_set():
             stop.wait(seconds_between(self._folder, seconds, took))
@@ -55,16 +55,16 @@ class _Progress:
             yield
 
     def read(self, ended: bool = False) -> None:
-        """Count files, and read the downloads' log unless it was just read; at the end always."""
+        """Count files, and read the log of downloads, unless it was read a moment ago. At the end, always read it."""
         for step, folder, suffix, _ in COUNTED:
-            with suppress(OSError):  # the folder may change during the listing
+            with suppress(OSError):  # the folder may change while it is listed
                 self.counts[step] = count_done(self._folder.files(folder), suffix)
         began = time.monotonic()
         if not self.urls or (began < self._next and not ended):
             return
         try:
             facts = read_downloads(self._folder)[0]
-            if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no downloads' log
+            if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log of downloads
                 facts = read_facts(self._folder).downloads
         except (OSError, ValueError, CurateError):  # an incomplete last line
             return
@@ -80,7 +80,7 @@ class _Progress:
         self.downloads = describe_downloads(facts, (facts.came - came) / seconds, (facts.bytes - size) / seconds)
 
     def texts(self, of_downloads: str = "", always: Collection[str] = ()) -> list[str]:
-        """Return the progress of each step that has started, or is in `always`."""
+        """Return the progress of each step that has started or is in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
         steps = [(step, noun) for step, _, _, noun in COUNTED if self.counts[step] or step in always]
         steps = [(step, "shard" if (self.counts[step], noun) == (1, "shards") else noun) for step, noun in steps]
@@ -90,13 +90,13 @@ class _Progress:
 
     @property
     def images(self) -> str:
-        """The number of images that this process has measured, until all are: a unit may take hours."""
+        """The number of images measured so far, as text; empty once all units are measured. A unit may take hours."""
         images = steps_done[MEASURED] - self._first
         return f" ({pluralise(images, 'image')})" if images and self.counts["measure"] < self.units else ""
 
 
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
-    """Return the share of downloaded URLs, images and bytes per second, and the shares of the most common failures."""
+    """Return the share of URLs downloaded, images and bytes per second, and the most common reasons for failures."""
     shares = [f"{reason} {count / facts.urls:.1%}" for reason, count in facts.reasons.items()]
     rest = " …" if len(shares) > _REASONS else ""
     failed = f"; {', '.join(shares[:_REASONS])}{rest}" if shares else ""
@@ -105,7 +105,7 @@ def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
 
 @contextmanager
 def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
-    """Show bars on a terminal, or lines elsewhere, during the block; at an interrupt, print the finished work."""
+    """During the block, show bars on a terminal, or print lines elsewhere. At an interrupt, print what is finished."""
     has_ended = False
 
     def print_finished() -> None:
@@ -127,7 +127,7 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
 
 @contextmanager
 def show_sample(folder: RunStore, units: int) -> Iterator[None]:
-    """Like `show_progress`, for measuring a sample of the pool, if the block takes long."""
+    """Like `show_progress`, but for measuring a sample of the pool, and only if the block takes long."""
     progress = _Progress(folder, units, 0)
 
     def read() -> str:
@@ -145,7 +145,7 @@ def show_sample(folder: RunStore, units: int) -> Iterator[None]:
 
 @contextmanager
 def show_counting(folder: RunStore, parts: int) -> Iterator[None]:
-    """Print the number of counted parts of a metadata build on standard error during the block."""
+    """During the block, print on standard error how many parts of a metadata build are counted."""
 
     def read() -> str:
         counted = len({name[:6] for name in folder.names("counts")})
@@ -171,7 +171,7 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
 
     texts = TextColumn("{task.description:8}"), TextColumn("{task.fields[what]}")
     bars = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn())
-    of_downloads = Text(style="dim")  # too long for the line of a bar
+    of_downloads = Text(style="dim")  # the text is too long for the line of a bar
     with Live(Group(bars, of_downloads), console=Console(file=plain(sys.stderr)), transient=True):
         sys.stderr = Escaped(sys.stderr)  # prints lines above the bars
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}

@@ -1,4 +1,4 @@
-"""`curate run`: runs a recipe, or with `--detach` lets it run in the background."""
+"""`curate run`: runs a recipe, or, with `--detach`, lets it run in the background."""
 
 import sys
 import time
@@ -43,7 +43,7 @@ _OUTPUTS = (*((folder, suffix) for _, folder, suffix, _ in COUNTED), (POOL, STAT
 
 
 class CommandKeeper(Keeper):
-    """Lets the command that supervises this process, if any, keep the folder's lock."""
+    """Lets the command that supervises this process, if there is one, keep the folder's lock."""
 
     def __init__(self) -> None:
         self._supervisor = Supervisor.current
@@ -63,15 +63,15 @@ class CommandKeeper(Keeper):
             self._supervisor.send(lock if self.lock is None else None, holder=holder.model_dump())
 
     def stop_supervising(self) -> None:
-        """Let the command end with this process's status."""
+        """Let the command end with this process's exit status."""
         if self._supervisor:
             self._supervisor.send(is_supervised=False)
             self._supervisor = None
 
     def report_death(self, prepared: "Prepared") -> None:
-        """Print what was in flight if an earlier child died; unlock the folder if that child had finished the run.
+        """If an earlier child died, print what it worked on. If it had finished the run, unlock the folder.
 
-        Raises RunError if six children died since the last finished file, or three while the same unit was isolated.
+        Raises RunError if six children died since a file was last finished, or three while the same unit was isolated.
         """
         store = prepared.context.store
         if prepared.context.place is not WorkerLocation.THIS_PROCESS:
@@ -111,7 +111,7 @@ def run(
     in_process: Annotated[bool, Option("--in-process")] = False,
 ) -> None:
     """Run a recipe or resume a run: measure, decide, write shards, publish."""
-    options = common.prepare_beam(beam_options, "" if take_over else on)  # the lease may be of any engine's job
+    options = common.prepare_beam(beam_options, "" if take_over else on)  # the lease may belong to a job of any engine
     from pipelines.claim import finish_updating
     from pipelines.engines.choose import choose_engine
     from pipelines.engines.registry import is_dead
@@ -155,7 +155,7 @@ def _work(
     in_process: bool,
     plan_run: Callable[[], "Prepared"],
 ) -> bool:
-    """Do the run, or submit it with `detach`; return whether it is done."""
+    """Do the run, or submit it if `detach` is set. Return whether it is done."""
     from pipelines.claim import claimed
     from pipelines.driver import preflight, run_in_process
     from pipelines.driver import run as run_pipeline
@@ -177,7 +177,7 @@ def _work(
 
 
 def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callable[["Prepared"], None]) -> None:
-    """Run the pipeline with `work`; run it again if samples were removed from the reused run meanwhile."""
+    """Run the pipeline with `work`. If samples were removed from the reused run in the meantime, run it again."""
     from pipelines.claim import claim_folder
 
     try:
@@ -210,12 +210,16 @@ def _announce(prepared: "Prepared", retry: bool, rounds: int | None, reuse: str 
 
 
 def _reused(context: RunContext, units: Sequence[Unit]) -> dict[str, Any]:
-    """Return for how many units each table is reused or not, which signals are measured again, or why all are."""
+    """Return facts about reuse for the page.
+
+    They say, for each table, how many units are reused and how many are not; and which signals are measured again, or
+    why all are.
+    """
     from pipelines.identity import count_current
 
     if context.reuse is None:
         return {}
-    decided = ("derived", "decisions", "answers", "captions")  # never reused as tables
+    decided = ("derived", "decisions", "answers", "captions")  # tables that are never reused as a whole
     current = {name: count for name, count in count_current(context, units).items() if name not in decided}
     lost = {name: len(units) - count for name, count in current.items() if count < len(units)}
     settings, needed = MeasureSettings.of(context), None

@@ -1,4 +1,4 @@
-"""`curate sql`: queries a finished run, and prints the rows."""
+"""`curate sql`: runs queries on a finished run, and prints the rows."""
 
 import sys
 from dataclasses import replace
@@ -17,7 +17,7 @@ from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.interrupt import raise_when_interrupted
 
-_MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; nothing else limits the lists and texts of one row
+_MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; nothing else limits the size of lists and texts in one row
 
 
 @memory_limited(_MEMORY)
@@ -31,13 +31,13 @@ def sql(
     fiftyone: Annotated[str | None, Option(metavar="DIR")] = None,
     shell: Annotated[bool, Option("--shell")] = False,
 ) -> None:
-    """Print the rows of a query, or write a page or a data set of them."""
+    """Print the rows of a query, or write them as a page or a data set."""
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:
         if query is not None or params:
             raise RecipeError("--shell reads queries from standard input; remove QUERY and --param")
-        raise_when_interrupted()  # an interrupt ends a query, not the shell
+        raise_when_interrupted()  # an interrupt should end a query, not the shell
         with common.open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise Exit(1 if failed else 0)

@@ -1,8 +1,8 @@
 """The driver in Spark's cluster mode: `spark-submit` sends this file to a machine where curate is installed.
 
-In: the URL of a run folder, and the lease of the run that is staged there (see `pipelines.engines.spark_cluster`). Out:
-the run, its lease ended, and the driver's log. If a driver's machine is lost, YARN starts the driver again, and it
-continues; after a failure, the staged run is deleted.
+In: the URL of a run folder, and the lease of the run whose arguments are stored there (see
+`pipelines.engines.spark_cluster`). Out: the run, and the driver's log. At the end, the lease is ended. If the driver's
+machine is lost, YARN starts the driver again, and it continues. If the run fails, the stored arguments are deleted.
 """
 
 import sys
@@ -34,7 +34,7 @@ def drive(url: str, lease: str) -> int:
             show_warnings()
             run_job(store, lambda: Spark.run_staged(store, lease, print))
             print(summary(url, time.monotonic() - began))
-    except Exception as error:  # from any library: nobody else would end the lease
+    except Exception as error:  # from any library, because nothing else would end the lease
         if not isinstance(error, CurateError):
             traceback.print_exc()
         print(f"curate: {describe(error) or type(error).__name__}", flush=True)
@@ -47,6 +47,6 @@ def drive(url: str, lease: str) -> int:
 
 
 if __name__ == "__main__":
-    from curate.cli.staged import drive as run  # under the name that pickles use
+    from curate.cli.staged import drive as run  # with the name that pickles use
 
     sys.exit(run(*sys.argv[1:]))

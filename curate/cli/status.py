@@ -1,4 +1,4 @@
-"""`curate status` shows the progress of a run and who works on it; `curate cancel` stops a background run."""
+"""`curate status` shows the progress of a run and who works on it; `curate cancel` stops a run in the background."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 
 _MIN_PAUSE = 2.0  # minimum seconds between two polls
-_SECONDS = 600  # that a job has to end
+_SECONDS = 600  # time that a job has to end
 
 
 def status(
@@ -40,7 +40,7 @@ def _ask(holder: Holder) -> tuple[bool | None, str]:
 
 
 def _follow(directory: str) -> Status:
-    """Show a run until it has ended: on a terminal in place, elsewhere a line for each change."""
+    """Show a run until it has ended: on a terminal, in the same place; elsewhere, with a line for each change."""
     last = ""
     with Live(console=Console(file=plain(sys.stdout)), transient=True, auto_refresh=False) as live:
         while True:
@@ -53,7 +53,7 @@ def _follow(directory: str) -> Status:
                     print(last := now.short, flush=True)
                 if now.exit_status != NOT_YET:
                     return now
-            except OSError as error:  # a store may fail for a while
+            except OSError as error:  # a store may not respond for a while
                 print(f"curate: {error}", file=sys.stderr)
             time.sleep(seconds_between(RunStore(directory), _MIN_PAUSE, time.monotonic() - began))
 

@@ -1,4 +1,4 @@
-"""The summary at the end of `curate run`: the funnel, warnings, and commands to look further."""
+"""The summary at the end of `curate run`: the funnel, warnings, and commands for further questions."""
 
 from collections import Counter
 from typing import Any
@@ -17,15 +17,15 @@ from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
-_TABLES = 8  # first and last tables in which to find a sample to explain
-_TRAINING = 10_000  # minimum samples of a useful training set
-# Fewer shards may be too few for a training loader
+_TABLES = 8  # number of first and last tables in which to look for a sample to explain
+_TRAINING = 10_000  # a useful training set has at least this many samples
+# Fewer shards may not be enough for a training loader
 _CONSTANTS = {"meanings": SAMPLE_REASONS, "large_share": LARGE_SHARE, "few_shards": 8}
 
 
 def summary(out: str, seconds: float) -> str:
     """Return the summary."""
-    from curate.ask.text_pages import render_page  # here, because a run needs these libraries only at its end
+    from curate.ask.text_pages import render_page  # imported here, because a run needs these libraries only at its end
 
     store = RunStore(out)
     run = read_facts(store)
@@ -50,7 +50,7 @@ def summary(out: str, seconds: float) -> str:
 
 
 def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[Counter[str], dict[str, int] | None]:
-    """Return the failures by reason, and facts about missing downloads (None if there are none)."""
+    """Return the failures by reason, and facts about missing downloads (None if none are missing)."""
     counts, missing, may_pass = Counter[str](), 0, 0
     with store.open_parquet(FAILURES_FILE) as file:
         for table in file.read_groups(["reason", "attempts", "may_pass"]):  # there may be as many failures as rows
@@ -63,17 +63,17 @@ def _count_failures(store: RunStore, downloads: DownloadFacts | None) -> tuple[C
 
 
 def _missing_urls(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> dict[str, int]:
-    """Return how many rows lack an image, of how many URLs, and how many of them are broken or may succeed later."""
+    """Return how many rows of how many URLs lack an image, and how many of them are broken or may succeed later."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     urls = sum(rows[table_file("samples", unit.index, unit.last)] for unit in units if unit.source in downloading)
-    broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else of other runs
+    broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else other runs downloaded
     return {"rows": missing, "urls": urls, "broken": broken, "may_pass": may_pass}
 
 
 def _find_example(store: RunStore) -> str:
-    """Return the uid of a dropped sample from a few tables; the last tables have the retried rows."""
+    """Return the uid of a dropped sample from a few tables. The last tables have the rows that were retried."""
     names = store.files("tables/decisions")
     for name in dict.fromkeys([*names[:_TABLES], *names[-_TABLES:]]):
         rows = store.read_parquet(name, ["uid", "rule"])

@@ -1,9 +1,9 @@
-"""`curate run` is two processes: the command supervises a child, which does the work.
+"""`curate run` uses two processes: the command supervises a child process, which does the work.
 
-If a signal, a lack of memory, or a package's `os._exit` ends the child, the command starts the next child, which
-continues like a repeated command. The command imports nothing, so that a fork is cheap. It keeps what outlives a child:
-the folder's lock, the folder's holder, and the log. A child sends these and its exit status through a socket, and the
-command sends signals back. If the command is killed, the socket closes, and the child ends.
+If a signal, a lack of memory, or `os._exit` in a package ends the child, the command starts another child. It continues
+like a repeated command. The command imports nothing, so that a fork is cheap. It keeps everything that must survive a
+child: the folder's lock, the folder's holder, and the log. A child sends these and its exit status through a socket,
+and the command sends signals back. If the command is killed, the socket closes, and the child ends.
 """
 
 import json
@@ -17,31 +17,31 @@ from typing import Any, ClassVar, Optional
 
 from curate.cli.interrupt import SHOW_CURSOR, STATUS, defaults
 
-MAX_DEATHS = 6  # without progress; units are isolated after three
+MAX_DEATHS = 6  # deaths without progress; after three, units are isolated
 _BLOCK = 65536  # bytes
 _SUBREAPER = 36  # for prctl
 
 
 class Supervisor:
-    """The command's state; a child has a copy from when it was started."""
+    """The command's state. A child has a copy from the time when it was started."""
 
     current: ClassVar[Optional["Supervisor"]] = None  # in this process
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.facts: dict[str, Any] = {}  # sent by children
+        self.facts: dict[str, Any] = {}  # what children have sent
         self.lock: int | None = None  # file descriptor of the folder's lock
-        self.deaths = self.total = 0  # children that died, since the last progress and in all
+        self.deaths = self.total = 0  # number of children that died, since the last progress and in total
         self.death = ""  # how the last child ended
         self._child = 0  # its process ID
         self._interrupt = 0  # the signal that ends the command
         self._signals = defaults()
 
     def run(self) -> None:
-        """Return in a child, which then does the work. In the command's process, this does not return."""
+        """In a child, return; it then does the work. In the command's process, this does not return."""
         for number in self._signals:
             signal.signal(number, self._handle)
-        if sys.platform == "linux":  # elsewhere, processes that a dead child started are not found
+        if sys.platform == "linux":  # elsewhere, the processes that a dead child started are not found
             import ctypes
 
             ctypes.CDLL(None).prctl(_SUBREAPER, 1)
@@ -53,30 +53,33 @@ class Supervisor:
             self._child = child
             self._wait()
         self._socket, Supervisor.current = child_socket, self
-        for number in self._signals:  # the command sends them through the socket
+        for number in self._signals:  # the command sends signals through the socket
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
 
     def send(self, lock: int | None = None, **facts: Any) -> None:
-        """Send facts, which the next child finds in `facts`, and the lock's file from a child to the command."""
-        with suppress(OSError):  # the command has ended, and this process will, too
+        """From a child, send facts and the lock's file to the command. The next child finds the facts in `facts`."""
+        with suppress(OSError):  # the command has ended, and this process will end too
             socket.send_fds(self._socket, [json.dumps(facts).encode() + b"\n"], [] if lock is None else [lock])
 
     def read_signals(self) -> bytes:
-        """In a child, wait for signals from the command, and return them. Does not return if the command is killed."""
+        """In a child, wait for signals from the command, and return them.
+
+        If the command is killed, this does not return.
+        """
         if not (signals := self._socket.recv(_BLOCK)):
             _kill_descendants(os.getpid())
             os.kill(os.getpid(), signal.SIGKILL)
         return signals
 
     def _wait(self) -> None:
-        """Return if the child died and a new one may continue. Otherwise the command ends here, like the child."""
+        """Return if the child died and a new one may continue. Otherwise, end the command with the child's status."""
         receiver = threading.Thread(target=self._receive)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # so that the main thread gets them
         receiver.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
         with suppress(OSError):  # already closed
-            self._socket.shutdown(socket.SHUT_RD)  # forked processes of the child may keep it open
+            self._socket.shutdown(socket.SHUT_RD)  # processes that the child has forked may keep it open
         receiver.join()
         self._socket.close()
         if "status" in self.facts:
@@ -92,13 +95,13 @@ class Supervisor:
         is_end = self.deaths > MAX_DEATHS  # the last child should have explained why
         cursor = SHOW_CURSOR.decode() if sys.stderr.isatty() else ""
         text = f"process {self._child} {self.death}; {'the run ends' if is_end else 'another one continues'}"
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # nobody reads standard error
             print(f"{cursor}curate: {text}", file=sys.stderr, flush=True)
         if is_end:
             sys.exit(1)
 
     def _handle(self, number: int, _: object) -> None:
-        """Pass the first signal on to the child; kill the child at the second."""
+        """Send the first signal to the child, too. At the second signal, kill the child."""
         if self._interrupt:
             _kill_descendants(self.process)
             return

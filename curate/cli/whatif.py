@@ -1,4 +1,4 @@
-"""`curate whatif`: computes the yield of a finished run with other rules, deduplication or balance."""
+"""`curate whatif`: computes how many samples a finished run would keep with other rules, deduplication or balance."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from curate.cli import common
 from curate.cli.common import Format, print_page
 from curate.recipe.recipe import Recipe
 
-_LANGUAGES = 12  # rows of a printed table
+_LANGUAGES = 12  # number of rows in a printed table
 _BAR = 24  # characters of the longest bar
 _SEEN = "seen_each"  # how often training sees each kept row
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
@@ -70,7 +70,7 @@ def whatif(
 
 
 def _size_key(recipe: Recipe) -> str:
-    """Return the key that sets the size, in the recipe's selection or in one that the recipe could use."""
+    """Return the key that determines the size, in the recipe's selection or in one that the recipe could use."""
     if recipe.selection and recipe.selector.sizes_of:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
     if recipe.selection and recipe.selection[0] not in ("balance", "sample"):
@@ -109,7 +109,7 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
         table = table.append_column(_SEEN, pa.array(each, pa.float64()))
     if format is not Format.table:
         return _result(table)
-    hidden = {"t"} if number.key == "balance.t" else set()  # equal to the value
+    hidden = {"t"} if number.key == "balance.t" else set()  # it is the same as the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
     sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in points]
     maximum = max(sizes, default=0) or 1
@@ -124,7 +124,7 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
 def _print_answer(
     result: WhatIf, recipe: Recipe, number: SweptNumber | None, rows: int | None, seen: int | None, format: Format
 ) -> None:
-    """Print one table after another; as CSV or JSON a single table, with a column `section`."""
+    """Print one table after the other. As CSV or JSON, print a single table that has a column `section`."""
     if format is not Format.table:
         common.print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
         return
@@ -142,7 +142,7 @@ def _print_answer(
 
 
 def _rounded(table: pa.Table) -> pa.Table:
-    """Return counts as integers (0 if a recipe lacks the rule), and changes between these rounded counts."""
+    """Return counts as integers (0 if a recipe does not have the rule), and changes between rounded counts."""
     counts = {name: table[name].fill_null(0) for name in ("run", "run_expected", "whatif")}  # type: ignore[arg-type]
     shown = {name: pc.round(numbers) for name, numbers in counts.items()}
     shown["change"] = pc.subtract(shown["whatif"], shown["run_expected"])

@@ -1,7 +1,7 @@
-"""The audit of a run: counts every row from the tables before anything is emitted or published.
+"""The audit of a run: counts every row in the tables before anything is emitted or published.
 
-Law: samples found = kept + dropped (per rule) + failed (per reason); unreadable files are counted separately. The same
-pass over the tables collects the statistics of kept samples for publishing.
+Law: samples found = kept + dropped (per rule) + failed (per reason). Files that could not be read are counted
+separately. The same pass over the tables collects the statistics of kept samples for publishing.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ from curate.store.store import RunStore
 from curate.store.table_file import write_groups
 from curate.store.tables import UnitTables
 
-MEASURES = ("words", "width", "height")  # columns with published means
+MEASURES = ("words", "width", "height")  # columns whose means are published
 
 Drops = Counter[tuple[str, str | None]]  # rows by source and rule; None for kept rows
 
@@ -48,7 +48,7 @@ class PublishSettings(StepSettings):
     recipe: Recipe
     pool: Pool
     table_names: tuple[str, ...]  # the tables of each unit
-    has_blocklist: bool  # whether items are blocked on request
+    has_blocklist: bool  # whether a request or a blocklist blocks items
     matching: MatchSettings | None  # settings of `match`; None without
 
     @classmethod
@@ -68,7 +68,7 @@ class PublishSettings(StepSettings):
 
 
 class Failing(NamedTuple):
-    """The number of failures with a reason, and the first example, with its unit."""
+    """The number of failures with one reason, and the first example, with its unit."""
 
     rows: int
     unit: int
@@ -77,34 +77,34 @@ class Failing(NamedTuple):
 
 @dataclass
 class Audit:
-    """Counts from the files of a unit, or sums over units; a few numbers for units of any size."""
+    """Counts from the files of a unit, or sums over units. They are a few numbers, however large the units are."""
 
-    sizes: dict[int, int] = field(default_factory=dict)  # unit → samples found
+    sizes: dict[int, int] = field(default_factory=dict)  # unit → number of samples found
     drops: Drops = field(default_factory=Counter)
-    kept: dict[int, int] = field(default_factory=dict)  # unit → kept rows, if it has any
+    kept: dict[int, int] = field(default_factory=dict)  # unit → number of kept rows, if it has any
     failing: dict[str, Failing] = field(default_factory=dict)  # of samples and files, by reason
-    unread: set[str] = field(default_factory=set)  # files that could not be read at all, or not their embeddings
+    unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
     failed: set[int] = field(default_factory=set)  # units with a file of failures
     downloads: set[str] = field(default_factory=set)  # downloaded shards in the run folder, without suffix
-    # By label of a plugin signal: the images that it failed on, and the first error
+    # By label of a plugin's signal: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
-    nonfinite: Counter[str] = field(default_factory=Counter)  # NaN and infinite values of signals, by column
-    # Of kept samples: rows by language, files by suffix, and the sum and number of values for MEASURES
+    nonfinite: Counter[str] = field(default_factory=Counter)  # number of NaN and infinite values of signals, by column
+    # For kept samples: rows by language, files by suffix, and the sum and number of values of MEASURES
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     measured: Counter[str] = field(default_factory=Counter)
     fields: FieldCounts = field(default_factory=Counter)  # number of values by field of the samples' json
-    # of kept samples, by column of `schema.LICENCES`
+    # for kept samples, by column of `schema.LICENCES`
     licences: Counter[tuple[str, str]] = field(default_factory=Counter)
-    links: Counter[tuple[str, str]] = field(default_factory=Counter)  # in pages, by source: see `Batch.links`
-    short: Counter[str] = field(default_factory=Counter)  # short texts dropped, by rule
+    links: Counter[tuple[str, str]] = field(default_factory=Counter)  # links in pages, by source: see `Batch.links`
+    short: Counter[str] = field(default_factory=Counter)  # short texts that were dropped, by rule
 
     def add(self, other: Self) -> None:
         for total, part in ((self.failing, other.failing), (self.errors, other.errors)):
             for key, failing in part.items():
                 _add(total, key, failing)
-        for name in vars(self).keys() - {"failing", "errors"}:  # counters, and dicts with keys of one unit
+        for name in vars(self).keys() - {"failing", "errors"}:  # counters, and dicts whose keys belong to one unit
             getattr(self, name).update(getattr(other, name))
 
     merge = add
@@ -115,7 +115,7 @@ class Audit:
 
     @property
     def verdicts(self) -> Counter[str]:
-        """Rows by rule, and `kept`."""
+        """Number of rows by rule, and as `kept`."""
         total: Counter[str] = Counter()
         for (_, rule), rows in self.drops.items():
             total[rule or KEPT] += rows
@@ -128,7 +128,10 @@ def _add(failing: dict[str, Failing], key: str, part: Failing) -> None:
 
 
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
-    """Count a unit's rows, and write its failures. Raises ConservationError if tables contradict each other."""
+    """Count the rows of a unit, and write its failures.
+
+    Raises ConservationError if its tables contradict each other.
+    """
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
     verdicts = count_verdicts(samples, decisions, unit)
@@ -176,7 +179,7 @@ def _downloads(settings: PublishSettings, unit: Unit) -> set[str]:
 
 
 def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
-    """Return a unit's rows by rule, and `kept`. Raises ConservationError if its tables contradict each other."""
+    """Return a unit's rows by rule, and as `kept`. Raises ConservationError if its tables contradict each other."""
     if not samples["uid"].equals(decisions["uid"]):
         raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
     verdicts = _count_values(decisions["rule"])
@@ -185,7 +188,7 @@ def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counte
     unreadable = pc.not_equal(samples["status"], pa.scalar(schema.OK))
     dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
     failed = pc.equal(pc.is_in(decisions["rule"], pa.array([stages.FAILED])), unreadable)
-    # A null in a column that must not have any counts as neither.
+    # A null in a column that must not have nulls counts as neither.
     if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
         bad = _count_values(unreadable)[True]
         problem = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
@@ -205,7 +208,7 @@ def _failures(
     samples = samples.filter(pc.not_equal(samples["status"], pa.scalar(schema.OK)))
     rows = samples.rename_columns({"status": "reason", "error": "detail"})
     source = find_source(settings.sources, unit.source)
-    if kind := find_downloading(source):  # other sources have no attempts: null
+    if kind := find_downloading(source):  # other sources have no attempts: the columns are null
         shards = samples["shard"].to_numpy()
         of_shards = {shard: np.flatnonzero(shards == shard) for shard in dict.fromkeys(shards.tolist())}
         keys = ((shard, samples["key"].take(of_shard).to_pylist()) for shard, of_shard in of_shards.items())
@@ -216,7 +219,7 @@ def _failures(
 
 
 def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:
-    """Count a unit's kept samples: rows by language, files by suffix, and sum and number of values of each measure."""
+    """Count a unit's kept samples: rows by language, files by suffix, and sum and number of values for each measure."""
     audit.languages = _count_values(kept["language"])
     for name in MEASURES:
         if rows_measured := len(kept) - kept[name].null_count:
@@ -233,7 +236,7 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     else:
         is_jpeg = pc.equal(kept["format"], pa.scalar("jpeg"))
         audit.suffixes = _count_values(pc.if_else(is_jpeg, pa.scalar("jpg"), kept["format"]))
-    audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # every sample in the tars has them
+    audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # every sample in the tars has these files
 
 
 def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
@@ -242,7 +245,7 @@ def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
 
 
 def nest_counts(counts: Counter[tuple[str, str]]) -> dict[str, Counter[str]]:
-    """Return counts of pairs as counts of the second name by the first, in order."""
+    """Return counts of pairs as counts of the second names by the first name, in order."""
     nested: dict[str, Counter[str]] = {}
     for (outer, inner), count in sorted(counts.items()):
         nested.setdefault(outer, Counter())[inner] = count
@@ -260,9 +263,9 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
 
 
 class Limit(NamedTuple):
-    """The number of bad rows or files, and the share that the recipe allows."""
+    """The number of bad rows or files, and the share of them that the recipe allows."""
 
-    name: str  # of the recipe's key
+    name: str  # the key in the recipe
     noun: str
     became: str
     bad: int
@@ -275,12 +278,12 @@ class Limit(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The option with which a run accepts this many: the limit in whole percent."""
+        """The option that makes a run accept this many: the limit in whole percent."""
         return f"--set {self.name}={min(100, 100 * self.bad // self.total + 1) / 100}"
 
 
 def row_limits(recipe: Recipe, failed: int, missing: int, rows: int) -> tuple[Limit, Limit]:
-    """Return the limits for failed rows without `missing` ones, and for those that were not downloaded."""
+    """Return the limits for failed rows without the `missing` ones, and for rows that were not downloaded."""
     unread = Limit("max_failed", "samples", "could not be read", failed, rows - missing, recipe.max_failed)
     return unread, Limit("max_missing", "samples", "were never downloaded", missing, rows, recipe.max_missing)
 
@@ -323,12 +326,15 @@ def _is_unread(reason: str) -> bool:
 
 
 def failures_parts(audit: Audit) -> list[str]:
-    """Return the files with units' failures, until they are one table."""
+    """Return the files that have failures of units, until one table has them all."""
     return list(map(failures_part, sorted(audit.failed)))
 
 
 def write_failures(store: RunStore, audit: Audit) -> None:
-    """Write failures.parquet, with schema.FAILURES, for the whole run; only a few units' failures are in memory."""
+    """Write failures.parquet, with schema.FAILURES, for the whole run.
+
+    Only a few units' failures are in memory at a time.
+    """
     rows = sum(part.rows for part in audit.failing.values())
     parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, failures_parts(audit)))
     tables = (pa.concat_tables(files).combine_chunks() for files in groups(parts, len, 1 << 18))
@@ -337,7 +343,7 @@ def write_failures(store: RunStore, audit: Audit) -> None:
 
 
 def check_conservation(audit: Audit, emitted: int) -> Counter[str]:
-    """Return rows by rule, and `kept`, of the whole run. Raises ConservationError if the sums do not match."""
+    """Return the whole run's rows by rule, and as `kept`. Raises ConservationError if the sums do not match."""
     total = audit.verdicts
     if total.total() != audit.rows or total[KEPT] != emitted:
         sums = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"

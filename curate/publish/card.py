@@ -1,8 +1,8 @@
 """README.md of a run: a dataset card for Hugging Face, filled from run.json.
 
 In: the content of run.json. Out: YAML front matter, which configures `datasets.load_dataset`, and Markdown from the
-template card.md. Names, rules, models and languages may have any text: it is quoted by the YAML library, written as
-code, or escaped, so that it never becomes markup.
+template card.md. Names, rules, models and languages may have any text. The YAML library quotes it, or it is written as
+code or escaped, so that it never becomes markup.
 """
 
 import json
@@ -19,13 +19,13 @@ from curate.base.wording import escape, format_bytes, pluralise
 from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import ContentFacts, RunFacts
 
-UNKNOWN = "unknown"  # the license, if the recipe gives none
+UNKNOWN = "unknown"  # the license, if the recipe does not give one
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
     (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"), (10**12, "100B<n<1T"),
 )  # fmt: skip
-_CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, accepted by the Hub
-_MIN_SHARE = 0.001  # languages with a smaller share of the kept samples are taken for errors of the detector
+_CODE = re.compile(r"[a-z]{2,3}")  # ISO 639-1 and 639-3, which the Hub accepts
+_MIN_SHARE = 0.001  # languages with a smaller share of the kept samples are probably errors of the detector
 _DTYPES = dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), "image")
 _DTYPES |= {"txt": "string", "json": "json", "cls": "int64"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
@@ -81,7 +81,7 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
     front["tags"] = ["image-text", "curated", *kind.tags]
     files = {"split": "train", "path": f"shards/*.{kind.suffix}"}
     if kept:
-        # Without a version, `datasets` confuses local folders with the same name.
+        # Without a version, `datasets` confuses local folders that have the same name.
         version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
@@ -91,24 +91,24 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
 
 
 def _features(suffixes: list[str], kind: OutputFormat, content: ContentFacts) -> list[dict[str, Any]]:
-    """Return the columns for `datasets`, which would otherwise infer them from five samples and miss others."""
+    """Return the columns for `datasets`. Otherwise, it would infer them from five samples, and miss some."""
     kinds: dict[str, Any] = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
-    if not all(kinds.values()):  # one is unknown: let `datasets` infer them
+    if not all(kinds.values()):  # if one is unknown, let `datasets` infer them
         return []
-    # Typed fields for the json if each has one type: type `json` rounds floats, and NaN becomes null.
+    # Typed fields for the json if each has one type: the type `json` would round floats, and turn NaN into null.
     kinds |= {"json": content.json_dtype} if content.json_dtype not in (None, "mixed") else {}
     return [{"name": name, **_feature(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
 
 
 def _feature(dtype: Any) -> dict[str, Any]:
-    """Return a type of `find_dtype` for the card, sorted by name, because shards are written in any order."""
+    """Return a type from `find_dtype` for the card, sorted by name, because shards are written in any order."""
     if isinstance(dtype, dict):
         return {"struct": [{"name": name, **_feature(inner)} for name, inner in sorted(dtype.items())]}
     return {"list": _feature(dtype[0])} if isinstance(dtype, list) else {"dtype": dtype}
 
 
 def citation(run: RunFacts) -> str:
-    """Return a citation: name and size of the dataset, and identity of its run."""
+    """Return a citation: name and size of the dataset, and the identity of its run."""
     forgotten = run.counts.get(FORGOTTEN, 0)
     less = f" without {forgotten:,} removed on request" if forgotten else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
@@ -148,7 +148,7 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Return the text as a code span, even with backticks; valid in tables too."""
+    """Return the text as a code span, even if it has backticks. The result is also valid in tables."""
     text = " ".join(escape(text).split())
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""

@@ -1,6 +1,7 @@
-"""Writes the files that describe a run, from its facts; then the manifest, and `_SUCCESS` last.
+"""Writes the files that describe a run, from its facts; then the manifest; and last `_SUCCESS`.
 
-In: a run folder with all other files, and the content of run.json. Publishing and changes of a run end here.
+In: a run folder with all other files, and the content of run.json. Publishing a run, and every change of a run, ends
+here.
 """
 
 import datetime
@@ -33,11 +34,11 @@ from curate.store.manifest import Lines, Published, read_manifest, write_manifes
 from curate.store.store import RunStore
 from curate.store.validity import recorded_line
 
-_FEW = 10  # files of the manifest to check if the folder is not listed
-_MAX_VALUES = 500  # languages, or licenses in a column; more are noise, or the column has other content
-_LISTED = 200  # files listed individually
+_FEW = 10  # number of files in the manifest to check if the folder is not listed
+_MAX_VALUES = 500  # languages, or licenses in a column; more are noise, or other content
+_LISTED = 200  # maximum number of files that are listed one by one
 
-_PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # column names that can be part of an @id
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # column names that may be part of an @id
 _DATA_TYPES = (
     (pa.types.is_string, "sc:Text"),
     (pa.types.is_large_string, "sc:Text"),
@@ -57,9 +58,10 @@ def describe_run(
 ) -> None:
     """Write entries.parquet, uids.npy, run.json, the card, croissant.json, stats.duckdb, views.sql, then the manifest.
 
-    `facts` are the content of run.json except `forgotten` and most of `content`, which are computed here. `digests` are
-    the manifest's lines of all tables and shards; `uids` come from `sort_uids`; `entries` from `count_entries`, None:
-    unchanged. A report, which describes the old run, is removed; `curate report` writes a new one.
+    `facts` are the content of run.json, except `forgotten` and most of `content`, which are computed here. `digests`
+    are the lines of all tables and shards in the manifest. `uids` come from `sort_uids`. `entries` come from
+    `count_entries`; None: they have not changed. A report is removed, because it describes the old run; `curate report`
+    writes a new one.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
@@ -79,9 +81,9 @@ def describe_run(
 
 
 def update_description(store: RunStore, facts: RunFacts, drops: Drops) -> None:
-    """Rewrite the files with a finished run's name and license, and the manifest; a report is removed."""
+    """Rewrite the files that have a finished run's name and license, and the manifest. A report is removed."""
     lines = read_manifest(store)
-    # If it is killed, the run is unfinished, and `finish_description` completes it.
+    # If this is killed, the run is unfinished, and `finish_description` completes it.
     store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
     store.delete_file(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
@@ -95,27 +97,28 @@ def update_description(store: RunStore, facts: RunFacts, drops: Drops) -> None:
 
 
 def finish_description(store: RunStore) -> None:
-    """Complete an interrupted `update_description`, from run.json; the caller holds the lock."""
+    """Complete an interrupted `update_description` from run.json. The caller must hold the lock."""
     is_other = any(map(store.exists, (layout.SUCCESS_FILE, layout.FORGETTING_FILE)))
     if is_other or not store.exists(layout.DESCRIBING_FILE):
         return
-    # If a file is damaged or missing, the run stays unfinished, and running its recipe recomputes it.
+    # If a file is damaged or missing, the run stays unfinished. Running its recipe recomputes the file.
     with suppress(DamagedError, OSError):
         drops = Counter({(source, rule): rows for source, rule, rows in store.read_json(layout.DESCRIBING_FILE)})
         update_description(store, read_facts(store), drops)
 
 
 def mark_published(store: RunStore, merged: Collection[str] = (), is_new: bool = False) -> None:
-    """Write `_SUCCESS`, after removing files in `tables/` and `shards/` that are not the run's, or were merged.
+    """Write `_SUCCESS`. Before that, remove files in `tables/` and `shards/` that are merged or not part of the run.
 
-    `merged` are files that are now in chunks. `is_new`: there are no others, because the run started in an empty
-    folder; then the folder is not listed, because a store lists only 1,000 names per request. Raises RunError if files
-    of the manifest are gone, for example because somebody deletes the folder; without a listing, a few are checked.
+    `merged` are files whose content is now in chunks. `is_new` means that there are no other files, because the run
+    started in an empty folder. Then the folder is not listed, because a store lists only 1,000 names per request.
+    Raises RunError if files in the manifest are missing, for example because somebody deletes the folder. Without a
+    listing, only a few files are checked.
     """
     lines = read_manifest(store) if store.exists(layout.MANIFEST_FILE) else []
     listed = {layout.MANIFEST_FILE, *(line.path for line in lines)}
     if are_there := all(map(store.exists, sorted(listed)[:: len(listed) // _FEW + 1])):
-        store.delete_files(merged)  # first, so that less is listed
+        store.delete_files(merged)  # first, so that there is less to list
     present = listed if are_there and is_new else {*store.files()}
     missing = sorted(listed - present)
     if missing:
@@ -158,10 +161,11 @@ def _most_frequent(counts: Counter[str]) -> dict[str, int]:
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> Any:
-    """Return a Croissant 1.0 (MLCommons) description of a run, from its manifest; `columns` of Parquet shards or None.
+    """Return a Croissant 1.0 (MLCommons) description of a run, from its manifest.
 
-    `mlcroissant` validates it, and iterates over the shards' Parquet files (record set `samples`). The publisher adds
-    who publishes the dataset, and where; `datePublished`, which is required, is the day on which the run finished.
+    `columns`: of Parquet shards, or None. `mlcroissant` validates it, and iterates over the shards' Parquet files
+    (record set `samples`). The publisher must add who publishes the dataset, and where. `datePublished`, which is
+    required, is the day on which the run finished.
     """
     kind = find_written(run)
     file_sets = {kind.suffix: (*kind.file_set, kind.media_type)}
@@ -182,7 +186,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
 
 
 def _fields(columns: pa.Schema) -> Iterator[tuple[str | int, str, str, bool]]:
-    """Yield id, name and Croissant type of columns that have one, and whether values are lists."""
+    """Yield the id, name and Croissant type of each column that has one, and whether its values are lists."""
     for index, field in enumerate(columns):
         kind, is_list = field.type, pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
         while pa.types.is_list(kind) or pa.types.is_large_list(kind):

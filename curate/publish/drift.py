@@ -31,13 +31,13 @@ from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
 from curate.store.tables import UnitTables
 
-SAMPLED = 2048  # maximum rows of each sample: of the pool, of kept rows, and of the part of the pool to compare with
+SAMPLED = 2048  # rows per sample: of the pool, of kept rows, and of the pool's part to compare with
 DIRECTIONS = 128
-BLOCK = 16  # directions at a time, and numbers per row in memory
+BLOCK = 16  # directions computed together, which is also how many numbers per row are in memory
 
 
 class Group(NamedTuple):
-    """The identity of a sample: source, model, image or text, and whole pool or kept rows."""
+    """What a sample is from: source, model, image or text, and whole pool or kept rows."""
 
     source: str
     model: str
@@ -46,14 +46,14 @@ class Group(NamedTuple):
 
 
 class DriftSample(NamedTuple):
-    """The rows with the smallest hashes: uint64 [n] ascending, embeddings float16 [n, dimension]."""
+    """The rows with the smallest hashes: hashes uint64 [n], ascending, and embeddings float16 [n, dimension]."""
 
     hashes: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.float16]
 
 
 def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[tuple[Group, DriftSample]]:
-    """Yield a unit's part of each sample of its source."""
+    """Yield what a unit adds to each sample of its source."""
     kept = tables.read("decisions", ["kept"])["kept"].to_numpy()
     for model in measure.kept:
         table = tables.read("embeddings", ["uid", f"{model.prefix}image", f"{model.prefix}text"])
@@ -68,14 +68,14 @@ def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[t
 
 
 def merge(samples: Iterable[DriftSample]) -> DriftSample:
-    """Merge samples into one: the first `SAMPLED` rows, and as many again to compare with."""
+    """Merge samples into one: the first `SAMPLED` rows, and the same number again for comparison."""
     hashes, rows = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     first = np.argsort(hashes, kind="stable")[: 2 * SAMPLED]
     return DriftSample(hashes[first], rows[first])
 
 
 def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
-    """Return the drift of each source, model and side, except sources without kept rows."""
+    """Return the drift of each source, model and side, without sources that have no kept rows."""
     drifts = []
     for group in sorted(group for group in samples if not group.kept):
         pool, kept = samples[group].rows, samples[group._replace(kept=True)].rows[:SAMPLED]
@@ -95,7 +95,7 @@ def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
 class Drift(NamedTuple):
     """An estimate of SW₂², the squared distance."""
 
-    squared: float  # Z; 0 for equal sets; may be negative by a few standard errors
+    squared: float  # Z; 0 for equal sets; it may be below 0 by a few standard errors
     standard_error: float
 
     @property
@@ -105,18 +105,18 @@ class Drift(NamedTuple):
 
 
 def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIRECTIONS) -> Drift:
-    """Return the distance of two nonempty sets, float32[n, d] and float32[m, d].
+    """Return the distance between two sets that are not empty, float32[n, d] and float32[m, d].
 
-    `seed` is 0 to 2**63 - 1; `directions` is at least 3.
+    `seed` is from 0 to 2**63 - 1; `directions` is at least 3.
     """
     theta = draw_directions(directions, raw.shape[1], seed)
     shift = raw.mean(axis=0, dtype=np.float64) - curated.mean(axis=0, dtype=np.float64)
     control, squares = (theta @ shift) ** 2, _slices(raw, curated, theta)
-    # The mean of `squares` at control = E C by linear regression, and its standard error.
+    # The mean of `squares` at control = E C, by linear regression, and its standard error.
     residuals, offset = squares - squares.mean(), control - control.mean()
     scatter, away = float(offset @ offset), float(control.mean()) - float(shift @ shift) / len(shift)
     gamma, leverage = 0.0, 1 / directions
-    if scatter > 0:  # otherwise C is equal for all directions (equal means, or one dimension), and has no information
+    if scatter > 0:  # otherwise, C is equal for all directions (equal means, or one dimension), and does not help
         gamma, leverage = float(offset @ residuals) / scatter, 1 / directions + away**2 / scatter
         residuals = residuals - gamma * offset
     variance = float(residuals @ residuals) / (directions - 2)
@@ -124,7 +124,10 @@ def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIREC
 
 
 def draw_directions(count: int, dimension: int, seed: int) -> F64:
-    """Return directions uniform on the sphere (float64[count, dimension]): Box and Muller's normals from splitmix64."""
+    """Return directions that are uniform on the sphere (float64[count, dimension]), with Box and Muller's normals.
+
+    The random bits come from splitmix64.
+    """
     pairs = (dimension + 1) // 2
     steps = np.arange(1, 2 * count * pairs + 1, dtype=np.uint64) * GOLDEN
     bits = mix64(mix64(np.array([seed], np.uint64) + GOLDEN) + steps) >> np.uint64(11)
@@ -136,8 +139,8 @@ def draw_directions(count: int, dimension: int, seed: int) -> F64:
 
 
 def _slices(raw: F32, curated: F32, theta: F64) -> F64:
-    """Return W² of the projections on each direction: float64[directions]."""
-    # The quantile functions of n and m values are constant on pieces of (0, 1]; in units of 1 / (n m) these are exact.
+    """Return W² between the projections on each direction: float64[directions]."""
+    # The quantile functions of n and m values are constant on pieces of (0, 1]; in units of 1 / (n m), these are exact.
     n, m = len(raw), len(curated)
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])

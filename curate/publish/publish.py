@@ -1,8 +1,8 @@
 """Publishes a run: audit, drift and sums over all units, then the files that describe the run, and `_SUCCESS` last.
 
-Before that, tables of many small units are merged into few files, called chunks, so that SQL opens few files (see
-`curate.store.chunks`). Files of units stay until their last reader has ended. The layout of chunks depends only on the
-rows of units, so equal units give equal bytes. Memory is limited by one table of a chunk.
+Before that, the tables of many small units are merged into a few files, called chunks, so that SQL opens few files (see
+`curate.store.chunks`). The files of units are kept until their last reader has ended. The chunks depend only on the
+rows of units, so equal units give equal bytes. The largest use of memory is one table of a chunk.
 """
 
 import json
@@ -65,19 +65,19 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import log_used, read_records, sum_sent, sum_timings, sum_used
 from curate.store.validity import recorded_digest, recorded_line
 
-_MANY_SHORT = 0.05  # of the pool
-_PUBLISHED = "published"  # the commit of the files that describe a run
+_MANY_SHORT = 0.05  # share of the pool
+_PUBLISHED = "published"  # name of the commit for the files that describe a run
 CHUNK_ROWS = UNIT_ROWS[1]
-CHUNK_UNITS = 500  # maximum units per chunk: its footers describe each unit, and CORES chunks are in memory at once
+CHUNK_UNITS = 500  # units per chunk: its footers describe each unit, and CORES chunks are in memory at once
 MIN_UNITS = 64  # runs with fewer units are not merged,
-MIN_FEWER = 4  # nor runs whose number of files would not decrease by this factor
+MIN_FEWER = 4  # and neither are runs whose number of files would not become this many times smaller
 
 
 @dataclass(frozen=True)
 class Results:
-    """Results about the whole run that are not in the tables of units."""
+    """Results for the whole run that are not in the tables of units."""
 
-    sources: Sequence[tuple[str, int]]  # consecutive sources with their numbers of units
+    sources: Sequence[tuple[str, int]]  # sources with their numbers of units, which are consecutive
     json_dtype: Any  # see `ContentFacts`
     audit: Audit
     decided: Decided
@@ -87,9 +87,9 @@ class Results:
 
 
 def publish(settings: PublishSettings, results: Results, digests: Lines) -> None:
-    """Write everything but tables and shards, then the manifest, then `_SUCCESS`, unless another attempt did.
+    """Write everything except tables and shards, then the manifest, then `_SUCCESS`, unless another attempt has.
 
-    `digests` are the manifest's lines of all tables and shards. Raises ConservationError if the input rows are not
+    `digests` are the manifest's lines for all tables and shards. Raises ConservationError if the input rows are not
     kept + dropped + failed.
     """
     store = settings.store
@@ -99,7 +99,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         try:
             _describe(settings, results, digests)
         except FileNotFoundError:
-            if store.exists(layout.SUCCESS_FILE):  # written by another attempt, which deleted inputs of this one
+            if store.exists(layout.SUCCESS_FILE):  # another attempt wrote it, and deleted inputs of this attempt
                 return
             raise
     chunks = lay_out_chunks(results.sources, results.audit.sizes)
@@ -111,7 +111,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
 
 def _describe(settings: PublishSettings, results: Results, digests: Lines) -> None:
     store, kind, lines = settings.store, settings.output, Lines()
-    lines.merge(digests)  # a parallel attempt may get the same object
+    lines.merge(digests)  # a parallel attempt may have the same object
     rows = lines.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
     write_failures(store, results.audit)
@@ -134,7 +134,7 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
 
 
 def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:
-    """Return the files in `pool/`, which is listed if an earlier start may have left other files."""
+    """Return the files in `pool/`. It is listed if an earlier start may have left other files."""
     if not store.exists(layout.NEW_FILE):
         return store.files(layout.POOL)
     return [f"{layout.POOL}/{stem}{end}" for stem in sorted(audit.downloads) for end in ENDINGS]
@@ -143,9 +143,10 @@ def _downloaded_files(store: RunStore, audit: Audit) -> list[str]:
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
     """Return the table entries.parquet.
 
-    `entries` has columns entry, source, language. For each entry, `pool` (int64) counts the matching rows before any
-    rule, and `survivors` (int64) those before balancing; `sums` (int64[2, entries]) are the expected rows in fixed
-    point (2⁻³²), and the kept rows; `p` (float64) is `Choice.entry_probabilities`, None: 1.
+    `entries` has the columns entry, source, language. For each entry, `pool` (int64) is the number of matching rows
+    before any rule, and `survivors` (int64) the number before balancing. `sums` (int64[2, entries]) are the number of
+    expected rows in fixed point (2⁻³²), and the number of kept rows. `p` (float64) is `Choice.entry_probabilities`;
+    None means 1.
     """
     p = np.ones(len(survivors)) if p is None else p
     entry_ids = np.arange(len(entries), dtype=np.int32)
@@ -228,11 +229,11 @@ def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entr
 def _large_groups(
     largest: Sequence[tuple[int, str]], verdicts: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
-    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, largest first."""
+    """Return the groups that have over `exact.LARGE_SHARE` of the rows that reached deduplication, largest first."""
     reached = sum(counts[verdict] for verdict in verdicts[verdicts.index(stages.DUPLICATE) :])
     groups = sorted((group for group in largest if group[0] > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
-    if by.near and not large:  # then the largest, from a smaller size and share on
+    if by.near and not large:  # then the largest group, if its size and share exceed smaller limits
         large = [group for group in groups[:1] if group[0] >= max(exact.LARGE_NEAR, exact.LARGE_NEAR_SHARE * reached)]
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
@@ -258,7 +259,10 @@ def _rule_facts(name: str, spec: str | Top, search: TopSearch | None) -> RuleFac
 
 
 def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int]) -> list[Chunk]:
-    """Return the chunks of a run, from `Results.sources` and the rows of each unit; single units if there are few."""
+    """Return the chunks of a run, from `Results.sources` and the rows of each unit.
+
+    If there are few units, none is merged.
+    """
     chunks: list[Chunk] = []
     number = filled = 0
     for _, units in sources:
@@ -277,7 +281,7 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
 
 
 def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
-    """Merge the tables of a chunk's units into one file each; return the files. A single unit stays as it is."""
+    """Merge the tables of a chunk's units into one file each. Return the files. A single unit is not changed."""
     last = None if chunk.first == chunk.last else chunk.last
     merged = UnitTables(store, chunk.first, last=last)
     if last is not None:
@@ -305,18 +309,18 @@ Sources = Sequence[tuple[str, int]]
 
 
 def sources_of(plan: Sequence[Unit]) -> list[tuple[str, int]]:
-    """Return consecutive sources with their numbers of units."""
+    """Return sources with their numbers of units, in order."""
     return [(source, sum(1 for _ in consecutive)) for source, consecutive in groupby(unit.source for unit in plan)]
 
 
 def audit(units: Units, settings: PublishSettings) -> Answer:
-    """Audit all units. Too many failures end the run."""
+    """Audit all units. If too many rows or files failed, the run ends."""
     counted = units.ask("Audit: count", lambda tables, unit: [audit_unit(settings, tables, unit)], combine=Total(Audit))
     return units.get("Audit: check", check_damage, settings, counted)
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answer:
-    """Measure the drift of each source from samples of its kept embeddings: list[DriftFacts]."""
+    """Measure the drift of each source from samples of its kept embeddings. The result is a list[DriftFacts]."""
 
     def sample(tables: OpenTables, unit: Unit) -> list[dict[Group, DriftSample]]:
         return [dict(sample_unit(settings.recipe.measure, unit.source, tables))]
@@ -330,7 +334,10 @@ def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]
 
 
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
-    """Merge the tables of many small units into few files, after `audited`; return lists of manifest lines."""
+    """Merge the tables of many small units into a few files, after `audited`.
+
+    Return lists of lines for the manifest.
+    """
     chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
     store, names = settings.store, settings.table_names
 
@@ -349,7 +356,7 @@ def publish_run(
     shards: tuple[Answer, Answer],
     **findings: Any,
 ) -> Answer:
-    """Write the files that describe the run and its shards, and `_SUCCESS` last; the answer is None.
+    """Write the files that describe the run and its shards, and `_SUCCESS` last. The answer is None.
 
     `tables` come from `compact`, `shards` from `emit`, and `findings` are the fields of `Results` from all units.
     """
@@ -361,7 +368,7 @@ def publish_run(
 def _publish(
     context: RunContext, sources: list[tuple[str, int]], lines: Lines, types: tuple[int, Any] | None, **findings: Any
 ) -> None:
-    if count := count_forgotten_since(context.store, context.reuse):  # tables may be from before and after it
+    if count := count_forgotten_since(context.store, context.reuse):  # some tables may be older than that
         assert context.reuse is not None
         problem = f"`curate forget` removed {pluralise(count, 'item')} there while this run reused its tables"
         raise RunError(f"{context.reuse.url}: {problem}; run again to remove them here too")

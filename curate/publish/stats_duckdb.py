@@ -1,4 +1,4 @@
-"""stats.duckdb: a run's small tables, TABLES, for any DuckDB client from version 1.0 on.
+"""stats.duckdb: the small tables of a run, TABLES, for any DuckDB client from version 1.0 on.
 
 Views over the large tables are in `curate.publish.views`, because they need paths.
 """
@@ -32,11 +32,14 @@ _STORAGE = "v1.0.0"  # DuckDB's storage format: older clients cannot read newer 
 
 
 def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
-    """Write stats.duckdb; `entries`: by default from entries.parquet. Raises ConservationError for an unknown rule."""
+    """Write stats.duckdb. By default, `entries` come from entries.parquet.
+
+    Raises ConservationError for an unknown rule.
+    """
     tables = _small_tables(folder, run)
     listed = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     tables["entries"] = listed.select(schema.ENTRIES.names).cast(schema.ENTRIES)
-    # One thread takes half the time for tables of this size, and the file is smaller.
+    # For tables of this size, one thread needs half the time, and gives a smaller file.
     config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}
     with temporary_folder() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
@@ -77,7 +80,7 @@ def _small_tables(folder: RunStore, run: RunFacts) -> dict[str, Any]:
 
 
 def _read_failures(folder: RunStore) -> pa.RecordBatchReader:
-    """Yield the failures in batches, because there may be as many as rows."""
+    """Yield the failures in batches, because there may be as many failures as rows."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         with folder.open_parquet(FAILURES_FILE) as file:
@@ -96,12 +99,12 @@ def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
 
 
 def _without_zones(table: pa.Table, name: str) -> pa.Table:
-    """Return the table with a column's times in UTC, in a form that every client reads."""
+    """Return the table with the times of a column in UTC, in a form that every client can read."""
     return table.set_column(table.column_names.index(name), name, table[name].cast(pa.timestamp("ms")))
 
 
 def _counted(run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
-    """Return the inputs of stats.sql. Raises ConservationError for rules that the run does not have."""
+    """Return the inputs for stats.sql. Raises ConservationError for rules that the run does not have."""
     rules = {rule for _, rule in drops if rule is not None}
     steps = [verdict.name for verdict in run.verdicts(stages.FORGOTTEN in rules)[:-1]]
     if strange := sorted(rules.difference(steps)):

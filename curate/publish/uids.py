@@ -1,7 +1,8 @@
 """uids.npy: the kept uids in DataComp's subset format, sorted pairs of their high and low 64 bits (dtype `u8,u8`).
 
-Each uid appears as often as it repeats. Source: DataComp's resharder (see its `--subset-file`). Units split their uids
-into buckets, which are sorted separately and written in order, so memory depends on the size of a bucket only.
+The file has each uid as often as the run repeats it. Source: DataComp's resharder (see its `--subset-file`). Units
+split their uids into buckets. Each bucket is sorted separately, and the buckets are written in order, so the use of
+memory depends only on the size of a bucket.
 """
 
 import shutil
@@ -32,7 +33,7 @@ def uid_pairs(uids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.void]:
 
 
 def sort_pairs(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    """Return uids as PAIR, sorted; ten times as fast as numpy, which compares pairs field by field."""
+    """Return uids as PAIR, sorted, ten times as fast as numpy, which compares pairs field by field."""
     pairs = pairs[np.argsort(pairs["f0"])]
     is_tied = pairs["f0"][1:] == pairs["f0"][:-1]
     if is_tied.any():
@@ -55,16 +56,17 @@ def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
 
 
 def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1) -> Answer:
-    """Ask each decided unit for its kept uids, and sort them in buckets, into files in `tmp`: a list of `UidsPart`.
+    """Ask each decided unit for its kept uids, and sort them in buckets, into files in `tmp`.
 
-    If the run repeats rows (`repeated`), each uid appears as often as column `repeats` of `decisions` says.
+    Gives a list of `UidsPart`. If the run repeats rows (`repeated`), each uid occurs as often as the column `repeats`
+    in `decisions` says.
     """
     pairs = units.pairs("Uids: split", _split, repeated, n_buckets)
     return units.group("Uids: sort", pairs, sort_parts, store).side_output
 
 
 class UidsPart(NamedTuple):
-    """The sorted uids of a bucket; the order of buckets is that of uids."""
+    """The sorted uids of a bucket. Buckets have the same order as uids."""
 
     bucket: int
     uids: int
@@ -86,13 +88,13 @@ def _split(tables: OpenTables, unit: Unit, repeats: bool, n_buckets: int) -> Ite
 
 
 def split_pairs(pairs: npt.NDArray[np.void], n_buckets: int) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    """Yield the nonempty buckets of uids in PAIR, with their uids."""
+    """Yield the buckets that have uids, in PAIR, with their uids."""
     offsets = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
     yield from (pair for pair in enumerate(split_by(pairs, offsets, n_buckets)) if len(pair[1]))
 
 
 def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[SideOutput]:
-    """Sort a bucket's uids from all units into its file, and yield it as a UidsPart."""
+    """Sort a bucket's uids from all units into its file, and yield the file as a UidsPart."""
     pairs = sort_pairs(np.concatenate(parts))
     part = UidsPart(bucket, len(pairs))
     store.write_bytes(part.file, pairs.tobytes())
@@ -100,7 +102,7 @@ def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunSto
 
 
 def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> None:
-    """Write uids.npy from the files of `sort_uids`."""
+    """Write uids.npy from the files that `sort_uids` wrote."""
     parts = sorted(parts)
     total = sum(part.uids for part in parts)
     header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (total,)}

@@ -1,8 +1,8 @@
-"""The views over a run's large tables, for curate's connections, and as views.sql in the run folder for any client.
+"""The views over a run's large tables: for curate's own connections, and as views.sql in the run folder for any client.
 
-In: the tables with files, the columns of `scores`, and the paths of files as SQL. Out: statements that create the views
-of LARGE, `scored`, `measured`, `verdicts`, `published`, and those in sql/views.sql. A table that a run does not have is
-an empty view with the same columns, so that every query works on every run.
+In: the tables that have files, the columns of `scores`, and the paths of files as SQL. Out: statements that create the
+views in LARGE, then `scored`, `measured`, `verdicts`, `published`, and the views in sql/views.sql. A table that a run
+does not have becomes an empty view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ _TYPES |= {pa.float32(): "FLOAT", pa.float64(): "DOUBLE"}
 _VARYING = {"scores", "related", "derived", "matches"}  # tables whose columns depend on the recipe
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
-# The URL's host in lower case, without user and port; empty if it has none.
+# The host in a URL, in lower case, without user and port; empty if there is none.
 _HOST = r"lower(regexp_extract(url, '://(?:[^/?#]*@)?(\[[^/?#\]]*\]?|[^/?#:]*)', 1))"
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
@@ -50,7 +50,10 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
-    """Create the views over files, absolute paths or URLs by table; the files must exist, because views are bound."""
+    """Create the views over files, given as absolute paths or URLs by table.
+
+    The files must exist, because views are bound.
+    """
     lists = {name: f"[{', '.join(map(quote, paths))}]" for name, paths in files.items()}
     columns = {}
     for table in _VARYING & files.keys():
@@ -61,7 +64,10 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
 
 
 def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> None:
-    """Write views.sql into a run folder with these tables, and shards in this format; the manifest may follow later."""
+    """Write views.sql into a run folder, for these tables, and for shards in this format.
+
+    The manifest may follow later.
+    """
     paths = sorted(paths)
     by_table = table_files(paths)
     lists = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
@@ -102,7 +108,7 @@ def _statements(view: str, files: Mapping[str, str], columns: Mapping[str, list[
 
 
 def _scored(scores: Sequence[str]) -> str:
-    """Return SQL for the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), for each model."""
+    """Return SQL for the scores, and for each model's CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0)."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
     columns = ["*"]
     for model in dict.fromkeys(["clip", *models]):
@@ -116,7 +122,8 @@ def _scored(scores: Sequence[str]) -> str:
 def _measured(columns: Mapping[str, list[str]]) -> str:
     """Return SQL for all samples with the columns that rules see: scores, CLIPScores, sides, and other tables.
 
-    A column of the pool hides the host, the columns of sides, and the language key in `matches`.
+    If the pool has a column with the same name, it hides the host, the columns of sides, or the language key in
+    `matches`.
     """
     scores, joined = columns.get("scores", []), [name for name in ("related", "derived") if name in columns]
     names = {name.lower() for table in ("scores", *joined) for name in columns.get(table, ())}
@@ -150,7 +157,7 @@ def _nothing(columns: pa.Schema) -> str:
 
 
 def sql_type(kind: pa.DataType) -> str:
-    """Return DuckDB's name of a type, without a connection, which would dominate the time to open a small run."""
+    """Return DuckDB's name for a type, without a connection, which would take most of the time to open a small run."""
     if pa.types.is_struct(kind):
         return f"STRUCT({', '.join(f'{field.name} {sql_type(field.type)}' for field in kind)})"
     if pa.types.is_fixed_size_list(kind):

@@ -60,7 +60,7 @@ def test_short_texts_dropped_by_language_are_warned_of(tmp_path):
     """Where the model alone named their language, and where they are many; in the report too."""
     captions = ["A brown hen.", "A house by the sea, and a dog", *(f"Ein Haus am Meer {n}" for n in range(8))]
     path = kit.write_parquets(tmp_path / "pool", pa.table({"url": [f"u{n}" for n in range(10)], "text": captions}), 1)
-    warning = r"english dropped 9 short texts \(90\.0%\) by language, which .*; set measure.language.short to words"
+    warning = r"english dropped 9 short texts \(90\.0%\) by language, but .*; set measure.language.short to words"
     for name, language, rules in (
         ("alone", {}, {"english": "language = 'en'"}),
         ("few", {}, {"words": "words < 3", "english": "language = 'en'"}),

@@ -1,8 +1,8 @@
-"""Applies the blocklist: clears the rows that the run's record (forgotten.parquet) names, and rows linked to those.
+"""Applies the blocklist: clears the rows that the run's record (forgotten.parquet) names, and rows linked to them.
 
 In: units whose tables are measured and matched. Out: the same tables, with blocked rows cleared, so that no later step
 sees them. Other names of such a row, such as the image behind a requested URL, are blocked too. They are followed from
-row to row for `ROUNDS` rounds, and recorded before anything is cleared, because cleared rows no longer show them.
+row to row for `ROUNDS` rounds. They are recorded before anything is cleared, because cleared rows no longer have them.
 """
 
 from collections.abc import Iterator
@@ -22,27 +22,27 @@ from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 
-ROUNDS = 3  # each reads all units; rows that only a longer chain of links connects stay
+ROUNDS = 3  # each round reads all units; rows that only a longer chain of links connects are not found
 TABLES = (*STAGE["measure"].tables, *STAGE["match"].tables)  # tables that have rows when the blocklist is applied
 
 
 class Frontier(NamedTuple):
     """The names that are blocked so far."""
 
-    blocked: Items  # all of them
-    fresh: Items  # names from the last round: the next round looks for rows with one of them
+    blocked: Items  # all blocked names
+    fresh: Items  # names from the last round: the next round looks for rows that have one of them
 
     @classmethod
     def begin(cls, store: RunStore) -> "Frontier":
         """Return the state before the first round: the names in the record.
 
-        If a run was killed after its rounds, the record has their results, and no names need to be followed.
+        If a run was killed after its rounds, the record already has their results, and no names need to be followed.
         """
         record = Record.read(store)
         return cls(record.items, NOTHING if record.is_settled else record.items)
 
     def advance(self, names: Items) -> "Frontier":
-        """Return the state after a round that found these names."""
+        """Return the state after a round that has found these names."""
         return Frontier(self.blocked | names, names)
 
     def record(self, store: RunStore) -> "Frontier":
@@ -55,9 +55,9 @@ class Frontier(NamedTuple):
 
 
 def apply_blocklist(units: Units, settings: PublishSettings) -> None:
-    """Clear the rows of all units that forgotten.parquet names, and rows linked to them.
+    """Clear the rows in all units that forgotten.parquet names, and rows that are linked to them.
 
-    First, names are followed for `ROUNDS` rounds. Then new names are recorded, and rows cleared.
+    First, names are followed for `ROUNDS` rounds. Then new names are recorded, and rows are cleared.
     """
     frontier: Answer = units.get("Blocklist: begin", Frontier.begin, settings.store)
     for n in range(ROUNDS):

@@ -1,9 +1,9 @@
 """Clears forgotten rows in a unit's tables.
 
-A forgotten row keeps its position (unit, row), uid, source, input file, and status `ok`. All measured values become
-null, it matches no entry, and its rule is `forgotten`. Every step recognizes it: it is readable, but has no caption. A
-row that could not be read stays `failed`. Rows in `answers`, `captions` and `regions` are removed. `samples` is
-rewritten last, so that a repeated request finds the same rows until then.
+A forgotten row keeps its position (unit, row), uid, source, input file, and the status `ok`. All of its measured values
+become null, it matches no entry, and its rule is `forgotten`. Every step recognizes it, because it is readable but has
+no caption. A row that could not be read stays `failed`. Rows in `answers`, `captions` and `regions` are removed.
+`samples` is rewritten last, so that a repeated request finds the same rows until then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ _DETAIL = "a name in it was removed on request"
 
 
 def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], source: Source) -> list[str]:
-    """Clear the items' rows in a unit's tables and in its downloads; return the files that were rewritten."""
+    """Clear the items' rows in a unit's tables and in its downloads. Return the files that were rewritten."""
     rewritten = _clear_downloads(tables, items, source)
     for name, table, note in _cleared(tables, items, names):
         tables.rewrite(name, table, tables.key(name), note)
@@ -39,7 +39,7 @@ def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], source: S
 
 
 def _clear_downloads(tables: UnitTables, items: Items, source: Source) -> list[str]:
-    """Clear rows in the files that their source downloaded for the run; `samples` still has their positions."""
+    """Clear rows in the files that their source downloaded for the run. `samples` must still have their positions."""
     kind = find_downloading(source)
     if not kind:
         return []
@@ -59,14 +59,14 @@ def _clear_downloads(tables: UnitTables, items: Items, source: Source) -> list[s
 
 
 def find_leftovers(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
-    """Return the unit's tables, of these names, in which rows of the items are not cleared."""
+    """Return those of the unit's tables, among these names, in which rows of the items are not cleared yet."""
     return [tables.file(name) for name, _, _ in _cleared(tables, items, names)]
 
 
 def _cleared(
     tables: UnitTables, items: Items, names: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table, dict[str, Any] | None]]:
-    """Yield the name, cleared content and note of each table that needs clearing; `samples` last."""
+    """Yield the name, the cleared content and the note of each table that must be cleared, with `samples` last."""
     rows = _find_rows(tables, items)
     if not rows.any():
         return
@@ -81,7 +81,7 @@ def _cleared(
         new, new_note = _clear_aligned(name, old, mask), note
         if name == "samples" and note:
             new_note = map_notes(note, partial(_clear_note, rows=old.filter(mask)))
-        # Compare cleared rows only: a NaN in another row is not equal to itself.
+        # Compare only the cleared rows: a NaN in another row is not equal to itself.
         if not new.filter(mask).equals(old.filter(mask)) or new_note != note:
             yield name, new, new_note
 
@@ -101,7 +101,7 @@ def _find_rows(tables: UnitTables, items: Items) -> Mask:
 
 
 def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Table:
-    """Return a row-aligned table in which these rows are like rows that could not be read."""
+    """Return a row-aligned table in which these rows look like rows that could not be read."""
     retained, blanks = _ALIGNED, {}
     if name == "samples":
         retained = _SAMPLES_KEEP
@@ -124,7 +124,7 @@ def _blank(kind: pa.DataType) -> pa.Scalar:
 
 
 def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
-    """Return the note of `samples` without details of damage that name a row, such as the last one of a cut-off tar."""
+    """Return the note of `samples` without details of damage that name a row, such as the last in a truncated tar."""
     keys: dict[str, list[str]] = {}
     for shard, key in zip(*rows.select(["shard", "key"]).to_pydict().values(), strict=True):
         if key:

@@ -1,13 +1,14 @@
 """Removes samples from a published run.
 
-In: a run folder and a list of items. Out: the folder without the rows that the items name, and without rows linked to
-them: rows with the same uid, URL or image (also as an attachment of a published sample), and rows that were dropped as
-their duplicates. Only files that contain such rows are rewritten. The record has no perceptual hashes, because they
-show what an image looks like.
+In: a run folder and a list of items. Out: the folder without the rows that the items name, and without rows that are
+linked to them. A row is linked if it has the same uid, URL or image (also as an attachment of a published sample), or
+was dropped as a duplicate of such a row. Only files with such rows are rewritten. The record has no perceptual hashes,
+because they show what an image looks like.
 
-If it is killed, no reader takes the folder for finished, and the request can be completed: first a mark is written to
-`tmp/` and `_SUCCESS` is deleted, then the record is written. The record has the whole request, and every step can be
-repeated. `curate run` of the folder's recipe completes the request too, because the record blocks its items.
+If this process is killed, no reader treats the folder as finished, and the request can be completed. First, a mark is
+written to `tmp/` and `_SUCCESS` is deleted. Then the record is written. The record has the whole request, and every
+step can be repeated. `curate run` of the folder's recipe completes the request too, because the record blocks its
+items.
 """
 
 from collections.abc import Collection, Sequence
@@ -37,21 +38,21 @@ from curate.store.manifest import Lines, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
-_UIDS = 4_000_000  # uids to sort at a time: 64 MB
+_UIDS = 4_000_000  # number of uids to sort at a time: 64 MB
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The result of a request, or what it would be."""
+    """The result of a request, or what it would change."""
 
-    requested: int  # number of requested items
+    requested: int  # number of items in the request
     already_recorded: int  # how many of them the record already had
-    absent: Items  # items that name no row of the pool
-    rows: Survey  # rows of the pool that the items name, and rows linked to them
-    shards: tuple[str, ...]  # shards that contain published rows of these
-    has_images: bool  # whether the pool has images: otherwise a sha256 names no row
+    absent: Items  # items that match no row of the pool
+    rows: Survey  # rows of the pool that the items match, and rows that are linked to them
+    shards: tuple[str, ...]  # shards that have published samples among these rows
+    has_images: bool  # whether the pool has images; otherwise, a sha256 matches no row
     completed: bool = False  # whether an interrupted request was completed first
-    lost: int = 0  # items of an interrupted request that were not recorded: they must be requested again
+    lost: int = 0  # items of an interrupted request that were not recorded, so that you must request them again
     report_deleted: bool = False  # whether a report was deleted
 
     @property
@@ -60,7 +61,7 @@ class Forgotten:
 
 
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
-    """Forget items, or without items complete an interrupted request; with `dry_run`, only return what would change.
+    """Forget items. Without items, complete an interrupted request. With `dry_run`, only return what would change.
 
     Raises RecipeError if there is no run, and RunError if it is not finished, or if another `forget` works on it.
     """
@@ -75,7 +76,7 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
     if dry_run:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):
-        interrupted = _is_interrupted(folder)  # again: another request may have just ended
+        interrupted = _is_interrupted(folder)  # checked again, because another request may have just ended
         lost = 0
         if interrupted:
             earlier = Record.read_checked(folder)
@@ -102,7 +103,7 @@ def _is_interrupted(folder: RunStore) -> bool:
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
-    """Return how many items of an interrupted request were not recorded; 0 without such a request."""
+    """Return how many items of an interrupted request were not recorded; 0 if there is no such request."""
     if not folder.exists(layout.FORGETTING_FILE):
         return 0
     begun = folder.read_json(layout.FORGETTING_FILE)
@@ -129,9 +130,10 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
 
 
 def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:
-    """Remove the items' samples from all files, and describe the run again, with `_SUCCESS` last.
+    """Remove the items' samples from all files, and rewrite the files that describe the run, with `_SUCCESS` last.
 
-    `touched` are the units with rows to clear. If it is None, all units are read, and all files are digested again.
+    `touched` are the units that have rows to clear. If it is None, all units are read, and the digests of all files are
+    computed again.
     """
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
@@ -161,7 +163,10 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
 
 
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
-    """Count the kept rows of each entry again. Other columns of entries.parquet stay: the run decided by them."""
+    """Count the kept rows of each entry again.
+
+    Other columns of entries.parquet stay, because the run decided by them.
+    """
     entries = folder.read_parquet(layout.ENTRIES_FILE)
     entry_ids = entries["entry_id"].to_numpy()
     kept = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)
@@ -177,7 +182,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the manifest's lines of the data; digest only files that were rewritten, or all (None)."""
+    """Return the manifest's lines for tables and shards. Digest only files that were rewritten, or all files (None)."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     tops = ("tables", "shards", layout.POOL, layout.INPUTS, layout.MODELS)

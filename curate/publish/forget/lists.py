@@ -1,8 +1,8 @@
 """Reads lists of items to forget, before anything is changed.
 
-In: uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images as stored or as downloaded (64 hex digits).
-They are lines of text, a column `uid`, `url` or `sha256` of a Parquet file, a run's forgotten.parquet, or for uids an
-array of DataComp's dtype u8,u8. Out: `Items`. A line that is not an item is an error that names the line.
+In: uids (32 hex digits), URLs (exactly as in the pool), or the sha256 (64 hex digits) of images as they are stored or
+were downloaded. They are lines of text, a column `uid`, `url` or `sha256` in a Parquet file, a run's forgotten.parquet,
+or, for uids, an array with DataComp's dtype u8,u8. Out: `Items`. If a line is not an item, an error names the line.
 """
 
 import sys
@@ -27,15 +27,15 @@ _FORMS = {
     "url": "a URL, exactly as in the pool",
 }
 STDIN = "-"
-MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # limits of one list, before and after unpacking; users can split longer lists
-_TYPED = 1_000_000  # lines to return as they are typed
+MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # limits for one list, before and after unpacking; users can split longer lists
+_TYPED = 1_000_000  # number of lines to return as the user typed them
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
-    """Return the items in a file of at most MAX_BYTES, or in standard input (`-`); without a kind, of all kinds.
+    """Return the items in a file of at most MAX_BYTES, or in standard input (`-`).
 
-    `lines` is filled with the original lines of a text, up to a million, by the hex digits of their items.
-    Raises RecipeError if the file cannot be read, or if a line is not an item of this kind.
+    Without a kind, all kinds are accepted. `lines` is filled with the original lines of a text, up to a million, by the
+    hex digits of their items. Raises RecipeError if the file cannot be read, or if a line is not an item of this kind.
     """
     try:
         if path == STDIN:
@@ -57,7 +57,7 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
 
 
 def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] | None) -> Items:
-    if b"\0" in data:  # compressed bytes may contain a / by chance, and would count as a URL
+    if b"\0" in data:  # compressed bytes may contain a / by chance, and would be read as a URL
         raise RecipeError(f"{path}: contains NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
         raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,} per list")
@@ -66,7 +66,7 @@ def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] 
     remaining = pc.greater(pc.binary_length(text), pa.scalar(0))
     values = {}
     for name in KINDS if kind is None else (kind,):
-        is_url = pc.match_substring_regex(text, "[/:]")  # in every URL, but not in mistyped hex digits
+        is_url = pc.match_substring_regex(text, "[/:]")  # every URL has one, and mistyped hex digits do not
         is_item = pc.and_(remaining, is_url if name == "url" else _is_hex(text, name))
         remaining, items = pc.and_not(remaining, is_item), text.filter(is_item)
         hashes, _ = column_hashes(items, name)

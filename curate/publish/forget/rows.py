@@ -1,8 +1,8 @@
-"""Finds the rows of a unit that items name, and rows that are linked to those.
+"""Finds the rows in a unit that items match, and rows that are linked to them.
 
 In: units' tables, and items. Out: masks (bool[rows]), and names: uids, URLs and images. Two rows are linked if they
 have the same uid, URL or image, if one was dropped as a duplicate of the other, or if an attachment of one (a file
-besides its image and texts) is the other's image.
+other than its image and texts) is the other's image.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from curate.store.layout import SIZES_FILE, stem_of
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
-_NAMES = [(kind, kind) for kind in KINDS]  # (kind, column) of `samples` that link rows
-_LOOKUPS = [*_NAMES, ("sha256", "original_sha256")]  # where to look for items: stored images may be re-encoded
+_NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, as pairs (kind, column)
+_LOOKUPS = [*_NAMES, ("sha256", "original_sha256")]  # where to look for items: images may be encoded again
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
 
 
@@ -43,7 +43,7 @@ def find_rows(tables: UnitTables, items: Items) -> Mask:
 
 
 def find_attached(reader: UnitRereader, items: Items) -> Mask:
-    """Return the rows that have one of the images as an attachment; attachments are read from the pool."""
+    """Return the rows that have one of the images as an attachment. This reads attachments from the pool."""
     tables = reader.tables
     has_one = np.zeros(tables.rows(), bool)
     if len(items.sha256) and tables.exists("members"):
@@ -58,7 +58,7 @@ def find_attached(reader: UnitRereader, items: Items) -> Mask:
 
 
 def names_of(tables: UnitTables, rows: Mask, columns: Sequence[tuple[str, str]]) -> dict[str, Hashes]:
-    """Return the rows' values in `columns` of `samples`, pairs (kind, column), by kind; with repeated values."""
+    """Return the rows' values in `columns` of `samples`, pairs (kind, column), by kind. Values may repeat."""
     names = {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
     if not rows.any():
         return names
@@ -70,16 +70,16 @@ def names_of(tables: UnitTables, rows: Mask, columns: Sequence[tuple[str, str]])
 
 
 def readable_names(tables: UnitTables, rows: Mask) -> Items:
-    """Return the uids, URLs and images of those of the rows that could be read."""
-    # Unreadable rows are not linked: two images of 0 bytes are equal by chance. A json's digest of the downloaded image
-    # is not used either: if it were the same for all rows, it would link all of them.
+    """Return the uids, URLs and images of these rows, except rows that could not be read."""
+    # Unreadable rows are not linked: two images of 0 bytes are equal by chance. The digest of a download, in the json,
+    # is not used either: if all rows had the same one, it would link all of them.
     if rows.any():
         rows = rows & pc.equal(tables.read("samples", ["status"])["status"], pa.scalar(schema.OK)).to_numpy()
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows, _NAMES).items()})
 
 
 def _uids_with_attachments(tables: UnitTables, sizes: pa.Array | None) -> Hashes:
-    """Return the uids of kept rows that have an attachment of one of these sizes in bytes, or of any size (None)."""
+    """Return the uids of kept rows that have an attachment with one of these sizes in bytes, or any size (None)."""
     if not tables.exists("members"):
         return NOTHING.uid
     kept = tables.read("decisions", ["kept"])["kept"]
@@ -91,14 +91,14 @@ def _uids_with_attachments(tables: UnitTables, sizes: pa.Array | None) -> Hashes
 
 
 def _image_sizes(tables: UnitTables, items: Items) -> tuple[Hashes, pa.Array]:
-    """Return the images of items that the unit's rows have, and their sizes in bytes."""
+    """Return which images among the items the unit's rows have, and their sizes in bytes."""
     samples = tables.read("samples", ["sha256", "bytes"])
     samples = samples.filter(pa.array(items.find("sha256", samples["sha256"])))
     return column_hashes(samples["sha256"], "sha256")[0], whole(samples["bytes"])
 
 
 def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
-    """Return the rows' files besides image and texts: row, suffix, offset, size."""
+    """Return the rows' files other than image and texts: row, suffix, offset, size."""
     lists = [whole(members[name]) for name in _MEMBER_COLUMNS]
     files = pa.table([pc.list_parent_indices(lists[0]), *map(pc.list_flatten, lists)], names=["row", *_MEMBER_COLUMNS])
     is_image = files["offset"].to_numpy() == samples["offset"].take(files["row"]).to_numpy()  # false for nulls
@@ -107,26 +107,26 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
 
 
 def _lost_rows(decisions: pa.Table) -> tuple[Mask, Hashes]:
-    """Return which rows were dropped as duplicates, and for each of them the uid of the row that stays."""
+    """Return which rows were dropped as duplicates, and, for each of them, the uid of its representative."""
     lost = np.array(pc.is_in(decisions["rule"], pa.array([stages.DUPLICATE])))
     return lost, column_hashes(decisions["duplicate_of"].filter(pa.array(lost)), "uid")[0]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The rows of a pool that items name, without rows that are already forgotten."""
+    """The rows of a pool that items match, without rows that are already forgotten."""
 
-    counts: dict[str, I64] = field(compare=False)  # by kind, the number of rows for each item
-    units: tuple[Unit, ...]  # units with such rows
-    requested: int = 0  # rows with a requested name
-    linked: int = 0  # rows that are linked to those
-    failed: int = 0  # rows of both that could not be read
-    kept: int = 0  # rows of both that were published
-    representatives: tuple[str, ...] = ()  # uids of published rows that a requested row is a duplicate of
+    counts: dict[str, I64] = field(compare=False)  # by kind, the number of rows that each item matches
+    units: tuple[Unit, ...]  # units that have such rows
+    requested: int = 0  # rows that the request names
+    linked: int = 0  # rows that are linked to rows in the request
+    failed: int = 0  # how many of both could not be read
+    kept: int = 0  # how many of both were published
+    representatives: tuple[str, ...] = ()  # uids of published rows of which a row in the request is a duplicate
 
 
 def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Items) -> Items:
-    """Return the requested items and all names of linked rows; only published samples are linked by attachments."""
+    """Return the requested items and all names of linked rows. Attachments link only published samples."""
     all_tables = [settings.tables(unit) for unit in units]
     items = _follow_rows(all_tables, requested)
     while len(items.sha256):
@@ -146,7 +146,7 @@ def _items_of(kind: str, values: Iterable[Hashes]) -> Items:
 
 
 def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
-    """Return the items and the names of rows that tables link to them, repeatedly until there are no new names."""
+    """Return the items, and the names of rows that tables link to them. This repeats until there are no new names."""
     followed = fresh = items
     while len(fresh):
         linked = []
@@ -160,7 +160,7 @@ def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
 
 
 def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
-    """Return the rows that items name: `items` are the requested items and all that are linked to them."""
+    """Return the rows that items match. `items` are the requested items and all items that are linked to them."""
     counts = {kind: np.zeros(len(items[kind]), np.int64) for kind in KINDS}
     representatives: list[Hashes] = []
     holding = []
@@ -191,7 +191,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
 
 
 def find_shards(folder: RunStore, items: Items) -> list[str]:
-    """Return the names in sizes.json of the shards that contain samples with these uids."""
+    """Return the names in sizes.json of the shards that have samples with these uids."""
     return [
         name
         for name in folder.read_json(SIZES_FILE)
@@ -200,7 +200,10 @@ def find_shards(folder: RunStore, items: Items) -> list[str]:
 
 
 def rewrite_shard(folder: RunStore, kind: OutputFormat, name: str, items: Items) -> list[str]:
-    """Rewrite a shard, by its name in sizes.json, without samples with these uids; return the rewritten files."""
+    """Rewrite a shard, given by its name in sizes.json, without the samples with these uids.
+
+    Return the rewritten files.
+    """
     stem = stem_of(name)
     sidecar, stats = f"{stem}.parquet", f"{stem}_stats.json"
     key, note, _ = folder.footer(sidecar)
@@ -216,7 +219,7 @@ def rewrite_shard(folder: RunStore, kind: OutputFormat, name: str, items: Items)
 
 
 def count_shards(folder: RunStore) -> None:
-    """Write sizes.json from the numbers of rows in the sidecars, if it differs."""
+    """Write sizes.json from the numbers of rows in the sidecars, if it has changed."""
     sizes = folder.read_json(SIZES_FILE)
     counted = {name: folder.footer(f"{stem_of(name)}.parquet")[2] for name in sizes}
     if counted != sizes:
@@ -224,7 +227,7 @@ def count_shards(folder: RunStore) -> None:
 
 
 def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates: Items) -> Items:
-    """Return the uids among `candidates` whose samples have one of the images as a file."""
+    """Return which uids in `candidates` belong to samples that have one of the images as a file."""
     holders = []
     for name in find_shards(folder, candidates):
         rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
@@ -240,5 +243,5 @@ def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates:
 def digest_members(
     folder: RunStore, kind: OutputFormat, name: str, keys: Set[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield name and sha256 of each member of a shard, except texts, for samples with these keys, or all (None)."""
+    """Yield name and sha256 of each member of a shard, except texts, for samples with these keys, or for all (None)."""
     yield from ((member, hashlib.sha256(data).digest()) for member, data in kind.members(folder, stem_of(name), keys))
