@@ -38,7 +38,7 @@ def test_a_variable_travels_by_its_name(monkeypatch):
     monkeypatch.delenv("POOL_SECRET")
     with pytest.raises(RecipeError, match=r"input 'photos': storage.secret: the environment variable POOL_SECRET is"):
         check_variables("photos", pickle.loads(pickle.dumps(made)).input[0].storage)
-    with pytest.raises(RecipeError, match=r"storage\.secret: env: is followed by no name") as error:
+    with pytest.raises(RecipeError, match=r"storage\.secret: env: needs the name of an environment variable") as error:
         recipe(storage={"secret": "env:wJalr/XUtn"})
     assert "wJalr" not in str(error.value)
 
