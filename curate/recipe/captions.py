@@ -1,4 +1,4 @@
-"""The section `captions` of a recipe: which texts to write for kept samples, with which models, gates, and mix."""
+"""The section `captions` of a recipe: which captions to write for kept samples, and with which models and gates."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -90,22 +90,22 @@ class CaptionSection(Section):
 
     @property
     def all_styles(self) -> tuple[str, ...]:
-        """The values in column `style` for its texts."""
+        """The values that its captions have in the column `style`."""
         styles = getattr(self, self.styles_key)
         return styles if isinstance(styles, tuple) else (styles,)
 
     @property
     def needs_words(self) -> bool:
-        """Whether requests contain text; otherwise only an image."""
+        """Whether its requests contain text. If not, they contain only an image."""
         return True
 
     def examples_digest(self) -> str | None:
-        """Return the path of the user's few-shot examples; None if prompts have none. Raises RecipeError."""
+        """Return a digest of the user's few-shot examples; None if there are none. Raises RecipeError."""
         return None
 
     @property
     def source(self) -> tuple[type["CaptionSection"], str] | None:
-        """Kind and style of the earlier texts that it starts from, or None."""
+        """The kind and style of other captions that its requests include, such as recaptions to fuse; or None."""
         return None
 
 
@@ -212,7 +212,7 @@ class Captions(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return type and default of a kind's field: a section, or a list if each may have its own engine."""
+        """Return the type and default of a kind's field. The type is a section; some kinds also accept a list."""
         return (_one_or_several(kind) if kind.is_list else kind) | None, Field(None, **kind.about())
 
     @model_validator(mode="after")
@@ -253,7 +253,7 @@ class Captions(KindsSection):
             raise fault(f"{task.name}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return the settings that texts depend on, as plain data; `engine_ids` come from `captions.engines`."""
+        """Return the settings that the captions depend on, as plain data. `engine_ids` come from `captions.engines`."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for kind in CAPTION_KINDS.kinds():
             used = []
@@ -273,7 +273,7 @@ class Captions(KindsSection):
         return plain
 
     def engine_of(self, kind: str, style: str) -> str:
-        """Return the name of the engine for these texts."""
+        """Return the name of the engine that writes captions of this kind and style."""
         written = (task.section for task in self.requested if task.section.kind == kind)
         return next(str(section.engine) for section in written if style in section.all_styles)
 

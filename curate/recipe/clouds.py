@@ -1,6 +1,6 @@
-"""File systems for object stores: a request times out after SECONDS and is retried if a busy store asks for it.
+"""File systems for object stores. A request times out after SECONDS, and is retried if a busy store asks for that.
 
-fsspec loads a class from here at the first URL of its kind, so commands without such URLs import no library.
+fsspec loads a class from here when it sees the first URL of its kind. So commands without such URLs import no library.
 """
 
 import os
@@ -88,14 +88,14 @@ async def _open_session(**named: Any) -> Any:
 
 
 def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float | None:
-    """Return the pause in seconds before botocore retries; None: its own choice."""
+    """Return the pause in seconds before botocore retries; None if botocore should choose the pause."""
     if response is None or response[0].status_code not in _BUSY or attempts >= _ATTEMPTS:
         return None
     return _seconds(attempts, response[0].headers)
 
 
 def _try_again(ask: Any) -> Any:
-    """Wrap a method of gcsfs with the same retries as for all stores; gcsfs itself waits 1, 2, 4 … seconds."""
+    """Wrap a method of gcsfs so that it retries as for all stores. By itself, gcsfs would wait 1, 2, 4 … seconds."""
     sleep, is_retriable = import_module("asyncio").sleep, import_module("gcsfs.retry").is_retriable
 
     async def ask_again(*words: Any, **named: Any) -> Any:
@@ -115,12 +115,12 @@ def _try_again(ask: Any) -> Any:
 
 
 async def _refuse_busy(response: Any) -> None:
-    """Raise an answer of aiohttp's by which a busy store refuses, with its headers, which gcsfs leaves out."""
+    """Raise aiohttp's error if a store answers that it is busy. The error has the headers, which gcsfs would omit."""
     if response.status in _BUSY:
         response.raise_for_status()
 
 
 def _seconds(attempts: int, headers: Mapping[str, str]) -> float:
-    """Return the pause in seconds before a retry: the one that the store requests, else random and growing."""
+    """Return the pause in seconds before a retry: what the store asks for, or else a random and growing time."""
     asked = read_retry_after(headers.get("Retry-After"), time.time())
     return min(random.uniform(0, 2**attempts / 4) if asked is None else asked, _LONGEST)

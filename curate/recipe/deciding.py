@@ -157,7 +157,7 @@ class Dedup(Section):
         return {index: by for index, by in enumerate(self.by) if isinstance(by, Near)}
 
     def check_measured(self, measure: Measure) -> None:
-        """Check that everything the passes compare is measured. Raises ValueError."""
+        """Check that the recipe measures everything that the passes compare. Raises ValueError."""
         for by in self.by:
             if isinstance(by, str):
                 KEYS.find(by).check(measure)
@@ -239,7 +239,7 @@ class Balance(Section):
 
     @property
     def image_column(self) -> str | None:
-        """The column that identifies an image's texts; None if each row is on its own."""
+        """The column that is equal in all captions of an image; None without `one_per`."""
         return "sha256" if self.one_per == "image" else self.one_per
 
 
@@ -268,7 +268,7 @@ class Sample(KindsSection):
 
     @classmethod
     def forms(cls) -> dict[str, tuple[str, ...]]:
-        """Return the keys in each form of a section, by the key that selects the form."""
+        """Return the sets of keys that a section may have, each by the key that no other set has."""
         return {"rows": ("rows",), "weights": ("weights", "rows"), **{key: (key,) for key in FORMS.kinds()}}
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Explains errors in a recipe: one line for each, with its key, what was found, and what is accepted."""
+"""Explains errors in a recipe. Each error gets one line with its key, what was found, and what is accepted."""
 
 import re
 from collections.abc import Iterator
@@ -58,6 +58,6 @@ def _describe(fault: Any, keys: tuple[str, ...]) -> str:
 
 
 def shorten(value: Any) -> str:
-    """Return a value for a message, at most 80 characters."""
+    """Return a value as text for a message, with at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,6 +1,6 @@
-"""Reads small user files up to a limit: a list, a template, a head; never the pool.
+"""Reads small files of the user, such as a list, a template, or a head, up to a limit. The pool is read elsewhere.
 
-They may be untrusted, or a device by mistake. Without a limit, one could take all memory.
+A file may be untrusted, or a device by mistake. Without a limit, it could fill all memory.
 """
 
 import gzip
@@ -48,13 +48,13 @@ for _scheme in ("http", "https"):
 
 
 def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with curate, `sql` or `infra`: in the installed package, else in the checkout."""
+    """Return a folder that comes with curate, such as `sql`: from the installed package, or else from the checkout."""
     package = Path(curate.__file__).parent
     return package / name if (package / name).is_dir() else package.parent / name
 
 
 def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
-    """Return the bytes, at most `limit`, of a local file or any fsspec URL, with options for its file system.
+    """Return all bytes of a local file or any fsspec URL, at most `limit`. `storage` has options for the file system.
 
     A local file must be a regular file: a pipe blocks, and a device may not end. Raises OSError if it is missing,
     unreadable, or not a regular file, ValueError if it is larger than the limit or the URL is malformed, ImportError if
@@ -93,7 +93,7 @@ def unpack(content: bytes, limit: int) -> bytes:
 
 
 def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[Any, Any], str]:
-    """Return the mapping in a YAML file, empty if the file is, and its text.
+    """Return the mapping in a YAML file, and the file's text. For an empty file, the mapping is empty.
 
     Raises RecipeError that begins with `where`, names the `kind` of file, and says what is accepted.
     """
@@ -113,7 +113,7 @@ def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[
 
 
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
-    """Return columns of a small Parquet file, whose few bytes may expand to any number of rows and long texts.
+    """Return columns of a small Parquet file. A few bytes of it may expand to any number of rows and to long texts.
 
     Raises ValueError if they expand to more than `limit` bytes; pa.ArrowException, OSError if they are damaged.
     """
@@ -138,7 +138,7 @@ def read_npy(content: bytes) -> npt.NDArray[Any]:
 
 
 def read_npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, Fortran order, and type of a .npy file, which is then at its first number.
+    """Return the shape, Fortran order, and type of a .npy file, and move the file to its first number.
 
     Raises ValueError if it is invalid, or has a large header, which could announce gigabytes.
     """

@@ -1,7 +1,8 @@
-"""The section `measure` of a recipe: the signals to measure, and with what. See `curate.recipe.recipe`.
+"""The section `measure` of a recipe: which signals to measure, and how. See `curate.recipe.recipe`.
 
-Each kind of signal has its own section, in its file in `curate.signals` or in another package; this module combines
-them. Sections are plain data. Checks that need files or models happen when signals are identified.
+Each kind of signal has its own section, which is in the kind's file in `curate.signals` or in another package. This
+module combines the sections. They are plain data. Checks that need files or models happen later, when a run identifies
+its signals.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -55,7 +56,7 @@ class Image(Section):
 
 
 def measured_by(column: str) -> str:
-    """Return how to get a missing column, from a section of `measure` or from input columns; empty if unknown."""
+    """Return the end of a message that says which section or columns give a missing column; empty if none is known."""
     for key, kind in SIGNALS.kinds().items():
         gives, example = kind.section.gives, kind.section.example
         if column.lower() in {part.name.replace("NAME", name) for part in gives for name in example or ("NAME",)}:
@@ -65,12 +66,12 @@ def measured_by(column: str) -> str:
 
 
 def column_prefix(model: str) -> str:
-    """Return the prefix of a model's columns in `embeddings`: empty for the one named clip."""
+    """Return the prefix of a model's columns in `embeddings`. It is empty for the model named clip."""
     return "" if model == "clip" else f"{model}_"
 
 
 class Embedder(Section):
-    """Base of sources of image and text embeddings, which other sections name in `of`."""
+    """Base of models and precomputed embeddings, to which other sections refer in `of`."""
 
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars, and captions
     name: ColumnName = Field("clip", examples=["large"])
@@ -83,7 +84,7 @@ class Embedder(Section):
 
     @property
     def scores_words(self) -> bool:
-        """Whether mismatched words are measured; models request it with `words`."""
+        """Whether the recipe measures words that do not match the image: `words: true` of a model."""
         return bool(getattr(self, "words", False))
 
 
@@ -137,7 +138,7 @@ class Measure(KindsSection):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return type and default of a kind's field, by the form that recipes use for it."""
+        """Return the type and default of a kind's field. They depend on the form in which recipes write the kind."""
         section = kind.section
         if kind.form == "named":
             return dict[ColumnName, section], Field({}, **section.about())  # type: ignore[valid-type]
@@ -148,17 +149,17 @@ class Measure(KindsSection):
 
     @property
     def embedders(self) -> list[Embedder]:
-        """All sources of embeddings, models first."""
+        """All models and precomputed embeddings, models first."""
         return [signal.section for signal in self.requested if isinstance(signal.section, Embedder)]
 
     @property
     def kept(self) -> list[Embedder]:
-        """Those whose embeddings are kept: models with `embeddings`, precomputed ones with `keep`."""
+        """Those whose embeddings the run keeps: models with `embeddings: true`, precomputed ones with `keep: true`."""
         return [each for each in self.embedders if getattr(each, "embeddings", False) or getattr(each, "keep", False)]
 
     @property
     def supplied(self) -> list[PrecomputedEmbeddings]:
-        """Those whose embeddings the pool supplies."""
+        """The precomputed embeddings, which the pool supplies."""
         return [embedder for embedder in self.embedders if isinstance(embedder, PrecomputedEmbeddings)]
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
-"""The recipe: a user's YAML file, which pydantic checks before anything is read.
+"""The recipe: a user's YAML file, which pydantic checks before curate reads any input.
 
-An unknown key is an error that names the nearest known one. This module does not look at the pool: `curate.pool.plan`
-and `curate.expressions` check what depends on it (columns, types of rules).
+If a key is unknown, the error names the nearest known key. This module does not look at the pool. `curate.pool.plan`
+and `curate.expressions` check what depends on the pool, such as columns and the types of rules.
 """
 
 import json
@@ -38,7 +38,7 @@ _MAX = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # checking 
 
 @cache
 def _one_of() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
-    """Return mutually exclusive keys, by the pattern of the keys that replace them; for `sample` by its forms."""
+    """Return keys that exclude each other: patterns of keys for `--set`, each with the keys that it replaces."""
     forms = tuple(FORMS.kinds())
     return (
         (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
@@ -188,25 +188,25 @@ class Recipe(KindsSection):
         return self
 
     def has(self, section: str) -> bool:
-        """Return whether a dotted attribute exists and is not empty; for an empty name, True."""
+        """Return whether the recipe has a section with this dotted name, which is not empty; True for an empty name."""
         value: Any = self
         for name in filter(None, section.split(".")):
             value = getattr(value, name, None)
         return bool(value)
 
     def verdicts(self, forgotten: bool) -> list[Verdict]:
-        """Return the possible verdicts of this recipe's runs; see `curate.base.stages.run_verdicts`."""
+        """Return the verdicts that rows can have in a run of this recipe; see `curate.base.stages.run_verdicts`."""
         selection = (self.selector.key, self.selector.meaning) if self.selector else None
         return run_verdicts(list(self.rules), self.has, forgotten, self.dedup_place, selection)
 
     @property
     def selection(self) -> tuple[str, Any] | None:
-        """The final selection among the remaining rows: its kind's key, and its section; None if all are kept."""
+        """The key and section of the final selection, such as `balance`; None if all remaining rows are kept."""
         return next(((kind, section) for kind, _, section in self.requested), None)
 
     @property
     def selector(self) -> Any:
-        """The Selection that makes it; None if all are kept."""
+        """The `Selection` that makes the final selection; None if all remaining rows are kept."""
         return SELECTIONS.find(self.selection[0]).form(self.selection[1]) if self.selection else None
 
     @property
@@ -215,7 +215,7 @@ class Recipe(KindsSection):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the selections from other packages; curate's own are fields above."""
+        """Return the selections from other packages. curate's own selections are fields of this class."""
         return tuple(kind for key, kind in SELECTIONS.kinds().items() if key not in Recipe.model_fields)
 
     @property
@@ -227,12 +227,12 @@ class Recipe(KindsSection):
 
     @property
     def dedup_place(self) -> int | None:
-        """The position of deduplication among the rules; None if it follows them."""
+        """The position of deduplication among the rules; None if it runs after all rules."""
         return next((index for index, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe; `overrides` are `key=value`: dotted keys, YAML values (`rules.NAME=null` removes).
+    """Read and check a recipe. `overrides` are texts `key=value`, as after `--set`: a dotted key, and a YAML value.
 
     Raises RecipeError, which names the file, the wrong key or value, and what is accepted.
     """
@@ -246,7 +246,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe with overrides as in `load_recipe`; new rules come last. Raises RecipeError."""
+    """Return the recipe with overrides, as in `load_recipe`. New rules come after all others. Raises RecipeError."""
     data = json.loads(recipe.model_dump_json())
     for override in overrides:
         _set(data, override)
@@ -254,7 +254,7 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable[[str], str] | None = None) -> Recipe:
-    """Return a recipe from plain data; `absolute` converts its paths. Raises RecipeError, one line per error."""
+    """Return a recipe from plain data. `absolute` converts its paths. Raises RecipeError with one line per error."""
     try:
         recipe = Recipe.full().model_validate(data, context=absolute)
     except ValidationError as error:
@@ -298,7 +298,7 @@ def _set(data: dict[str, Any], override: str) -> None:
 
 
 def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """Return the keys with indices for single sources and joins, which become lists: `input.path` is `input.0.path`."""
+    """Turn a single source or join into a list, and return the keys with its index: `input.path` is `input.0.path`."""
     section: Any = data
     for depth, name in ((0, "input"), (2, "join")):
         if keys[depth : depth + 1] != [name] or len(keys) < depth + 2 or not isinstance(section, dict):
@@ -338,7 +338,7 @@ def _find_index(section: Any, part: str, override: str) -> str | int:
 
 
 class Change(NamedTuple):
-    """A dotted key with its values, or None."""
+    """A dotted key, with its value in two recipes; None if a recipe does not have the key."""
 
     key: str
     old: Any
@@ -346,7 +346,7 @@ class Change(NamedTuple):
 
 
 def changes(old: Any, new: Any, at: str = "") -> list[Change]:
-    """Return the keys in which two recipes differ; compare equally long lists by item, and rules also by order."""
+    """Return the keys in which two recipes differ. Lists of equal length are compared by item, rules also by order."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         inner = [c for key in keys for c in changes(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))]

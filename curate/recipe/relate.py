@@ -14,7 +14,7 @@ RELATIONS = Registry[Any]("relation", ".relate.registry:KINDS", "curate.relation
 
 
 class OnKept(Section):
-    """Base of relations; `of` names a model whose embeddings are kept."""
+    """Base of the sections of relations. `of` names a model whose embeddings the run keeps."""
 
     of: ColumnName = Field("clip", examples=["l14"])
     """Name of a model in `measure.clip` that has `embeddings: true`, or a name in `measure.embeddings` that has
@@ -46,7 +46,7 @@ class Relate(KindsSection):
         return self
 
     def check_measured(self, measure: Measure) -> None:
-        """Check that the embeddings are kept. Raises ValueError."""
+        """Check that the run keeps the embeddings that the relations use. Raises ValueError."""
         kept = [model.name for model in measure.kept]
         for kind, name, section in self.requested:
             if section.of not in kept:

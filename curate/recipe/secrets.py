@@ -55,7 +55,7 @@ def read_variables(options: Any) -> Any:
 
 
 def name_variables(options: Any) -> Any:
-    """Return options as in a recipe."""
+    """Return options as the recipe has them, with the names of variables instead of their values."""
     return _replace(options, lambda _, value: f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value)
 
 
@@ -87,7 +87,7 @@ def refuse_password(url: str) -> None:
 
 
 def _leaves(options: Any) -> list[tuple[str, Any]]:
-    """Return the dotted key and value of each option."""
+    """Return each option as a dotted key and its value."""
     leaves: list[tuple[str, Any]] = []
     _replace(options, lambda key, value: leaves.append((key, value)))
     return leaves

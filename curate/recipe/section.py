@@ -1,7 +1,8 @@
 """Base classes for sections of a recipe, and types for names, paths, and kinds.
 
-Paths in a recipe are relative to its folder. Fields with paths have the types `UserPath` or `UserPaths`. A validation
-with a function as context applies it to all of them, at any depth, and also in sections from other packages.
+Paths in a recipe are relative to its folder. Fields with paths have types such as `UserPath` and `UserPaths`. If you
+validate data with a function as context, the function converts all these paths, at any depth, and also in sections from
+other packages.
 """
 
 import ast
@@ -36,7 +37,7 @@ from curate.base.wording import did_you_mean
 
 
 def is_none(value: object) -> bool:
-    """Return whether a value is None; as `exclude_if`, it omits a field from plain data, and so from keys."""
+    """Return whether a value is None. As `exclude_if`, it omits fields that are None from plain data and cache keys."""
     return value is None
 
 
@@ -52,7 +53,7 @@ def _check_name(name: str) -> str:
 
 
 def _form(name: str) -> Any:
-    """Mark a text's form, for the reference of keys and as `format` in the JSON schema."""
+    """Name the form of a text, such as "path". The reference shows the name, and the JSON schema has it as `format`."""
     return Field(json_schema_extra={"format": name})
 
 
@@ -79,10 +80,10 @@ _ERRORS = frozenset(get_args(core_schema.ErrorType))
 
 
 class Section(pydantic.BaseModel):
-    """Base of every section: it rejects unknown keys and infinite numbers, and is immutable after loading.
+    """Base of every section. A section rejects unknown keys and infinite numbers, and cannot be changed after loading.
 
-    The reference of keys uses a section's docstring, whose first line is a one-sentence summary, the text below each
-    field or its `description`, and its `examples`.
+    The reference of keys shows a section's docstring, the text below each field (or its `description`), and the field's
+    `examples`. The first line of the docstring must be a summary of one sentence.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -121,7 +122,7 @@ class Section(pydantic.BaseModel):
 
     @classmethod
     def about(cls) -> dict[str, Any]:
-        """Return description and examples of a field with such a section."""
+        """Return the description and examples of a field that has such a section."""
         summary = (cls.__doc__ or "").partition("\n")[0]
         return {"description": summary or None, "examples": None if cls.example is None else [cls.example]}
 
@@ -159,7 +160,10 @@ PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # such a text is a secret, as 
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
-    """Mark a text with a path that begins at `start`; None if it is no path, such as a model's name."""
+    """Mark a text that may contain a path. `start` returns where the path begins, or None if the text has no path.
+
+    A model's name, for example, has no path.
+    """
 
     def resolve(text: str, info: Info) -> str:
         if PASSWORD.search(text):
@@ -196,7 +200,7 @@ K = TypeVar("K", bound="KindsSection")
 
 
 class Requested(NamedTuple):
-    """A section in a recipe for some kind: the kind's key, its unique name, and the section."""
+    """A section that a recipe has: the key of its kind, a unique name, and the section itself."""
 
     kind: str
     name: str
@@ -205,7 +209,7 @@ class Requested(NamedTuple):
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field whose section is built from a registry's kinds at first use. Dumps contain its actual content."""
+    """Marks a field whose section is built from a registry's kinds at its first use. Plain data has all its fields."""
 
     make: Callable[[], Any]  # returns a section, or a union of sections
 
@@ -225,7 +229,7 @@ class BuiltFrom:
 
 
 class KindsSection(Section):
-    """Base of a section with a field for each kind in a registry; `full` is the class with these fields."""
+    """Base of a section that has a field for each kind in a registry. `full` returns the class with these fields."""
 
     registry: ClassVar[Registry[Any]]
 
@@ -235,17 +239,17 @@ class KindsSection(Section):
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
-        """Return type and default of a kind's field."""
+        """Return the type and default of a kind's field."""
         return kind.section | None, Field(None, **kind.section.about())
 
     @classmethod
     def full(cls, doc: str | None = None) -> type[Self]:
-        """Return the section with a field for each kind; `doc` describes it. Raises the errors of `Registry.kinds`."""
+        """Return the class with a field for each kind, described by `doc`. Raises the errors of `Registry.kinds`."""
         return _with_kinds(cls, cls.kinds(), doc or cls.__doc__)
 
     @property
     def requested(self) -> list[Requested]:
-        """The sections for kinds, in the order of the kinds: one per kind, a list, or several by name."""
+        """All sections that the recipe has here, in the order of the kinds. A kind may have one section or several."""
         sections: list[Requested] = []
         for key in self.registry.kinds():
             value = getattr(self, key, None)
@@ -277,13 +281,13 @@ def _with_kinds(base: type[K], kinds: tuple[Any, ...], doc: str | None) -> type[
 
 
 def _empty(base: type[K]) -> K:
-    """Return an empty section for `__setstate__`."""
+    """Return an empty section, which `__setstate__` fills."""
     section = base.full()
     return section.__new__(section)
 
 
 class OneKind(KindsSection):
-    """Base of a section that contains exactly one kind's section."""
+    """Base of a section that contains the section of exactly one kind."""
 
     @property
     def kind(self) -> str:
@@ -302,7 +306,7 @@ class OneKind(KindsSection):
 
 @dataclass(frozen=True)
 class KindOf:
-    """Marks a text that is the key of a registry's kind, or also of a broken one if `or_broken`."""
+    """Marks a text that must be the key of a registry's kind; with `or_broken`, also of one that failed to import."""
 
     registry: Registry[Any]
     or_broken: bool = False
@@ -326,7 +330,7 @@ _MAX_SECTIONS = 1000  # per list: each takes milliseconds to check
 
 
 def one_or_several(section: Any, min_length: int = 0) -> BeforeValidator:
-    """Mark a list of such sections. A single section may replace it; null means none, if that is allowed."""
+    """Mark a list of such sections. A single section may replace the list. If it may be empty, null may replace it."""
 
     def to_list(value: Any) -> Any:
         if value is None and not min_length:
@@ -345,7 +349,7 @@ def find_twice(names: Iterable[str]) -> str | None:
 
 
 def fault(key: str, text: str) -> PydanticCustomError:
-    """Return a validator's error for a dotted key in its section; an empty key is the section itself."""
+    """Return the error of a validator, for a dotted key in its section. An empty key stands for the section itself."""
     return PydanticCustomError("fault", "{text}", {"text": text, "key": key})
 
 

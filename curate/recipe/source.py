@@ -1,4 +1,4 @@
-"""A source in a recipe's `input`: the keys that all formats have. `curate.pool.formats` has those of each format."""
+"""A source in a recipe's `input`, with the keys that all formats share. `curate.pool` has the other keys, by format."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -115,24 +115,24 @@ class Source(Section):
 
     @property
     def input_run(self) -> str | None:
-        """The run whose kept rows this source reads, or None."""
+        """The folder of the run whose kept rows this source reads, or None."""
         return None
 
     def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
-        """Return the source with its folder in a run, and perhaps one in another run; most sources need none.
+        """Return the source with its folders in this run and in the run to reuse. Most sources do not use any.
 
         `is_alone`: whether one process does all the work.
         """
         return self
 
     def row_fields(self) -> dict[str, Any]:
-        """Return what determines the source's rows: everything but location, and columns that are only added."""
+        """Return the settings that determine the source's rows: all but its location and the columns that it adds."""
         neutral = dict.fromkeys(("name", "path", "storage", "join", *self.neutral_fields), True)
         return self.model_dump(exclude={"columns": {"scores"}, **neutral})
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:
-    """Return a recipe's source by name."""
+    """Return the source with this name."""
     return next(source for source in sources if source.name == name)
 
 
@@ -144,7 +144,7 @@ class UnknownSource(Source):
 
 @cache
 def source_sections() -> Any:
-    """Return the type for sources of any format: a union of their sections, selected by `format`."""
+    """Return the type of a source of any format: a union of all formats' sections, from which `format` selects one."""
     sections = {**{key: kind.section for key, kind in FORMATS.kinds().items()}, _UNKNOWN: UnknownSource}
 
     def key_of(value: Any) -> str:

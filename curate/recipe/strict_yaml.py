@@ -53,7 +53,7 @@ _BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """Measures each node when it is composed, before anything is built from it."""
+    """Measures each node when PyYAML composes it, before PyYAML builds any value from it."""
 
     def __init__(self, text: str):
         super().__init__(text)
