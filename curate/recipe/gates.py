@@ -43,7 +43,7 @@ class Gates(KindsSection):
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
-        """Return the gates' options."""
+        """Return the options of the gates."""
         return tuple(gate.option for gate in GATES.kinds().values() if gate.option is not None)
 
     @classmethod

@@ -10,7 +10,7 @@ from curate.recipe.section import AnyColumn, Column, Expression, KindOf, Section
 
 OUTPUTS = Registry[Any]("output format", ".emit.registry:KINDS", "curate.outputs", ".emit.output_format:OutputFormat")
 """The output formats, `curate.emit.output_format.OutputFormat`, in the order in which they are tried."""
-MAX_REPEATS = 1000  # of a row in the curated set
+MAX_REPEATS = 1000  # maximum number of times that the curated set has a row
 
 
 class Output(Section):

@@ -1,7 +1,7 @@
 """Reads YAML from anyone as plain data, within limits.
 
-Input: text. Output: dicts, lists, and scalars of limited size and depth, with aliases and merge keys resolved. Where
-PyYAML accepts mistakes silently or raises other errors, this raises `yaml.YAMLError`.
+Input: text. Output: dicts, lists, and scalars of limited size and depth, with aliases and merge keys resolved. PyYAML
+accepts some mistakes silently, and raises other errors for some. For these, this raises `yaml.YAMLError`.
 """
 
 import re
@@ -11,19 +11,19 @@ import yaml
 
 from curate.base.wording import one_line
 
-MAX_CHARACTERS = 4 << 20  # in the text, also after aliases are resolved
+MAX_CHARACTERS = 4 << 20  # maximum characters in the text, also after aliases are resolved
 MAX_DEPTH = 100
-_MAX_NODES = 200_000  # values and keys: they take about ten seconds
+_MAX_NODES = 200_000  # values and keys: this many take about ten seconds
 _MAX_NUMBER = 100  # characters: longer numbers are slow to read, and cannot be printed
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_PLAIN = ("binary", "set", "omap", "pairs")  # recipes are stored as JSON, which has none of these
+_NOT_PLAIN = ("binary", "set", "omap", "pairs")  # recipes are stored as JSON, which has none of these types
 
 
 def load_yaml(text: str) -> Any:
-    """Return a text's only document as plain data.
+    """Return the only document in a text, as plain data.
 
-    Raises yaml.YAMLError if it is invalid; has a duplicate key, a scalar that contradicts its tag, or half a surrogate
-    pair; or is too large or nested too deeply.
+    Raises yaml.YAMLError if it is invalid; if it has a key twice, a scalar that contradicts its tag, or half a
+    surrogate pair; or if it is too large or nested too deeply.
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"it has {len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
@@ -31,7 +31,7 @@ def load_yaml(text: str) -> Any:
 
 
 def say_yaml_error(error: yaml.YAMLError) -> str:
-    """Return one line that says what is wrong with a YAML text, and where."""
+    """Return one line that says what is wrong in a YAML text, and where."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
     where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
@@ -58,10 +58,13 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self._depth = self._nodes = 0
-        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases resolved
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth of a node, with aliases resolved
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node. Raises yaml.YAMLError if it is too large, too deep, or an alias of its own parent."""
+        """Compose a node.
+
+        Raises yaml.YAMLError if it is too large, nested too deeply, or an alias of its own parent.
+        """
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth, self._nodes = self._depth + 1, self._nodes + 1
         if self._nodes > _MAX_NODES:
@@ -96,7 +99,7 @@ class _Loader(yaml.SafeLoader):
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return a node's value. Raises yaml.YAMLError if it contradicts its tag."""
+        """Return the value of a node. Raises yaml.YAMLError if the value contradicts the node's tag."""
         kind, mark = node.tag.rpartition(":")[2], node.start_mark
         if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
             raise _refusal(f"a number of {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
@@ -109,7 +112,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """Raise yaml.YAMLError for a key that is no scalar, or a duplicate, which YAML itself accepts silently."""
+    """Raise yaml.YAMLError if a key is not a scalar, or occurs twice, which YAML itself accepts silently."""
     seen = set()
     for key_node, _ in node.value:
         key = key_node.value
