@@ -14,7 +14,7 @@
 WITH texts AS (
     SELECT c.*, c.status = 'ok' AND c.gate = 'passed' AS good, len(string_split_regex(trim(c.text), '\s+')) AS n FROM captions c
 ), originals AS (
-    -- As JSON, since not every run has the column.
+    -- As JSON, because not every run has the column.
     SELECT d.uid, s.words, (to_json(c) ->> 'clip_score')::DOUBLE AS score
     FROM decisions d JOIN samples s USING (unit, row) LEFT JOIN scored c USING (unit, row)
     WHERE d.kept AND d.uid IN (SELECT uid FROM captions)

@@ -42,7 +42,7 @@ WITH limits AS (
         count(*) FILTER (kept) AS kept
     FROM (SELECT DISTINCT unit, row, language FROM matched JOIN entries USING (entry_id)) JOIN decisions USING (unit, row)
     GROUP BY language
-), samples_of AS (  -- by `language_key`, where matching goes by language, else by `language`
+), samples_of AS (  -- by `language_key` if the run matches by language, else by `language`
     SELECT names[-1] AS language, count(*) AS samples
     FROM (SELECT list_value(*COLUMNS('^language(_key)?$')) AS names FROM measured)
     GROUP BY language

@@ -24,7 +24,7 @@ _STATISTICS = ".decide.statistics"
 STATISTICS = Registry[Any](
     "statistic", f"{_STATISTICS}.registry:KINDS", "curate.statistics", f"{_STATISTICS}.statistic:Statistic"
 )
-"""Functions of derived columns that look at many rows."""
+"""Functions for derived columns that need the values of many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
 _SHOWN, _MAX_DEPTH = 1000, 500  # maximum characters of an expression in messages, and maximum depth of parentheses
 _MEMORY, _ROWS = 1 << 28, 2048  # maximum bytes for this number of rows, which is a vector in DuckDB

@@ -1,5 +1,5 @@
--- Tables of stats.duckdb that follow from `counted`: rows by source and rule, which is NULL for kept rows. `steps` are
--- the rules in their order, and `listed` the sources in theirs.
+-- Tables in stats.duckdb that are computed from `counted`: the number of rows by source and rule (NULL: kept rows).
+-- `steps` has the rules in order, and `listed` the sources in order.
 CREATE TABLE drops AS FROM counted WHERE rule IS NOT NULL ORDER BY source, rule;
 
 CREATE TABLE funnel AS

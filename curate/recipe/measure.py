@@ -22,7 +22,7 @@ _HINTS = {
     "aspect": "; curate computes aspect from columns width and height: greatest(width, height) / least(width, height)",
 }
 Form = Literal["one", "listed", "named"]
-"""How a recipe asks for signals of a kind: one section; one or a list of sections with names; a mapping by name."""
+"""How a recipe names the signals of a kind: one section, a list of sections with names, or a mapping by name."""
 
 
 class Image(Section):

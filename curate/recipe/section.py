@@ -59,12 +59,12 @@ def _form(name: str) -> Any:
 
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), _form("name"), AfterValidator(_check_name)]
 NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), _form("name"), AfterValidator(_check_name)]
-"""The name of a column that SQL takes without quotes."""
+"""The name of a column that needs no quotes in SQL."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$"), _form("name")]
 AnyColumn = Annotated[str, _form("column")]
-"""A column that rules see."""
+"""A column that rules can use."""
 Expression = Annotated[str, _form("SQL expression")]
-"""SQL over the columns that rules see, and perhaps some more."""
+"""SQL over the columns that rules can use. Some keys accept more columns."""
 
 
 class Column(NamedTuple):
@@ -190,11 +190,11 @@ BY_FORM = Discriminator(_form_of)
 UserPath = Annotated[str, _form("path"), path_at()]
 """A file, folder or URL; relative to the recipe's folder."""
 UserFile = Annotated[str, Field(min_length=1), _form("path"), path_at()]
-"""The same, where it must not be empty."""
+"""A path like `UserPath` that must not be empty."""
 UserPaths = Annotated[Annotated[UserPath, TEXT] | Annotated[tuple[UserPath, ...], LIST], BY_FORM]
-"""One or several; ranges and globs too."""
+"""One or several paths, which may have ranges and globs."""
 ModelPath = Annotated[str, Field(min_length=1), path_at(lambda text: 0 if text.startswith(".") else None)]
-"""A model's folder where it begins with a dot; else its name on a hub, or a path as it is."""
+"""A model: a folder if the text begins with a dot; otherwise, a name on a hub, or a path that stays as it is."""
 
 K = TypeVar("K", bound="KindsSection")
 

@@ -22,7 +22,7 @@ FORMAT = 1
 Kind = TypeVar("Kind", bound="Facts")
 T = TypeVar("T")
 OmitIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
-"""A value that is not written where there is none."""
+"""A value that is left out of the JSON if it is None."""
 
 
 class Facts(BaseModel, frozen=True, extra="forbid"):

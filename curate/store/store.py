@@ -55,7 +55,7 @@ class RunStore(StoredFiles):
     """The folder of a run, local or remote. The object is small, so that it can be sent to workers."""
 
     is_read_only: ClassVar[bool] = False
-    """Whether nothing may be written, not even how long steps take."""
+    """Whether nothing may be written to the folder, not even the times of steps."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStore, (self.url, self.storage)

@@ -1,4 +1,4 @@
--- Captions by kind and words, $longest and more together: synthetic ones that passed, and the originals of their samples.
+-- Number of captions by kind and number of words ($longest and more together): synthetic captions that passed, and the originals.
 WITH passed AS (SELECT uid, kind, text FROM captions WHERE gate = 'passed'),
 texts AS (
     SELECT kind, text FROM passed

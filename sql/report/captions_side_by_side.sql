@@ -1,4 +1,4 @@
--- Of $samples samples, chosen by a hash of the uid, the original, and $texts synthetic captions with what became of each.
+-- $samples samples, chosen by a hash of the uid: the original, and $texts synthetic captions with the results of the gates.
 WITH chosen AS (SELECT uid FROM captions GROUP BY uid ORDER BY md5(uid) LIMIT $samples),
 originals AS (SELECT uid, any_value(caption) AS caption FROM kept SEMI JOIN chosen USING (uid) GROUP BY uid),
 written AS (

@@ -1,4 +1,4 @@
--- For each step $most of its rows, those with the smallest hashes; of rows of one uid the first.
+-- For each step, the $most rows with the smallest hashes. If several rows have the same uid, only the first counts.
 WITH smallest AS (
     SELECT coalesce(d.rule, 'kept') AS step,
         arg_min(

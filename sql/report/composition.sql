@@ -1,4 +1,4 @@
--- Rows of the pool and kept ones by source, language, format and each column of licenses; rare values together.
+-- Number of pool rows and of kept rows by source, language, format and column of licenses. Rare values are added up.
 WITH combined AS (
     SELECT COLUMNS('^(source|language|format|license_group|license|licence_url)$')::VARCHAR,
         count(*) AS pool, count(*) FILTER (kept) AS kept

@@ -1,4 +1,4 @@
--- How many of some rows each rule dropped, and how many are kept.
+-- How many of the given rows each rule dropped, and how many were kept.
 SELECT count(*) AS rows, coalesce('dropped by ' || rule, 'kept') AS verdict
 FROM decisions
 SEMI JOIN (SELECT unnest($positions::STRUCT(unit INT, row INT)[], recursive := true)) USING (unit, row)

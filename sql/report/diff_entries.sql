@@ -1,4 +1,4 @@
--- Kept rows by entry, and how many of them this run alone keeps.
+-- Number of kept rows by entry, and how many of them only this run keeps.
 SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::BIGINT AS changed
 FROM entries e LEFT JOIN (
     SELECT entry_id, count(*) AS rows

@@ -1,4 +1,4 @@
--- What dropped each sample that the other run keeps, by uid; $outside where it is not in this pool.
+-- The step that dropped each sample that the other run keeps, by uid; $outside if the sample is not in this pool.
 SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of, fate.unit, fate.row
 FROM wanted w LEFT JOIN (
     SELECT d.uid, arg_max(

@@ -1,4 +1,4 @@
--- Distances of the kept set from the pool.
+-- Distances between the kept set and the pool.
 SELECT source, model, side, distance::DECIMAL(18, 5) AS distance, standard_error::DECIMAL(18, 5) AS "standard error",
     unchanged::DECIMAL(18, 5) AS "random subset"
 FROM drift

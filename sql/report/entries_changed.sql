@@ -1,4 +1,4 @@
--- The $top entries whose share of all matches grew most, or shrank most. Before: left at balancing, or in the pool.
+-- The $top entries whose share of all matches grew most or shrank most since balancing began, or from the pool if there is none.
 WITH counted AS (
     SELECT entry, if($balanced, survivors, pool) AS before, kept FROM entries WHERE pool > 0
 ), shared AS (

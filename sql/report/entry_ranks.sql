@@ -1,4 +1,4 @@
--- Rows by the rank of their entry before and after, at about $points ranks that are evenly spaced on a log axis.
+-- Number of rows by the rank of their entry, before and after, at about $points ranks that are evenly spaced on a log axis.
 WITH counted AS (
     SELECT 'before' AS series, if($balanced, survivors, pool) AS rows FROM entries
     UNION ALL

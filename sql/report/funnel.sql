@@ -1,4 +1,4 @@
--- Each step of the funnel: what it dropped, and what was left; all steps after the first $most together.
+-- Each step of the funnel: what it dropped, and what was left. All steps after the first $most are added up.
 WITH lines AS (
     SELECT kind, if(kind = 'drop', least(position, $most + 1), position) AS line, sum(rows)::BIGINT AS rows,
         if(count(*) > 1, format('{:,} more steps', count(*)), any_value(rule)) AS step

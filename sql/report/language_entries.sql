@@ -1,4 +1,4 @@
--- The $top entries of a language with the most rows when balancing began.
+-- The $top entries of a language that had the most rows when balancing began.
 SELECT entry, {'count': survivors, 'length': survivors / max(survivors) OVER (), 'style': 'pool'} AS "at balance",
     {'count': kept, 'length': kept / max(survivors) OVER ()} AS kept, probability::DECIMAL(18, 4) AS probability
 FROM entries

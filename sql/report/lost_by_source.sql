@@ -1,4 +1,4 @@
--- The share of its rows that each of the largest sources lost at each step: a column for each source.
+-- Which share of its rows each of the largest sources lost at each step, with a column for each source.
 SELECT * EXCLUDE (position) FROM (
     PIVOT (
         SELECT f.position, f.rule AS step, s.source, coalesce(d.rows, 0) / s.pool AS share

@@ -1,5 +1,5 @@
--- Of a group of duplicates and its representative the row nearest to the latter, among those within $most bits of a
--- row's hash.
+-- From a group of duplicates and its representative: the row that is nearest to the representative, among rows whose
+-- hash differs in at most $most bits from a given row's.
 SELECT uid, bit_count(xor(phash, $phash::UBIGINT)) AS bits
 FROM verdicts
 WHERE (duplicate_of = $group OR uid = $group) AND bits <= $most AND (unit, row) <> ($unit, $row)

@@ -1,4 +1,4 @@
--- Published files by what they are, besides the report.
+-- Published files by kind, without the report.
 SELECT
     CASE
         WHEN path LIKE 'shards/%.tar' THEN 'shards, tar'

@@ -1,4 +1,4 @@
--- The row that a uid represents duplicates by.
+-- The row that represents the duplicates with a uid.
 FROM verdicts
 WHERE uid = $uid AND (kept OR rule IN (FROM later_rules) OR rule = 'forgotten')
 ORDER BY unit, row

@@ -1,4 +1,4 @@
--- All of the rows of some uids, by uid: of each a duplicate first, and a kept row last.
+-- All rows of some uids, by uid. For each uid, a duplicate comes first, and a kept row last.
 SELECT m.*, d.* EXCLUDE (unit, row, uid)
 FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[]))

@@ -1,4 +1,4 @@
--- The $most rarest entries of some rows, and how many each row matches.
+-- The $most rarest entries that some rows match, and how many entries each row matches.
 SELECT m.unit, m.row, count(*) AS n,
     list({'entry': e.entry, 'n': e.survivors} ORDER BY e.survivors, e.entry)[1:$most] AS entries
 FROM (

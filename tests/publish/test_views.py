@@ -124,7 +124,7 @@ def test_duckdbs_own_shell_reads_it(moved):
 
 def test_a_folder_without_a_run_is_refused(moved, monkeypatch):
     monkeypatch.chdir(moved.parent)
-    with pytest.raises(duckdb.Error, match="this folder is no run: first SET VARIABLE run = 'path or URL of the run'"):
+    with pytest.raises(duckdb.Error, match="this folder is not a run: first SET VARIABLE run = 'path or URL of"):
         client(moved)
 
 
