@@ -49,7 +49,7 @@ def test_samples(small):
     assert found.column_names == ["uid", "caption", "clip_score"]
     assert found["uid"].to_pylist() == [uid("a6"), uid("b3")] and found["caption"][0].as_py() == EVIL
     assert small.samples(limit=3)["row"].to_pylist() == [0, 1, 2]
-    with pytest.raises(RecipeError, match="the condition that a sample was dropped is NOT kept"):
+    with pytest.raises(RecipeError, match="to select dropped samples, write NOT kept"):
         small.samples("dropped")
     assert small.samples("NOT kept").num_rows == 8
 
@@ -76,7 +76,7 @@ def test_diff(tmp_path):
         lost = pa.Table.from_batches(changed_samples(a.path, b.path, sides=["lost"]), SAMPLES)
         assert found.samples("lost").equals(lost)
         assert (len(found.samples("lost")), found.samples("gained", 1)["side"].to_pylist()) == (3, ["gained"])
-        with pytest.raises(RecipeError, match="'kept' is no side; accepted: 'lost', 'gained'"):
+        with pytest.raises(RecipeError, match="'kept' is not a side; accepted: 'lost', 'gained'"):
             found.samples("kept")
     assert repr(found) == "small → other: lost 3, gained 2, 1 in both"
 

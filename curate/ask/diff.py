@@ -96,7 +96,7 @@ class Diff(Tables):
         Raises what `diff_runs` raises, and RecipeError for another side.
         """
         if side not in (LOST, GAINED):
-            raise RecipeError(f"samples: {side!r} is no side; accepted: {LOST!r}, {GAINED!r}")
+            raise RecipeError(f"samples: {side!r} is not a side; accepted: {LOST!r}, {GAINED!r}")
         return pa.Table.from_batches(changed_samples(self.a.url, self.b.url, limit, [side]), SAMPLES)
 
     @property

@@ -176,7 +176,7 @@ def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
     if column and row[column] and (row["kept"] or row["rule"] in (stages.OTHER_TEXT, "balance")):
         sql = f"SELECT * FROM survivors WHERE {column} = $image AND uid <> $uid ORDER BY uid"
         texts = run.rows(sql, image=row[column], uid=uid)
-        note = f"{pluralise(len(texts), 'other row')} of its {one_per}; one of all may be drawn"
+        note = f"{pluralise(len(texts), 'other row')} with the same {one_per}; at most one of all may be drawn"
         lists.append(("texts", note, texts))
     hidden = {*UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
     return {

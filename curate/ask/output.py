@@ -32,7 +32,7 @@ _ODD = re.compile(r'[",\r\n]')  # characters for which CSV quotes a field
 _CELL = 80  # characters of a value shown in a table
 _SHOWN = 50  # rows of a table shown in a notebook
 _LINE = 200  # characters; if a line is longer, a table shows one value per line
-_CUT = "long values are cut: --format csv has them whole"
+_CUT = "long values are cut; --format csv prints them in full"
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def _hint(error: str, sql: str, connection: Any) -> str:
         return ""
     having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
     tables = [name for (name,) in connection.execute(having, [column]).fetchall()]
-    condition = "; the condition that a sample was dropped is NOT kept" if column == "dropped" else ""
+    condition = "; to select dropped samples, write NOT kept" if column == "dropped" else ""
     if tables:
         return f"{column} is in {', '.join(tables)}{condition}\n"
     [(url,)] = connection.execute(f"SELECT getvariable('{_RUN}')").fetchall()
@@ -297,7 +297,7 @@ def _check_regular(path: str) -> None:
 
 def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     if re.search("[\ud800-\udfff]", sql):
-        raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
+        raise RecipeError("SQL: a character is not Unicode; accepted: text in UTF-8")
     if is_too_deep(sql):
         raise RecipeError("SQL: its parentheses are nested too deeply")
     statements = connection.extract_statements(sql)
@@ -319,7 +319,7 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     for part in walk_tree(tree):
         kind = str(part.get("type", ""))
         if kind.endswith("_NODE") and kind not in _NODES:
-            raise RecipeError(f"SQL: a run is read-only, and this holds {kind.partition('_')[0]}; accepted: SELECT")
+            raise RecipeError(f"SQL: a run is read-only, and this contains {kind.partition('_')[0]}; accepted: SELECT")
         if kind == "TABLE_FUNCTION":
             name = str(part["function"].get("function_name", "")).lower()
             if name not in _FUNCTIONS:

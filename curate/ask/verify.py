@@ -69,9 +69,9 @@ def _check_files(folder: RunStore, lines: list[Published], listed: set[str]) -> 
     for path, error in find_faults(folder, lines).items():
         yield f"{path}: {error}{hints.get(path, '')}"
     if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was readable
-        yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
+        yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin like a Parquet file)"
     if size := folder.digest(layout.SUCCESS_FILE)[0]:
-        yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but is written empty"
+        yield f"{layout.SUCCESS_FILE}: has {size:,} bytes, but must be empty"
     for path in folder.files():
         if path not in listed and path not in _MARKS and not path.startswith(("tmp/", "logs/")):
             yield f"{path}: is not in the manifest{hints.get(path, '')}"
@@ -140,7 +140,7 @@ def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
         if names is not None and names != set(sidecar["key"].to_pylist()):
             yield f"shards/{name}: its samples differ from those of {stem}.parquet"
     if not np.array_equal(sort_pairs(np.concatenate(uids)), kept):
-        yield "shards: their uids differ from the kept ones of tables/decisions"
+        yield "shards: their uids differ from the kept uids of tables/decisions"
 
 
 def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:

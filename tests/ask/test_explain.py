@@ -80,7 +80,7 @@ def test_how_similar_a_duplicate_is(tmp_path):
     joined = "joined by {phash: {distance: 2}}"
     assert shown["b"] == [joined, "match 2 of 64 bits of phash differ; 0.6002 is the cosine of big_image embeddings"]
     assert shown["c"] == [
-        f"{joined}, through {uid('b')} of its group: 2 of 64 bits differ", "match 4 of 64 bits of phash differ",
+        f"{joined}, through {uid('b')} in its group: 2 of 64 bits differ", "match 4 of 64 bits of phash differ",
     ]  # fmt: skip
     assert shown["e"] == ["joined through other rows of its group", "match 8 of 64 bits of phash differ"]
 

@@ -72,7 +72,7 @@ def test_entries_of_several_languages(cli, tmp_path):
     assert "has no such entry" in cli("metadata", "show", path, "--language", "fr").err
     path = write("b", entry=["St. Louis", "cat", "你好。犬", "Dr. No"], language=["en", "en", "zh", "de"])
     for more, part in (
-        ([], "corrected (1 en, 1 zh, 1 de): 'St. "),
+        ([], "match them (1 en, 1 zh, 1 de): 'St. "),
         (["--mode", "worldwide"], "worldwide (1 en, 1 de)"),
     ):
         assert part in flat(cli("metadata", "show", path, *more).out)
@@ -92,12 +92,12 @@ def test_build(tmp_path, cli):
         ("  unigram", "; the cap of 12 cut 1"),
         ("  title", "views"),
         ("", "'St. Louis'"),
-        ("", "left out: 4 in"),
+        ("", "page views: 4 in"),
     ):
         assert any(line.startswith(start) and part in line for line in lines), (part, done.out)
     assert "'Haus'" in cli("metadata", "show", out, "--find", "Haus").out
     again = cli("metadata", "build", *paths[:2], "--language", "ja", "--out", out)
-    assert again.out.count("no pair reaches PMI 30") == 1 and again.err.startswith("skipped 2 files")
+    assert again.out.count("no pair of words reaches PMI 30") == 1 and again.err.startswith("skipped 2 files")
 
 
 @pytest.mark.thorough

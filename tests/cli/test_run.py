@@ -151,9 +151,9 @@ def test_reuse_and_set(cli, pool, finished, tmp_path):
 @pytest.mark.usefixtures("without_beam")
 def test_a_run_prints_why_tables_are_not_reused(cli, pool, finished, tmp_path):
     for name, overrides, part in (
-        ("decoded", ["measure.image.phash=false", "dedup.by=[uid]"], "not measured by the same keys"),
+        ("decoded", ["measure.image.phash=false", "dedup.by=[uid]"], "measured them with another source"),
         ("scored", ["measure.language={}"], "signals language"),
-        ("copied", [], "it has no unit of the same files"),
+        ("copied", [], "it has no unit with the same files"),
         ("renamed", ["input.name=others"], "its sources have other names"),
     ):
         recipe = pool / "tars.yaml"

@@ -76,7 +76,7 @@ def load_prices(path: str | None = None) -> Prices:
     """Read a file of prices; None: the package's. Raises RecipeError, one line per error with file, line and key."""
     name = f"--prices {path or FILE}"
     shipped = str(shipped_folder("infra").parent / FILE)
-    data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping as {FILE}")
+    data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping like {FILE}")
     try:
         return Prices.model_validate(data)
     except ValidationError as error:

@@ -31,7 +31,7 @@ _PICTURES = 600  # pictures on a page, spread evenly over the rows, but at least
 _TOGETHER = 256  # rows whose images are in memory at once
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # FiftyOne's own fields
 
-_LEGEND = "Shares by value. Grey: readable samples of the pool; line: kept; dashed: thresholds of rules"
+_LEGEND = "Shares by value. Gray: readable samples of the pool; line: kept; dashed: thresholds of rules"
 _NO_UID = "This row could not be read, so it has no uid and no picture. `curate explain` takes its key or URL."
 
 
@@ -51,7 +51,7 @@ class HtmlPage:
             return
         if suffix not in ("", ".html", ".htm"):
             accepted = ".html" if self.chart is None else ".html, .svg or .png"
-            raise RecipeError(f"{path}: {suffix} is not written; accepted: a name that ends in {accepted}")
+            raise RecipeError(f"{path}: cannot write {suffix}; accepted: a name that ends in {accepted}")
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.text)
 
@@ -138,7 +138,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         cards.append(Card(parts, values, row[at] or "", verdict, rule, missing))
     title = f"{count(MAX_ROWS)} of {count(total)} rows" if total > MAX_ROWS else result.note or pluralise(total, "row")
     facts = {"cards": cards, "query": query, **galleries.of_cards(run, cards)}
-    lead = "Rows in the query's order. Captions, URLs and images come unchecked from the pool."
+    lead = "Rows in the query's order. Captions, URLs and images come from the pool, and nobody has checked them."
     return HtmlPage(render_sections("Rows of a query", run, [Section("rows", title, facts)], lead))
 
 

@@ -137,7 +137,7 @@ def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None
     rows = run.report("languages") if run.facts.recipe.get("match") else []
     names = [row["language"] for row in rows]
     if chosen is not None and chosen not in names:
-        raise RecipeError(f"--language {chosen}: entries have none such; accepted: {', '.join(names) or 'none'}")
+        raise RecipeError(f"--language {chosen}: no entry has this language; accepted: {', '.join(names) or 'none'}")
     if len(rows) < 2:
         return None
     reference = next(iter(run.facts.t_by_language or {}), None)
@@ -159,7 +159,7 @@ def _curve(run: OpenRun, language: str, t: int | None, reference: str | None) ->
     ]
     if len(points) < 3:
         return None
-    title = f"Share of matches that entries with up to so many samples have: {clean(language, SHORT)}"
+    title = f"Share of matches in entries with up to a number of samples: {clean(language, SHORT)}"
     wide, narrow = draw_lines(points, title, t, is_share=True)
     shown = [{"samples of the entry": p["rows"], "share": p["share"]} for p in points if p["series"] == "kept"]
     table = Table.of(shown[:: max(1, len(shown) // 50)], folded=True)

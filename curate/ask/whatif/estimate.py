@@ -236,7 +236,7 @@ def _interprets(context: RunContext, is_limited: bool, metadata: pa.Table | None
         return False
     if is_limited and (metadata is None or len(metadata) <= _COLD_ENTRIES):
         return True
-    raise NotCompiledError("kernels are not compiled yet, which takes some 20 s: a run does it, and --measure N")
+    raise NotCompiledError("kernels are not compiled yet; a run or --measure N compiles them, in some 20 s")
 
 
 def _write_inputs(context: RunContext, metadata: pa.Table | None, record: Record | None) -> None:

@@ -96,7 +96,7 @@ class FinishedRun:
         try:
             return DecideSettings.of(context)
         except UnknownColumn as error:
-            reason = f"if {error.column} is a column of your pool, this run did not store it, for no rule names it"
+            reason = f"if {error.column} is a column of your pool, this run did not store it, as no rule names it"
             run = f"curate run RECIPE --out NEW --reuse {context.store.url} --set derive.NAME={error.column}"
             remedy = f"`{run}` stores it as NAME and measures nothing again, or `curate plan RECIPE --set …` estimates"
             raise RecipeError(f"{error}; {reason}: {remedy}{measured_by(error.column)}") from None
@@ -110,13 +110,13 @@ class FinishedRun:
                 continue
             reason = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
             if section == "seed":
-                reason = "a seed changes which rows are drawn, not how many to expect; "
+                reason = "a seed changes which rows are drawn, not the expected number of rows; "
             elif section in Recipe.full().model_fields:
                 reason = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
             raise RecipeError(f"--set {override}: {reason}{_HINT}")
         changed = change_recipe(self.recipe, overrides)
         if changed.dedup.against not in (self.recipe.dedup.against, None):
-            reason = "the images of an evaluation set are compared by a run only"
+            reason = "only a run compares images with an evaluation set"
             raise RecipeError(f"dedup.against: {reason}; accepted: unchanged, or dedup.against=null")
         return changed
 

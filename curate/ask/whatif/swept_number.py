@@ -138,7 +138,7 @@ def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
     words = re.split(r"\.\.|\s*,\s*", match["values"])
     numbers, is_range = tuple(map(float, words)), ".." in match["values"]
     if len(numbers) > _MAX_LISTED or max(map(abs, numbers)) > _MAX_NUMBER:
-        accepted = f"at most {_MAX_LISTED:,} values, none beyond {_MAX_NUMBER:,.0f}"
+        accepted = f"at most {_MAX_LISTED:,} values, each at most {_MAX_NUMBER:,.0f}"
         raise RecipeError(f"{key}: {len(numbers):,} values up to {max(numbers):.3g}; accepted: {accepted}")
     if is_range and numbers[0] >= numbers[1]:
         accepted = "a range from a smaller number to a larger one"

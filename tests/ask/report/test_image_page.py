@@ -173,7 +173,7 @@ def test_histograms_are_saved_as_pictures(opened, tmp_path):
         (page, "a.png", ".html"),
         (page, "a.SVG", ".html"),
     ):
-        with pytest.raises(RecipeError, match=rf"{name}: \.\w+ is not written; accepted: .* in {accepted}$"):
+        with pytest.raises(RecipeError, match=rf"{name}: cannot write \.\w+; accepted: .* in {accepted}$"):
             shown.save(f"{tmp_path}/{name}")
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -215,7 +215,7 @@ def test_nothing_to_estimate(tmp_path):
     parts = {"rules": {"no": "false"}, "balance": {"t": 3}, **matching(tmp_path)}
     found = estimated(tmp_path, parquet(tmp_path, pets(100)), **parts)
     assert found.verdicts == {"failed": 0, "no": 100, "balance": 0, "kept": 0}
-    assert warnings_of(found) == ["none of the 100 samples is kept; no drops most, 100"]
+    assert warnings_of(found) == ["none of the 100 samples is kept; no drops the most, 100"]
 
 
 def test_a_pool_of_tars(tmp_path, monkeypatch):

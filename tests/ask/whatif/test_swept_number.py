@@ -74,7 +74,7 @@ def test_a_fraction_alone_is_its_whole_range():
     assert number.high == 1 and parse_swept_number("balance.t=1..2").rule is None
 
 
-LIMIT = "accepted: at most 1,000 values, none"
+LIMIT = "accepted: at most 1,000 values, each"
 REFUSED = {
     "names no value": [
         "", "balance.t", "balance.t=a..b", "balance.t=1..", "balance.t={1..2", "rules.x=words > 2", "rules.x=words > {2}",

@@ -171,7 +171,7 @@ def test_what_if_diff_and_a_query_know_languages(folder):
     assert (old["tr"], new["tr"]) in [(row["run"], row["whatif"]) for row in found.facts.to_pylist()]
     with pytest.raises(RecipeError, match=r"'de' does not fit 20; accepted: .* --set 'balance.t=\{en: 20, de: …\}'"):
         whatif(str(first.folder), ["balance.t.de=5"])
-    with pytest.raises(RecipeError, match=r"--language fr: entries have none such; accepted: en, de, ja, tr, sw"):
+    with pytest.raises(RecipeError, match=r"--language fr: no entry has this language; accepted: en, de, ja, tr, sw"):
         write_report(str(first.folder), language="fr")
 
     rows, entries = left_of(first)
