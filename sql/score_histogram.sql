@@ -1,6 +1,6 @@
 -- Histogram of a number, such as a score: in the pool, before balancing, kept and dropped.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
 -- param: buckets = 20 [positive]         number of buckets. They have the same width and cover all values from the lowest to the highest.
 -- column: measure    name of the number
 -- column: from       lower end of the bucket

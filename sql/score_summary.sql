@@ -2,7 +2,7 @@
 -- Each quantile is a value that occurs in the data (DuckDB's quantile_disc). A truncated image has a width and a
 -- height, but no score.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]    the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: of = null [number of measured]    the number to look at; null: the first score that a rule names, otherwise `clip_score`
 -- param: by = source [column of verdicts]  column that defines the groups, such as source, language, rule or kept
 -- column: measure      name of the number
 -- column: group        the group: a value of the column `by`

@@ -1,8 +1,9 @@
 -- The threshold at which a given number of samples pass, for a score or another number.
--- The query counts only samples that reach a rule. Samples with equal values pass together, so `passed` may be larger
--- than the parameter `rows`. Later steps drop more samples: use `curate whatif` to get the final counts.
+-- The query counts only samples that reach one rule (see the parameter `rule`). Samples with equal values pass
+-- together, so `passed` may be larger than the parameter `rows`. Later steps drop more samples: use `curate whatif` to
+-- get the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
 -- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
 -- param: rows = 1000 [positive]          how many samples should pass
 -- column: measure    name of the number
@@ -10,7 +11,7 @@
 -- column: reached    number of samples that reach the rule
 -- column: passed     number of samples at or above the threshold
 -- column: above      number of samples above the threshold. With the next higher threshold, only these pass.
--- column: top        passed / samples that have the number. Use it as `top` of a rule.
+-- column: top        passed / number of samples that have the number. You can use it as `top` in a rule.
 -- column: rule       the rule; null: after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'

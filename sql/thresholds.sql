@@ -1,8 +1,8 @@
 -- How many samples would pass at other thresholds of a score or another number.
--- The query counts only samples that reach a rule. It does not consider how a threshold changes later steps: use
--- `curate whatif` to get the final counts.
+-- The query counts only samples that reach one rule (see the parameter `rule`). It does not consider how a threshold
+-- changes later steps: use `curate whatif` to get the final counts.
 -- theme: Scores and thresholds
--- param: of = null [number of measured]  the number; null: the first score that a rule names, otherwise `clip_score`
+-- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
 -- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
 -- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null: the 10th, 20th, … 90th percentile of these samples
 -- column: measure      name of the number

@@ -95,7 +95,7 @@ def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_fact
         ("no file matches", "plan recipe.yaml --set input.0.path=no.tar*"),
         ("holds a run of another recipe or pool", "run recipe.yaml --out run1 --set seed=7"),
         ("is not empty and not a run", "run recipe.yaml --out pool"),
-        ("could not be read, and max_failed is", "run recipe.yaml --out new --set max_failed=0.01"),
+        ("could not be read, but max_failed is", "run recipe.yaml --out new --set max_failed=0.01"),
     ],
 )
 def test_messages_of_the_page_on_troubles_are_printed(message, command, tmp_path, tmp_path_factory):

@@ -25,7 +25,7 @@ class EndedError(Exception):
     """A signal killed the process (negative status), or it exited; the message says which."""
 
     def __init__(self, status: int) -> None:
-        end = f"was ended by signal {-status}" if status < 0 else f"ended itself (status {status})"
+        end = f"was ended by signal {-status}" if status < 0 else f"exited (status {status})"
         super().__init__(end)
         self.status = status
 

@@ -87,7 +87,7 @@ def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float
     failed = sum(count for count, _ in errors.values())
     if failed and failed / total > max_failed:
         share, allowed = f"{failed / total:.1%}", min(100, 100 * failed // total + 1) / 100
-        problem = f"{failed:,} of {total:,} caption requests ({share}) got no answer, and max_failed is {max_failed}"
+        problem = f"{failed:,} of {total:,} caption requests ({share}) got no answer, but max_failed is {max_failed}"
         reasons = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
         remedy = f"run again to request the others, or with --set max_failed={allowed} to continue without them"
         raise RunError("\n".join([problem, *reasons, f"Answers so far are kept: {remedy}"]))

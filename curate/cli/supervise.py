@@ -88,7 +88,7 @@ class Supervisor:
             sys.exit(STATUS + self._interrupt if self._interrupt else status if status >= 0 else STATUS - status)
         _kill_descendants(self.process)
         self.deaths, self.total = self.deaths + 1, self.total + 1
-        self.death = f"ended itself (status {status}) without an error from curate"
+        self.death = f"exited (status {status}) without an error from curate"
         if status < 0:
             memory = ", maybe because memory ran out" if status == -signal.SIGKILL else ""
             self.death = f"was ended by signal {-status} ({signal.strsignal(-status)}{memory})"

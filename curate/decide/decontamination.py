@@ -70,7 +70,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     if not names or len(unread) / total > recipe.max_failed:
         error = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
         example = unread[0] if unread else f"no image in {against.images}"
-        raise RecipeError(f"{_IMAGES}: {error}, and max_failed is {recipe.max_failed}: {example}")
+        raise RecipeError(f"{_IMAGES}: {error}, but max_failed is {recipe.max_failed}: {example}")
     facts = {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
     store.write_json(EVALUATION_FACTS_FILE, facts)
     columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}

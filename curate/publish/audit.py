@@ -307,7 +307,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     for limit, reasons in zip(limits, (of_samples, never_came, of_files), strict=True):
         if limit.is_exceeded:
             share = f"{limit.bad:,} of {limit.total:,} {limit.noun} ({limit.bad / limit.total:.1%})"
-            lines.append(f"{share} {limit.became}, and {limit.name} is {limit.allowed}")
+            lines.append(f"{share} {limit.became}, but {limit.name} is {limit.allowed}")
             failing = [(reason, audit.failing[reason]) for reason in reasons]
             for reason, part in sorted(failing, key=lambda item: (-item[1].rows, item[0])):
                 lines.append(f"  {reason} {part.rows:,}, such as {part.example}")

@@ -246,7 +246,7 @@ class LargeGroupFacts(Facts):
     def describe(self, has_near: bool) -> str:
         """Describe the group; `has_near`: whether duplicates may be near duplicates."""
         share = f"{self.rows / self.reached:.1%} of those that reached deduplication"
-        remedy = "; if they differ, set a higher cosine, or a smaller distance, in dedup.by" if has_near else ""
+        remedy = "; if they are not duplicates, set a higher cosine or smaller distance in dedup.by" if has_near else ""
         return f"{self.rows:,} rows ({share}) are one group of duplicates, represented by {self.uid}{remedy}"
 
 

@@ -179,7 +179,7 @@ def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
             return
         holder = leases[number := max(leases)]
         if holder.id != lease:
-            raise RunError(f"{store.url}: {holder} has taken over this run; this one stops")
+            raise RunError(f"{store.url}: {holder} has taken over this run; this command stops")
         if values or holder.is_waiting or time.time() - holder.renewed >= BETWEEN:
             fresh = {"renewed": time.time(), "lasts": WORKING} | values
             store.write_json(_file(number), holder.model_copy(update=fresh).model_dump())

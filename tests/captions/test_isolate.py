@@ -99,7 +99,7 @@ def test_an_image_that_ends_the_detector(monkeypatch):
     unit.end()
     found = [row["regions"] and row["regions"][0]["phrase"] for row in rows]
     assert found == ["a dog", "a cat", None, None, [], "a tree"] and unit.has_fault
-    detail = "3 attempts to caption its unit were killed, and a process that had it alone ended itself (status 3)"
+    detail = "3 attempts to caption its unit were killed, and a process that had it alone exited (status 3)"
     assert [row["error"] for row in rows] == [None, None, None, f"worker_died: {detail}", None, None]
 
 

@@ -166,7 +166,7 @@ def test_failed_requests_end_the_run_and_are_sent_again(ends_by, reasons, server
         server.always = lambda call: call.reply(500, b"{}") if bad.search(call.seen.text) else call.answer()
     else:
         server.dies_at = 17
-    with pytest.raises(RunError, match=rf"caption requests .* got no answer, and max_failed is 0.1\n  {reasons}"):
+    with pytest.raises(RunError, match=rf"caption requests .* got no answer, but max_failed is 0.1\n  {reasons}"):
         run_checked(recipe, tmp_path / "a")
     assert not (tmp_path / "a/_SUCCESS").exists() and not (tmp_path / "a/shards").exists()
     answered = {seen.text for seen in server.asked if seen.status == 200}

@@ -118,7 +118,7 @@ def test_a_limit_of_their_own(samples, tmp_path):
     with pytest.raises(RunError) as error:
         kit.run_local(recipe, tmp_path / "run")
     message = str(error.value)
-    assert "6 of 30 samples (20.0%) were never downloaded, and max_missing is 0.19" in message
+    assert "6 of 30 samples (20.0%) were never downloaded, but max_missing is 0.19" in message
     assert message.endswith("--set max_missing=0.21") and "max_failed" not in message
     kit.run_local(recipe.model_copy(update={"max_missing": 0.2}), tmp_path / "run")
 
@@ -127,7 +127,7 @@ def test_they_do_not_dilute_other_failures(samples, tmp_path):
     """One of 24 samples in the tars is damaged: the share is 1 / 24, however many were not downloaded."""
     damaged = [replace(samples[0], image=b"no image"), *samples[1:]]
     path = write_pool(tmp_path / "pool", damaged)
-    with pytest.raises(RunError, match=r"1 of 24 samples \(4.2%\) could not be read, and max_failed is 0.04"):
+    with pytest.raises(RunError, match=r"1 of 24 samples \(4.2%\) could not be read, but max_failed is 0.04"):
         kit.run_local(kit.recipe_of(path, max_failed=0.04), tmp_path / "run")
 
 

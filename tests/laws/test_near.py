@@ -213,5 +213,5 @@ def test_an_evaluation_set_that_is_not_whole_is_told(model, tmp_path):
     facts = done.run["evaluation"]
     assert 0 < facts["images"] < 6 and facts["unread"] >= 1 and "cut.tar" in facts["such_as"]
     assert done.counts["contaminated"] == facts["images"]
-    with pytest.raises(RecipeError, match=r"images of the evaluation set cannot be read, and max_failed is 0\.1"):
+    with pytest.raises(RecipeError, match=r"images of the evaluation set cannot be read, but max_failed is 0\.1"):
         kit.run_local(asked.model_copy(update={"max_failed": 0.1}), tmp_path / "strict")

@@ -128,7 +128,7 @@ def test_a_step_is_halved_down_to_what_ends_the_process(settings, monkeypatch):
     assert table["status"].to_pylist() == ["ok", "worker_died"]
     assert table["error"][1].as_py().endswith("a process with it alone was ended by signal 11")
     assert table[:1].equals(measure_images(iter([image]), captions[:1], settings.measure.image, [], []))
-    assert reason == "worker_died" and detail.endswith("a process that only read it ended itself (status 3)")
+    assert reason == "worker_died" and detail.endswith("a process that only read it exited (status 3)")
 
 
 def end_with_ends(settings, captions, names):
@@ -142,7 +142,7 @@ def test_captions_that_end_the_process(settings, monkeypatch):
     monkeypatch.setattr(isolate, "_compute", end_with_ends)
     with isolate.isolating(3, settings) as process:
         deadly = process.find_deadly(pa.array(["a", None, "end"]), [])
-    detail = "3 attempts to measure its unit were killed, and a process with it alone ended itself (status 5)"
+    detail = "3 attempts to measure its unit were killed, and a process with it alone exited (status 5)"
     assert deadly == {2: detail}
 
 

@@ -77,7 +77,7 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(store, clock, monk
             wait_until(lambda: (lease := find_lease(store)) is not None and lease.renewed >= clock.now)
         with locked(store, "forget", always) as other:
             assert list(read_leases(store)) == [2]
-            with pytest.raises(RunError, match=r"curate forget .* has taken over this run; this one stops"):
+            with pytest.raises(RunError, match=r"curate forget .* has taken over this run; this command stops"):
                 wait_until(work)
             renew_lease(store, other.lease)
         assert read_leases(store) == {}

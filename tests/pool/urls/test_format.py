@@ -179,7 +179,7 @@ def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
     assert {row["reason"] for row in failures} == {"served_no_image"}
     assert all(row["attempts"] == 1 and row["may_pass"] is False and row["detail"] for row in failures)
     limited = recipe(path, max_missing=0.5)
-    with pytest.raises(Exception, match=r"3 of 4 samples \(75.0%\) were never downloaded, and max_missing is 0.5"):
+    with pytest.raises(Exception, match=r"3 of 4 samples \(75.0%\) were never downloaded, but max_missing is 0.5"):
         run_local(limited, tmp_path / "limited")
 
 
