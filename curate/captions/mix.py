@@ -29,7 +29,7 @@ class EmittedTexts(NamedTuple):
 
     chosen: str | None  # replaces the original in `.txt`; None keeps the original
     fields: dict[str, Any]  # `captions` of the json; empty without captions
-    # DataCompDR's list of texts, if requested. The original if none passed: MobileCLIP's loader needs one to draw.
+    # DataCompDR's list of texts, if requested. If none passed, it has the original: MobileCLIP's loader must draw one.
     synthetic: list[str] | None
     regions: dict[str, Any]  # field `regions` of the json, if requested; null if detection failed
 
@@ -38,7 +38,7 @@ _NO_TEXTS = EmittedTexts(None, {}, None, {})
 
 
 def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> Mapping[str, Texts]:
-    """Return texts by uid for the samples that have any: of `uids`, or of the whole unit."""
+    """Return the texts of the samples that have any, by uid. `uids` limits the samples; None: the whole unit."""
     table = tables.read("captions", ["uid", "kind", "style", "ordinal", "text", "gate"])
     table = table.filter(pc.equal(table["gate"], pa.scalar(PASSED)))
     if uids is not None:
@@ -76,7 +76,7 @@ def _replacing() -> list[str]:
 def emitted_texts(
     captions: Captions | None, seed: int, tables: UnitTables, uids: Sequence[str], originals: Sequence[str]
 ) -> list[EmittedTexts]:
-    """Return each row's texts for the shards; empty ones without captions."""
+    """Return each row's texts for the shards; empty if the recipe has no captions."""
     if captions is None:
         return [_NO_TEXTS] * len(uids)
     uid_array = pa.array(uids, pa.string())

@@ -38,7 +38,7 @@ _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v)
 
 
 class _Word(NamedTuple):
-    """A word and its role in a phrase: noun, modifier, ing, participle, number, determiner, and, or stop."""
+    """A word and its role: "noun", "modifier", "ing", "participle", "number", "determiner", "and", or "stop"."""
 
     text: str
     kind: str
@@ -48,7 +48,7 @@ _END = _Word("", "stop")
 
 
 def noun_phrases(captions: pa.Array) -> pa.Array:
-    """Return each caption's distinct noun phrases (list<string>, null for null). RecipeError without TextBlob."""
+    """Return each caption's distinct noun phrases (list<string>, null for null). Needs TextBlob."""
     rows: list[list[str] | None] = []
     for text in captions.to_pylist():
         phrases: dict[str, str] = {}

@@ -50,7 +50,10 @@ class Box(NamedTuple):
 
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, max_phrases: int, seed: int = 0) -> pa.Array:
-    """Return `max_phrases` distinct phrases per row (null for null) in order, by hash64(uid NUL phrase NUL seed)."""
+    """Return at most `max_phrases` phrases per row, in their order; null stays null.
+
+    A hash chooses them: hash64(uid NUL phrase NUL seed).
+    """
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
         drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:max_phrases]
@@ -82,7 +85,7 @@ def find_regions(
                 continue
             try:
                 if data is None:
-                    raise ValueError("the sample has none")
+                    raise ValueError("the sample has no image")
                 picture = open_picture(data)
             except Exception as error:  # decoders raise errors of many kinds
                 errors[index] = f"no_image: {_line(error)}"
@@ -117,14 +120,17 @@ class ZeroShotDetector:
         return f"{model_name(self._options.model)} {self._options.precision}"
 
     def check(self) -> None:
-        """Load the model. Raises RecipeError without torch, the device or the model, or for an unknown model family."""
+        """Load the model. Raises RecipeError if torch, the device, or the model is missing or not supported."""
         with self._loaded.use():
             pass
 
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """Return each picture's boxes, best first, ties in the detector's order. Each needs a query. May raise."""
+        """Return each picture's boxes, best first; ties keep the detector's order. Each picture needs a query.
+
+        Raises whatever the model raises.
+        """
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():
@@ -201,7 +207,7 @@ def _load(options: Regions, where: str, device: str) -> _Loaded:
 
 
 def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
-    """Return the detector, once per process; `engine_id` as of `open_engine`."""
+    """Return the detector, opened once per process. For `engine_id`, see `open_engine`."""
     key = ids.digest([options.model_dump(mode="json"), engine_id])
     return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
 
@@ -249,5 +255,5 @@ def write_regions(
 
 
 def is_failure(error: str | None) -> bool:
-    """Return whether a row's `error` means that detection failed; a caption that is not English is no failure."""
+    """Return whether a row's `error` means that detection failed; a caption that is not English is not a failure."""
     return error is not None and error != NOT_ENGLISH

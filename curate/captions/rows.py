@@ -42,7 +42,7 @@ class Rows(RowFacts):
         return cls(rows, probability, entry_ids, counts, table, pa.nulls(len(rows), pa.string()))
 
     def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
-        """Return these rows, each with its first text of that kind and style in table `captions` that passed."""
+        """Return these rows with new sources: each row's first text of that kind and style that passed."""
         first: dict[str, str] = {}
         if source is not None:
             columns = (texts[name].to_pylist() for name in ("uid", "kind", "style", "text", "gate"))

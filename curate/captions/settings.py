@@ -1,4 +1,4 @@
-"""Captioning's settings for a run, and the key of the tables it writes."""
+"""The settings of captioning in a run, and the key of the tables that it writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from curate.store.store import RunStore
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """Captioning's settings."""
+    """The settings of captioning in a run."""
 
     captions: Captions
     seed: int
@@ -83,10 +83,10 @@ def check_captions(context: RunContext) -> None:
         names += ["regions"] if captions.regions else []
         names += ["output.syn_json"] if captions.output.syn_json else []
         if names:
-            raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
+            raise RecipeError(f"captions.{names[0]}: needs images, but the pool has none")
         for name in [] if pool.output is None else pool.output.names:
             if name.lower() in ("captions", "curated_caption"):
-                raise RecipeError(f"captions: the pool has a column {name!r}, which captions add to it; rename it")
+                raise RecipeError(f"captions: the pool has a column {name!r}, which captions would add; rename it")
     for task in captions.requested:
         if isinstance(task.section.per_row, str):
             columns = count_columns(settings.visible, settings.match is not None)

@@ -1,4 +1,4 @@
-"""Tables `answers` and `captions` of a unit: new texts for its kept rows, and the gates' verdicts on them.
+"""Writes a unit's tables `answers` and `captions`: new texts for its kept rows, and the gates' verdicts on them.
 
 In: the unit's kept rows, engines. Out: `answers`, one row per request, as engines returned them; and `captions`, one
 row per request (see `Captions.gives`), where `gate` is null without an answer. Sections run in order, since a text may
@@ -56,8 +56,8 @@ _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
 def caption(units: Units, context: RunContext, audit: Asked, counts: Asked | None) -> tuple[Asked, Asked]:
     """Write each unit's captions after `audit` has checked that the pool is not too damaged.
 
-    `counts` are entry counts of the surviving rows (int64[entries]), None without match. Returns the audit, which also
-    checks that not too many requests failed, and the list of Captioned.
+    `counts` are entry counts of the surviving rows (int64[entries]), or None if the recipe does not match. Returns the
+    audit, which also raises RunError if too many requests failed, and the list of `Captioned`.
     """
     captioned = units.ask("Caption: texts", _texts, audit, counts, context)
     return units.get("Caption: check", check_requests, audit, captioned, context.recipe.max_failed), captioned
@@ -114,7 +114,10 @@ class _UnitWork:
     on_progress: Callable[[], None]  # called after answers or texts are written to parts
 
     def write_answers(self, is_new: bool) -> pa.Table | None:
-        """Send requests that are not cached and write `answers`. Return their texts, None if others exist already."""
+        """Send the requests that are not cached, and write `answers`. Return their texts.
+
+        If another attempt has already written `answers`, discard these, and return None.
+        """
         cache = AnswerCache(self.tables, self.settings.reuse, is_new, self.parts, self.on_progress)
         with cleaned_up(cache.flush):
             answers, texts = self._answer_and_judge(lambda task, rows: self._answer(task, rows, cache), cache.flush)
@@ -144,7 +147,7 @@ class _UnitWork:
         """
         tables, key = self.tables, _texts_key(self.key, self.tables)
         now = UnitTables(tables.store, tables.unit)
-        replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another start replaced it; run again")
+        replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another start of the run replaced it")
 
         def keep() -> bool:
             if _texts_key(self.key, now) != key:
@@ -158,7 +161,7 @@ class _UnitWork:
     def _answer_and_judge(
         self, find_answers: Callable[[Requested, Rows], pa.Table], flush: Callable[[], None]
     ) -> tuple[pa.Table, pa.Table]:
-        """Return the unit's `answers` and `captions`. Sections run in order: a text may come from an earlier one's.
+        """Return the unit's `answers` and `captions`. Sections run in order: a text may be made from an earlier text.
 
         `find_answers` sends requests or reads existing answers. `flush` stores answers before the texts made from them.
         """
@@ -200,7 +203,7 @@ class _UnitWork:
         return answer_table(requests, digests, [answered[digest] for digest in digests])
 
     def _ask(self, spec: EngineSpec, engine_id: str, requests: Requests) -> Iterator[tuple[dict[int, Answer], float]]:
-        """Yield answers by index, and seconds taken, at each interval. None is a request without its image."""
+        """Yield answers by index, with the seconds that they took, at each interval. None: a request without image."""
         answers = {index: _NO_IMAGE for index, request in enumerate(requests) if request is None}
         indices, sent = [i for i, request in enumerate(requests) if request], list(filter(None, requests))
         began = time.monotonic()

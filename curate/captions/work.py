@@ -1,4 +1,4 @@
-"""The cost of captions, for a unit and a run: requests, tokens, seconds and money by kind and engine; and failures."""
+"""Sums the cost of captions for a unit and a run: requests, failures, tokens, seconds and money, by kind and engine."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,7 @@
-"""Applies the rules of a run to all units, segment by segment; between segments, units answer for statistics.
+"""Applies the rules of a run to all units, segment by segment. Between segments, it computes statistics of all units.
 
-A state has two bytes per row. Top rules count digits in rounds; quantiles group keys by first digit and count them.
+A unit's state has two bytes per row. Top rules find their thresholds by counting digits in rounds; quantiles group keys
+by their first digit and count them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def apply_later_rules(units: Units, settings: DecideSettings) -> Answers:
 
 
 def apply_segments(units: Units, settings: DecideSettings, first: int = 0) -> Answers:
-    """Apply everything that follows a segment, the first of all or the first after deduplication."""
+    """Apply the statistics, top rules and segments that follow segment number `first`, up to deduplication."""
     answers: Answers = []
     for i, segment in enumerate(settings.segments[first:], first):
         if segment.dedup:
@@ -126,7 +127,7 @@ def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, i
 
 
 def _derive(units: Units, settings: DecideSettings, index: int) -> Answer[Fits]:
-    """Fit the statistics of a segment's columns, apply the next segment, and return them."""
+    """Fit the statistics of a segment's columns, apply the next segment, and return the statistics."""
     name, statistics = f"Derive {index}", _Statistics(settings, index)
     add = Fold[Fits](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
     fitted = units.ask(f"{name}: summarise", statistics.fit, combine=add)
@@ -149,7 +150,7 @@ class _Statistics:
         return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
 
     def values(self, tables: OpenTables, state: UnitState, of_ranks: bool = False) -> Iterator[tuple[At, F64]]:
-        """Yield x of each statistic for each row, NaN unless finite."""
+        """Yield the argument x of each statistic for all rows; NaN if it is not finite."""
         if calls := self.calls(of_ranks):
             read = dict.fromkeys(column for name, _ in calls for column in self.settings.derived[name].columns)
             table = self.settings.read(tables, state, list(read))

@@ -26,7 +26,7 @@ _TEXT = np.dtype([("row", np.int32), ("texts", np.int32), ("chosen", np.bool_)])
 
 
 class Decided(NamedTuple):
-    """Answers of all units from the decisions; None if the recipe does not need them."""
+    """The results of the decisions over all units. Each is None if the recipe does not need it."""
 
     rules: Sequence[RuleAnswer]
     recalls: Sequence[I64]  # for each pass by nearness: `Groups.recall`

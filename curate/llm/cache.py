@@ -126,8 +126,8 @@ def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: S
 class Index(NamedTuple):
     """The locations of a run's answers: the sorted first halves of digests, and the file and row of each.
 
-    Half a digest is enough: among a billion answers, two share one with 3 % probability, and one of them is then
-    requested again.
+    Half a digest is enough: among a billion answers, two have the same half with a probability of 3 %. Then one of them
+    is requested again.
     """
 
     names: list[str]
@@ -152,7 +152,7 @@ class Index(NamedTuple):
 
 
 def load_index(store: RunStore) -> Index:
-    """Return the index of a run's answers, built once per process and finished state of the run."""
+    """Return the index of a run's answers. Each process builds it once, and again if the run has changed."""
     of_run = f"index of answers {store.url} "
     state = ids.digest(store.read_json(RUN_FILE)) if store.exists(RUN_FILE) else ""
     return process_cache(of_run + state, lambda: index_answers(store), replaces=of_run)

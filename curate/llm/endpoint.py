@@ -12,12 +12,12 @@ from curate.base.errors import RecipeError
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Reply
 
 MAX_NO_REPLIES = 8  # the breaker trips after so many requests in a row without any reply
-MAX_REFUSALS = 8  # the endpoint is probed after so many replies in a row that are not about their request
+MAX_REFUSALS = 8  # the endpoint is probed after so many replies in a row that say nothing about their requests
 FIRST_WARNING, NEXT_WARNING = 30.0, 60.0  # seconds without any answer before the first and each further warning
 
 
 def read_key(variable: str | None) -> str:
-    """Return the key in an environment variable, "" for None. Raises RecipeError if it contains none."""
+    """Return the key in an environment variable, "" for None. Raises RecipeError if it contains no key."""
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
@@ -62,7 +62,7 @@ class CircuitBreaker:
             self._batches -= 1
 
     def note(self, reply: Reply) -> bool:
-        """Record an attempt's result. Return whether to probe: too many replies are not about their request."""
+        """Record an attempt's result. Return whether to probe: too many replies say nothing about their requests."""
         if reply.status:
             self._no_replies = 0
         if reply.is_transient:
@@ -111,7 +111,7 @@ class CircuitBreaker:
 
 
 async def limit_reply(response: Any) -> None:
-    """Read one byte more than the limit at most, and let none be decompressed: identity was requested."""
+    """Read at most one byte more than the limit, and prevent decompression: the request accepts only plain bytes."""
     import httpx2
 
     limit, body = MAX_LIST if response.request.method == "GET" else MAX_REPLY, bytearray()

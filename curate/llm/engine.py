@@ -49,7 +49,10 @@ class Request:
     picture: str | None = None  # sha256 of the image's file, hex; the file itself is added when it is sent
 
     def digest(self, model: str) -> str:
-        """Return 32 hex digits, a hash of all that determines the answer (see `Engine.model`) and its purpose."""
+        """Return 32 hex digits: a hash of the request's purpose and of everything that determines its answer.
+
+        For `model`, see `Engine.model`.
+        """
         image = self.picture or (self.image and hashlib.sha256(self.image).hexdigest())
         content = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
         return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, content])
@@ -107,7 +110,7 @@ class Engine(Protocol):
 
 
 class EngineOptions(Section):
-    """Base of the engine kinds."""
+    """The base class of the sections of engines."""
 
     takes_words: ClassVar[bool] = True  # whether it accepts a prompt or a chat; if not, only an image
     is_local: ClassVar[bool] = False  # whether its model runs in this process
@@ -118,7 +121,7 @@ class EngineOptions(Section):
         """Return an engine, without loading or connecting anything. Raises RecipeError."""
 
     def fingerprint(self) -> str:
-        """Return the current state of anything else that answers depend on besides options and the model's name."""
+        """Return the current state of whatever else affects answers, besides the options and the model's name."""
         return ""
 
 

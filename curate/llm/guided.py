@@ -81,12 +81,12 @@ class GuidedEngine(Engine):
         return f"{hf.model_name(options.model)} guided gamma={options.gamma} {options.precision}"
 
     def check(self) -> None:
-        """Load the model. Raises RecipeError without torch, the device or the model, or for an unknown family."""
+        """Load the model. Raises RecipeError if torch, the device, or the model is missing or not supported."""
         with self._loaded.use():
             pass
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
+        """See `Engine`. A request gets an error if it has no image, is a chat, or has a prompt that is too long."""
         with self._loaded.use() as loaded:
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for index, request in enumerate(requests):
@@ -127,9 +127,9 @@ class _Family:
     limit: int  # the decoder's maximum number of positions
     first: int  # the first token of a caption
     settings: Any  # the model's own generation settings
-    # generate(pixels, start, guided, **options): token ids (rows, length), `start` included, of float pixels (images,
-    # channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images: the
-    # images, then zeros. `options` are further arguments of transformers' `generate`
+    # generate(pixels, start, guided, **options) returns token ids (rows, length), which include `start`. `pixels` are
+    # floats (images, channels, height, width), and `start` is int64 (rows, length). If `guided`, there are twice as
+    # many rows as images: those of the images, then those with zeros. `options` go to transformers' `generate`
     generate: Callable[..., Any]
 
 

@@ -4,10 +4,10 @@ In: requests. Out: one answer per request: a text, or a code of `engine.ERRORS` 
 
 - The engine retries 408, 429, 5xx, failed connections and timeouts, after the time in Retry-After or with exponential
   backoff and full jitter. A waiting request keeps its `concurrency` slot, which takes load off a busy endpoint.
-- Other 4xx and redirects are `refused` or `too_long` immediately. A 2xx without a text is `malformed`, `empty` or, if
-  the endpoint reports that the model refused, `refused`.
+- Other 4xx replies and redirects immediately give the error `refused` or `too_long`. A 2xx reply without a text gives
+  `malformed`, `empty` or, if the endpoint reports that the model refused, `refused`.
 - `CircuitBreaker` decides when to give up on an endpoint; all waiting requests then end with its reason. If replies are
-  not about their requests, it first probes the endpoint with a request for one token.
+  errors that any request would get, such as 401, it first probes the endpoint with a request for one token.
 
 The key is read from an environment variable and is never shown.
 
@@ -97,7 +97,7 @@ class OpenAI(EngineOptions):
             # The value is not shown, since it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            raise fault("extra", f"{secret} looks like a secret, which the run folder would hold; give a key by `key`")
+            raise fault("extra", f"{secret} looks like a secret, and the run folder would store it; use `key` instead")
         if fixed := sorted(set(self.extra) & set(FIXED)):
             raise fault("extra", f"{', '.join(fixed)} cannot be set; accepted: any field but {', '.join(FIXED)}")
         with reraised(partial(fault, "extra"), "is not accepted in JSON", TypeError, ValueError):
@@ -121,7 +121,7 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", f"is not an address; accepted: {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
         # The value is not shown, here and above, since it may contain a key.
-        accepted = f"{example}, without these; give a key by `key`, the name of an environment variable"
+        accepted = f"{example}, without these; for a key, set `key` to the name of an environment variable"
         raise fault("base_url", f"contains a user, a password, a query or a fragment; accepted: {accepted}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
@@ -175,9 +175,9 @@ class Endpoint:
             future.cancel()
 
     async def _ask(self, request: Request) -> Reply:
-        """Send a request, once: a prompt to /completions, a chat to /chat/completions. Fields of `extra` win.
+        """Send a request once: a prompt to /completions, a chat to /chat/completions. `extra` overrides other fields.
 
-        Raises UnsentError without a prompt or chat, or where an image cannot be placed or is of no known kind.
+        Raises UnsentError if there is no prompt or chat, or if the image cannot be added or has an unknown format.
         """
         fields = {"model": self._options.model, **asdict(request.sampling), "extra_body": self._options.extra}
         if not request.sampling.stop:
@@ -191,7 +191,7 @@ class Endpoint:
         return await self._send(partial(completions.create, prompt=request.prompt, **fields))
 
     async def _send(self, call: Callable[..., Any]) -> Reply:
-        """Call once; it ends when `timeout` is over, whatever the endpoint does."""
+        """Call the endpoint once. This ends after `timeout` seconds, whatever the endpoint does."""
         import openai
 
         try:
@@ -302,7 +302,7 @@ class Endpoint:
 
 
 class OpenAIEngine(Engine):
-    """An engine behind HTTP; see the module. A process has one, whose threads share connections, slots and patience."""
+    """An engine behind HTTP; see the module. A process has one. Its threads share connections, slots and patience."""
 
     def __init__(self, options: OpenAI):
         self.options = options
@@ -310,7 +310,7 @@ class OpenAIEngine(Engine):
 
     @property
     def model(self) -> str:
-        """The model and the extra fields, which determine answers; not the address, which does not."""
+        """The model and the extra fields, which determine answers. The address does not, so it is not included."""
         extra = self.options.extra
         if not extra:
             return self.options.model

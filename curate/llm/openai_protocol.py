@@ -28,12 +28,12 @@ _FINISH = re.compile(r"[A-Za-z_]{1,32}")
 
 
 class UnsentError(Exception):
-    """A request is not sent; the message is its answer's error, code and detail."""
+    """A request cannot be sent. The message is the error of its answer: a code and a detail."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply. Without a complete one, `status` is 0 and `reason` is an error of `engine.ERRORS`."""
+    """A reply. If no complete one arrived, `status` is 0 and `reason` is an error of `engine.ERRORS`."""
 
     status: int
     reason: str
@@ -75,7 +75,7 @@ class Reply:
 
     @property
     def is_no_answer(self) -> bool:
-        """Whether it is not about its request: a malformed 2xx, or an error that any request may get."""
+        """Whether it says nothing about its request: it is a malformed 2xx, or an error that any request may get."""
         if self.is_success:
             return self.code == "malformed"
         return not self.is_transient and self.status not in (400, 413, 422)
@@ -84,10 +84,10 @@ class Reply:
 def write_chat(request: Request) -> list[dict[str, Any]]:
     """Return a chat's messages. The image is a data URL before the user's last text, a third longer than the file.
 
-    Raises UnsentError without messages, without a place for the image, or for an unknown image format.
+    Raises UnsentError if there are no messages, no user message for the image, or if the image's format is unknown.
     """
     if not request.messages:
-        raise UnsentError("refused: not sent, since it holds neither a prompt nor messages")
+        raise UnsentError("refused: not sent, since it has neither a prompt nor messages")
     chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
     if request.image is None:
         return chat
@@ -131,7 +131,7 @@ def read_answer(body: bytes) -> Answer:
         tokens = _to_count(usage.get("prompt_tokens")), _to_count(usage.get("completion_tokens"))
     except (AttributeError, LookupError, TypeError):
         message = read_error(body)
-        return Answer(None, f"malformed: it holds no choice with a text{f'; it says: {message}' if message else ''}")
+        return Answer(None, f"malformed: it contains no choice with a text{f'; it says: {message}' if message else ''}")
     finish = choice.get("finish_reason")
     finish = finish if isinstance(finish, str) and _FINISH.fullmatch(finish) else None
     if text.strip():

@@ -1,8 +1,9 @@
 """The engine that replays answers from an earlier run, or from any Parquet files with the layout of table `answers`.
 
-In: the columns of `LAYOUT`. Out: the row with the request's digest as its answer, including errors; `unknown` without
-such a row. Among rows with one digest, the first text wins, else the first error. Digests include the engine's model
-name, prompts and sampling, so all of these must equal the replayed run's. All answers are in memory.
+In: the columns of `LAYOUT`. Out: the answer or error in the row with the request's digest. If there is no such row, the
+error is `unknown`. If several rows have the digest, the first text wins, or else the first error. Digests include the
+engine's model name, prompts and sampling, so all of these must be the same as in the replayed run. All answers are in
+memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ def _read_answers(path: str) -> dict[str, Answer]:
     for file in _list_files(path):
         for row in _read_table(file.path).to_pylist():
             if row["answer"] is None and row["error"] is None:
-                row["error"] = "malformed: the recorded row holds neither an answer nor an error"
+                row["error"] = "malformed: the recorded row has neither an answer nor an error"
             earlier = answers.get(row["digest"])
             if earlier is None or (earlier.error is not None and row["error"] is None):
                 answers[row["digest"]] = Answer.of_row(row)

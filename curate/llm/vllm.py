@@ -20,7 +20,7 @@ from curate.llm.engine import Answer, Engine, EngineOptions, Request
 from curate.models.hugging_face import in_halves, model_name, open_picture
 from curate.recipe.section import ModelPath
 
-# Prompts rarely share a whole block of the default size, and a model does not need nearly all of the memory.
+# Prompts rarely share a whole block of the default size, and a model does not need almost all of the memory.
 _CPU = {"block_size": 32, "gpu_memory_utilization": 0.4, "enable_chunked_prefill": False}
 _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disable_log_stats": True}
 
@@ -46,7 +46,7 @@ class Vllm(EngineOptions):
 
 
 class VllmEngine(Engine):
-    """`Engine` by vLLM. Loads the model on first use."""
+    """`Engine` with vLLM. Loads the model on first use."""
 
     def __init__(self, options: Vllm) -> None:
         self._options = options

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 MARKS = ",.;:?!`"
 """A text is spaced around these, so each is a token of its own."""
 CORRECTED_MARKS = "，．；：？！｀、。،؟۔।።"
-"""What is spaced too in mode `corrected`: full-width forms, and marks of Chinese, Arabic, Indic, Ethiopic script."""
+"""Mode `corrected` also adds spaces around these: full-width forms, and Chinese, Arabic, Indic, Ethiopic marks."""
 PUNCTUATION = f"{string.punctuation}，。、；：？！“”‘’（）【】《》〈〉「」『』～—"
 """Marks that need no space beside them, at either end of an entry."""
 SCRIPTS = (
@@ -21,7 +21,7 @@ SCRIPTS = (
     *((0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF)),  # up to here Chinese
     *((0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x0F00, 0x0FFF)),
 )
-"""First and last code points of blocks that need none either: Chinese, Thai, Lao, Burmese, Khmer, Tibetan."""
+"""First and last code points of blocks that need no space, either: Chinese, Thai, Lao, Burmese, Khmer, Tibetan."""
 CORRECTED_SCRIPTS = (
     # CJK symbols and kana, with 々 and ー; Bopomofo; its, kana's extensions and strokes; half-width kana; rare kana.
     *((0x3001, 0x30FF), (0x3100, 0x312F), (0x31A0, 0x31FF), (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F)),
@@ -29,9 +29,9 @@ CORRECTED_SCRIPTS = (
     *((0xAA60, 0xAA7F), (0xA9E0, 0xA9FF), (0x116D0, 0x116FF), (0x19E0, 0x19FF), (0xA980, 0xA9DF)),
     *((0x1B00, 0x1B7F), (0x2EBF0, 0x3FFFF)),
 )
-"""Those that are missing from them, and are added in mode `corrected`."""
+"""Blocks that are missing from `SCRIPTS`, and that mode `corrected` adds."""
 WHITE = "".join(filter(str.isspace, map(chr, range(0x3001))))
-"""What `str.strip` takes off."""
+"""The characters that `str.strip` removes."""
 _TOGETHER = 1 << 18  # texts converted to Python objects at a time
 
 

@@ -115,7 +115,7 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
 
 @_jit
 def _hash_atom(data: U8, start: int, length: int) -> np.uint64:
-    """Return a hash of all bytes of an atom and its length; its high bits are the good ones."""
+    """Return a hash of all bytes of an atom and its length. Only its high bits are well mixed."""
     half = np.uint64(min(length, 8)) << _U2
     first = load_u64(data, start) & ((_U1 << half << half) - _U1)
     last = load_u64(data, start + max(length - 8, 0)) if length > 8 else _U0
@@ -249,7 +249,7 @@ def _insert(
         if not is_there:
             _put(tables, slot, atoms, k, n, entry, _meta(start, key, stop - start, spaced, False), shift)
             return used + 1
-        meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: which entry does, + 1
+        meta, ends = slots[slot + 4], slots[slot] & _LOW  # `ends`: the entry that ends here, + 1
         if not meta & _U1:  # the slot has a single other entry
             at, length = np.int64(meta >> _U32), np.int64(meta >> _U2 & _LENGTH)
             if length > key:  # move it one atom further

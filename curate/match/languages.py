@@ -17,9 +17,9 @@ from curate.base.ids import table_digest
 from curate.base.numeric.arrays import whole
 
 OTHER = "other"
-"""The key of all languages that have none of their own."""
+"""The key of all languages without a key of their own."""
 KEYS_WITHOUT_SPACES = frozenset(("bo", "dz", "ja", "km", "lo", "my", "ryu", "th", "zh", "zh_classical", "zh_yue"))
-"""The Wikipedias that MetaCLIP 2 tokenises by tokenisers of their own, by their names."""
+"""The names of the Wikipedias for which MetaCLIP 2 uses special tokenizers."""
 _MACROLANGUAGES = frozenset(("ar", "ms", "sw", "zh"))  # a tag may name a member: zh-yue
 
 

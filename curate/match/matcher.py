@@ -225,7 +225,7 @@ def _shared_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o022 or not stat.S_ISDIR(facts.st_mode):
-        raise PermissionError(f"{folder} is not this user's alone")
+        raise PermissionError(f"{folder} must be a folder that only this user can write to")
     return folder
 
 
@@ -242,5 +242,5 @@ def _code() -> str:
 
 @cache
 def compile_kernels() -> None:
-    """Compile the kernels unless numba has cached them, so that the time does not count toward texts."""
+    """Compile the kernels unless numba has cached them, so that compiling does not count as matching."""
     build_matcher(["a"], ["en"], CORRECTED).match(pa.array(["a"]), pa.array(["en"]))

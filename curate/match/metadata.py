@@ -115,7 +115,7 @@ def read_metadata(
         for name in map(str, table["language"].unique().to_pylist()):
             if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:  # no text's language maps to it
                 accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
-                raise RecipeError(f"metadata {path}: found language {name!r}, which is no key; {accepted}")
+                raise RecipeError(f"metadata {path}: found language {name!r}, which is not a key; {accepted}")
     cleaned = _clean(table, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
@@ -163,7 +163,7 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
 
 
 def _parse_json(content: bytes, path: str) -> pa.Array:
-    with reraised(partial(_wrong, path), "JSON that is damaged", orjson.JSONDecodeError):
+    with reraised(partial(_wrong, path), "damaged JSON", orjson.JSONDecodeError):
         entries = orjson.loads(content)
     if not isinstance(entries, list):
         raise _wrong(path, f"a JSON {_KINDS.get(type(entries), 'number')}")
@@ -184,7 +184,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         table = read_columns(content, METADATA.names, MAX_BYTES + 16 * MAX_ENTRIES)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:  # Arrow's errors first: some are also ValueErrors
-        raise _wrong(path, f"Parquet that is damaged ({one_line(error)})") from error
+        raise _wrong(path, f"damaged Parquet ({one_line(error)})") from error
     except ValueError as error:  # from read_columns: above its limit
         raise RecipeError(f"metadata {path}: cannot be read ({one_line(error)})") from error
     with reraised(partial(_wrong, path), "Parquet with other types", pa.ArrowException, ValueError):

@@ -1,4 +1,4 @@
-"""Table `matches` of a unit: the metadata entries in each caption.
+"""Writes a unit's table `matches`: the metadata entries in each caption.
 
 In: `samples.caption`, `language`, `status`. Out: `entry_ids` list<int32>, ascending, empty if the sample could not be
 read. If texts are matched by language, also `language_key`, the key of the entries they are matched with.
@@ -29,7 +29,7 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
 _COLUMNS = ["entry", "source", "language"]
-NO_ENTRY = "\0"  # for lines of the list that are no entries: no caption contains it
+NO_ENTRY = "\0"  # for lines of the list that are not entries: no caption contains it
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MatchSettings:
         return cls(context.store, context.metadata_key, context.recipe.match.mode)
 
     def key(self, samples_key: str | None) -> str:
-        """Return the key of `matches` from the key of the unit's `samples`; empty if that has none and may change."""
+        """Return the key of `matches` from that of the unit's `samples`; empty if `samples` has none and may change."""
         by_language = [languages_digest()] if self.mode != REFERENCE else []
         parts = [VERSIONS["match"], samples_key, self.metadata_key, self.mode, *by_language]
         return ids.digest(parts) if samples_key else ""

@@ -120,7 +120,7 @@ def count_needed(settings: MeasureSettings, units: Sequence[Unit], find: Callabl
 
 
 def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int], samples: pa.Table) -> pa.ChunkedArray:
-    """Return column `shard` of `samples` from the rows of each part, and the other columns that follow from parts."""
+    """Return column `shard` of `samples`. `rows` are the numbers of rows in the parts; `samples` has other columns."""
     kind, starts = find_format(source), np.cumsum([0, *rows])
     of_parts = (samples.slice(first, count) for first, count in zip(starts, rows, strict=False))
     shards = (kind.shards(source, part, of_part) for part, of_part in zip(parts, of_parts, strict=True))
@@ -128,10 +128,10 @@ def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int]
 
 
 def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
-    """Write tables that are not current from earlier ones, `samples` last, for a unit whose files were moved, or whose
-    parts leave out rows to retry.
+    """Write tables that are not current, from earlier tables; `samples` last.
 
-    If a table is missing, the unit is measured.
+    This is for units whose files were moved, or whose parts leave out rows to retry. If a table is missing, the unit is
+    measured again.
     """
     before = unit.before
     rows = None if before == unit else tables.find("samples", settings.key("samples", before))

@@ -119,7 +119,7 @@ class EmbeddingColumns(NamedTuple):
 
 
 def output_schema(signals: Sequence[Signal]) -> pa.Schema:
-    """Return the columns of what signals observe."""
+    """Return the columns of the signals' outputs."""
     fields: list[pa.Field] = []
     for signal in signals:
         fields += [field.with_name(f"{signal.name}.{field.name}") for field in signal.columns]

@@ -1,7 +1,8 @@
-"""Measures a unit that killed its workers in a subprocess, finds what kills it, and continues with everything else.
+"""Measures a unit in a subprocess after it has killed its workers, and isolates the input that crashes it.
 
-Images are sent in steps; a step that crashes the subprocess is halved until one image is left, which gets the status
-`worker_died`. The same applies to captions. A file that crashes it when it is read gets this as its failure.
+Images are sent in steps. A step that crashes the subprocess is halved until one image is left, which gets the status
+`worker_died`. The same applies to captions. If reading a file crashes the subprocess, this is the file's failure.
+Everything else is measured.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,12 +43,12 @@ class IsolatedMeasuring:
     process: Subprocess
 
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
-        """Return reason and detail if reading a part crashes the subprocess, or no attempt succeeded; else None."""
-        killed = f"{self.killed} attempts to measure it were killed, and"
+        """Return reason and detail if reading a part crashes the subprocess, or if no attempt succeeded; else None."""
+        killed = f"{self.killed} attempts to measure it were killed,"
         if self.killed >= MAX_ATTEMPTS:
-            return DIED, f"{killed} no row alone does it"
+            return DIED, f"{killed} but no single row crashes a process"
         [(_, error)] = self.process.isolate(_read, [part], source)
-        return (DIED, f"{killed} a process that only read it {error}") if error else None
+        return (DIED, f"{killed} and a process that only read it {error}") if error else None
 
     def measure(
         self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal], labels: Sequence[str]
@@ -71,7 +72,7 @@ class IsolatedMeasuring:
         return {row: self._blame(error) for row, error in parts if error}
 
     def _blame(self, error: EndedError) -> str:
-        return f"{self.killed} attempts to measure its unit were killed, and a process with it alone {error}"
+        return f"{self.killed} attempts to measure its unit were killed, and a process with only this row {error}"
 
 
 def _begin(settings: MeasureSettings) -> MeasureSettings:

@@ -51,16 +51,16 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
 _WITH_FAULTS = ("scores", "embeddings")  # tables with gaps if supplied embeddings have errors
-_UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"
+_UNREAD = "this file could be read when its samples were measured, but cannot now; run again when it can"
 
 
 def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
     """Write the unit's tables unless they are current; current columns are not computed again.
 
-    Returns the input files that could not be read now but may be readable later, each with the error. With such files
-    the unit's tables have no key, so a later run measures the unit again. If another attempt at the unit was first, its
-    tables stay. Raises TransientError if an input of current tables cannot be read, or if another attempt wrote tables
-    with other rows.
+    Returns the input files that could not be read now but may be readable later, each with the error. If there are such
+    files, the unit's tables have no key, so a later run measures the unit again. If another attempt at the unit was
+    first, its tables stay. Raises TransientError if an input of current tables cannot be read, or if another attempt
+    wrote tables with other rows.
     """
     source = settings.source(unit)
     check_variables(source.name, source.storage)
@@ -244,7 +244,7 @@ class _UnitWork:
         return errors, any(is_transient for part in self.parts for _, is_transient in part.faults.values())
 
     def _signal_errors(self) -> dict[str, dict[str, Any]]:
-        """Return by name the failed images and first error of signals that failed; only plugin signals may."""
+        """Return the failed images and first error of each signal that failed. Only signals of packages may fail."""
         errors = dict(self.current.errors)
         if self.joined is None:
             return errors
@@ -256,7 +256,7 @@ class _UnitWork:
         return errors
 
     def _aligned_tables(self, keys: dict[str, str]) -> dict[str, pa.Table]:
-        """Return the unit's tables except `samples`, by signals' keys; `members` only if the inputs were read."""
+        """Return the unit's tables except `samples`; `members` only if it read the inputs. `keys` are of signals."""
         settings, base = self.settings, self.samples.select(["unit", "row", "uid"])
         embeddings = self.current.read_embeddings(needed_embeddings(settings, self.scores))
         scores = dict(self.scores)
@@ -344,7 +344,7 @@ def _digest_of(embeddings: Column) -> str:
 def measure(units: Units, context: RunContext) -> Answer:
     """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the files that could not be read.
 
-    These are few, and decisions depend on which ones they are.
+    Such files are few, and decisions depend on which ones they are.
     """
     return units.ask("Measure", partial(_measure, context))
 

@@ -1,4 +1,4 @@
-"""Identify and load a recipe's CLIP model, by open_clip, or ONNX Runtime if it is a folder of graphs (`onnx:DIR`)."""
+"""Identify and load a recipe's CLIP model, with open_clip, or with ONNX Runtime for `onnx:FOLDER`."""
 
 from collections.abc import Mapping
 from types import ModuleType

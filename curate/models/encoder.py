@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
 
 def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
-    """Return lists of token ids truncated to `context`, with their last id at the end, and padded with zeros."""
+    """Return lists of token ids, padded with zeros to `context`. Longer lists are truncated, but keep their last id."""
     ids = np.zeros((len(lists), context), np.int64)
     for row, tokens in zip(ids, lists, strict=True):
         kept = tokens if len(tokens) <= context else [*tokens[: context - 1], tokens[-1]]
@@ -50,10 +50,10 @@ def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
 
 @dataclass
 class Encoder(ABC):
-    """A model, loaded on a device, and on others of its kind while it is in use there; shared by threads."""
+    """A loaded model, which threads share. While its device is busy, it is also loaded on others of the same kind."""
 
     dimension: int  # of the embeddings
-    # From a PIL image of any mode to the input of `encode_images`: uint8 [height, width, 3], or float32
+    # Turns a PIL image of any mode into the input of `encode_images`: uint8 [height, width, 3], or float32
     # [3, height, width] if the model's own transform cannot be postponed to the device.
     view: Callable[[Image.Image], npt.NDArray[Any]]
     batch: int  # images or texts per forward pass; halved if memory runs out
@@ -93,7 +93,7 @@ class Encoder(ABC):
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
         """Return how well each word of each caption fits its image, given the images' embeddings [n, dimension]."""
-        raise NotImplementedError("of models of open_clip, as their sections check")
+        raise NotImplementedError("only open_clip's models score words, and sections check that")
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
         """Process the items in one batch; if memory runs out, process halves, and halve all later batches."""

@@ -1,16 +1,17 @@
-"""Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any linear layers to one number.
+"""Compute linear and MLP heads over an embedding, such as aesthetic predictors and safety detectors.
 
-In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch, and
+In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch; and
 embeddings float32[n, d], rows of norm 1. Out: float32[n]. A head's identity is its file's sha256. LAION's files work:
 
     aesthetic v1 (2022)   weight [1, d], bias [1]                              activation none   output none
     aesthetic v2          layers.0, 2, 4, 6, 7: d → 1024 → 128 → 64 → 16 → 1   activation none   output none
     safety, H14           layers.0, 3, 6, 9, 12, 15, 16: 1024 → … → 1          activation relu   output none
 
-The layers are the 2-D weights, in the numeric order of their names, with their biases; dropout has none. A file does
-not contain the activation, so it is an argument; only `output` follows the last layer. Positions in a `Sequential` show
-where there is no activation: between neighbors (15 and 16 above), if other layers have gaps. If all are neighbors, or
-names do not end in a plain number, an activation is between all layers.
+The layers are the 2-D weights with their biases, in the numeric order of their names; dropout has no weights. A file
+does not say which activation its layers use, so it is an argument. After the last layer, there is only `output`. The
+numbers in the names are positions in a `Sequential`, and show where the activations are: between two layers whose
+numbers have a gap, and not between neighbors (15 and 16 above). If all layers are neighbors, or names do not end in a
+plain number, there is an activation between any two layers.
 
 Layers with nothing between them are multiplied into one when loaded (in float64). So v2, which is linear, costs one
 product with a vector, and differs from torch's forward pass only by rounding, about 1e-6 of the score.
@@ -40,8 +41,8 @@ Output = Literal["none", "sigmoid"]  # after the last layer
 MAX_BYTES = 256 << 20  # a larger file is not a head, but a model
 ROWS = 4096  # rows per step, so that hidden layers stay small
 
-_ACCEPTED = "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights "
-_ACCEPTED += "[out, in], biases [out]) that follow one another by the numbers in their names, and end in one output"
+_ACCEPTED = "accepted: a .safetensors file, or a .pth or .pt file with a state dict, with only linear layers (weights "
+_ACCEPTED += "[out, in], biases [out]), in the order of the numbers in their names, and the last with one output"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NUMBERS = re.compile(r"([0-9]{1,18})")
 
@@ -57,7 +58,7 @@ class Layer(NamedTuple):
 class Head:
     """A function from an embedding to a number."""
 
-    digest: str  # its sha256, hex
+    digest: str  # sha256 of its file, hex
     dimension: int  # d, of the embedding
     layers: tuple[Layer, ...]  # in order
     activation: Activation  # between any two layers
@@ -91,7 +92,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
-    """Return the tensors by name, as float32; never code."""
+    """Return the tensors by name, as float32. Never runs code in the file."""
     is_safe = path.lower().endswith(".safetensors")
     try:
         loaded = read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
@@ -105,10 +106,10 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     tensors = {}
     for key, value in loaded.items():
         if not (isinstance(key, str) and isinstance(value, np.ndarray) and value.dtype.kind == "f"):
-            raise _wrong(path, loaded, f"{key} is {getattr(value, 'dtype', type(value).__name__)}, no tensor of floats")
+            raise _wrong(path, loaded, f"{key} is {getattr(value, 'dtype', type(value).__name__)}, not floats")
         tensors[key] = np.asarray(value, np.float32)
         if not np.isfinite(tensors[key]).all():
-            raise _wrong(path, loaded, f"{key} holds NaN or infinity")
+            raise _wrong(path, loaded, f"{key} contains NaN or infinity")
     return tensors
 
 
@@ -118,14 +119,14 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
         name, _, kind = key.rpartition(".")
         parts.setdefault(name, {})[kind] = tensor
         if {"weight": 2, "bias": 1}.get(kind) != tensor.ndim:
-            raise _wrong(path, tensors, f"{key} belongs to no linear layer")
+            raise _wrong(path, tensors, f"{key} is not part of a linear layer")
     width = None
     for name in sorted(parts, key=lambda name: [int(s) if i % 2 else s for i, s in enumerate(_NUMBERS.split(name))]):
         if (weight := parts[name].get("weight")) is None:
-            raise _wrong(path, tensors, f"{name} has a bias alone")
+            raise _wrong(path, tensors, f"{name} has a bias, but no weight")
         bias = parts[name].get("bias", np.zeros(len(weight), np.float32))
         if bias.shape != (len(weight),) or width not in (None, weight.shape[1]) or 0 in weight.shape:
-            raise _wrong(path, tensors, f"{name or 'the layer'} does not fit what precedes it")
+            raise _wrong(path, tensors, f"{name or 'the layer'} does not fit the layer before it")
         width = len(weight)
         yield name, Layer(np.ascontiguousarray(weight.T), bias)
     if width != 1:

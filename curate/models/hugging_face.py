@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def model_name(model: str) -> str:
-    """Return a model's name in tables; for a folder, its kind and a digest of its files, whatever its path."""
+    """Return a model's name for tables. For a folder, it consists of the model's kind and a digest of the files."""
     path = Path(model)
     if not path.is_dir():
         return model
@@ -54,7 +54,7 @@ def find_devices(where: str, device: Device) -> list[str]:
 
 
 def each_device(device: str) -> list[str]:
-    """Return the devices that a name stands for: `cuda` is every visible GPU, any other name is one device."""
+    """Return the devices that a name means: `cuda` means every visible GPU; any other name is one device."""
     import torch
 
     count = torch.cuda.device_count() if device == "cuda" else 1
@@ -62,13 +62,13 @@ def each_device(device: str) -> list[str]:
 
 
 def load(where: str, loading: Callable[[], T]) -> T:
-    """Return the result of `loading`. Raises RecipeError without folder, model, or network, or for invalid files."""
+    """Return the result of `loading`. Raises RecipeError if there is no such model, no network, or an invalid file."""
     try:
         return loading()
     except Exception as error:  # of many types, from the hub, the network, JSON, safetensors
         reason = one_line(error, 300).rstrip(".") or type(error).__name__
         accepted = "a folder with the model's files, or a name on the Hugging Face hub"
-        offline = "without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
+        offline = "without a network, its files must be in the cache; HF_HUB_OFFLINE=1 prevents downloads"
         raise RecipeError(f"{where}: cannot be loaded: {reason}. Accepted: {accepted}; {offline}") from None
 
 

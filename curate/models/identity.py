@@ -67,17 +67,17 @@ class OpenClip(Embedder):
 
     @model_validator(mode="after")
     def _fits_onnx(self) -> Self:
-        graphs, accepted = f"{ONNX}FOLDER is computed as its graphs are", "accepted: a model of open_clip"
+        graphs, accepted = f"{ONNX}FOLDER runs its graphs unchanged", "accepted: a model of open_clip"
         refused = {
             "pretrained": (self.pretrained, f"{ONNX}FOLDER has weights of its own"),
             "precision": (self.precision not in ("auto", "fp32"), f"{graphs}; accepted: auto, fp32"),
-            "context_length": (self.context_length, f"{graphs}, whose positions cannot be stretched; {accepted}"),
-            "words": (self.scores_words, f"{graphs}, which do not tell their attention; {accepted}"),
-            "device": (self.device == "mps", "ONNX Runtime has none such; accepted: auto, cpu, cuda, cuda:N"),
+            "context_length": (self.context_length, f"{graphs}, and their positions cannot be stretched; {accepted}"),
+            "words": (self.scores_words, f"{graphs}, and they do not output their attention; {accepted}"),
+            "device": (self.device == "mps", "ONNX Runtime does not support it; accepted: auto, cpu, cuda, cuda:N"),
         }
         for key, (is_given, reason) in refused.items():
             if self.is_onnx and is_given:
-                raise fault(key, f"{getattr(self, key)!r} is given, and {reason}")
+                raise fault(key, f"{getattr(self, key)!r} is given, but {reason}")
         return self
 
 
@@ -115,7 +115,7 @@ def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str,
     for name in sorted({*digests, *expected}):
         digest, other = str(digests.get(name)), str(expected.get(name))
         if digest != other:
-            both = f"{name} has sha256 {digest[:16]}… on {platform.node()}, and the run is of one with {other[:16]}…"
+            both = f"{name} has sha256 {digest[:16]}… on {platform.node()}, but the run uses one with {other[:16]}…"
             raise RunError(f"{where}: {both}; accepted: the same files on all machines, until the run is finished")
 
 
@@ -125,7 +125,7 @@ def resolve_device(options: OpenClip) -> str:
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     counts = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-    return choose_device(options, counts, f"torch {torch.__version__}", "auto, cpu, or a device that is there")
+    return choose_device(options, counts, f"torch {torch.__version__}", "auto, cpu, or a device of this machine")
 
 
 def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, accepted: str) -> str:
@@ -138,7 +138,7 @@ def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, ac
     kind, _, number = options.device.partition(":")
     if int(number or 0) >= counts[kind]:
         found = f"{counts['cuda']} CUDA devices" if counts["cuda"] else "no CUDA device"
-        request = f"device {options.device} is requested, and {library} finds {found} here"
+        request = f"device {options.device} is requested, but {library} finds {found} here"
         raise RecipeError(f"{options.where}: {request}; accepted: {accepted}")
     return options.device
 
@@ -151,7 +151,7 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         problem = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}"
         remedy = "Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as "
-        remedy += "pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
+        remedy += "pretrained, or put its files into the Hugging Face cache. HF_HUB_OFFLINE=1 prevents downloads"
         raise RecipeError(f"{options.where}: {problem}. {remedy}") from None
 
 
@@ -169,7 +169,7 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
             path, weights = Path(name) / _CONFIG, factory._find_checkpoint_in_dir(Path(name))
             if not path.is_file():
                 graphs = "; it has ONNX graphs: write onnx:FOLDER" if any(Path(name).glob("**/*.onnx")) else ""
-                raise RecipeError(f"{name}: no folder with {_CONFIG}{graphs}")
+                raise RecipeError(f"{name}: not a folder with {_CONFIG}{graphs}")
         else:
             path, weights = (pretrained.download_pretrained_from_hf(name, filename=file) for file in (_CONFIG, None))
         settings = json.loads(read_whole(str(path), MAX_CONFIG))
@@ -180,7 +180,7 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
         near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 3, 0))
-        raise RecipeError(f"open_clip has no model {name!r}; near: {near}")
+        raise RecipeError(f"open_clip has no model {name!r}; similar names: {near}")
     if options.pretrained is not None and os.path.isfile(options.pretrained):
         return config, defaults, options.pretrained
     tags = open_clip.list_pretrained_tags_by_model(name)

@@ -1,7 +1,7 @@
-"""Encode images and texts by ONNX Runtime, from a folder with CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
+"""Encode images and texts with ONNX Runtime, from a folder with CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
 
-On a CPU, threads (one per core) share a batch; each GPU has its own session. Two graphs are faster than one
-(model.onnx), which computes a text with every batch of images, and an image with every batch of texts.
+On a CPU, threads (one per core) share a batch; each GPU has its own session. Two graphs are faster than a single one
+(model.onnx), which must also compute a text with every batch of images, and an image with every batch of texts.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from curate.models.weights import open_session
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "cuda": 256}
-_PIECE = 4  # least images or texts per thread: with fewer, matrix products are slow
+_PIECE = 4  # minimum of images or texts per thread: with fewer, matrix products are slow
 _CUDA = "CUDAExecutionProvider"
 _KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
@@ -37,7 +37,7 @@ def resolve_device(options: OpenClip) -> str:
 
     providers = onnxruntime.get_available_providers()
     counts = {"cuda": _count_gpus() if _CUDA in providers else 0, "cpu": 1}
-    accepted = "auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
+    accepted = "auto, cpu, or a device of this machine, with the package onnxruntime-gpu instead of onnxruntime"
     library = f"onnxruntime {onnxruntime.__version__} (with {', '.join(providers)})"
     return choose_device(options, counts, library, accepted)
 
@@ -68,7 +68,7 @@ class _Graph(NamedTuple):
         features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
         rows = max(map(len, inputs.values()))  # fillers have one row
         if features.shape != (rows, self.dimension):
-            accepted = f"{[rows, self.dimension]}, by the batch and config.json's projection_dim"
+            accepted = f"{[rows, self.dimension]}, from the batch and config.json's projection_dim"
             raise RunError(f"{self.where}: {self.output} has the shape {list(features.shape)}; accepted: {accepted}")
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # like torch's `normalize`
@@ -133,13 +133,13 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
     shapes = {node.name: node.shape for session in sessions for node in session.get_inputs()}
     outputs = {node.name for session in sessions for node in session.get_outputs()}
     if not {"pixel_values", "input_ids"} <= {*shapes} <= {"pixel_values", "input_ids", "attention_mask"}:
-        accepted = "pixel_values, input_ids, and attention_mask if need be"
+        accepted = "pixel_values, input_ids, and optionally attention_mask"
         raise RunError(f"{folder.where}: the graphs have inputs {', '.join(shapes)}; accepted: {accepted}")
     if not {"image_embeds", "text_embeds"} <= outputs:
-        accepted = "image_embeds and text_embeds, of a model exported with its projections"
+        accepted = "image_embeds and text_embeds, from a model that was exported with its projections"
         raise RunError(f"{folder.where}: the graphs have outputs {', '.join(sorted(outputs))}; accepted: {accepted}")
     if any(isinstance(shape[0], int) for shape in shapes.values()):
-        raise RunError(f"{folder.where}: the graphs take batches of one size; accepted: of any size")
+        raise RunError(f"{folder.where}: the graphs take only batches of a fixed size; accepted: of any size")
     word = pad([tokenizer.encode("a")], folder.context_length)
     is_cut = not isinstance(shapes["input_ids"][1], int)
     fillers: dict[str, npt.NDArray[Any]] = {

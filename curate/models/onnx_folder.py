@@ -2,8 +2,9 @@
 
 In: `config.json`, `preprocessor_config.json`, `tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one
 `model.onnx`, in DIR/onnx or in DIR. Out: the model's identity; `Pixels`, which preprocesses images; `Tokenizer`. Both
-work like open_clip: an image is resized in its own mode, cropped like in torchvision, and then converted to RGB; texts
-are cleaned by ftfy, and of HTML and white space. The name of a special token in a caption is plain text.
+work like open_clip. An image is resized in its own mode, cropped like in torchvision, and then converted to RGB. Texts
+are repaired by ftfy; then HTML entities are decoded and white space is reduced. If a caption contains the name of a
+special token, this is plain text.
 """
 
 import hashlib
@@ -161,14 +162,14 @@ class Pixels:
             if crop is not None and np.greater(crop, size).any():
                 raise ValueError(f"crop_size {crop} is larger than size {size}")
             if crop is None and isinstance(size, int):
-                raise ValueError(f"size {config['size']} without do_center_crop leaves images of any shape")
+                raise ValueError(f"size {config['size']} without do_center_crop leaves images in different shapes")
             factor = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
             mean, std = (
                 tuple(float(v) for v in config[f"image_{name}"]) if config.get("do_normalize", True) else (default,) * 3
                 for name, default in (("mean", 0.0), ("std", 1.0))
             )
             if len(mean) != 3 or len(std) != 3 or not all(std):
-                raise ValueError("image_mean and image_std must be three numbers each, and image_std none of 0")
+                raise ValueError("image_mean and image_std must be three numbers each, and image_std without 0")
             is_255th = abs(factor * 255 - 1) < 1e-6
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
@@ -210,7 +211,7 @@ def _size(value: Any) -> int | tuple[int, int]:
         value = value["shortest_edge"] if set(value) == {"shortest_edge"} else (value["height"], value["width"])
     sides = value if isinstance(value, tuple) else (value,)
     if not all(type(side) is int and 0 < side <= 8192 for side in sides):
-        raise ValueError(f"a size of {value!r}")
+        raise ValueError(f"{value!r} is not a size from 1 to 8192")
     return value  # type: ignore[no-any-return]
 
 
@@ -218,7 +219,7 @@ class Tokenizer:
     """Tokenizes texts: open_clip's cleaning, then `tokenizer.json`."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises ValueError if it is not a tokenizer of CLIP."""
+        """Read a tokenizer.json. Raises ValueError if it is not a tokenizer of CLIP."""
         from tokenizers import Tokenizer, normalizers, processors
 
         self._tokenizer = Tokenizer.from_buffer(content)

@@ -130,7 +130,7 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
     tower = None
-    with suppress(RecipeError):  # `encode_cut` would be wrong for it
+    with suppress(RecipeError):  # for other towers, `encode_cut` would be wrong
         tower = text_tower(net)
     with torch.inference_mode():  # encode a word: a model that cannot run should fail when it is loaded
         dimension = int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
@@ -138,7 +138,10 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
-    """Return the model's transform up to uint8 pixels, and its mean and std; the whole transform if it has none."""
+    """Split a model's transform: return its steps up to uint8 pixels, and its mean and std.
+
+    If it does not end with a mean and std, return the whole transform and None.
+    """
     import torch
 
     steps = list(getattr(transform, "transforms", []))

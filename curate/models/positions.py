@@ -16,7 +16,7 @@ from curate.base.errors import RecipeError
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any
 
-KEPT = 20  # positions that stay: according to Long-CLIP, those that CLIP trained well
+KEPT = 20  # positions that stay unchanged: according to Long-CLIP, those that CLIP trained well
 
 ACCEPTED = "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the "
 ACCEPTED += "text's embedding at its end (pool_type argmax or eos)"
@@ -49,7 +49,7 @@ class TextTower:
 
 
 def project(projection: Module, x: Tensor) -> Tensor:
-    """Return embeddings of streams x [n, width] by a tower's `text_projection`: a matrix, a layer or None."""
+    """Return the embeddings of vectors x [n, width], with a tower's `text_projection`: a matrix, a layer or None."""
     if projection is None:
         return x
     return projection(x) if callable(projection) else x @ projection
@@ -58,7 +58,7 @@ def project(projection: Module, x: Tensor) -> Tensor:
 def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
-    Only in such a tower does nothing depend on tokens after a text's end. Raises RecipeError for other kinds.
+    In such a tower, the embedding does not depend on tokens after the text's end. Raises RecipeError for other towers.
     """
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer
@@ -71,7 +71,7 @@ def text_tower(model: Module) -> TextTower:
     else:
         raise _other(type(model).__name__ + (f" with a text tower of class {type(text).__name__}" if text else ""))
     if tower.holder.attn_mask is None or getattr(text, "cls_emb", None) is not None:  # like SigLIP and CoCa
-        raise _other("a text tower that is not causal, or has a class token behind the text")
+        raise _other("a text tower that is not causal, or has a class token after the text")
     if tower.pool_type not in ("argmax", "eos"):
         raise _other(f"a text tower with pool_type {tower.pool_type}")
     return tower
@@ -82,14 +82,14 @@ def _other(kind: str) -> RecipeError:
 
 
 def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
-    """Make a model read captions of up to `context_length` tokens, in place; return a tokenizer that does.
+    """Change a model in place to read captions of up to `context_length` tokens, and return a tokenizer for it.
 
     With c positions before and C after, f = (C - 20) / (c - 20): rows 0 to 19 stay as they are, and row 20 + m becomes
     (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The last few need an
     old row c, which extrapolates the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own
     interpolation.
 
-    Raises RecipeError if the text tower is of another kind, or too short.
+    Raises RecipeError if the text tower is of another kind, or its context is too short.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Products of embeddings with many others, reduced to one number per row; on a GPU if there is one.
+"""Multiplies embeddings with many others, and reduces the products to one number per row; on a GPU if there is one.
 
-Both forms agree to 1e-5. On a CPU, rows are integers in float64, so that products of rows of length 1 are exact: the
-order of a library's sums may depend on a row's position (like OpenBLAS on AMD), but the value does not. This takes
-twice the time of float32.
+CPU and GPU agree to 1e-5. On a CPU, rows are converted to integers in float64, so that products of rows of length 1 are
+exact. A library such as OpenBLAS (on AMD) may add numbers in an order that depends on a row's position, but exact sums
+do not depend on the order. This takes twice the time of float32.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ _TOGETHER = 64  # rows per step, so that their logits stay in the CPU cache
 
 
 class Products:
-    """Products of rows with others, times `scale`, by numpy."""
+    """Products of rows with others, times `scale`, with numpy."""
 
     def __init__(self, others: F32, scale: float = 1.0) -> None:
         """`others` are float32[dimension, n]."""
@@ -27,7 +27,7 @@ class Products:
         self._out: F64 | None = None
 
     def log_sums(self, rows: F32, its_logit: F64, column: I64) -> F64:
-        """Return log Σ exp of each row's products, with `its_logit` in place of a column, or added if that is −1."""
+        """Return log Σ exp over each row's products. `its_logit` replaces that in `column`, or is added if it is −1."""
         products = self._out = np.matmul(_integers(rows), self._others, out=self._out)
         products *= self._scale
         members = np.flatnonzero(column >= 0)
@@ -42,7 +42,7 @@ class Products:
         return np.asarray(np.log(sums + np.where(column >= 0, 0.0, np.exp(its_logit - greatest))) + greatest)
 
     def largest(self, rows: F32) -> F32:
-        """Return the largest of each row's products, without their signs."""
+        """Return each row's largest product in absolute value."""
         integers, largest = _integers(rows), np.zeros(len(rows))
         for start in range(0, self._others.shape[1], SOME):
             products = integers @ self._others[:, start : start + SOME]
@@ -55,7 +55,7 @@ def _integers(rows: F32) -> F64:
 
 
 class TorchProducts(Products):
-    """The same by torch, with the others on a device."""
+    """The same with torch, which keeps the others on a device."""
 
     def __init__(self, others: F32, scale: float, device: str) -> None:
         import torch
@@ -87,7 +87,7 @@ def products_with(others: F32, scale: float = 1.0) -> Products:
 
 @cache
 def find_gpu() -> str | None:
-    """Return the device of a GPU; None without one, or without torch."""
+    """Return "cuda" if there is a GPU and torch can use it; otherwise None."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):  # without one, do not import torch, which takes seconds
         return None
     try:

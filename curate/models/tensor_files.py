@@ -1,11 +1,11 @@
-"""Read the arrays of a file that numpy, `torch.save` or safetensors wrote, without torch, and without code.
+"""Read the arrays in a file that numpy, `torch.save` or safetensors wrote, without torch, and without running code.
 
 In: a .npy file, a .pt file whose pickle has only arrays, or a .safetensors file. Out: the saved object, with numpy
 arrays for tensors and arrays, in dicts, lists, and tuples; bfloat16 becomes float32. A pickle can only use a short list
 of names. torch's `weights_only` does the same, but refuses pickles of protocol 4, such as DataComp's centroids.
 
-Source: torch/serialization.py, from torch 1.6 on: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage,
-ROOT/data/KEY.
+Source: torch/serialization.py, from torch 1.6 on. The file is a zip with ROOT/data.pkl, ROOT/byteorder, and
+ROOT/data/KEY for each storage.
 """
 
 import hashlib
@@ -62,15 +62,15 @@ def read_array(where: str, path: str) -> Array:
     except (OSError, ValueError, ImportError, MemoryError) as error:
         kind = ".pt file of an array" if is_torch else ".npy file"
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        raise RecipeError(f"{where}: {path} is no {kind}: {reason}; {ACCEPTED_ARRAY}") from None
+        raise RecipeError(f"{where}: {path} is not a {kind}: {reason}; {ACCEPTED_ARRAY}") from None
     if isinstance(array, dict):  # like DataComp's embeddings of ImageNet
         arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
         array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
     if not isinstance(array, np.ndarray):
-        raise RecipeError(f"{where}: {path} holds several arrays; {ACCEPTED_ARRAY} with one")
+        raise RecipeError(f"{where}: {path} has several arrays; {ACCEPTED_ARRAY} with one array")
     numbers: Array = np.asarray(array)
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
-        raise RecipeError(f"{where}: {path} holds NaN or infinity")
+        raise RecipeError(f"{where}: {path} contains NaN or infinity")
     return numbers
 
 
@@ -88,7 +88,7 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
     """Return the arrays by name. Raises ValueError if the file is not safetensors, or is damaged."""
     import safetensors
 
-    with reraised(ValueError, "no safetensors of numbers, or damaged ones", safetensors.SafetensorError, KeyError):
+    with reraised(ValueError, "damaged, or not a safetensors file of numbers", safetensors.SafetensorError, KeyError):
         arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         return {name: _numbers(a["data"], _KINDS[a["dtype"]]).reshape(a["shape"]) for name, a in sorted(arrays)}
 
@@ -127,7 +127,7 @@ class _Dtype:
     def kind(self) -> Any:
         """Return numpy's type. Raises ValueError if it is not a plain number."""
         if not re.fullmatch("[fiu][1248]", self._name):
-            raise ValueError(f"an array of {self._name[:80]}; accepted: of numbers")
+            raise ValueError(f"an array of {self._name[:80]}; accepted: arrays of numbers")
         return np.dtype(f"{self._order}{self._name}")
 
 
@@ -151,14 +151,14 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root = archive, root
         self._storages: dict[str, Array] = {}
-        # By the last part of the module (numpy renamed the others) and the name.
+        # Keys: the last part of the module's name (numpy renamed the other parts), and the name in the module.
         self._names: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_utils", "_rebuild_tensor_v2"): self._tensor,
             ("_utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             ("multiarray", "_reconstruct"): lambda *_: np.empty(0, "u1").view(_Array),
             ("numeric", "_frombuffer"): self._frombuffer,
-            ("numpy", "ndarray"): "ndarray",  # which cannot be called
+            ("numpy", "ndarray"): "ndarray",  # a text, which a pickle cannot call
             ("numpy", "dtype"): _Dtype,
             ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # for bytes, in pickles before protocol 3
             ("__builtin__", "bytes"): lambda: b"",
@@ -182,7 +182,7 @@ class _Unpickler(pickle.Unpickler):
     def _tensor(self, storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
         """Return a tensor from its storage. Raises ValueError if it exceeds the storage."""
         if math.prod(size) > storage.size:
-            raise ValueError("a tensor that its storage does not hold")
+            raise ValueError("a tensor that is larger than its storage")
         steps = tuple(step * storage.itemsize for step in stride)
         return np.ndarray(size, storage.dtype, storage, offset * storage.itemsize, steps)
 

@@ -1,7 +1,7 @@
-"""Find and read the lines of text in an image, by PP-OCRv4's networks, which the package rapidocr ships.
+"""Find and read the lines of text in an image, with PP-OCRv4's networks from the package rapidocr.
 
-It uses only the package's weights, and never loads OpenCV. It recognizes Chinese, English, and digits. Other scripts
-count as area, and their words are missed or misread.
+It uses only the package's weights, and never loads OpenCV. It recognizes Chinese, English, and digits. Text in other
+scripts counts toward the area, but its words are missed or misread.
 
 Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020; Du et al., PP-OCR: A
 Practical Ultra Lightweight OCR System, 2020.
@@ -24,8 +24,8 @@ _STRIDE = 32  # of the networks, pixels
 _THINNEST = 3  # pixels: a thinner region is not a line
 _GREY = (127, 127, 127)  # the networks' zero, used outside of the image
 _LINE_HEIGHT, _LINE_WIDTH = 48, 1920  # of the recognizer, pixels: a line's height and its maximum width
-# The package's thresholds: least probability of a text pixel, least mean of a line, its margin (as a multiple of area
-# over perimeter), and least confidence of a recognized text.
+# The package's thresholds: the minimum probability of a text pixel, the minimum mean of a line, a line's margin (as a
+# multiple of area over perimeter), and the minimum confidence of a recognized text.
 _PIXEL, _LINE, _MARGIN, _MIN_ODDS = 0.3, 0.5, 1.6, 0.5
 
 
@@ -36,7 +36,7 @@ class _Networks(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of text, as a rectangle: its center, and the vectors to the middle of its end and of its bottom."""
+    """A line of text, as a rectangle: its center, and vectors from there to the middle of its end and its bottom."""
 
     centre: np.ndarray
     along: np.ndarray
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 def identify() -> str:
-    """Return package, version, and digests of its weights, which determine results. Raises RecipeError without it."""
+    """Return the package, its version, and digests of its weights. Raises RecipeError if it is not installed."""
     return identify_models(_PACKAGE, *_model_paths())
 
 
@@ -127,9 +127,9 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
 
 
 def _widened(line: Line) -> Line:
-    """Return the line with the margin that the detector was trained to remove, in reading direction.
+    """Return the line in its reading direction, with the margin that the detector was trained to remove.
 
-    That is to the right, or down if it is at least 1.5 times as high as wide.
+    The direction is to the right, or down if the line is at least 1.5 times as high as wide.
     """
     long, short = _sides(line)
     margin = _MARGIN * long * short / (long + short)

@@ -1,7 +1,7 @@
 """Hash, find, or download model files in one process at a time on each machine, and open sessions of onnxruntime.
 
-On a cluster each core may have its own process, and all start together. One of the user's temporary files caches the
-digest of a large file, and is also its lock.
+On a cluster, each core may have its own process, and all start together. For each large file, a temporary file of the
+user caches the digest, and is also the lock.
 """
 
 import fcntl
@@ -30,13 +30,13 @@ def alone_with(subject: str) -> Iterator[IO[str]]:
     path = os.path.join(tempfile.gettempdir(), name)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
         if os.fstat(file.fileno()).st_uid != os.getuid():
-            raise OSError(f"{path}: is another user's")
+            raise OSError(f"{path}: belongs to another user")
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
 def find_digest(path: str) -> str:
-    """Return the sha256 of a file, hex; read once per machine, until size, times, or inode change. Raises OSError."""
+    """Return a file's sha256, hex. Reads it once per machine, until size, times, or inode change. Raises OSError."""
     with alone_with(os.path.realpath(path)) as note:
         now = os.stat(path)
         if not stat.S_ISREG(now.st_mode):
@@ -75,7 +75,7 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
     with needing(f"{where} needs the package {package}", install):
         folder, *_ = map(package_folder, (package.replace("-", "_"), *needed))
         if not all((folder / name).is_file() for name in names):
-            raise ImportError(f"{package} {version(package)} does not hold {' and '.join(names)}")
+            raise ImportError(f"{package} {version(package)} does not contain {' and '.join(names)}")
     return [folder / name for name in names]
 
 
@@ -107,6 +107,6 @@ def open_session(path: Path, device: str = "cpu") -> Any:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if len(session.get_providers()) < len(providers):
-        unused = f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there"
+        unused = f"onnxruntime {onnxruntime.__version__} cannot use {device}, although it exists"
         raise OSError(f"{unused}: is its CUDA or cuDNN missing?")
     return session

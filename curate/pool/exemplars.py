@@ -15,20 +15,21 @@ _SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
-    """Expand ranges, globs, and folders in `paths` to files. Raises RecipeError that begins with `where`."""
+    """Expand ranges, globs, and folders in `paths` to files. Raises a RecipeError that begins with `where`."""
     with reraised(RecipeError, where, RecipeError, OSError):
         return list_files(paths, {}, suffixes=_SUFFIXES)
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each image: of each sample in a tar, named by tar and key; of other files as they are.
+    """Yield the name and the bytes of each image. The name of an image in a tar is the tar's path and the sample's key.
 
-    An image that a tar cuts off is yielded as far as it goes. A damaged tar yields its fault, without bytes.
+    If a tar ends within an image, this yields the bytes that are there. If a tar is damaged, this also yields a name
+    that includes the error, with empty bytes.
     """
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
-                yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # nothing for a file of the kernel
+                yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # nothing if its size is 0, as in /proc
             continue
         opened = open_copy(file.path)
         index = index_tar(opened)

@@ -1,8 +1,9 @@
 """Adds columns from a user's files to a source's rows, by key, URL, or uid (`input[].join`).
 
-The files are Parquet or CSV with unique keys, or .npy files of uids (DataComp's subsets), whose columns are uid and
-times (int32). A process reads them once and writes them to buckets on the machine's disk, each sorted by the keys'
-hashes (xxh3-128; a uid is its own hash). Memory holds one bucket while sorting, then the pages with a unit's rows.
+The files are Parquet or CSV with unique keys, or .npy files of uids (DataComp's subsets), which have the columns `uid`
+and `times` (int32). A process reads them once and writes them to buckets on the machine's disk. Each bucket is sorted
+by the keys' hashes (xxh3-128; a uid is its own hash). While sorting, memory holds one bucket; later, only the pages
+that contain a unit's rows.
 """
 
 import os
@@ -44,7 +45,7 @@ _UID_LIST = pa.schema([("uid", pa.string())]).append(pa.field("times", pa.int32(
 def identify_join(join: Join, where: str) -> tuple[pa.Schema, str]:
     """Read a join's files; return its columns for table `scores`, and a digest of what determines them.
 
-    Raises RecipeError that begins with `where` if a file is missing, is unreadable, or lacks columns, or a key is not
+    Raises a RecipeError that begins with `where` if a file is missing, is unreadable, or lacks columns, or a key is not
     unique.
     """
     files, digest = _list(join, where)
@@ -89,9 +90,9 @@ class JoinTable:
         return pa.concat_tables(parts).take(pa.array(positions, mask=positions < 0))
 
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
-        """Take batches of keys (string) and columns. If keys must be unique, return the first duplicate's hash."""
+        """Add batches of keys (string) and columns. If keys must be unique, return the first duplicate's hash."""
         fields = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), *self.columns])
-        # The system deletes the files and maps with the process, however it ends.
+        # The files are deleted when this block ends; their maps last until the process ends, however it does.
         with tempfile.TemporaryDirectory(prefix="curate-join-") as folder:
             names = [os.path.join(folder, str(number)) for number in range(self._count)]
             with ExitStack() as stack:
@@ -164,7 +165,7 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
         readers = [_open(file.path, join, where) for file in files]
         rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
         types = [[(new, score_type(reader.columns.field(old).type)) for new, old in names] for reader in readers]
-        with reraised(RecipeError, f"{where}.columns: files hold different types", pa.ArrowException):
+        with reraised(RecipeError, f"{where}.columns: the files have different types", pa.ArrowException):
             columns = unify_scores([pa.schema([(n, kind) for n, kind in of_file if kind]) for of_file in types])
         are_lists = all(reader.form == "npy" for reader in readers)
         times = [new for new, old in names if old == "times"] if are_lists else None
@@ -198,7 +199,7 @@ class _Reader:
                     yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
                 if remaining:
                     differ = "fewer" if remaining > 0 else "more"
-                    raise ValueError(f"{self.path}: holds {abs(remaining):,} uids {differ} than it says")
+                    raise ValueError(f"{self.path}: has {abs(remaining):,} uids {differ} than its header says")
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
@@ -234,12 +235,12 @@ def _open(path: str, join: Join, where: str) -> _Reader:
     for name in (key, *join.columns.values()):
         if columns.names.count(name) > 1:
             problem = f"{path} has two columns {name!r}"
-            raise RecipeError(f"{where}: {problem}; accepted: one of each name that the join uses")
+            raise RecipeError(f"{where}: {problem}; accepted: one column for each name that the join uses")
     if form == "csv":  # in CSV, 00012 must stay text
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():
         problem = f"column {key!r} is {columns.field(key).type}"
-        raise RecipeError(f"{where}: {path}: {problem}; accepted: text, as the pool's")
+        raise RecipeError(f"{where}: {path}: {problem}; accepted: text, like the pool's keys")
     for name in join.columns.values():
         if name not in columns.names:
             hint = did_you_mean(name, columns.names)
@@ -278,7 +279,10 @@ def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iter
 
 
 def _find_twice(readers: Sequence[_Reader], join: Join, columns: pa.Schema, twice: tuple[U64, U64]) -> str:
-    """Return which key occurs twice, by the halves of its hash, and in which rows of which files, from 1."""
+    """Return a message: which key occurs twice, and in which rows of which files.
+
+    `twice` are the two halves of the key's hash. Rows are numbered from 1.
+    """
     key, locations = None, list[str]()
     for reader in readers:
         first = 1

@@ -28,8 +28,9 @@ from curate.recipe.source import Source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
 
-# For small and large pools with images: about ten of img2dataset's tars with 10,000 images at 256 pixels. Memory holds
-# a unit's tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).
+# A unit's size in small and large pools with images. 2 GiB are about ten tars from img2dataset, each with 10,000 images
+# of 256 pixels. Memory holds a unit's tables and embeddings. A kill loses less than a unit's work (see
+# `curate.store.checkpoints`).
 UNIT_BYTES = (1 << 10, 2 << 30)
 UNIT_ROWS = (25_000, 100_000)  # for a pool without images
 UNITS = 16  # small pools are split into about as many units, so that all cores have work
@@ -55,7 +56,7 @@ class Unit:
 
     @property
     def before(self) -> "Unit":
-        """The unit in an older run or round: its files in their old place, with all rows."""
+        """The same unit in an older run or round, with its files at their old paths, and all its rows."""
         folder, old = self.moved or ("", "")
         parts = (replace(part, path=old + part.path.removeprefix(folder), left_out=()) for part in self.parts)
         return replace(self, parts=tuple(parts), moved=None)
@@ -121,11 +122,11 @@ class PackedUnits(Sequence[Unit]):
 
 @dataclass(frozen=True)
 class Pool:
-    """Facts common to all units; small, so that every worker can have it."""
+    """Facts about all units together. This is small, so that every worker can have a copy."""
 
     key: str  # digest of all units
     has_images: bool  # otherwise samples are rows of text
-    rows: int | None  # None if only reading the files tells
+    rows: int | None  # None if unknown before the files are read
     supplied: frozenset[str]  # parts of a sample that columns supply (such as url, width, language)
     scores: pa.Schema  # name and type of the pool's score columns, including joined ones
     output: pa.Schema | None  # for a pool without images: all input columns except `uid`, for curated Parquet
@@ -136,7 +137,7 @@ class Pool:
     listed: str = ""  # digest of all units before any retries; likewise
 
     def without_named(self, columns: Collection[str]) -> "Pool":
-        """Return the pool without supplied columns of these names (lower case), which expressions would find."""
+        """Return the pool without those columns (lower case) that it supplies only because expressions name them."""
         groups = {
             source: tuple(group for group in of_source if not (group.is_named and group.columns[0].lower() in columns))
             for source, of_source in self.groups.items()
@@ -169,7 +170,7 @@ def make_plan(
 
     A unit has parts up to `unit_size` bytes, or rows in a pool without images; None: a size that suits the pool.
     `named` are the columns in the recipe's expressions (lower case); an input's columns among them are supplied.
-    `retries` lists rows to retry, in units of their own after all others, so that the others keep their numbers.
+    `retries` lists rows to retry. They get units of their own after all others, so that the others keep their numbers.
 
     Raises RecipeError if a file is missing, no file of a source can be used, or the sources do not fit together.
     """
@@ -210,12 +211,12 @@ def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
         for name in (options.name for options in recipe.measure.embeddings):
             dimension = planned.dimensions.get(name)
             if dimension is None:
-                problem = f"source {source.name!r} is of format {source.format}, which supplies none"
+                problem = f"source {source.name!r} is of format {source.format}, which supplies no embeddings"
                 accepted = "Parquet sources, or a model in measure.clip"
                 raise RecipeError(f"measure.embeddings: {problem}; accepted: {accepted}")
             if dimensions.setdefault(name, dimension) != dimension:
-                problem = f"have {dimension} dimensions, those of an earlier one {dimensions[name]}"
-                remedy = "embeddings of one model have the same dimension"
+                problem = f"have {dimension} dimensions, those of an earlier source {dimensions[name]}"
+                remedy = "accepted: embeddings of one model, with one dimension"
                 raise RecipeError(f"measure.embeddings {name!r}: those of source {source.name!r} {problem}; {remedy}")
     return dimensions
 
@@ -224,10 +225,10 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     images = [source.name for source, kind in columns if kind.has_images]
     imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
-        has = "files without" if imageless[0] in images else "none"
-        problem = f"source {images[0]!r} has images and source {imageless[0]!r} has {has}"
-        accepted = "sources with images (tars, Parquet with an image column) or imageless Parquet sources, not both"
-        raise RecipeError(f"input: {problem}; a recipe has {accepted}")
+        has = "files without images" if imageless[0] in images else "no images"
+        problem = f"source {images[0]!r} has images, and source {imageless[0]!r} has {has}"
+        accepted = "sources with images (tars, Parquet with an image column), or Parquet sources without, not both"
+        raise RecipeError(f"input: {problem}; accepted: {accepted}")
     return bool(images)
 
 
@@ -283,6 +284,6 @@ def _leave_out(part: InputPart, tried: pa.Table) -> InputPart:
 
 
 def _output_schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    with reraised(RecipeError, "input: columns of one name hold different types", pa.ArrowException):
+    with reraised(RecipeError, "input: columns with the same name have different types", pa.ArrowException):
         plain = [pa.schema([(f.name, plain_type(f.type)) for f in columns if f.name != "uid"]) for columns in schemas]
         return pa.unify_schemas(plain or [pa.schema([])], promote_options="permissive")

@@ -1,7 +1,7 @@
 """The registry of input formats.
 
-To add one, add a file to `formats` and a line here, or register an object of its class in another package as an entry
-point in the group `curate.formats`, under the format's key.
+To add one to curate, add a module and a line here. To add one from another package, register an instance of its class
+as an entry point in the group `curate.formats`. The entry point's name is the format's key.
 """
 
 from contextlib import suppress
@@ -36,7 +36,10 @@ def find_format(source: Source) -> InputFormat:
 
 
 def recognize(listed: FoundFiles) -> tuple[str, Recognized] | None:
-    """Return the format that reads the most files, and how; ties go to other packages. None if no format reads any."""
+    """Return the key of the format that reads the most files, and how it reads them; None if no format reads any.
+
+    On a tie, a format from another package wins.
+    """
     kinds = sorted(FORMATS.kinds(), key=lambda key: FORMATS.package(key) is None)
     recognized = [(key, found_by) for key in kinds if (found_by := FORMATS.find(key).recognize(listed))]
     return max(recognized, key=lambda pair: pair[1].files, default=None)
@@ -48,16 +51,16 @@ def suggest(source: Source, listed: FoundFiles) -> str:
     if other is None or (by_itself and by_itself.files >= other[1].files):
         return ""
     remedy = f"curate init {listed.path} writes a recipe"
-    return f"{listed.path} ({listed.describe()}) is read by format: {other[0]}; {remedy}"
+    return f"{listed.path} ({listed.describe()}) can be read by format: {other[0]}; {remedy}"
 
 
 def plan_source(source: Source, embeddings: Embeddings, content: bool) -> PlannedSource:
-    """Return a source's listing. Raises RecipeError, which names the format that can read the files."""
+    """Return a source's listing. Raises a RecipeError, which names the format that can read the files, if any."""
     kind, hint = find_format(source), ""
     try:
         planned = kind.plan(source, embeddings, content)
     except RecipeError as error:
-        # not if a store failed, which would block again
+        # not if the store failed, because it would block again
         if source.paths and not isinstance(error.__context__, OSError):
             with suppress(RecipeError, OSError):
                 hint = suggest(source, FoundFiles.look(source.paths[0], source.storage))

@@ -33,9 +33,9 @@ class UnitRereader:
     tables: UnitTables
 
     def samples(self, samples: pa.Table, members: pa.Table | None = None) -> Iterator[InputSample]:
-        """Yield samples. `samples` has their columns row and format, `members` their wanted members; None: all members.
+        """Yield samples. `samples` has their columns row and format; with key and sha256, images are checked.
 
-        Images are checked if `samples` has the columns key and sha256.
+        `members` lists which members of each sample to read; None reads all of them.
         """
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
@@ -68,7 +68,7 @@ class UnitRereader:
     def _parts(
         self, rows: Places, samples: pa.Table, members: pa.Table | None = None
     ) -> Iterator[tuple[InputPart, PartRows]]:
-        """Yield the parts with requested rows, and these rows; a part is checked before and after its use."""
+        """Yield the parts with requested rows, and these rows. Checks a part before and after the caller reads it."""
         note, read = self.tables.note("samples"), find_format(self.source).state
         first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):
@@ -92,15 +92,15 @@ def _check_image(
 ) -> None:
     """Raise RunError if an image's sha256 differs from the measured one; None is not compared."""
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
-        problem = f"the image of sample {key!r} has other bytes than when it was measured, and the file the same state"
-        remedy = "run again if its server gave wrong bytes once; else run into a new folder, without --reuse"
+        problem = f"the image of sample {key!r} is not the one that was measured, but its file looks unchanged"
+        remedy = "if its server sent wrong bytes once, run again; otherwise, run into a new folder, without --reuse"
         where = (file or part.path)[:300]
-        raise RunError(f"{where}: {problem}. Inputs must stay as they are until a run is finished: {remedy}")
+        raise RunError(f"{where}: {problem}. Inputs must not change until a run is finished: {remedy}")
 
 
 def file_images(source: Source, path: str, positions: Places, samples: pa.Table) -> Iterator[bytes | None]:
-    """Yield the images of rows in one input file, whatever its state, at ascending positions in the file.
+    """Yield the images at these ascending positions in an input file, without checking whether the file has changed.
 
-    `samples` has their columns offset and bytes. None if an image is incomplete. Raises OSError.
+    `samples` has their columns offset and bytes. Yields None if an image is incomplete. Raises OSError.
     """
     return find_format(source).reread_images(source, InputPart(path, 0, ""), PartRows(positions, samples))

@@ -41,7 +41,7 @@ def find_mendable(folder: RunStore, units: Iterable[Unit], sources: Sequence[Sou
                     unit = next(unit for unit in remaining if unit.index == index)
                 source = find_source(sources, unit.source)
                 kind = find_downloading(source)
-                assert kind and isinstance(source, UrlsSource)  # other formats do not tell whether a row may succeed
+                assert kind and isinstance(source, UrlsSource)  # only this format records whether a row may succeed
                 parts = {kind.shard(source, part): part for part in unit.parts}
                 lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
                 for _, may_pass, reason, detail, shard, key, attempts in of_unit:

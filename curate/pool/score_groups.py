@@ -1,4 +1,4 @@
-"""Which columns each source adds to table `scores`, from its inputs and joins, in groups with one key each."""
+"""Finds the columns that each source adds to table `scores`, from its files and joins, in groups with one key each."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from curate.pool.registry import find_format
 from curate.read.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.recipe.source import Source
 
-SUPPLIED = "the pool"  # the group of columns from inputs, whatever a recipe names
+SUPPLIED = "the pool"  # the group of the columns that inputs always supply
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def find_score_groups(
 
 
 def _identify(source: Source, planned: PlannedSource, index: int) -> tuple[pa.Schema, str]:
-    """Return a join's group. Raises RecipeError if the source's rows lack the key."""
+    """Return a join's columns and digest. Raises RecipeError if the source's rows lack the key."""
     on, label = source.join[index].on, f"input {source.name!r}: join.{index}"
     if on not in KEYS:
         columns = {name for kind in planned.columns for name in (*kind.scores, *kind.nameable)}
         if on not in columns or on.lower() in schema.OWN_COLUMNS:
-            problem = f"join.{index}.on: no file of the source has a column {on!r} that rules see"
+            problem = f"join.{index}.on: no file of the source has a column {on!r} that rules can use"
             raise source.error(f"{problem}; accepted: key, url, uid, or one of {', '.join(sorted(columns))}"[:400])
         return identify_join(source.join[index], label)
     stated = [kind.supplied for kind in planned.columns if kind.schema.names]
@@ -82,7 +82,7 @@ def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str
     kind = score_type(column.type)
     earlier = fields.get(name.lower())
     if earlier and earlier.name != name:
-        raise source.error(f"{where} and {earlier.name!r} differ in case only; to SQL they are the same")
+        raise source.error(f"{where} and {earlier.name!r} differ only in case; SQL treats them as the same name")
     if kind is None:
         raise source.error(f"{where} is {column.type}; accepted: {SCORE_TYPES}")
     field = pa.field(name, kind)

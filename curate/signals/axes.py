@@ -1,4 +1,4 @@
-"""Closeness of an image to good exemplars, not bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
+"""Score how much closer an image is to good exemplars than to bad ones (RAVE): see `embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Image classifiers that are fitted to a few labeled images without training: see `embedding_scores`."""
+"""Classify images with a classifier fitted to a few labeled images, without training: see `embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

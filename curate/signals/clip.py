@@ -1,7 +1,8 @@
-"""CLIP scores (how well each caption fits its image) and embeddings, by an open_clip model.
+"""Compute CLIP scores (how well each caption fits its image) and embeddings, with an open_clip model.
 
-It encodes images batch by batch while threads decode the next ones, and a part's texts at its end, sorted by length.
-Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
+It encodes images in batches while threads decode the next ones. At the end of a part, it encodes the part's texts,
+sorted by length. Source: Hessel et al., CLIPScore, 2021. The paper's score is 2.5·max(clip_score, 0), which the view
+`measured` has as column `clipscore`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -140,7 +141,7 @@ class ClipScorer:
         if not len(rows):
             return SignalOutput(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
         images: F32 = np.concatenate([wait() for wait in self._encoded])
-        captions = [caption for caption in self._captions.take(rows).to_pylist() if caption is not None]  # all of them
+        captions = [caption for caption in self._captions.take(rows).to_pylist() if caption is not None]  # none is
         texts = self._encoder.encode_texts(captions)
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
         missing = np.ones(n, bool)

@@ -1,4 +1,4 @@
-"""Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP): see `embedding_scores`."""
+"""Tag one factor of an image, such as its background, with prompts (PerceptionCLIP): see `embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

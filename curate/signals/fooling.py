@@ -1,4 +1,4 @@
-"""Images that fit any text (CLIPMasterPrints): see `curate.signals.formulas.embedding_scores`."""
+"""Find images that fit any text (CLIPMasterPrints): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -44,12 +44,12 @@ class Fooling(EmbeddingSection):
         model, store = context.identities[self.of], RunStore(self.shift)
         where = f"measure.fooling.shift: {self.shift}"
         if not store.exists("_SUCCESS"):
-            raise RecipeError(f"{where} is not a finished run; accepted: the --out of one with embeddings: true")
+            raise RecipeError(f"{where} is not a finished run; accepted: the folder of one with embeddings: true")
         run = read_facts(store)
         models = [other for other in run.models.values() if isinstance(other, dict) and "weights" in other]
         digests = [other["weights"]["sha256"] for other in models]
         if "embeddings" not in run.keys or model["weights"]["sha256"] not in digests:
-            raise RecipeError(f"{where} keeps no embeddings of {model['model']} with these weights")
+            raise RecipeError(f"{where} has no embeddings by {model['model']} with these weights")
         return run.keys["embeddings"]
 
     def load(self, name: str, built: BuildContext) -> tuple[F32, F32 | None]:
@@ -61,7 +61,7 @@ class Fooling(EmbeddingSection):
 
 
 def run_shift(run: str, prefix: str) -> F32:
-    """Return the mean shift g of all embeddings of a finished run by a model, whose columns begin with `prefix`."""
+    """Return the mean shift g over a finished run's embeddings by one model. Its columns begin with `prefix`."""
     store = RunStore(run)
     sums: list[Any] = [0.0, 0.0]
     count = 0

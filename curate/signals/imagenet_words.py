@@ -71,7 +71,7 @@ class Vocabulary:
 
 
 def _find_lemma(form: str, part: _Part) -> str | None:
-    """Return the first lemma among: the form; its exceptions, if it has any; else the form with endings stripped."""
+    """Return a form's lemma: itself, or its first exception; if it has no exceptions, the form without its ending."""
     if form in part.lemmas:
         return form
     if form in part.exceptions:
@@ -153,7 +153,7 @@ def _read(path: Path | str, accepted: str) -> str:
 def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:
     """Return lemmas, and whether the synset of their most frequent sense is among the offsets."""
     if "WordNet 3.0 Copyright" not in text:
-        raise RecipeError(f"{path}: no license of WordNet 3.0 at its top; {_ACCEPTED}")
+        raise RecipeError(f"{path}: does not begin with WordNet 3.0's license; {_ACCEPTED}")
     index = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.startswith(" "):  # lines of the license do
@@ -161,7 +161,7 @@ def _parse_index(path: Path, text: str, offsets: set[int]) -> dict[str, bool]:
                 lemma, _, _, pointers, *rest = line.split()
                 index[lemma] = int(rest[int(pointers) + 2]) in offsets
             except (ValueError, IndexError):
-                raise RecipeError(f"{path}:{number}: {line[:80]!r} is not a line of WordNet's; {_ACCEPTED}") from None
+                raise RecipeError(f"{path}:{number}: {line[:80]!r} is not a line of an index; {_ACCEPTED}") from None
     return index
 
 

@@ -72,7 +72,7 @@ _DEFAULT = Language()
 
 
 def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language = _DEFAULT) -> tuple[pa.Array, pa.Array]:
-    """Return language (string) and score (float32) of each caption (string); null if it is, or without an answer."""
+    """Return the language (string) and score (float32) of each caption (string); null without a caption or answer."""
     detect = _load(model, options).detect
     whole = texts.to_pylist() if options.short else []
     languages: list[str | None] = [None] * len(texts)

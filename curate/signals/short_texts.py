@@ -1,14 +1,18 @@
 """Detect the language of a short text from the frequencies of its words and fastText's answers.
 
-fastText uses parts of words: for it, "A brown hen." is German, with 0.61. Here each candidate language gets the sum of
-three logarithms (base 10): how often each word occurs in a billion of its words (wordfreq's Zipf values), half of that
-of fastText's probability, and 1 for English, because other languages borrow its words. The highest sum wins. Candidates
-are the 27 languages with Latin letters in wordfreq, and fastText's first answer; if that has no list, each word counts
-3.5.
+fastText looks at parts of words. So it detects "A brown hen." as German, with a probability of 0.61. Here, each
+candidate language gets a score, and the highest wins. The score is the sum of
 
-English uses its large list (Zipf 1 and above), and other languages their small ones (Zipf 3 and above): loading takes
-0.5 s and 160 MB, where all large ones take 3 s and 600 MB. Captions in languages without a list, such as Afrikaans, are
-sometimes assigned to the nearest language that has one.
+- each word's Zipf value in wordfreq: the logarithm (base 10) of how often it occurs in a billion of its words;
+- half the logarithm of fastText's probability;
+- 1 for English, because other languages borrow its words.
+
+Candidates are the 27 languages with Latin letters in wordfreq, and fastText's first answer. If wordfreq has no list for
+that, each word counts 3.5.
+
+English uses its large list (Zipf 1 and above), and other languages use their small ones (Zipf 3 and above). They load
+in 0.5 s and take 160 MB; the large lists of all languages would take 3 s and 600 MB. Captions in languages without a
+list, such as Afrikaans, are sometimes assigned to the nearest language that has one.
 
 Source of the frequencies: Robyn Speer, wordfreq 3.1 (2023). Its data is under CC BY-SA 4.0.
 """
@@ -26,7 +30,7 @@ from curate.base.process import process_cache
 from curate.models.weights import identify_files, package_folder
 
 MAX_WORDS, MAX_CHARACTERS = 12, 160  # of a short text
-ANSWERS = 5  # of fastText that are used
+ANSWERS = 5  # of fastText's answers to use
 # Codes of wordfreq's lists with Latin letters. On a tie, the first wins.
 _LISTS = (
     *("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "nb", "da", "fi", "cs", "ro"),
@@ -61,7 +65,7 @@ def short_words(text: str) -> list[str]:
 def name_language(words: Sequence[str], answers: Sequence[tuple[str, float]]) -> tuple[str, float]:
     """Return the language and score of a text, from its words and fastText's answers, best first.
 
-    If no list has any of the words, fastText's first answer stays.
+    If no list has any of the words, this returns fastText's first answer.
     """
     rows = [_find(word) for word in words]
     if all(row is None for row in rows):

@@ -3,14 +3,15 @@
 A signal adds columns to `scores`. Its class determines its input:
 
     Signal                name, columns, key, load
-    ├── ImageSignal       images, while a part of the input is read: each is observed once, right after it was decoded,
-    │   │                 in one of several threads, and what was observed is added in order
-    │   └── ModelSignal   images too, by a model that gives embeddings
+    ├── ImageSignal       images, while a part of the input is read: a thread observes each image once, right after
+    │   │                 decoding it, and the observations are added in order
+    │   └── ModelSignal   images too, with a model that returns embeddings
     ├── TextSignal        captions
-    ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
+    ├── EmbeddingSignal   embeddings from a ModelSignal or the pool; it needs neither images nor the model
     └── PrecomputedSignal embeddings that the pool supplies; it has no column in `scores`
 
-`nsfw`, `text_area` and most of packages observe each image once: see `image_signal`. The folder's README has examples.
+To write a signal that observes each image once, as `nsfw` and `text_area` do, use `image_signal`. The folder's README
+has examples.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,9 +79,9 @@ class Signal:
     name: str  # unique among the recipe's signals
     columns: tuple[pa.Field, ...]  # what it adds to `scores`
     key: str  # digest of everything that determines its values except the samples
-    # Loads what all parts share, once per process, so that what is wrong with it is reported before the run
+    # Loads what all parts share, once per process. It is also called before the run, to report errors early
     load: Callable[[], Any] | None = field(default=None, kw_only=True)
-    # That it comes from, with its version, filled in by the registry; None: curate's own
+    # The package that the signal comes from, with its version; the registry sets it. None: curate itself
     package: str | None = field(default=None, kw_only=True)
 
     @property
@@ -95,33 +96,33 @@ class Signal:
         schema = pa.schema(fields or self.columns)
         if [len(column) for column in columns] != [rows] * len(schema):
             lengths = ", ".join(f"{len(column):,}" for column in columns) or "none"
-            accepted = f"{', '.join(schema.names)}, of {rows:,} each"
-            raise RunError(f"{self.label}: gave columns of these numbers of rows: {lengths}; accepted: {accepted}")
+            accepted = f"{', '.join(schema.names)} with {rows:,} rows each"
+            raise RunError(f"{self.label}: its columns have these numbers of rows: {lengths}; accepted: {accepted}")
         return {field.name: column.cast(field.type) for field, column in zip(schema, columns, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSignal(Signal):
-    """A signal of images."""
+    """A signal that is computed from images."""
 
-    # From a part's captions (string, null if the row could not be read) to a collector of its images
+    # Takes a part's captions (string, null if the row could not be read), and returns a collector for its images
     start: Callable[[pa.Array], Collector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSignal(ImageSignal):
-    """A signal of images by a model, which also returns embeddings."""
+    """A signal that a model computes from images; the model also returns embeddings."""
 
     dimension: int  # of the embeddings
-    # Returns the model, loaded once per process: on the run's device, or, where its argument is true, on the best one
+    # Returns the model, loaded once per process: on the run's device, or, if its argument is true, on the best one
     encoder: "Callable[[bool], Encoder]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSignal(Signal):
-    """A signal of captions."""
+    """A signal that is computed from captions."""
 
-    # From captions (string, null if the row could not be read) to the columns' values
+    # Takes captions (string, null if the row could not be read), and returns the columns' values
     compute: Callable[[pa.Array], Sequence[pa.Array]]
     # columns of table `samples` that it fills; `compute` returns their values first
     sample_columns: tuple[str, ...] = ()
@@ -129,9 +130,9 @@ class TextSignal(Signal):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSignal(Signal):
-    """A signal of embeddings."""
+    """A signal that is computed from embeddings."""
 
-    compute: Callable[[Embeddings], Sequence[pa.Array]]  # to the columns' values in the order of their rows
+    compute: Callable[[Embeddings], Sequence[pa.Array]]  # returns the columns' values, in the order of the rows
     of: str  # name of the signal that made these embeddings
 
 
@@ -154,16 +155,16 @@ def filled_columns(signals: Iterable[Signal]) -> list[str]:
 
 @dataclass(frozen=True)
 class IdentifyContext:
-    """The information for identifying a signal."""
+    """What `SignalKind.identify` gets besides a signal's name and section."""
 
-    identities: Mapping[str, Any]  # of the signals before, by name
+    identities: Mapping[str, Any]  # of the earlier signals, by name
     supplied: Mapping[str, int]  # the dimensions of the embeddings that the pool supplies, by name
     is_local: bool  # whether signals are measured on this machine
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """The information for building a signal: the identities of all signals, and the signals before it, both by name."""
+    """What `SignalKind.build` gets besides a name and section: all signals' identities and the earlier signals."""
 
     identities: Mapping[str, Any]
     signals: Mapping[str, Signal]
@@ -175,10 +176,10 @@ class SignalKind:
 
     key: str  # its key in a recipe's section `measure`, unique among kinds
     section: type[Section]  # a recipe's section for one signal of this kind
-    # From a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
-    # files), as plain JSON data; None: nothing. Called once, where the run is started. Raises RecipeError
+    # Takes a signal's name and section. Returns what its values depend on besides the recipe (package, model, digests
+    # of files), as plain JSON data, or None if that is nothing. Called once, where the run starts. Raises RecipeError
     identify: Callable[[str, Any, IdentifyContext], Any]
-    # From a signal's name and section to the signals that it gives; called in every process, so it loads nothing
+    # Takes a signal's name and section, and returns its signals. Called in every process, so it must load nothing
     build: Callable[[str, Any, BuildContext], Iterable[Signal]]
     form: Form = "one"  # how a recipe asks for signals of this kind
 
@@ -198,13 +199,13 @@ class ImageObserver(Protocol):
 def image_signal(
     name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
 ) -> ImageSignal:
-    """Return the signal of an observer; `name` is from `build`, and `identity` is all that determines its values."""
+    """Return an observer's signal. `name` is from `build`; `identity` is everything that determines its values."""
     key = ids.digest([name, 1, identity])
     return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
 
 
 def observer_kind(key: str, section: type[Section], observer: ImageObserver, identify: Callable[[], Any]) -> SignalKind:
-    """Return the kind of the one signal of an observer; `identify` returns everything that determines its values."""
+    """Return a kind with one signal, an observer's. `identify` returns everything that determines its values."""
 
     def build(name: str, options: Section, built: BuildContext) -> list[ImageSignal]:
         return [image_signal(name, observer, built.identities[name])]

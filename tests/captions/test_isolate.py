@@ -99,7 +99,7 @@ def test_an_image_that_ends_the_detector(monkeypatch):
     unit.end()
     found = [row["regions"] and row["regions"][0]["phrase"] for row in rows]
     assert found == ["a dog", "a cat", None, None, [], "a tree"] and unit.has_fault
-    detail = "3 attempts to caption its unit were killed, and a process that had it alone exited (status 3)"
+    detail = "3 attempts to caption its unit were killed, and a process with only this item exited (status 3)"
     assert [row["error"] for row in rows] == [None, None, None, f"worker_died: {detail}", None, None]
 
 
@@ -108,6 +108,7 @@ def test_what_kills_whatever_is_asked_fails_unasked():
     unit = Captioner(None, 6)  # type: ignore[arg-type]
     [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (
-        answer.error == "worker_died: 6 attempts to caption its unit were killed, and no request or image alone does it"
+        answer.error
+        == "worker_died: 6 attempts to caption its unit were killed, but no single request or image crashes a process"
     )
     assert answer.text is None and not unit.has_fault

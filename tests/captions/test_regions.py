@@ -261,7 +261,7 @@ def test_regions_are_row_by_row_and_say_why_there_are_none():
             [{"bbox": [0, 1, 7, 7], "phrase": "c", "score": 0.5}], None,
         ]  # fmt: skip
         said = errors.to_pylist()
-        assert said[1] == "no_image: the sample has none" and said[3] == "engine: seeing red"
+        assert said[1] == "no_image: the sample has no image" and said[3] == "engine: seeing red"
         assert said[4].startswith("no_image: cannot identify") and [said[i] for i in (0, 2, 5, 6, 7)] == [None] * 5
     with pytest.raises(ValueError, match="zip"):
         detect_all(images[:-1], column, Fake())

@@ -184,7 +184,7 @@ def test_no_key_of_a_source_is_ignored(rows, tars, tmp_path):
         (tars, "webdataset", {"storage": {"anon": True}}, "storage: 'anon' is not an option of local files"),
         (rows, "parquet", {"columns": {"language": "note"}}, "columns.language names a column, and measure.language"),
         (rows, "parquet", {"join": join}, "join.0.on: no file of the source has a column 'key'"),
-        (images, "parquet", {"columns": {"width": "w"}}, "columns.width: the source has images, whose sizes are"),
+        (images, "parquet", {"columns": {"width": "w"}}, "columns.width: the source has images, and curate"),
     ):
         refuses(path, form, tmp_path, match, source=source, measure={"language": {}})
     keyed = kit.recipe_of(rows, "parquet", source={"columns": {"key": "note"}}, rules={"a": "key <> 'row 4'"})

@@ -256,8 +256,8 @@ def test_what_a_run_must_be(tars, texts, tmp_path):
         (copy("unfinished", "_SUCCESS"), "this run is not finished"),
         (copy("incomplete", "shards/00001.tar"), "00001.tar: no such file"),
         (nothing, "the run kept no sample"),
-        (run_local(bare, tmp_path / "bare").folder, "do not say with which probability"),
-        (run_local(plain, tmp_path / "plain").folder, "do not say with which probability"),  # that of its input
+        (run_local(bare, tmp_path / "bare").folder, "its shards lack the probabilities"),
+        (run_local(plain, tmp_path / "plain").folder, "its shards lack the probabilities"),  # that of its input
     ):
         with pytest.raises(RecipeError, match=match):
             prepare(stage(Ran(folder)), str(tmp_path / "out"))
@@ -286,7 +286,7 @@ def test_a_damaged_table_beside_a_tar_is_a_failure(tars, tmp_path):
     (first.folder / "shards/00001.parquet").write_bytes(b"PAR1 and no more PAR1")
     second = run_local(stage(first), tmp_path / "second")
     assert second.reasons == {("00000.tar", None): "unreadable", ("00001.tar", None): "unreadable"}
-    assert "has no row of sample" in second.table("failures")["detail"][0].as_py()
+    assert "has no row for sample" in second.table("failures")["detail"][0].as_py()
     assert second.counts["kept"] == first.counts["kept"] - 100
 
 

@@ -347,7 +347,7 @@ def test_what_cannot_be_loaded_is_said(one, tmp_path, monkeypatch):
         engine(tmp_path / "nowhere", 2.0).check()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        RecipeError, match=r"guided org/none: cannot be loaded: .*must be in the cache, and with HF_HUB_OFFLINE=1"
+        RecipeError, match=r"guided org/none: cannot be loaded: .*must be in the cache; HF_HUB_OFFLINE=1"
     ):
         engine(Path("org/none"), 2.0).check()
     bare = tmp_path / "bare"

@@ -156,7 +156,7 @@ FINAL = [
     (do.status(400, {"message": "This model's maximum context length is 8."}), "too_long: 400"),
     (do.body(b'{"choices": [{"text": "a do'), "malformed: not JSON"),
     (do.body(b"<html>hello</html>"), "malformed: HTML, not JSON"),
-    (do.body({"choices": []}), "malformed: it holds no choice with a text"), (do.body(completion(None)), "empty: "),
+    (do.body({"choices": []}), "malformed: it contains no choice with a text"), (do.body(completion(None)), "empty: "),
     (do.body(completion(None, refusal="I can't.")), "refused: the model refused: I can't."),
     (do.status(204), "malformed: not JSON"),
     (do.status(200, b"not gzip", Content_Encoding="gzip"), "malformed: not JSON"),
@@ -245,7 +245,7 @@ UNUSABLE = {
     "404": (do.status(404, {"error": "no such model"}), "refused", "404 Not Found: no such model"),
     "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: a redirect to https://login"),
     "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "HTML, not JSON"),
-    "error": (do.body({"error": {"message": "quota"}}), "malformed", "it holds no choice with a text; it says: quota"),
+    "error": (do.body({"error": {"message": "quota"}}), "malformed", "it contains no choice with a text"),
 }
 
 

@@ -134,7 +134,7 @@ def test_tables_are_shared(tmp_path, monkeypatch):
     open_matcher("third", "corrected", lambda: table)
     assert not kept & {path.name for path in folder.iterdir()}
     folder.chmod(0o777)
-    with pytest.raises(RunError, match=r"is not this user's alone.*TMPDIR"):
+    with pytest.raises(RunError, match=r"only this user can write to.*TMPDIR"):
         open_matcher("key", "worldwide", lambda: table)
 
 

@@ -108,15 +108,15 @@ def damaged_parquet():
         ("m.json", '"dog"', "a JSON string"), ("m.json", "17", "a JSON number"), ("m.json", "null", "a JSON null"),
         ("m.json", "true", "a JSON boolean"), ("m.json", json.dumps(["a"] * 17 + [3]), "item 17 is int"),
         ("m.json", '["a", null]', "item 1 is NoneType"),
-        ("m.json", '["a", "\\ud800"]', "JSON that is damaged: no low surrogate in string: line 1 column 8"),
-        ("m.json", '["a", ', "JSON that is damaged: unexpected end of data: line 1 column 7"),
-        ("m.json", "", "JSON that is damaged"), ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
-        ("m.json", "[" * 200_000, "JSON that is damaged: depth limit exceeded"),
+        ("m.json", '["a", "\\ud800"]', "damaged JSON: no low surrogate in string: line 1 column 8"),
+        ("m.json", '["a", ', "damaged JSON: unexpected end of data: line 1 column 7"),
+        ("m.json", "", "damaged JSON"), ("m.json", f"[{'9' * 5000}]", "damaged JSON"),
+        ("m.json", "[" * 200_000, "damaged JSON: depth limit exceeded"),
         ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"), ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
         ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "damaged gzip"),
         ("m.json.gz", b"\x1f\x8bnonsense", "damaged gzip"),
         ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "damaged gzip"),
-        ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
+        ("m.parquet", damaged_parquet(), "damaged Parquet"),
     ],
 )  # fmt: skip
 def test_errors_name_the_file_what_was_found_and_what_is_accepted(tmp_path, name, content, found):
@@ -138,7 +138,7 @@ def test_parquet_that_was_not_imported(tmp_path):
         (good.set_column(1, "entry", pa.array(["a", None])), "nulls in column entry"),
         (good.set_column(0, "entry_id", pa.array([1, 0])), "entry_id is not ascending"),
         (good.set_column(0, "entry_id", pa.array(["x", "y"])), "Parquet with other types"),
-        (good.set_column(1, "entry", broken), "Parquet that is damaged"),
+        (good.set_column(1, "entry", broken), "damaged Parquet"),
     ]:
         pq.write_table(table, tmp_path / "m.parquet")
         with pytest.raises(RecipeError, match=found):
@@ -147,7 +147,7 @@ def test_parquet_that_was_not_imported(tmp_path):
         pq.write_table(good.set_column(3, "language", pa.array(["be_tarask", name])), tmp_path / "m.parquet")
         assert len(read_metadata(str(tmp_path / "m.parquet"), mode="reference")[0]) == 2
         with pytest.raises(
-            RecipeError, match=f"found language '{name}', which is no key; accepted with match.mode corr"
+            RecipeError, match=f"found language '{name}', which is not a key; accepted with match.mode corr"
         ):
             read_metadata(str(tmp_path / "m.parquet"), mode="corrected")
 

@@ -122,6 +122,6 @@ def test_any_other_exception_names_the_image_and_another_number_of_rows_the_sign
         measure_fussy(25)
     assert caught.value.__notes__ == ["image 19 of a.tar"]
     monkeypatch.setattr(Fussy, "finish", lambda *_: [pa.array([1.0] * 5)])
-    message = "signal 'fussy' of package my-fussy 1: gave columns of these numbers of rows: 5, 6; accepted: "
+    message = "signal 'fussy' of package my-fussy 1: its columns have these numbers of rows: 5, 6; accepted: "
     with pytest.raises(RunError, match=message):
         measure_fussy(6)

@@ -154,7 +154,7 @@ def test_weights_that_are_others_on_a_worker(tmp_path):
     ):
         load_encoder(options, known)
     shutil.rmtree(tmp_path / "m")
-    with pytest.raises(RecipeError, match=r"no folder with open_clip_config\.json"):
+    with pytest.raises(RecipeError, match=r"not a folder with open_clip_config\.json"):
         load_encoder(options, known)
 
 
@@ -165,10 +165,10 @@ OFFLINE = ["cannot be found or downloaded", "local-dir:", "onnx:", "HF_HUB_OFFLI
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": "ViT-B-23"}, ["no model 'ViT-B-23'", "near: ", "ViT-B-32"]),
+        ({"model": "ViT-B-23"}, ["no model 'ViT-B-23'", "similar names: ", "ViT-B-32"]),
         ({"model": "ViT-B-32"}, ["pretrained is missing", "laion2b_s34b_b79k"]),
         ({"model": "ViT-B-32", "pretrained": "laion"}, ["no pretrained 'laion'", "openai"]),
-        ({"model": "local-dir:/nowhere"}, ["/nowhere: no folder with open_clip_config.json"]),
+        ({"model": "local-dir:/nowhere"}, ["/nowhere: not a folder with open_clip_config.json"]),
         ({"model": "local-dir:/nowhere", "pretrained": "x"}, ["has its own weights"]),
         ({"model": "ViT-B-32", "pretrained": "openai", "device": "cuda:0"}, ["cuda:0", "no CUDA device", "accepted"]),
         (WEIGHTS, ["ViT-B-32 (laion2b_s34b_b79k)", *OFFLINE]),

@@ -271,7 +271,7 @@ def test_fast_tokenizers_give_their_words(fast):
 
 
 OTHERS = {
-    "a class token behind the text": {"custom": True, "embed_cls": True}, "CustomResidualAttentionBlock": {"qk_norm": True},
+    "a class token after the text": {"custom": True, "embed_cls": True}, "CustomResidualAttentionBlock": {"qk_norm": True},
     "not causal": {"custom": True, "no_causal_mask": True}, "pool_type last": {"custom": True, "pool_type": "last"},
     "pool_type first": {"pool_type": "first"},
 }  # fmt: skip

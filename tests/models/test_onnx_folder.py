@@ -186,10 +186,10 @@ def test_a_graph_with_one_row_for_any_batch_is_refused(graphs):
 
 PREPROCESSING = [
     ({"size": {"longest_edge": 64}}, "'height'"), ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "'height'"),
-    ({"size": {"shortest_edge": 0}}, "a size of 0"), ({"do_pad": True}, "do_pad false"),
-    ({"do_resize": False}, "do_resize must be true"), ({"do_center_crop": False}, "images of any shape"),
+    ({"size": {"shortest_edge": 0}}, "0 is not a size"), ({"do_pad": True}, "do_pad false"),
+    ({"do_resize": False}, "do_resize must be true"), ({"do_center_crop": False}, "images in different shapes"),
     ({"crop_size": 9}, "larger than size"), ({"resample": 9}, "9 is not a valid Resampling"),
-    ({"image_std": [1.0, 0.0, 1.0]}, "none of 0"), ({"image_mean": None}, "NoneType"),
+    ({"image_std": [1.0, 0.0, 1.0]}, "without 0"), ({"image_mean": None}, "NoneType"),
     ({"image_mean": [10**400] * 3}, "int too large"),
 ]  # fmt: skip
 OPTIONS = [

@@ -195,4 +195,4 @@ def test_files_that_hold_more_or_fewer_than_they_say(tmp_path):
         np.save(tmp_path / "uids.npy", np.zeros(5, "u8,u8"))
         content = (tmp_path / "uids.npy").read_bytes()
         (tmp_path / "uids.npy").write_bytes((content + bytes(16))[: len(content) + 16 * (held - 5)])
-        assert f"{what} than it says" in refusal(str(tmp_path / "uids.npy"), "uid", {"times": "times"})
+        assert f"{what} than its header says" in refusal(str(tmp_path / "uids.npy"), "uid", {"times": "times"})

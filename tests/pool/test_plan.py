@@ -196,8 +196,8 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path):
     assert all(plan(*sources).pool.has_images for sources in ([source(image)], [tar], [tar, source(image)]))
     for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
         message = refusal(*mixed)
-        assert "'a' has none" in message and "not both" in message
-    assert "'a' has images and source 'a' has files without" in refusal(source([text, image]))
+        assert "'a' has no images" in message and "not both" in message
+    assert "'a' has images, and source 'a' has files without" in refusal(source([text, image]))
 
 
 def test_supplied_columns(tmp_path):

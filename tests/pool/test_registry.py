@@ -27,7 +27,7 @@ def test_each_kind_is_recognized_and_named_in_the_errors_of_other_formats(name, 
     assert recognized and recognized[0] == key
     for wrong in {kind.key for kind in FORMATS} - {key}:
         if (name, wrong) not in READ_TOO:
-            with pytest.raises(RecipeError, match=f"is read by format: {key}; curate init {path} writes a recipe"):
+            with pytest.raises(RecipeError, match=f"can be read by format: {key}; curate init {path} writes a recipe"):
                 plan(wrong, path)
 
 
@@ -35,7 +35,7 @@ def test_what_a_message_names(tmp_path, monkeypatch):
     """The right format also for a glob that opens no file; no other one for its own errors, or if a store fails."""
     path = KINDS["images_in_parquet"][0](tmp_path) / "*.parquet"
     for wrong in ("webdataset", "commoncrawl"):
-        with pytest.raises(RecipeError, match=r"\(1 \.parquet\) is read by format: parquet"):
+        with pytest.raises(RecipeError, match=r"\(1 \.parquet\) can be read by format: parquet"):
             plan(wrong, path)
     with pytest.raises(RecipeError, match="no caption column") as caught:
         plan("urls", KINDS["csv_of_urls"][0](tmp_path))

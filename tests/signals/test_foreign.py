@@ -80,8 +80,8 @@ DEEP = '__import__("functools").reduce(lambda inner, _: [inner], range(5000), []
     ("old", "new", "message"),
     [
         ("image.convert", "image.to_grey", r"AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar"),
-        ('pa.schema([("blur", pa.float32())])', '"blur"', "its columns are .*; accepted: fields of Arrow"),
-        ('f"blur 1, side {options.side}"', DEEP, "identify returned what is no plain JSON data"),
+        ('pa.schema([("blur", pa.float32())])', '"blur"', "its columns are .*; accepted: Arrow fields"),
+        ('f"blur 1, side {options.side}"', DEEP, "identify returned something that JSON cannot represent"),
         (OBSERVE, f"raise ValueError('no')\n        {OBSERVE}", "fails on each of 12 images; the first error is ValueError: no at"),
     ],
 )  # fmt: skip

@@ -186,11 +186,11 @@ BAD_PATHS = {
     "none.txt": r"No such file or directory: .*; accepted: one noun id of ImageNet per line", "": "Is a directory: .*",
     "/dev/zero": "it is a pipe or a device; .*accepted: one noun id",
 }  # fmt: skip
-NO_LICENSE = "no license of WordNet 3.0 at its top"
+NO_LICENSE = "does not begin with WordNet 3.0's license"
 BAD_FILES = {
     ("index.verb", "something else\n"): f"index.verb: {NO_LICENSE}; accepted: a local folder",
     ("index.noun", LICENSE.replace("3.0", "3.1")): f"index.noun: {NO_LICENSE}",
-    ("index.noun", f"{LICENSE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of WordNet's",
+    ("index.noun", f"{LICENSE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of an index",
     ("index.noun", f"{LICENSE}dog n 1 0 1 0 0x00001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENSE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is not a line",
     ("verb.exc", b"\xe9t\xe9 est"): "verb.exc: 'utf-8' codec can't decode byte 0xe9 in position 0.*; accepted: a local",

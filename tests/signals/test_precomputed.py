@@ -288,7 +288,7 @@ def test_wrong_recipes(tmp_path):
 
 def test_other_pools_are_refused(tmp_path):
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 2)
-    with pytest.raises(RecipeError, match="of format webdataset, which supplies none"):
+    with pytest.raises(RecipeError, match="of format webdataset, which supplies no embeddings"):
         prepare(kit.recipe_of(path, measure={"embeddings": OPTIONS}), str(tmp_path / "out"))
     write_file(tmp_path / "pool", 0)
     (tmp_path / "pool/0.npz").unlink()
@@ -306,7 +306,7 @@ ONES = np.ones((3, D))
 WRONG = [
     (np.ones((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]), (np.zeros(D), None, ["centroids", f"[{D}]"]),
     (np.full((3, D), np.nan), None, ["centroids", "NaN"]), (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),
-    (np.array([{}], object), None, ["centroids", "no .npy file"]), (ONES, np.array([3]), ["selected", "0 to 2"]),
+    (np.array([{}], object), None, ["centroids", "not a .npy file"]), (ONES, np.array([3]), ["selected", "0 to 2"]),
     (ONES, np.array([-1]), ["selected", "0 to 2"]), (ONES, np.ones((2, 5)), ["selected", "[2, 5]"]),
     (ONES, "none{0..1}.pt", ["selected", "none", "accepted: a .npy or .pt file"]),
     ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, None, ["centroids", "c.pt", "several arrays"]),

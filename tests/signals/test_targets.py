@@ -66,9 +66,9 @@ ZEROS = np.zeros((3, 8), np.float32)
 REFUSED = [
     ("normsim", None, "no file matches|no such file"), ("normsim", ZEROS[:0], r"is float32 \[0, 8\]"),
     ("normsim", ZEROS[:, :7], r"is float32 \[3, 7\]; accepted: floating-point numbers \[n, 8\]"),
-    ("normsim", ZEROS + np.nan, "holds NaN or infinity"), ("normsim", ZEROS.astype(np.int32), "is int32"),
-    ("normsim", np.array([{}], object), "is no .npy file"), ("normsim", b"\x93NUMPY", "is no .npy file"),
-    ("vas", np.full((8, 8), np.inf), "holds NaN or infinity"), ("vas", np.eye(8, dtype=np.int64), r"is int64 \[8, 8\]"),
+    ("normsim", ZEROS + np.nan, "contains NaN or infinity"), ("normsim", ZEROS.astype(np.int32), "is int32"),
+    ("normsim", np.array([{}], object), "is not a .npy file"), ("normsim", b"\x93NUMPY", "is not a .npy file"),
+    ("vas", np.full((8, 8), np.inf), "contains NaN or infinity"), ("vas", np.eye(8, dtype=np.int64), r"is int64 \[8, 8\]"),
     ("vas", np.eye(7), r"is float64 \[7, 7\]; accepted: floating-point numbers \[8, 8\]"),
 ]  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_a_folder_without_images_is_refused(key, tmp_path):
 
 def test_images_need_a_model(path, tmp_path):
     signals = {"normsim": {"near": {"of": "l14", "targets": "photos/*.jpg"}}}
-    with pytest.raises(RecipeError, match="images cannot be encoded by 'l14', precomputed"):
+    with pytest.raises(RecipeError, match="'l14' is precomputed and cannot encode images"):
         prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
 
 

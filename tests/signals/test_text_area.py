@@ -263,7 +263,7 @@ def test_modes_agree_on_text():
 
 def test_a_version_with_other_weights_is_named(monkeypatch):
     monkeypatch.setattr(text_lines, "_MODELS", ("other.onnx",))
-    with pytest.raises(RecipeError, match=r"rapidocr \S+ does not hold other.onnx"):
+    with pytest.raises(RecipeError, match=r"rapidocr \S+ does not contain other.onnx"):
         identify()
 
 

@@ -23,11 +23,11 @@ _PREAMBLE, _INSERTED = _read_patterns("preamble"), _read_patterns("inserted")
 
 
 class Preamble(Gate):
-    """Fails a text that begins with an opening ("Sure, here is", "Here is a rewritten caption:") or a label
-    ("Caption:"), refuses or speaks of being a model, asks or offers something, or holds markup of chats (`<|im_end|>`,
-    `[INST]`, `###`).
+    """Fails a text that talks to a user, for example with an opening, a label, or a refusal.
 
-    Passes phrases of a class that also occurs in the caption, other languages, and chat in unusual words.
+    It finds openings ("Sure, here is", "Here is a rewritten caption:"), labels ("Caption:"), refusals, mentions of
+    being a model, questions, offers, and chat markup (`<|im_end|>`, `[INST]`, `###`). A phrase passes if the caption
+    has one of the same class. The gate misses other languages and unusual words.
     """
 
     key = "preamble"
@@ -38,10 +38,11 @@ class Preamble(Gate):
 
 
 class Unsafe(Gate):
-    """Fails a text that adds an instruction to a model ("ignore the previous …", "you are now …"), a URL, domain,
-    e-mail address or phone number, tags and entities of HTML, code, control characters or marks of writing direction.
+    """Fails a text that adds an instruction to a model, an address, or code.
 
-    Passes anything that its caption contains verbatim. Slurs and other offensive words are left to the recipe's rules.
+    It finds instructions ("ignore the previous …", "you are now …"), URLs, domains, e-mail addresses, phone numbers,
+    HTML tags and entities, code, control characters, and marks of writing direction. Whatever the caption contains
+    verbatim passes. Slurs and other offensive words are left to the recipe's rules.
     """
 
     key = "unsafe"

@@ -15,8 +15,11 @@ _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
 
 
 class EchoPrompt(Gate):
-    """Fails a text that contains `=>`, a prompt sentence of four words or more, or an example's source or target; one
-    of fewer than four words must be the whole text. Case, spaces and punctuation are ignored.
+    """Fails a text that repeats the prompt or its examples.
+
+    It fails a text that contains `=>`, a sentence of the prompt with four words or more, or an example's source or
+    target. If an example has fewer than four words, only a text that equals it fails. Case, spaces and punctuation are
+    ignored.
 
     Passes anything that the caption itself contains, and an example that was copied with one word changed.
     """
@@ -41,7 +44,7 @@ class EchoPrompt(Gate):
 
 
 class Echo(Gate):
-    """Fails a text that equals its caption except for case, spaces and punctuation, even a translated bare name."""
+    """Fails a text that equals its caption except for case, spaces and punctuation. Translated bare names fail, too."""
 
     key = "echo"
     summary = "it copies the original"

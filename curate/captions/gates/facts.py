@@ -68,7 +68,10 @@ class Names(Gate):
 
 
 def _number_suspects(candidates: Candidates) -> I64:
-    """Return rows that `numbers` may fail: those with numbers, except ASCII with equal figures and no number words."""
+    """Return the rows that gate `numbers` must read one by one, which is slow. All others pass it.
+
+    These are rows with numbers, except ASCII rows with equal figures and no number words.
+    """
     sides = candidates.texts, candidates.originals
     suspect, spelt = (
         matches(sides[0], pattern) | matches(sides[1], pattern)

@@ -53,7 +53,7 @@ class Candidates:
     sources: pa.Array | None = None
     prompts: Sequence[str] = ()  # the template's parts, with fields in braces
     examples: Sequence[str] = ()  # sources and targets of all in-context pairs that the model may have seen
-    languages: Sequence[str | None] = ()  # of translations, such as pt or pt-BR; None or empty: the caption's
+    languages: Sequence[str | None] = ()  # of translations, such as pt or pt-BR; None or empty: the caption's language
     finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
     entries: Entries | None = None
     clip: Scores | None = None  # CLIP scores, cosines
@@ -80,7 +80,7 @@ class Option:
 
 
 class Gate(ABC):
-    """A gate."""
+    """The base class of gates."""
 
     key: ClassVar[str]  # its reason code, in column `gate` of table captions
     summary: ClassVar[str]  # when a caption fails it, for the reference of keys: "it …"

@@ -57,7 +57,7 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
-    """Return each text's `_language` and whether the model is sure of it. Identifies equal texts once."""
+    """Return each text's language (see `_language`), and whether the model is sure. Detects equal texts once."""
     coded = column.dictionary_encode("encode")
     languages, scores = detect_languages(coded.dictionary)
     names = np.array([_language(name or "") for name in languages.to_pylist()], object)

@@ -12,8 +12,8 @@ from curate.captions.gates.gate import Candidates, Gate, Option, Scores
 class KeptEntries(Gate):
     """Fails a text that keeps less than `option` of the weight of its caption's metadata entries.
 
-    Passes if these have no weight. Matching is exact, so a plural or a synonym loses its entry. A text may lose one of
-    many entries.
+    Passes if the entries have no weight. Matching is exact, so a plural or a synonym loses its entry. A text may lose
+    one of many entries.
     """
 
     key = "entries"

@@ -32,8 +32,9 @@ class Empty(Gate):
 
 
 class Length(Gate):
-    """Fails a text with too few or too many words, absolutely or relative to its caption; and one that stopped at the
-    model's limit (`finish` is `length`) without punctuation that ends a sentence.
+    """Fails a text with too few or too many words, absolutely or relative to its caption.
+
+    Also fails a text that stopped at the model's limit (`finish` is `length`) without punctuation that ends a sentence.
 
     White space separates words. A Han or kana character is a word, as are four characters of Thai, Lao, Khmer or
     Burmese.

@@ -41,7 +41,7 @@ class CaptionKind(CaptionSection):
     """Base of the caption kinds."""
 
     relation: ClassVar[Relation]  # how its texts relate to the caption, which decides the gates that apply
-    form: ClassVar[Form]  # its template's; a kind with several overrides `load_template`
+    form: ClassVar[Form]  # of its template; a kind with several templates overrides `load_template`
     tokens: ClassVar[int] = 77  # maximum length of a text
 
     def load_template(self) -> Template:

@@ -4,7 +4,7 @@ A template is text with fields in braces, such as {caption}. In a chat template,
 [assistant] start a turn. All other braces and brackets are text.
 
 Captions are untrusted. A template is split into turns and fields before values are filled in; values are never parsed
-and contain no line break (`as_data`). In chats, they must stand between delimiters that they cannot contain, such as
+and contain no line break (`as_data`). In chats, they must be between delimiters that they cannot contain, such as
 `<caption>{caption}</caption>`.
 """
 
@@ -109,7 +109,7 @@ def _find_errors(template: Template) -> Iterator[str]:
         return
     for line in text.splitlines():
         if (name := _LIKE_TURN.fullmatch(line)) and not _TURN.match(line) and (near := did_you_mean(name[1], _ROLES)):
-            yield f"line {line.strip()} begins no part; {near}accepted: {', '.join(f'[{role}]' for role in _ROLES)}"
+            yield f"line {line.strip()} begins no turn; {near}accepted: {', '.join(f'[{role}]' for role in _ROLES)}"
     before, turns = _TURN.split(text)[0].strip(), _turns(text)
     if not turns or before:
         yield f"begins with {before[:40]!r}; accepted: a line [system] or [user] before any text"

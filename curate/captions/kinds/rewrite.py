@@ -87,7 +87,7 @@ class Rewrite(CaptionKind):
         if self.template is None and (unknown := self._without_examples()):
             raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {_ACCEPTED}")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
-            raise fault("styles", f"{numbered[0]!r} ends in a number, as the further captions of a style do; rename it")
+            raise fault("styles", f"{numbered[0]!r} ends in a number, like a style's further captions; rename it")
         return self
 
     def _without_examples(self) -> list[str]:
@@ -107,7 +107,7 @@ class Rewrite(CaptionKind):
             yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {_ACCEPTED}"
 
     def pairs(self, style: str) -> tuple[Pair, ...]:
-        """Return a style's in-context pairs; none if the section's prompt shows none. Raises RecipeError."""
+        """Return a style's in-context pairs; empty if its prompt shows no examples. Raises RecipeError."""
         if self.examples and style in self.examples:
             return read_pairs(self.examples[style])
         return load_pairs(style) if style in STYLES else ()
@@ -134,7 +134,7 @@ class Rewrite(CaptionKind):
                 yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group)
 
     def text_of(self, answer: str, style: str) -> str:
-        """See `CaptionKind`. From a chat, the first line that is not empty; else the first line, up to another `=>`."""
+        """See `CaptionKind`. A chat's text is its first line that is not empty; others end with the line or at `=>`."""
         if self.prompt == "chat":
             return first_line(answer)
         line = next(iter(answer.splitlines()), "")

@@ -37,14 +37,17 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»",
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: runs of white space and control characters become a space, invisible ones vanish."""
+    """Return the text on one line. White space and control characters become one space; invisible ones are removed."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
 
 
 def as_data(text: str) -> str:
-    """Return the text cleaned for prompts (see above), cut between words unless that loses over half. Idempotent."""
+    """Return the text cleaned for prompts (see the module). Idempotent.
+
+    A long text is cut between words, unless that loses over half of it.
+    """
     text = _shorten(one_line(text).translate(_BRACKETS))
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     replaced = 1

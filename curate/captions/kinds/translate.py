@@ -1,4 +1,4 @@
-"""Translate captions into the listed languages, all of which `curate.signals.language` (and so a gate) can identify.
+"""Translate captions into other languages. `curate.signals.language` can detect all of them, so a gate can, too.
 
 Out: requests of kind `translation`, one per row, language and ordinal; the style is the language's code.
 """
@@ -30,7 +30,7 @@ def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
             first, named = re.split("[-_]", code.lower())[0], [f"{key} ({name})" for key, name in LANGUAGES.items()]
             near = did_you_mean(first, named, lambda text: text.partition("(")[2].rstrip(")").lower() or text)
             near = near or did_you_mean(first, named, lambda text: text[:2])
-            accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
+            accepted = f"ISO 639-1 codes of languages that curate can detect: {', '.join(LANGUAGES)}"
             raise ValueError(f"unknown language {code!r}; {near}accepted: {accepted}")
     return codes
 

@@ -1,4 +1,4 @@
-"""Cells of embeddings, which determine the rows to compare, so that nearly all near pairs meet and few others do.
+"""Divides embeddings into cells. Only rows that meet in a cell are compared: nearly all close pairs, and few others.
 
 The space is divided around centroids by spherical k-means on a sample (IVF: Sivic and Zisserman, "Video Google", ICCV
 2003; SemDeDup: Abbas et al., 2023). A row's home is the cell of its nearest centroid, and it visits the cells of the
@@ -74,7 +74,7 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 
 
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
-    """Return for each visited cell: its number, its rows, and how many of them have their home there.
+    """Yield each visited cell: its number, its rows, and how many of them have their home there.
 
     Rows (int64) are ascending, home rows first. Memory is about 32 bytes per row, as cells are processed in ranges.
     """

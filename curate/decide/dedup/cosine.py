@@ -6,8 +6,8 @@ the found edges do not depend on the order of rows, blocks, threads or processor
 
 In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). Unusable rows (null, zero,
 or with NaN or infinity) have no edges. Out: the groups formed by close pairs, with the largest cosine of each node's
-pairs. From `ALIKE` on it counts as 1, so that a placeholder that occurs a hundred thousand times, with embeddings that
-differ by rounding, is not compared with all its copies for the last digits.
+pairs. A cosine of at least `ALIKE` counts as 1. Otherwise, a placeholder image that occurs a hundred thousand times,
+with embeddings that differ by rounding, would be compared with all its copies to find the last digits.
 """
 
 import math
@@ -49,7 +49,10 @@ def _alike(pairs: U64) -> list[tuple[U64, F32]]:
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
-    """Return each row's index of the nearest evaluation row with at least `cosine` (int64[n]; the first), or −1."""
+    """Return the index of the evaluation row that is nearest to each row (int64[n]), or −1 if it is not near enough.
+
+    Near enough means that the cosine is at least `cosine`. On a tie, the first wins.
+    """
     chosen = np.full(len(vectors), -1, np.int64)
     others = split(np.flatnonzero(cells.usable(evaluation)))
     for rows in split(np.flatnonzero(cells.usable(vectors))):
@@ -66,7 +69,8 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     """Return the number of close pairs of a sample with a part's rows, and how many of them meet in a cell (int64[2]).
 
     The sums over all parts give the recall of the candidates, because the sample is compared with everything. Pairs of
-    equal rows, which always meet, are not counted; pairs within the sample are counted twice. Cells are `visits`.
+    equal rows, which always meet, are not counted; pairs within the sample are counted twice. `cell_of` and
+    `sample_cells` are from `cells.visits`.
     """
     counts = np.zeros(2, np.int64)
     others = split(np.flatnonzero(sample_cells[:, 0] >= 0))
@@ -127,7 +131,7 @@ def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
 
 @njit(nogil=True, cache=True)
 def _limit(cosine: float, square: float, dimensions: int) -> float:
-    """Return a factor of |b| below every float32 product a·b with at least this cosine; `square` is a·a."""
+    """Return f so that pairs with at least this cosine have a float32 product a·b above f·|b|. `square` is a·a."""
     # In any order of summation, the error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
     # Numerical Algorithms", section 3.1).
     return (cosine - (dimensions + 8) * 2.0**-24) * math.sqrt(square)

@@ -25,8 +25,8 @@ from curate.base.numeric.elementary import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
 Records = npt.NDArray[np.void]
-LARGE_SHARE = 0.05  # share of the rows that reach deduplication above which a group gives a warning
-# With passes by nearness the largest group is named from this size and share on, because such groups may chain.
+LARGE_SHARE = 0.05  # a group with a larger share of the rows that reach deduplication gives a warning
+# With passes by nearness, the largest group is reported if it has this size and share, because such groups may chain.
 LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
 LARGE_GROUPS = 20  # maximum per bucket: no more groups can have over 5 % of the rows; each group is in one bucket
 
@@ -150,7 +150,7 @@ def make_records(
 
 
 def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
-    """Return the bucket of each record in a pass (int64), by key, or by representative without a key."""
+    """Return the bucket of each record in a pass (int64), by its key, or by its representative if it has no key."""
     present = records["present"][:, pass_index]
     hi = np.where(present, records["key_hi"][:, pass_index], records["rep_hi"])
     return bucket_of(hi, np.where(present, records["key_lo"][:, pass_index], records["rep_lo"]), n_buckets)

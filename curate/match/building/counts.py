@@ -1,4 +1,4 @@
-"""Counts the words of a part into files of the build's folder, see `CountFile`.
+"""Counts the words in a part, and writes the counts to files in the build's folder (see `CountFile`).
 
 Each thread holds a block of text and its tables in memory, about 600 MB at most.
 """
@@ -49,7 +49,7 @@ class Totals:
 
 
 class CountFile(NamedTuple):
-    """A file of counts of a wiki.
+    """A file with counts from a wiki.
 
     By kind: `words` (word large_string · count int64) of a block of text, with `pairs` (first, second int32: rows of
     words · count int64) in the file of `pairs_name`; `titles` (word · count) of a file of page views; `names` (word ·
@@ -111,7 +111,7 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
 def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str, pa.Table], int]:
     """Return the titles of each wiki with their views (title string · views int64) in Wikimedia's hourly page views.
 
-    Also returns the number of broken lines. A title with ":" is not of an article; "_" is a space. MetaCLIP counts only
+    Also returns the number of broken lines. A title with ":" is not an article's; "_" is a space. MetaCLIP counts only
     the desktop site of English, and there only titles with at least 50 views in an hour. MetaCLIP 2 also counts mobile
     sites (de.m) and, by mistake, sister projects of the language (de.b are books); mode `corrected` leaves these out.
 
@@ -138,7 +138,7 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
                 lines += len(table)
                 broken += _count_block(table, wikis, mode, counted)
     if broken > lines:
-        message = f"{broken:,} of its lines are not project, title, views and bytes"
+        message = f"{broken:,} of its lines do not consist of project, title, views and bytes"
         raise RunError(f"{path}: {message}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
     return {wiki: _sum(pa.concat_tables(tables)) for wiki, tables in counted.items()}, broken
 
@@ -186,7 +186,7 @@ def _wiki_of(project: str, wikis: Collection[str], mode: Mode) -> str | None:
         wiki = normal_name(name) if "." not in name else ""
     else:
         wiki = normal_name(name.replace(".m", "").partition(".")[0])
-    if wiki == "en" and project != "en":  # its list is MetaCLIP's
+    if wiki == "en" and project != "en":  # English is counted as in MetaCLIP
         return None
     return wiki if wiki in wikis else None
 

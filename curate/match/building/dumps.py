@@ -1,10 +1,10 @@
 """Streams pages from Wikipedia's XML dumps, such as `DEwiki-DATE-pages-articles-multistream.xml.bz2`.
 
-In: a file, and a range of its bytes. Out: the wikitext of its articles: pages of namespace 0 that are no redirects.
+In: a file, and a range of its bytes. Out: the wikitext of its articles: pages of namespace 0 that are not redirects.
 
 A multistream dump is a sequence of bzip2 streams; a part reads the streams that start in its byte range. A dump of one
-stream, or of plain XML, is read by the part with its start. The XML is untrusted: pages have a limit, and expat limits
-entities.
+stream, or of plain XML, is read as a whole by the part that contains its start. The XML is untrusted: pages have a
+limit, and expat limits entities.
 """
 
 import bz2
@@ -22,7 +22,7 @@ _HINT = "download it again, and compare its checksum with the one on the page of
 
 
 class Articles:
-    """The articles of a part of a dump, and its lowercase names of the file and category namespaces."""
+    """The articles in a part of a dump, and the dump's names for the file and category namespaces, in lower case."""
 
     def __init__(self, file: IO[bytes], path: str, start: int, stop: int) -> None:
         self._file, self._path, self._start, self._stop = file, path, start, stop
@@ -47,14 +47,14 @@ class Articles:
         for chunk in self._chunks(start, stop):
             parser.feed(chunk)
             size += len(chunk)
-            damage = f"{self._path}: damaged or no XML of a dump"
+            damage = f"{self._path}: damaged, or not the XML of a dump"
             with reraised(RunError, damage, ParseError, remedy=f"; {_HINT}"):
                 for event, element in parser.read_events():
                     name = element.tag.rpartition("}")[2]
                     if event == "start" and root is None:
                         root = element
                         if name != "mediawiki":
-                            error = f"its XML is of <{name[:40]}>; accepted: a dump, which is of <mediawiki>"
+                            error = f"the root of its XML is <{name[:40]}>; accepted: a dump, whose root is <mediawiki>"
                             raise RunError(f"{self._path}: {error}")
                     elif event == "end" and name == "page":
                         is_article = element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None
@@ -84,7 +84,7 @@ class Articles:
         at = _find_stream(self._file, start, stop)
         if at is None:
             if start == 0:
-                raise RunError(f"{self._path}: holds no bzip2; accepted: a dump, packed (.xml.bz2) or plain (.xml)")
+                raise RunError(f"{self._path}: has no bzip2 data; accepted: a dump, packed (.xml.bz2) or plain (.xml)")
             return
         self._file.seek(at)
         unread = b""

@@ -1,9 +1,9 @@
 """Chooses the entries of a language from its counts: numbers, wordnet, words, pairs of words, titles, in this order.
 
-Within a source, entries are ordered by count, titles by views, pairs by mutual information and then count; ties by the
-bytes of UTF-8. An entry belongs to its first source, and caps apply to new entries. Sources: MetaCLIP (arXiv
-2309.16671, section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published code, which was read, not
-copied.
+Within a source, words are ordered by count, titles by views, and pairs by mutual information and then count; ties are
+ordered by their bytes in UTF-8. An entry belongs to its first source, and caps apply to new entries. Sources: MetaCLIP
+(arXiv 2309.16671, section 3.1), MetaCLIP 2 (arXiv 2507.22062, section 3.1) and their published code, which was read,
+not copied.
 """
 
 import string

@@ -1,6 +1,7 @@
 """Plans a build: lists the downloaded files, and splits them into parts of about equal size.
 
-In: paths of texts, page views and wordnets. Out: parts, each of one wiki, except page views, which cover all.
+In: paths of texts, page views and wordnets. Out: parts. Each belongs to one wiki, except page views, which cover all
+wikis.
 """
 
 import re
@@ -59,8 +60,10 @@ class Plan(NamedTuple):
 def make_plan(
     wikis: Paths, views: Paths, wordnets: Paths, chosen: Sequence[str], mode: Mode, listed: Collection[str] = ()
 ) -> Plan:
-    """List and split the files; `chosen` are keys, by default all with files. Keys that are `listed` already have
-    entries, so none are built for them.
+    """List and split the files.
+
+    `chosen` are the keys to build, by default all that have files. Keys in `listed` already have entries, so none are
+    built for them.
 
     Raises RecipeError if a file is missing or of an unknown kind, or if a language has no files or no tokenizer.
     """
@@ -75,10 +78,10 @@ def make_plan(
     kept = {wiki: key for wiki, key in keys.items() if key and key not in listed and (not chosen or key in chosen)}
     if missing := [key for key in chosen if key not in (*kept.values(), *listed)]:
         languages = ", ".join(sorted({key for key in keys.values() if key})) or "none"
-        error = f"--language {missing[0]}: no file of --wiki or --wordnet is of it"
-        raise RecipeError(f"{error}; there are some of: {languages}")
+        error = f"--language {missing[0]}: no file of --wiki or --wordnet is in this language"
+        raise RecipeError(f"{error}; their languages: {languages}")
     if not kept:
-        raise RecipeError("nothing to build: no file of --wiki or --wordnet is of a language that metadata has")
+        raise RecipeError("nothing to build: no file of --wiki or --wordnet is in a language that metadata can have")
     texts, lexicons = ([item for item in items if item[0] in kept] for items in (texts, lexicons))
     _check_snapshots(texts)
     for wiki in sorted({wiki for wiki, *_ in texts}):
@@ -99,7 +102,7 @@ def _list_texts(path: str, unnamed: list[str]) -> Iterator[_Listed]:
     for file in (file for file in files if _INDEX not in file.path.rpartition("/")[2]):
         kind = next((kind for suffix, kind in _KINDS.items() if file.path.lower().endswith(f".{suffix}")), None)
         if kind is None:
-            raise RecipeError(f"--wiki {file.path}: unknown kind of file; accepted: names in {', '.join(_KINDS)}")
+            raise RecipeError(f"--wiki {file.path}: unknown suffix; accepted: {', '.join(_KINDS)}")
         try:
             yield normal_name(named[1]) if named else find_wiki(file.path), kind, file
         except RecipeError:
@@ -118,8 +121,8 @@ def _check_snapshots(texts: Sequence[_Listed]) -> None:
         snapshot = kind, re.findall(r"(?<!\d)\d{8}(?!\d)|latest", file.path)[-1:], "multistream" in file.path
         other, path = first.setdefault(wiki, (snapshot, file.path))
         if snapshot != other:
-            error = f"--wiki: {path} and {file.path} are both of {wiki}, but of two dates or forms"
-            raise RecipeError(f"{error}; accepted: one, or each text would count twice")
+            error = f"--wiki: {path} and {file.path} are both from {wiki}, but have different dates or forms"
+            raise RecipeError(f"{error}; accepted: one of them, because each text would count twice")
 
 
 def _list_wordnets(path: str, mode: Mode) -> Iterator[_Listed]:
@@ -143,12 +146,12 @@ def _split(item: _Listed) -> list[tuple[Any, ...]]:
 
 
 def _group_sizes(path: str) -> list[int]:
-    damaged = reraised(RecipeError, f"--wiki {path}: Parquet that is damaged", pa.ArrowException, OSError)
+    damaged = reraised(RecipeError, f"--wiki {path}: damaged Parquet", pa.ArrowException, OSError)
     with damaged, fsspec.open(path, "rb") as file:
         footer = read_footer(file)
     names = [footer.schema.column(i).path for i in range(footer.num_columns)]
     if "text" not in names:
         lacking = f"Parquet without a column text (it has {', '.join(names[:10])})"
-        raise RecipeError(f"--wiki {path}: {lacking}; accepted: one with it")
+        raise RecipeError(f"--wiki {path}: {lacking}; accepted: Parquet with this column")
     column = names.index("text")
     return [footer.row_group(group).column(column).total_uncompressed_size for group in range(footer.num_row_groups)]

@@ -39,7 +39,7 @@ class Tokeniser:
         self.classes = _classes(corrected, self._tokenise is not None)
 
     def encode(self, text: str) -> bytes:
-        """Return a text in the form that `ngrams` counts by `classes`; it ends in a BREAK, so texts can be joined."""
+        """Return a text as bytes for `count_ngrams`. It ends with a BREAK, so that texts can be joined."""
         text = _TAGS.sub("", text) if "<" in text or "&lt;" in text else text
         text = unicodedata.normalize("NFC", text) if self._corrected else text
         text = text.replace("\0", " ")
@@ -70,7 +70,7 @@ def load_tokeniser(wiki: str) -> Tokenise | None:
     if kind is None:
         return None
     load, extra = kind
-    with needing(f"{wiki} is written without spaces, and needs a tokeniser", f"'.[{extra}]' in a checkout of curate"):
+    with needing(f"{wiki} is written without spaces, and needs a tokenizer", f"'.[{extra}]' in a checkout of curate"):
         return load()
 
 
@@ -110,7 +110,7 @@ def _load_tibetan() -> Tokenise:
     pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
     if not pack.is_dir():  # without a network it would retry the download for an hour
         remedy = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
-        raise RecipeError(f"botok, the tokeniser of bo and dz, has no dictionary at {pack}; {remedy}")
+        raise RecipeError(f"botok, the tokenizer of bo and dz, has no dictionary at {pack}; {remedy}")
     tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
 

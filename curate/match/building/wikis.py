@@ -1,4 +1,4 @@
-"""Maps files to Wikipedias, Wikipedias to metadata keys, and sets how many entries of each source are added.
+"""Maps files to Wikipedias, and Wikipedias to metadata keys. Sets how many entries of each source are added.
 
 A wiki has the name of its database without `wiki`: de, zh_yue, simple. Its key is that of its language in the table of
 `curate.match.languages`; `nds_nl` belongs to `nds`, because the part after the underscore is a variety. All wikis
@@ -24,7 +24,7 @@ _ACCEPTED = (
 
 
 class Mode(StrEnum):
-    """How entries are built: as in MetaCLIP (reference), MetaCLIP 2 (worldwide), or the latter without its errors."""
+    """How to build entries: as in MetaCLIP (reference), MetaCLIP 2 (worldwide), or that without errors (corrected)."""
 
     reference = "reference"
     worldwide = "worldwide"
@@ -35,7 +35,7 @@ def find_wiki(path: str) -> str:
     """Return the wiki in a file name. Raises RecipeError if there is none."""
     match = _IN_PATH.search(path)
     if match is None:
-        raise RecipeError(f"--wiki {path}: its name does not say of which language it is; accepted: {_ACCEPTED}")
+        raise RecipeError(f"--wiki {path}: its name does not contain a language; accepted: {_ACCEPTED}")
     return normal_name(match["config"] or match["name"])
 
 

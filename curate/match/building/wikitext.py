@@ -98,7 +98,7 @@ def _show_link(inner: str, namespaces: Collection[str]) -> str:
     """Return the visible text of a link: its label or its target; empty for links that are not visible."""
     target, bar, label = inner.partition("|")
     space, colon, _ = target.partition(":")
-    is_image = inner.count("|") > 1  # under a name in its language
+    is_image = inner.count("|") > 1  # its namespace may be named in another language
     if colon and (is_image or (space and _is_hidden(space.strip(), frozenset(namespaces)))):
         return ""
     return label if bar and label else target.removeprefix(":")
@@ -137,6 +137,6 @@ def _read_lines(file: Any, path: str) -> Iterator[str]:
         with suppress(orjson.JSONDecodeError):
             record = orjson.loads(line) if line.strip() else {"text": ""}
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            error = f"line {number:,} is no JSON object with a text under the key text"
-            raise RunError(f"{path}: {error}; accepted: a line a page, as wikiextractor --json writes it")
+            error = f"line {number:,} is not a JSON object with a text under the key `text`"
+            raise RunError(f"{path}: {error}; accepted: one line per page, as wikiextractor --json writes")
         yield record["text"]

@@ -26,7 +26,7 @@ _WIKIS = {
     **{"spa": "es", "ell": "el", "zsm": "ms", "ind": "id", "fra": "fr", "tha": "th"},
 }
 _TAB = re.compile(r"wn-data-([a-z]{3})\.tab")
-_TAGS = {"nb": "no", "arb": "ar", "zsm": "ms", "cmn": "zh"}  # LMF codes that are no names of Wikipedias
+_TAGS = {"nb": "no", "arb": "ar", "zsm": "ms", "cmn": "zh"}  # LMF codes that are not names of Wikipedias
 _ACCEPTED = f"WordNet 3.0's {', '.join(_WORDNET)}; wn-data-LANGUAGE.tab; or LMF (.xml)"
 
 
@@ -96,4 +96,4 @@ def _read_lmf(path: str) -> list[str]:
         resource = lmf.load(path, progress_handler=None)
         return [entry["lemma"]["writtenForm"] for lexicon in resource["lexicons"] for entry in lexicon["entries"]]
     except (lmf.LMFError, ExpatError, AssertionError, LookupError, ValueError) as error:
-        raise RecipeError(f"--wordnet {path}: damaged or no LMF ({one_line(error) or type(error).__name__})") from None
+        raise RecipeError(f"--wordnet {path}: damaged or not LMF ({one_line(error) or type(error).__name__})") from None

@@ -1,7 +1,8 @@
-"""Crawls: WAT and WARC files of Common Crawl. A row is a link to an image with its text.
+"""Reads crawls: WAT and WARC files from Common Crawl. A row is a link to an image, with the text of the link.
 
-A part is a span of a file of gzip members, or a whole file. An unreadable span is a failed row with the status
-`damaged_record`, whose key is its start. Kept rows are read again by the offsets of their pages.
+A part is a span of a gzipped file, or a whole file that is not gzipped. An unreadable span becomes a failed row: its
+status is `damaged_record`, and its key is the offset at which the span starts. To read kept rows again, curate seeks to
+the offsets of their pages.
 """
 
 import itertools
@@ -71,7 +72,7 @@ def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
             lost = Lost(item.offset, item.offset, one_line(error, 200))
         if before:
             yield before
-        # The next span reports a loss that begins with one of its members; this span reports any other
+        # If the damage begins at a member of the next span, that span reports it; otherwise, this span does
         if is_beyond or (isinstance(item, Lost) and item.start >= stop and stream.is_member(item.start)):
             return
         if lost:
@@ -103,7 +104,10 @@ def _read_page(record: Record, file: str) -> Page | None:
 
 
 def _completes(page: Page, record: Record) -> bool:
-    """Return whether a record is metadata, after adding it to its page. Raises ValueError if it is damaged."""
+    """Add a metadata record to the page that it describes, and return whether it describes this page.
+
+    Raises ValueError if the record is damaged.
+    """
     if record.is_response or not page.images:
         return False
     if record.content[:1] != b"{":  # in a WARC, metadata are lines of fields
@@ -155,14 +159,14 @@ class CommonCrawlInput(interface.InputFormat):
     opens_files = False
 
     def plan(self, source: CrawlSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the files, including those in lists of paths, and split them into spans; none is opened."""
+        """List the files, including those in lists of paths, and split them into spans. This opens none of them."""
         interface.need_package(source, "resiliparse", "crawl")
         parts: list[InputPart] = []
         for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
             stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
             for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
                 groups = start, stop
-                # An empty file is not opened: a file of the kernel's messages would block
+                # Do not open empty files: reading the kernel's log, whose size is 0, would block
                 error = file.fault or (None if file.size else ("empty_file", "0 bytes"))
                 parts.append(InputPart(file.path, stop - start, file.fingerprint, groups, fault=error))
         return PlannedSource(tuple(parts), (interface.FileColumns.of(COLUMNS, Columns()),))
@@ -225,14 +229,14 @@ def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
             continue
         try:
             is_beside = not source.prefix or split_protocol(path)[0] == split_protocol(source.prefix)[0]
-            storage = source.storage if is_beside else {}  # otherwise the options belong to the files
+            storage = source.storage if is_beside else {}  # otherwise, the options are for the file system of the files
             content = unpack(read_whole(path, _MAX_LIST, storage), _MAX_LIST)
             lines = [line for line in content.decode().replace("\r\n", "\n").split("\n") if line.strip()]
         except (OSError, ValueError, ImportError) as error:
-            accepted = "accepted: a list of paths, a line each, plain or gzipped"
+            accepted = "accepted: a list with one path per line, plain or gzipped"
             raise source.error(f"{path}: {one_line(error, 200)}; {accepted}") from None
         if not lines:
-            raise source.error(f"{path}: an empty list of paths")
+            raise source.error(f"{path}: the list of paths is empty")
         paths += [f"{source.prefix}{line}" for line in lines]
     return tuple(paths)
 
@@ -265,7 +269,7 @@ def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, Coun
             of_pages = [value and value[:MAX_OF_PAGE] for value in of_pages]
         columns[field.name] = pa.array(of_pages, field.type).take(pa.array(numbers, pa.int64()))
     counts[ROWS] += len(rows)
-    if not with_title:  # then an image with only a title is no row
+    if not with_title:  # then an image that has only a title does not become a row
         counts["no_text"] += images - len(rows)
     table = pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS)
     offsets = pa.array([page.offset for page in pages], pa.int64()).take(pa.array(numbers, pa.int64()))

@@ -1,9 +1,10 @@
-"""Extracts links to images from a page in a WARC file, whose HTML lexbor parses as browsers do.
+"""Extracts links to images from a page in a WARC file. The library lexbor parses the HTML as browsers do.
 
-The URL of an `img` is the first valid one of: its lazy-loading attributes (src is then a placeholder), src, and the
-largest in srcset and in the sources of its `picture`. The charset is that in the HTTP header, else in `<meta>`, else
-detected. With many attributes or unclosed elements, lexbor takes quadratic time (200,000: 90 s). So a subprocess parses
-large pages, and a page that takes too long is lost.
+The URL of an `img` is the first valid one in this order: its lazy-loading attributes (if it has any, src is a
+placeholder), its src, and the largest image in its srcset and in the sources of its `picture`. The charset is the one
+in the HTTP header, or else in `<meta>`; if neither has one, it is detected. If a page has many attributes or unclosed
+elements, lexbor takes quadratic time (90 s for 200,000). So a subprocess parses large pages, and a page that takes too
+long is reported as lost.
 """
 
 import itertools
@@ -32,8 +33,9 @@ _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
 _TYPES = ("text/html", "application/xhtml+xml")
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 _META_BYTES = 4096
-_MAX_SOURCES = 100  # nodes before an image in its `picture` to search, including text
-# A candidate in srcset: its URL, which may contain commas, its width or density, and its end. Nothing backtracks
+_MAX_SOURCES = 100  # nodes to search before an image in its `picture`, including text nodes
+# A candidate in srcset has a URL, which may contain commas, and a width or density. _REST skips to the next comma. The
+# patterns never backtrack
 _CANDIDATE = re.compile(r"[\s,]*+(\S++)", re.ASCII)
 _SIZE = re.compile(r"\s*+(\d++(?:\.\d++)?+)([wx])", re.ASCII)
 _REST = re.compile("[^,]*+")
@@ -43,7 +45,7 @@ _of_thread = threading.local()
 
 
 def find_links(record: Record) -> Page | None:
-    """Return a page's images; None if it is no HTML. Raises ValueError if it cannot be decoded or takes too long."""
+    """Return a page's images; None if it is not HTML. Raises ValueError if it cannot be decoded or takes too long."""
     from fastwarc.warc import WarcRecord
 
     response = WarcRecord()
@@ -56,7 +58,7 @@ def find_links(record: Record) -> Page | None:
             return None
         body = response.reader.read(MAX_HTML + 1)
     if len(body) > MAX_HTML:
-        raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
+        raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: smaller pages")
     text, charset = _decode(body, response.http_charset)
     url, crawled, truncated = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
     facts = {"page_url": url or "", "crawl_date": read_date(crawled), "charset": charset, "truncated": truncated}
@@ -65,7 +67,7 @@ def find_links(record: Record) -> Page | None:
 
 
 def read_links(text: str, facts: dict[str, Any], headers: list[tuple[str, str]]) -> Page:
-    """Return a page's images; these of its facts and HTTP headers are known."""
+    """Return a page's images. `facts` and `headers` are what the WARC file records about the page."""
     from resiliparse.parse.html import HTMLTree
 
     document: Any = HTMLTree.parse(text).document
@@ -133,7 +135,7 @@ def _before(node: Any) -> Iterator[Any]:
 
 
 def _first_url(candidates: list[tuple[str, str | None]], base: BaseUrl) -> tuple[str, str] | None:
-    """Return attribute and URL of the first valid candidate, or None."""
+    """Return the attribute and the URL of the first valid candidate, or None."""
     for name, value in candidates:
         url, reason = read_url(value, base) if value else ("", "no_url")
         if not reason:
@@ -142,7 +144,10 @@ def _first_url(candidates: list[tuple[str, str | None]], base: BaseUrl) -> tuple
 
 
 def largest_first(sets: list[str | None]) -> list[str]:
-    """Return the URLs in srcset values by width, else by density, largest first; ties keep their order."""
+    """Return the URLs in srcset values, largest first: those with a width, then those with a density.
+
+    Ties keep their order.
+    """
     sizes = []
     for text in filter(None, sets):
         at = 0
@@ -163,7 +168,7 @@ def page_facts(record: Record) -> dict[str, Any]:
 
 
 def call_isolated(seconds: int, function: Callable[..., Value], *arguments: Any) -> Value:
-    """Run a function in a subprocess of this thread. Raises its ValueError, or one if the subprocess dies."""
+    """Run a function in this thread's subprocess. Raises ValueError if the function does, or if the subprocess dies."""
     if not hasattr(_of_thread, "process"):
         _of_thread.process = Subprocess("parse pages", resource.setrlimit, resource.RLIMIT_CORE, (0, 0))
     try:

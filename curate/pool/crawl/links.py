@@ -1,6 +1,6 @@
-"""A page's links to images and their texts: cleans both, or gives the reason to refuse them.
+"""Cleans the links to images in a page, and their texts, or returns the reason why it refuses a link.
 
-Refused links are counted by reason (`REFUSED`) and are no rows: most images on the web have no text.
+Most images on the web have no text. So refused links do not become rows: they are only counted, by reason (`REFUSED`).
 """
 
 import re
@@ -22,7 +22,7 @@ IMAGES, PAGES, ROWS = "images", "pages", "rows"  # counted besides the refused l
 REFUSED = {
     "no_text": "no text, or only white space",
     "no_url": "no URL, or an empty one",
-    "data_url": "the image itself in place of a URL",
+    "data_url": "a data: URL, which contains the image itself",
     "other_scheme": "neither http nor https",
     "long_url": f"over {MAX_URL:,} characters",
     "control_character": "a control character in the URL",
@@ -61,7 +61,7 @@ OF_PAGE = define(
 COLUMNS = define(*_OF_IMAGE, *OF_PAGE)
 
 _ENDS = "".join(map(chr, range(0x21)))  # characters that browsers strip from a URL's ends
-_WITHIN = re.compile(r"[\t\r\n]")  # and those that they remove from it
+_WITHIN = re.compile(r"[\t\r\n]")  # characters that browsers remove from within a URL
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 _SIMPLE_PATH = re.compile(r"/(?!/)(?:[^.?#;]|(?<!/)\.)*\Z")  # joining leaves such a path as it is
@@ -71,11 +71,11 @@ _HOST = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 
 @dataclass
 class Page:
-    """A page's images with a text and a URL, in page order, and the page's own facts."""
+    """A page's images that have a text and a URL, in page order, and facts about the page."""
 
     offset: int = 0  # of its record in the file
     record_id: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)  # the known columns of OF_PAGE, if it has images
+    facts: dict[str, Any] = field(default_factory=dict)  # columns of OF_PAGE; empty if there are no images
     # URL, alt and title (one of them may be None), position, attribute, largest URL
     images: list[tuple[str, str | None, str | None, int, str, str | None]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # PAGES, IMAGES, and reasons in REFUSED
@@ -96,7 +96,10 @@ class BaseUrl:
         self._origin = origin if is_plain else ""
 
     def join(self, url: str) -> str:
-        """Return an absolute URL, or a too long one if the base is too long. Raises ValueError if there is none."""
+        """Return the absolute URL. Raises ValueError if it is invalid.
+
+        If the base is too long, this returns the base, which `read_url` then refuses as too long.
+        """
         # HTTP:// becomes lower case, as `urljoin` does if the page has the same scheme
         if scheme := _ABSOLUTE.match(url):
             return scheme[0].lower() + url[scheme.end() :]
@@ -106,7 +109,7 @@ class BaseUrl:
 
 
 def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
-    """Return an absolute URL cleaned as in browsers and an empty reason; or an empty URL and a reason in REFUSED."""
+    """Return an absolute URL, cleaned as browsers do, and no reason; or an empty URL and a reason from REFUSED."""
     if type(url) is str and len(url) <= MAX_URL and _PLAIN.match(url):  # most URLs
         return url, ""
     reason = ""

@@ -1,8 +1,8 @@
 """Reads the records of a WARC or WAT file in order, from any position, and reports unreadable spans.
 
-Input: a file of gzip members, one per record, as Common Crawl writes them, or an uncompressed file. Output: records
-with their offset, and `Lost` spans: after damage, the reader searches for the next record. A file of members can be
-read in pieces; a piece has the records whose members begin in it.
+Input: a gzipped file with one member per record, as Common Crawl writes it, or an uncompressed file. Output: records
+with their offsets, and `Lost` spans. After damage, the reader searches for the next record. A gzipped file can be read
+in pieces: a piece contains the records whose members begin in it.
 """
 
 import re
@@ -26,7 +26,7 @@ _TYPES = ("response", "metadata")
 
 
 class Record(NamedTuple):
-    """A record."""
+    """A record of type response or metadata."""
 
     offset: int  # of its gzip member, or in an uncompressed file
     is_response: bool  # otherwise metadata, by WARC-Type
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Lost:
-    """A span of the file without a readable record: from `start` to before `stop`, in bytes."""
+    """A span of the file that has no readable record: the bytes from `start` to just before `stop`."""
 
     start: int
     stop: int
@@ -71,7 +71,7 @@ class Stream:
             return False
 
     def find_next(self, offset: int) -> int | None:
-        """Return the first offset from `offset` on at which a record begins, or None."""
+        """Return where the first record begins that begins at `offset` or later, or None."""
         if self.has_members:
             return next(filter(self.is_member, self._search(_MEMBER, offset)), None)
         if offset == 0:
@@ -87,7 +87,7 @@ class Stream:
         end, data = self._unpack(offset) if self.has_members else (0, self.read_at(offset, _MAX_HEAD))
         head = _HEAD_END.search(data, 0, _MAX_HEAD)
         if head is None or not _RECORD.match(data):
-            raise ValueError("bytes that are no record")
+            raise ValueError("bytes that are not a record")
         lines = (line.partition(":") for line in re.split(r"\r?\n", data[: head.start()].decode(errors="replace")))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
         length_text = headers.get("content-length", "")
@@ -97,34 +97,34 @@ class Stream:
         if self.has_members:
             content, rest = data[head.end() : head.end() + length], data[head.end() + length :]
             if rest.strip(b"\r\n") and length <= MAX_RECORD:
-                raise ValueError("a member of several records; accepted: a gzip member for each")
+                raise ValueError("a gzip member with several records; accepted: one member per record")
         else:
             end = offset + head.end() + length
             if end > self.size:
-                raise ValueError(f"a record of {length:,} bytes, which the file does not have")
+                raise ValueError(f"a record of {length:,} bytes, but the file ends before that")
             content = self.read_at(offset + head.end(), length) if length <= MAX_RECORD else b""
             rest = self.read_at(end, 8)
             end += len(rest) - len(rest.lstrip(b"\r\n"))
         if length > MAX_RECORD:
             return end, headers, None
         if len(content) < length:
-            raise ValueError(f"a record of {length:,} bytes, of which the file has {len(content):,}")
+            raise ValueError(f"a record of {length:,} bytes, but the file has only {len(content):,} of them")
         return end, headers, content
 
     def _unpack(self, offset: int) -> tuple[int, bytes]:
-        """Return the end of the gzip member at an offset, and its content, up to slightly more than a record's limit.
+        """Return the end of the gzip member at an offset, and its content, which is cut off slightly above the limit.
 
         Raises ValueError if it is damaged.
         """
         inflate, at, pieces, size = zlib.decompressobj(31), offset, list[bytes](), 0
         if self.read_at(offset, len(_MAGIC)) != _MAGIC:
-            raise ValueError("bytes that are no record")
+            raise ValueError("bytes that are not a record")
         while not inflate.eof:
             if not (packed := inflate.unconsumed_tail):
                 packed = self.read_at(at, _STEP)
                 at += len(packed)
             if not packed:
-                raise ValueError("the end of the file cuts the record")
+                raise ValueError("the file ends in the middle of the record")
             try:
                 piece = inflate.decompress(packed, _BLOCK)
             except zlib.error as error:
@@ -151,9 +151,9 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
     """
     at = stream.find_next(start)
     if start == 0 and at is None:
-        yield Lost(0, stream.size, "no record of a WARC file")
+        yield Lost(0, stream.size, "no WARC record")
     elif start == 0 and at:
-        yield Lost(0, at, "bytes that are no record")
+        yield Lost(0, at, "bytes that are not a record")
     while at is not None and at < stream.size:
         begin = at
         try:

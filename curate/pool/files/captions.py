@@ -1,6 +1,7 @@
-"""Joins a source's files with their captions: from a table, from metadata files, or from a NAME.txt for each.
+"""Joins a source's files with their captions: from a table, from metadata files, or from a NAME.txt beside each image.
 
-Names in a table are only compared with listed names, so they reach no file. DuckDB has the rows in memory and on disk.
+Names in a table are only compared with listed names, so a table cannot make curate open another file. DuckDB keeps the
+rows in memory, and on disk if they are many.
 """
 
 import posixpath
@@ -50,7 +51,7 @@ class FileColumns(Columns):
 
     file: str | None = Field(None, examples=["photo"])
     """Column with the images' file names."""
-    # Keys for sources without images or without files
+    # Keys of `Columns` that do not apply to folders of images
     image: ClassVar[None] = None  # type: ignore[misc]
     width: ClassVar[None] = None  # type: ignore[misc]
     height: ClassVar[None] = None  # type: ignore[misc]
@@ -58,7 +59,7 @@ class FileColumns(Columns):
 
 @contextmanager
 def joined(source: Source, tree: FileTree, table: Any, wanted: FileColumns, content: bool) -> Iterator[Any]:
-    """Yield a database with table `rows`, and the columns of the caption tables; None if there are none.
+    """Yield a database with table `rows`, and the columns of the caption tables (None if there are no such tables).
 
     Raises RecipeError if a table is missing or invalid, or if no image has a caption; OSError.
     """
@@ -90,7 +91,7 @@ def _execute(database: Any, name: str) -> None:
 def _add_captions(
     source: Source, database: Any, root: str, files: Sequence[InputFile], storage: dict[str, Any], wanted: FileColumns
 ) -> pa.Schema:
-    """Write tables `captions` and `tables`, and return all columns. Raises RecipeError if a file is no table."""
+    """Write tables `captions` and `tables`, and return all columns. Raises RecipeError if a file is not a table."""
     named = {*FILE_NAMES, *(name for part in _TEXTS for name in COLUMN_NAMES[part])}
     named |= {name.lower() for part in ("file", *_TEXTS) if (name := getattr(wanted, part))}
     lists: list[tuple[UrlList, str]] = []
@@ -98,14 +99,14 @@ def _add_captions(
     for file in files:
         table = UrlList(file.path, file.fingerprint, storage, None, frozenset(named))
         if table.kind is None:
-            raise source.error(f"{file.path}: no table, by its name; accepted: .{', .'.join(KINDS)}, plain or packed")
+            raise source.error(f"{file.path}: not a table's suffix; accepted: .{', .'.join(KINDS)}, plain or packed")
         try:
             table_columns = describe_list(table)[0]
             captions.setdefault(find_columns(table_columns, wanted).caption, file.path)
             if len(captions) > 1:
                 (first, path), (other, _) = captions.items()
-                problem = f"captions are in {other!r} here, and in {first!r} in {path}"
-                raise InputError("wrong_type", f"{problem}; accepted: one name in all tables")
+                problem = f"captions are in column {other!r} here, and in {first!r} in {path}"
+                raise InputError("wrong_type", f"{problem}; accepted: one column name in all tables")
             lists.append((table, _file_column(table_columns, wanted)))
             table_columns = pa.schema([f.with_type(_plain(f.type)) for f in table_columns])
             columns = pa.unify_schemas([columns, table_columns], promote_options="permissive")
@@ -155,7 +156,7 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
     others = (name.lower() for name in columns.names if name.lower().endswith("_file_name"))
     if name := find_column(columns, "file", wanted.file, (*FILE_NAMES, *others)):
         return name
-    problem = f"no column {wanted.file!r}" if wanted.file else "no column of file names"
+    problem = f"no column {wanted.file!r}" if wanted.file else "no column with file names"
     remedy = "name it with columns: {file: NAME}"
     raise InputError("wrong_type", f"{problem}; columns: {', '.join(columns.names)}; {remedy}")
 
@@ -163,13 +164,13 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
     count, bad, name = database.execute(_COUNTS).fetchall()[0]
     if not count:
-        error, accepted = "no image", f"names in .{', .'.join(IMAGE_SUFFIXES)}"
+        error, accepted = "no image", f"names that end in .{', .'.join(IMAGE_SUFFIXES)}"
     elif tables:
-        error = f"none of the names in {tables[0].path} is one of its files, such as {name!r}"
+        error = f"no name in {tables[0].path} matches a file: there is no {name!r}, for example"
         error = f"{tables[0].path} has no rows" if name is None else error
-        accepted = "names that count from the table's folder, or from `path`"
+        accepted = "names relative to the table's folder, or to `path`"
     else:
         error = f"none of {count:,} images has a caption"
-        accepted = "a .txt of its name beside each, a metadata.csv, .jsonl or .parquet, or `table`, a table of captions"
+        accepted = "NAME.txt beside each image; a metadata.csv, .jsonl, or .parquet; or a caption table in `table`"
     if count == bad:
         raise source.error(f"{source.path}: {error}; accepted: {accepted}")

@@ -1,8 +1,9 @@
-"""Images in folders, with captions from a table, from metadata files, or from a .txt for each.
+"""Reads images in folders, with captions from a table, from metadata files, or from a .txt file beside each image.
 
-A part is consecutive rows, sorted by name. A unit's element is too small for names, so planning writes them to Parquet
-files, which the parts' fingerprints identify. Until the run ends, its folder has copies for other processes. Images and
-texts are read when they are measured. If a file has changed since it was listed, the run ends.
+A part is a range of consecutive rows, sorted by name. Parts must stay small and cannot carry their rows' names. So
+planning writes the names to Parquet files, which the parts' fingerprints identify. Until the run ends, its folder has
+copies of these files for other processes. Images and texts are read when they are measured. If a file has changed since
+it was listed, the run ends.
 """
 
 import json
@@ -46,16 +47,16 @@ from curate.store.layout import LISTS
 from curate.store.store import RunStore
 from curate.tar.byte_sources import errors_of, open_copy
 
-_COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that are equal in a listing and for one file
-_MAPPED = 1 << 26  # files from this size on are mapped, not read
+_COMPARABLE = (HASHED, "mtime:", "etag:", "ETag:")  # versions that a listing and a look at one file give equally
+_MAPPED = 1 << 26  # larger files are mapped into memory instead of read
 _IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
-_TABLES, _FOLDERS, _VALUES = 10, 20, 5  # tried at most: tables, folders that names may be relative to, names
+_TABLES, _FOLDERS, _VALUES = 10, 20, 5  # how many to try: tables, folders that names may be relative to, and names
 _NAMES = COLUMN_NAMES | {"file": FILE_NAMES}
 
 
 ROW_BYTES = 1 << 14  # a row's overhead besides its image
 PART_BYTES = (1 << 10, 1 << 28)  # part sizes for small and large sources
-_PARTS = 64  # small sources are split into about as many
+_PARTS = 64  # a small source is split into about so many parts
 _BATCH, _ABOUT = 1 << 14, b"curate"
 
 
@@ -71,7 +72,7 @@ class PartFiles:
         self.table = None if fields is None else pa.table(fields.flatten(), names=[f.name for f in fields.type])
 
     def files(self, kind: str = "") -> list[InputFile | None]:
-        """Return each row's image, or with `text_` its caption file, as listed; None for failed rows."""
+        """Return each row's image, or its caption file if `kind` is "text_", as listed; None for failed rows."""
         names = "status", kind.rstrip("_") or "name", f"{kind}size", f"{kind}fingerprint"
         return [
             InputFile(f"{self.root}/{name}", size, fingerprint) if status == OK and name else None
@@ -183,9 +184,10 @@ class FilesInput(interface.InputFormat):
         return PlannedSource(parts, (replace(kind, has_images=True, supplied=supplied),))
 
     def recognize(self, listed: FoundFiles) -> interface.Recognized | None:
-        """Recognize images with a table among them or beside their folder, with metadata files, or with NAME.txt.
+        """Recognize images that have captions: in a table, in metadata files, or in a NAME.txt beside each image.
 
-        For a table without images it finds their folder. None if there are no images, or a table names none.
+        The table may be among the images or beside their folder. If the path is a table, this finds the folder of its
+        images. Returns None if there are no images, or if a table names none of them.
         """
         tables = sorted(filter(kind_of, listed.names), key=lambda name: name.count("/"))
         images = listed.ending(*_IMAGES)
@@ -263,7 +265,7 @@ class FilesInput(interface.InputFormat):
             yield InputSample([(suffix, image or b"")], values, text or b"")
 
     def reread_images(self, source: FilesSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
-        """Read images again. A part without a fingerprint is a single image, which is every row's."""
+        """Read images again. If a part has no fingerprint, it is a single image, which belongs to every row."""
         images: list[InputFile | None]
         if part.fingerprint:
             images = read_part(source, part, rows.places).files()
@@ -296,7 +298,7 @@ def _names_files(values: list[str], table: str, path: str, listed: FoundFiles) -
 
 
 def _read_files(source: Source, files: Iterable[InputFile | None]) -> Iterator[bytes | memoryview | None]:
-    """Raises RunError if a file has changed since it was listed, and OSError."""
+    """Yield the content of each file. Raises RunError if a file has changed since it was listed, and OSError."""
     return read_ahead(lambda file: None if file is None else _read(file, source.storage), files)
 
 

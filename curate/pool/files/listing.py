@@ -1,7 +1,7 @@
 """Walks a source's folder or glob once: names, sizes, versions, and files that cannot be read.
 
-It skips hidden files and folders, and follows links only to files in the folder. It enters no linked folder, because
-fsspec's walk of a disk would.
+It skips hidden files and folders, and follows links only to files within the folder. It does not enter linked folders.
+It does not use fsspec's walk for disks, because that would enter them.
 """
 
 import os
@@ -25,12 +25,13 @@ from curate.recipe.source import Source
 from curate.recipe.strict_yaml import find_surrogate
 from curate.tar.byte_sources import errors_of
 
-# Relative name (a folder's ends with a slash); see `InputFile`; `ok` or a reason; whether `path` names it
+# `name` is relative; a folder's ends with a slash. `size` and `fingerprint` are those of `InputFile`. `status` is `ok`
+# or a reason. `is_named` is whether `path` matches the file
 _TEXT = pa.string()
 LISTED = define(name=_TEXT, size=pa.int64(), fingerprint=_TEXT, status=_TEXT, error=_TEXT, is_named=pa.bool_())
 _WILD = re.compile(r"[*?\[]")
 UNREADABLE, UNSAFE = "unreadable_file", "unsafe_path"
-CHAINED = UNSAFE, "its name has ::, by which fsspec joins file systems"
+CHAINED = UNSAFE, "its name has ::, which fsspec uses to chain file systems"
 _SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 _BATCH = 1 << 16
 _Row = tuple[str, int, str, str, str | None, bool]
@@ -59,13 +60,16 @@ class FileTree:
         root = _WILD.split(inner, maxsplit=1)[0].rpartition("/")[0]
         if not _WILD.search(inner) or not fs.isdir(root or "/"):
             problem = "a file" if fs.exists(inner) else "no such folder"
-            accepted = "a folder of images, or a glob such as photos/*.jpg; `table` names captions"
+            accepted = "a folder of images, or a glob such as photos/*.jpg; a caption table goes in `table`"
             raise source.error(f"{path}: {problem}; accepted: {accepted}")
         depth = cls.depth if "**" in inner else inner.count("/", len(root) + 1)
         return cls(fs, root, path[: len(path) - len(inner) + len(root)], depth, re.compile(glob_translate(inner)))
 
     def list(self, content: bool) -> Iterator[pa.Table]:
-        """Yield LISTED, in any order; with `content`, fingerprints are hashes of the content. Raises OSError."""
+        """Yield tables with the columns LISTED, in any order. Raises OSError.
+
+        With `content`, fingerprints are hashes of the content.
+        """
         rows = self._walk(content) if isinstance(self.fs, LocalFileSystem) else self._find(content)
         while batch := list(islice(rows, _BATCH)):
             columns = zip(*batch, strict=True)
@@ -106,7 +110,7 @@ class FileTree:
                         continue
                     assert error
                     is_folder = state is not None and stat.S_ISDIR(state.st_mode)
-                    if is_folder and error[0] == UNSAFE:  # no other folder has its files
+                    if is_folder and error[0] == UNSAFE:  # its files are listed nowhere else
                         yield f"{name}/", 0, "", *error, True
                     elif not is_folder or name.lower().endswith(_SUFFIXES):
                         yield name, 0, "", *error, is_named
@@ -118,9 +122,9 @@ def _look_at(entry: Any, root: str) -> tuple[os.stat_result | None, tuple[str, s
     try:
         state = entry.stat()
         if not stat.S_ISREG(state.st_mode) or not os.access(entry.path, os.R_OK):
-            problem = UNREADABLE, "a folder or a pipe, or it may not be read"
+            problem = UNREADABLE, "a folder, a pipe, or a file without permission to read"
     except OSError as error:
-        problem = UNREADABLE, f"a link to no file: {error.strerror}"
+        problem = UNREADABLE, f"a broken link: {error.strerror}"
     if entry.is_symlink() and state and not f"{os.path.realpath(entry.path)}/".startswith(f"{root.rstrip('/')}/"):
         problem = UNSAFE, "a link that leaves `path`"
     return state, problem

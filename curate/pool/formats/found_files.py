@@ -29,7 +29,7 @@ MAX_NAMES, _ROWS = 5000, 100  # files to list, and rows of a table to read
 class FoundFiles:
     """The files at a path: in a folder and its subfolders, a single file, or those that globs and ranges match."""
 
-    path: str  # a folder's has no slash at the end
+    path: str  # without a slash at its end if it is a folder
     names: tuple[str, ...]  # paths or URLs, without hidden files
     storage: dict[str, Any] = field(default_factory=dict)  # options of their file system
     is_folder: bool = False
@@ -93,7 +93,7 @@ def _list_folder(fs: Any, folder: str) -> Iterator[str]:
 
 
 def read_head(path: str, storage: dict[str, Any], names: tuple[str, ...] | None = None) -> pa.Table | None:
-    """Return the first rows of a table; None for other file types, and if none can be read.
+    """Return the first rows of a table; None if the file is of another type or cannot be read.
 
     `names` are the columns of CSV and TSV without a header line.
     """
@@ -124,9 +124,10 @@ def find_urls(texts: dict[str, list[str]]) -> str | None:
 def name_columns(
     texts: Mapping[str, list[str]], names: Mapping[str, Sequence[str]] = COLUMN_NAMES, **roles: str
 ) -> dict[str, str] | None:
-    """Return what a source's `columns` must name, because `names` do not find it: the caption, and `roles`.
+    """Return the `columns` that a source needs in a recipe, role → column.
 
-    Without a known name, the caption column is the one with the longest texts. None: there is no text column.
+    They are the columns for the caption and for `roles`, except those that curate finds by `names`. If no column has a
+    known name for captions, the one with the longest texts is chosen. Returns None if there is no text column.
     """
     by_lower = {name.lower(): name for name in reversed(list(texts))}
     usual = {role: next((by_lower[name] for name in names[role] if name in by_lower), None) for role in names}

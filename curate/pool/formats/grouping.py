@@ -1,4 +1,4 @@
-"""Groups consecutive items (parts into units, articles into parts); most groups stay the same if items are added."""
+"""Groups consecutive items, such as parts into units. If items are added, most groups stay the same."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar

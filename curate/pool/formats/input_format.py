@@ -30,19 +30,19 @@ from curate.recipe.source import Source
 from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
-Embeddings = Sequence[PrecomputedEmbeddings]  # that a source should supply
+Embeddings = Sequence[PrecomputedEmbeddings]  # the embeddings that a source should supply
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 
 @dataclass(frozen=True, slots=True)
 class InputPart:
-    """A file, or a piece that can be read alone; units consist of parts. Rows are numbered from 0."""
+    """A file, or a piece of one that can be read alone. Units consist of parts. A part's rows are numbered from 0."""
 
     path: str  # of the file
     size: int  # bytes
     fingerprint: str  # changes when the file does (see `curate.read.listing.InputFile`)
     groups: tuple[int, int] | None = None  # for a piece: its first group in the file, and the one after its last
-    rows: int | None = None  # None if only reading the file tells
+    rows: int | None = None  # None if unknown before the file is read
     fault: tuple[str, str] | None = None  # reason and detail, if the file cannot be used
     sidecar_fingerprint: str = ""  # for the file beside it with embeddings; empty if there is none
     listing_fingerprint: str = ""  # for the file beside it that lists its samples and affects its rows
@@ -53,7 +53,7 @@ class InputPart:
 
 @dataclass(frozen=True)
 class FileColumns:
-    """The columns in one kind of a source's files."""
+    """The columns of some files of a source. A source has one of these for each distinct set of columns."""
 
     has_images: bool
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # all columns; written if there are no images
@@ -63,7 +63,7 @@ class FileColumns:
 
     @classmethod
     def of(cls, schema: pa.Schema, wanted: Columns) -> Self:
-        """Return the roles of a file's columns. Raises InputError if the caption's is missing or has a wrong type."""
+        """Return the roles of a file's columns. Raises InputError if the caption column is missing or not text."""
         roles = find_columns(schema, wanted)
         supplied, scores = frozenset(part for part in _SUPPLIED if getattr(roles, part)), roles.scores or ()
         nameable = tuple(f.name for f in schema if f.name not in scores and score_type(f.type) is not None)
@@ -83,22 +83,22 @@ class PlannedSource:
 class Batch:
     """Consecutive rows of a part."""
 
-    # Equally long, by name in `samples`: `caption` (text or bytes) always; key, url, uid (the input's own), width,
-    # height, language, bytes, offset, and original_sha256 (as the input states it, for the original download or for the
-    # stored image) if they exist
+    # Columns of equal length, by their name in table `samples`. `caption` (text or bytes) is required. These are
+    # optional: key, url, uid (the input's own), width, height, language, bytes, offset, and original_sha256 (as the
+    # input states it, for the original download or for the stored image)
     columns: dict[str, pa.Array]
     faults: tuple[pa.Array, pa.Array] | None = None  # status and error of each row (string), if some are unusable
-    # From a mask of wanted rows to an iterator with one item per row: the bytes of its image, None if it is unwanted
-    # or missing. None: rows without images
+    # A function that takes a mask of wanted rows. It returns an iterator with one item per row: the bytes of its image,
+    # or None if the image is not wanted or missing. None instead of the function: the rows have no images
     images: Callable[[Mask], Iterator[bytes | memoryview | None]] | None = None
     scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # supplied by the input, by name
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None  # suffix, offset, size of `schema.MEMBERS`
-    # From the names of the image's and the text's embeddings, their dimension, and the mask of usable rows to two
-    # columns (see `curate.base.numeric.vectors`); raises `curate.read.errors.EmbeddingError`
+    # A function that takes the names of the image's and the text's embeddings, their dimension, and the mask of usable
+    # rows. It returns two columns (see `curate.base.numeric.vectors`) or raises `curate.read.errors.EmbeddingError`
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # Counts of values in the fields of rows with images (see `InputSample`), which become columns beside the shards
     fields: FieldCounts = field(default_factory=Counter)
-    # If rows are links in pages, graphics in articles, or files: how many there are, and how many are no rows,
+    # If rows are links in pages, graphics in articles, or files: how many were found, and how many did not become rows,
     # by reason or suffix
     links: Counter[str] = field(default_factory=Counter)
     damaged: str = ""  # status of rows with undecodable images; empty: as `measure_image` reports
@@ -112,14 +112,14 @@ class PartRows:
     """Rows of a part to read again."""
 
     places: Places  # ascending row numbers in the part
-    # Columns of table `samples`: format for `reread`, and offset if the format has no members; offset and bytes for
-    # `reread_images`; key and offset for `reread_table`
+    # Columns of table `samples`. `reread` uses format, and offset if the format has no members; `reread_images` uses
+    # offset and bytes; `reread_table` uses key and offset
     samples: pa.Table
     members: pa.Table | None = None  # suffix, offset, and size of table `members`; None if the format has none
 
 
 class InputSample(NamedTuple):
-    """A sample as the input has it."""
+    """A sample as it is in the input."""
 
     members: list[tuple[str, bytes | memoryview]]  # suffix (lower case) and bytes of each file except .txt and .json
     fields: Mapping[str, Any] = MappingProxyType({})  # of the .json, or columns that are stored nowhere else
@@ -133,7 +133,7 @@ class Recognized:
 
     keys: dict[str, Any]  # keys of the source besides `name` and `format`
     files: int  # number of files that it reads; the format that reads the most wins
-    template: str = "basic"  # the shipped recipe with suitable other sections
+    template: str = "basic"  # the shipped recipe that supplies the other sections
     columns: tuple[str, ...] = ()  # columns seen in the files
 
 
@@ -155,16 +155,17 @@ class InputFormat(ABC):
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Embeddings, content: bool) -> PlannedSource:
-        """List the parts of a source (an object of `section`), which should supply some embeddings.
+        """List the parts of a source, which is an instance of `section` and should supply these embeddings.
 
         With `content`, fingerprints are digests of contents instead of size and etag or mtime. Raises RecipeError if a
-        file is missing or none can be used, OSError if listing fails.
+        file is missing or if no file can be used, OSError if listing fails.
         """
 
     def recognize(self, listed: FoundFiles) -> Recognized | None:
-        """Return how to read a path; None if this format does not, or cannot tell.
+        """Return how to read a path; None if this format cannot read it, or cannot tell whether it can.
 
-        `curate init PATH` writes it to a recipe, and errors of other formats mention it. It opens only a few files.
+        `curate init PATH` writes the result to a recipe, and errors of other formats mention it. This opens only a few
+        files.
         """
         names = listed.ending(*self.suffixes) if self.suffixes else []
         return Recognized({"path": listed.pattern(*self.suffixes)}, len(names)) if names else None
@@ -177,11 +178,11 @@ class InputFormat(ABC):
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Batches:
-        """Read all rows of a part without a fault, in order; equal unless the part's fingerprint changes.
+        """Read all rows of a part that has no fault, in order. The same fingerprint must give the same rows.
 
-        `scores` are the columns for table `scores`. For pools without images, `output` are the columns that
-        `reread_table` returns, so that errors in them surface now. Raises `curate.read.errors.InputError` if the part
-        is damaged (earlier rows are still used), OSError if it cannot be read now.
+        `scores` are the columns for table `scores`. If the pool has no images, `output` are the columns that
+        `reread_table` will return: errors in them must be raised now. Raises `curate.read.errors.InputError` if the
+        part is damaged (curate still uses the rows before the damage), OSError if it cannot be read now.
         """
 
     @abstractmethod
@@ -199,7 +200,7 @@ class InputFormat(ABC):
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
-        """Return how to change a source so that expressions can use an input column; empty if there is none."""
+        """Return a hint how to make an input column available to expressions; empty if there is none."""
         return ""
 
     def resized(self, source: Any, path: str) -> str:
@@ -207,7 +208,7 @@ class InputFormat(ABC):
         return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
-        """Return the URL column among those that a pool without images writes, by the source's name for it."""
+        """Return the URL column among those that a pool without images writes; the source may name it."""
         named = getattr(source, "columns", None)
         try:
             return find_columns(output, named if isinstance(named, Columns) else Columns()).url
@@ -235,5 +236,5 @@ class InputFormat(ABC):
         return pluralise(len({part.path for part in parts}), "file")
 
     def weight(self, part: InputPart, has_images: bool) -> int:
-        """Return the part's size in a unit: bytes for a pool with images, rows for others."""
+        """Return what the part adds to a unit's size: bytes in a pool with images, rows in a pool without."""
         return part.size if has_images else part.rows or 0

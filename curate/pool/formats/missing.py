@@ -32,8 +32,8 @@ def sidecar(path: str) -> str:
 def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], caption: str) -> pa.Table:
     """Return the samples that are listed beside a tar but not in it, in the order of the list, with columns MISSING.
 
-    `keys` are the samples in the tar; `caption` is the caption column, if none has that name. Raises InputError if the
-    list is damaged or may not be read (the tar's samples remain), OSError if it cannot be read now.
+    `keys` are the samples in the tar; `caption` names the caption column, unless there is a column `caption`. Raises
+    InputError if the list is damaged or may not be read (the tar's samples remain), OSError if it cannot be read now.
     """
     name = sidecar(path)
     damaged = partial(InputError, DAMAGED_SIDECAR)
@@ -74,7 +74,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
 def missing_rows(rows: pa.Table, has_image: pa.Array) -> tuple[pa.Array, pa.Array] | None:
     """Return status and error of each row in img2dataset's Parquet output with images; None for other files.
 
-    Rows without an image (`has_image`, bool) whose status is not `success` are MISSING_SAMPLE.
+    Rows without an image (`has_image`, bool) whose status is not `success` get the status MISSING_SAMPLE.
     """
     names = ("status", "error_message")
     if any(name not in rows.schema.names or not pa.types.is_string(rows.schema.field(name).type) for name in names):

@@ -37,13 +37,13 @@ from curate.recipe.source import Source
 
 _footers: Cache[pq.FileMetaData] = Cache(CORES)
 _MAX_ROWS = 1 << 22  # per row group: a sample takes some 500 bytes of memory or more
-_LOOKED = 20  # files whose columns messages are based on
+_LOOKED = 20  # files whose columns messages list
 _STATING = ("original_sha256", "sha256")
 _THREADS = 16
-_MANY, _TOGETHER = 1000, 1000  # in a file with many row groups, parts have at least so many rows
+_MANY, _TOGETHER = 1000, 1000  # if a file has more than _MANY row groups, parts have at least _TOGETHER rows
 _TRIED = 20  # files to search for embeddings before the source counts as having none
-# A file's parts (one per row group, so that damage is contained; one for a file without rows or with a fault), and
-# its columns, None for a file with a fault
+# A file's parts and columns. Each row group is a part, so that damage is contained. A file without rows or with a fault
+# is one part. If the file has a fault, its columns are None
 _Footer = tuple[list[InputPart], pa.Schema | None]
 
 
@@ -69,7 +69,7 @@ class ParquetInput(interface.InputFormat):
     section = ParquetSource
 
     def plan(self, source: ParquetSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
-        """List the row groups. Raises RecipeError if no file can be used, or a named column is in none."""
+        """List the row groups. Raises RecipeError if no file can be used, or if none has a named column."""
         files = list_source(source, content)
         with ThreadPoolExecutor(_THREADS) as pool:
             footers = list(pool.map(lambda file: _read_footer(source, file, embeddings, content), files))
@@ -87,7 +87,7 @@ class ParquetInput(interface.InputFormat):
         columns = tuple(interface.FileColumns.of(schema, source.columns) for schema in schemas)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
         if unused and any(kind.has_images for kind in columns):
-            problem = "the source has images, whose sizes are measured"
+            problem = "the source has images, and curate measures their sizes"
             raise source.error(f"columns.{unused[0]}: {problem}; leave it out")
         return PlannedSource(parts, columns, dimensions)
 
@@ -182,7 +182,7 @@ class ParquetInput(interface.InputFormat):
         if pool_columns.score_type(field.type) is None:
             return f"its column {field.name!r} is {field.type}; accepted: {SCORE_TYPES}"
         scores = ", ".join([*(source.columns.scores or ()), field.name])
-        return f"its files have one: write columns: {{scores: [{scores}]}}"
+        return f"its files have this column: write columns: {{scores: [{scores}]}}"
 
 
 def _read_footer(source: ParquetSource, file: InputFile, embeddings: interface.Embeddings, content: bool) -> _Footer:
@@ -234,7 +234,7 @@ def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foot
             except EmbeddingError as error:
                 errors.append(f"{parts[0].path}: {error}")
     problem = f"source {source.name!r} supplies no such embeddings: {errors[0] if errors else 'no file has rows'}"
-    accepted = "columns of lists of numbers, or arrays of the .npz of each file"
+    accepted = "columns with lists of numbers, or arrays in a .npz file beside each file"
     raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")
 
 
@@ -265,7 +265,10 @@ def _read_rows(source: ParquetSource, part: InputPart, is_measured: bool = True)
 
 
 def seen_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return the stored names by seen names; a column whose name another one takes is left out."""
+    """Return the stored name of each column by its name after renaming.
+
+    If a renamed column takes the name of another column, the other column is left out.
+    """
     return {names.get(name, name): name for name in columns if name in names or name not in names.values()}
 
 
@@ -283,7 +286,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputError:
-    """Return what is wrong with a row group. Raises OSError if the file is unreadable; Arrow reports damage."""
+    """Return what is wrong with a row group. Raises OSError if the file itself cannot be read."""
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         is_only = pq.read_metadata(opened).num_row_groups <= 1 and not isinstance(error, TooLarge)
         opened.seek(0)
@@ -294,9 +297,9 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputEr
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
-    """Return the columns that a pool without images writes, in its types; null if the file lacks one.
+    """Return the columns of `output` in its types; a column that the file lacks is null.
 
-    Raises ArrowInvalid for a value that its type cannot hold; integers become floats if other files have floats.
+    Integers become floats if other files have floats. Raises ArrowInvalid if a type cannot represent a value.
     """
     columns: list[pa.Array | pa.ChunkedArray] = []
     for field in output:

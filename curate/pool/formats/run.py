@@ -1,8 +1,9 @@
 """Reads the kept rows of another run from its shards, with that run's measurements and decisions.
 
-Only files in the run's manifest exist. A shard is a tar, with columns in the Parquet file beside it, or, in a pool
-without images, a Parquet file. The run's decisions have the names in `schema.INPUT_DECISIONS`. Other formats that take
-rows from a run (`Source.input_run`) read the Parquet files with `list_kept` and `read_run`.
+It reads only files that the run's manifest lists. A shard is a tar with a Parquet file of columns beside it, or, in a
+pool without images, only a Parquet file. The columns with the run's decisions are renamed as in
+`schema.INPUT_DECISIONS`. Other formats that take rows from a run (`Source.input_run`) read its Parquet files with
+`list_kept` and `read_run`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ class KeptRows:
     source: Source
     store: RunStore
     facts: RunFacts
-    column_names: dict[str, str]  # for a pool without images: the roles of columns named in its recipe
+    column_names: dict[str, str]  # for a pool without images: the columns that its recipe names, by role
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -117,13 +118,13 @@ class KeptRows:
         return replace(columns, scores=scores, nameable=nameable)
 
     def check_probability(self, columns: Iterable[interface.FileColumns]) -> None:
-        """Raise RecipeError if rows were drawn by chance, but no column has their probability."""
+        """Raise RecipeError if the run drew its rows at random, but no column has their probabilities."""
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
         drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # an earlier stage did
         if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
-            problem = "the run drew its rows, and its shards do not say with which probability"
+            problem = "the run drew its rows at random, but its shards lack the probabilities"
             cause = "output.columns leaves `probability` out, or its input has a column of that name"
-            accepted = "accepted: a run whose shards have it"
+            accepted = "accepted: a run whose shards have them"
             raise self.source.error(f"{self.source.input_run}: {problem}: {cause}; {accepted}")
 
 
@@ -200,7 +201,7 @@ def list_kept(source: Source) -> list[InputFile]:
     run = _open(source)
     if run.facts.pool.images:
         problem = "the run has images; accepted: a run over a list of URLs as text (format: parquet)"
-        remedy = "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
+        remedy = "to read its images, use format: run; to read its URLs, use a path such as RUN/shards/*.parquet"
         raise source.error(f"{source.input_run}: {problem}; {remedy}")
     files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.files(".parquet")
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
@@ -248,7 +249,7 @@ def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource
 
 
 def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Schema) -> Iterator[interface.Batch]:
-    # all samples that it lists are in the tar
+    # in a run's shard, every listed sample is in the tar
     name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")
     try:
         stored = seen_names(run.store.schema(name).names, run.names)
@@ -260,7 +261,7 @@ def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Sche
         positions = pc.index_in(batch.columns["key"], whole(table["key"]))
         if positions.null_count:
             lost = batch.columns["key"].filter(pc.is_null(positions))[0]
-            raise InputError("unreadable", f"{run.store.path(name)}: has no row of sample {one_line(lost)!r}")
+            raise InputError("unreadable", f"{run.store.path(name)}: has no row for sample {one_line(lost)!r}")
         rows = table.take(positions)
         languages = {"language": whole(rows["language"])} if "language" in stored else {}
         supplied = {column: rows[column] for column in scores.names if column in stored}
@@ -268,7 +269,7 @@ def _read_tar(source: RunSource, part: InputPart, run: KeptRows, scores: pa.Sche
 
 
 def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
-    """Return the columns that a run's sources name for parts of a sample. Raises RecipeError if they differ."""
+    """Return the columns that a run's sources name, by role. Raises RecipeError if sources name different ones."""
     named = []
     for source in facts.recipe["input"]:
         before = (facts.input_runs or {}).get(source["name"])
@@ -277,8 +278,8 @@ def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
     for part in sorted(Columns.model_fields.keys() - {"uid", "image", "scores"}):
         name, *others = {columns.get(part) for columns in named}
         if others:
-            names = ["one that is found by its name" if n is None else repr(n) for n in (name, *others)]
+            names = ["a column that curate finds by its name" if n is None else repr(n) for n in (name, *others)]
             problem = f"its inputs have the {part} in different columns ({' and '.join(sorted(names))})"
-            raise RecipeError(f"{url}: {problem}; accepted: runs whose inputs name the same")
+            raise RecipeError(f"{url}: {problem}; accepted: runs whose inputs name the same column")
         roles |= {} if name is None else {part: name}
     return roles

@@ -33,7 +33,7 @@ from curate.tar.index import TarIndex, index_tar
 _CAPTION_BYTES = 1 << 16  # longer than the longest accepted caption
 _JSON_BYTES = 1 << 24
 _TEXT_BYTES = 1 << 29  # of a tar's captions and fields together
-_LOOKED, _BEGIN = 100, 1 << 23  # samples, and bytes of a tar, that messages are based on
+_LOOKED, _BEGIN = 100, 1 << 23  # how many samples, and bytes of a tar, are read for messages
 _MEMBERS = 6  # members per sample, if only the first ones are read
 _SIZES = ("width", "height", "original_width", "original_height")
 
@@ -115,7 +115,7 @@ class WebdatasetInput(interface.InputFormat):
         return ""
 
     def resized(self, source: WebdatasetSource, path: str) -> str:
-        """Return how many of the first samples have another size than their json states."""
+        """Return a message if some of the first images are not of the size that their json states; else ""."""
         stated: Iterator[list[Any]] = ([fields.get(name) for name in _SIZES] for fields in _first_fields(source, path))
         sizes = [size for size in stated if all(type(side) is int for side in size)]
         if not (other := [size for size in sizes if sorted(size[:2]) != sorted(size[2:])]):
@@ -181,7 +181,7 @@ def _read_texts(
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
             raw = bytes(opened.read(offsets[txt], min(sizes[txt], _CAPTION_BYTES)))
-            # Refuse a longer caption for its length, not for a character cut in two.
+            # A longer caption must be refused for its length, so do not cut it within a character
             captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
             fields, error = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
@@ -209,10 +209,10 @@ def _read_texts(
 
 
 def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the first .json files of a tar, by default the source's first; none if they cannot be read."""
+    """Yield the fields in the first .json files of a tar, by default the source's first; nothing if unreadable."""
     with suppress(OSError, InputError, CurateError):
         opened = open_source(path or list_source(source, False)[0].path, source.storage)
-        opened.size = min(opened.size, _BEGIN)  # the headers after this may take minutes
+        opened.size = min(opened.size, _BEGIN)  # reading the headers after this may take minutes
         index = index_tar(opened, _MEMBERS * _LOOKED)
         spans = list(zip(index.offsets.tolist(), index.sizes.tolist(), strict=True))
         first = [spans[member] for member in group_members(index).json if member >= 0][:_LOOKED]

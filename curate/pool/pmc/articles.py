@@ -1,4 +1,4 @@
-"""Lists the articles of a source and groups them into parts: from folders and archives, or from lists of articles.
+"""Finds the articles of a source, in folders and archives or in lists of articles, and groups them into parts.
 
 It reads only the highest version of an article. A part's fingerprint covers all files of its articles, or their
 lines in a list.
@@ -25,12 +25,12 @@ from curate.recipe.source import Source
 LISTS = (".csv", ".csv.gz", ".txt", ".txt.gz")
 ARTICLE_BYTES = 1 << 20  # assumed for an article in a list
 PART_BYTES = (1 << 10, 1 << 28)  # part sizes for small and large sources
-_PARTS = 64  # small sources are split into about as many
+_PARTS = 64  # a small source is split into about so many parts
 _LINE = re.compile(rb"(PMC\d{1,15})(?:\.(\d{1,5}))?\b")
 _MAX_LINE = 1 << 16
 _TOGETHER = 1 << 14  # articles of a list per part
 _NO_PATH = re.compile(r"[{},]")  # `pack_paths` cannot hold these
-_MAX_SHARED = 1000  # XML files in one folder, which is listed for each of them
+_MAX_SHARED = 1000  # XML files in one folder, because reading each of them lists the folder
 _READ = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), *XML, ".json")
 
 
@@ -44,16 +44,17 @@ def make_parts(articles: Iterable[InputFile], total: int, faulty: Sequence[Input
 
 
 def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[InputFile], int, list[InputFile]]:
-    """Return a source's articles, by path or by number in a list, with their bytes, and the files with faults.
+    """Return a source's articles, their total bytes, and the files with faults.
 
-    An article has the path of its folder, archive, or XML, and the bytes to read. Raises RecipeError.
+    Articles are in the order of their paths, or of their numbers if lists name them. Each has the path of its folder,
+    archive, or XML, and the number of bytes to read. Raises RecipeError.
     """
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
-        raise source.error(f"{lists[0]}: a list beside others; accepted: lists of articles, or folders and archives")
+        raise source.error(f"{lists[0]}: a list among others; accepted: only lists, or only folders and archives")
     if lists and (not prefix or prefix.startswith(("http://", "https://"))):
         problem = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
-        accepted = "accepted: where its articles are: s3://pmc-oa-opendata/"
+        accepted = "accepted: the folder of its articles, such as s3://pmc-oa-opendata/"
         raise source.error(f"{lists[0]}: a list with {problem}; {accepted}")
     if lists:
         return *_read_lists(source, prefix), []
@@ -81,7 +82,7 @@ def _read_lists(source: Source, prefix: str) -> tuple[Iterator[InputFile], int]:
                     versions.append(int(match[2] or 0))
                     digests.append(xxhash.xxh3_64_intdigest(line.strip()))
     if not numbers:
-        problem = "no article; accepted: lines that name one, such as PMC10009416.1"
+        problem = "it names no article; accepted: lines with a name such as PMC10009416.1"
         raise source.error(f"{source.paths[0]}: {problem}")
     number, version, digest = np.asarray(numbers), np.asarray(versions), np.asarray(digests)
     order = np.lexsort((version, number))
@@ -116,14 +117,14 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
     versions: dict[str, dict[int, list[str]]] = {}  # paths by version, for each article
     for article in articles:
         if _NO_PATH.search(article.path):
-            raise source.error(f"{article.path}: has a brace or a comma in its name; accepted: names without")
+            raise source.error(f"{article.path}: has a brace or a comma in its name; accepted: names without them")
         name, version = parse_name(article.path) or (article.path, 0)
         versions.setdefault(name, {}).setdefault(version, []).append(article.path)
     highest = set[str]()
     for of_article in versions.values():
         for path, *others in of_article.values():
             if others:
-                raise source.error(f"{others[0]}: the article is in {path} too; accepted: one of them")
+                raise source.error(f"{others[0]}: this article is also in {path}; accepted: one of them")
         highest.add(of_article[max(of_article)][0])
     return [article for article in articles if article.path in highest]
 

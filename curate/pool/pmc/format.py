@@ -1,7 +1,8 @@
-"""Articles of PubMed Central. A row is a graphic of a figure with its caption; a part has consecutive articles.
+"""Reads articles from PubMed Central. A row is a graphic of a figure, with the figure's caption.
 
-Whatever cannot be used is a failed row: an article as `no_article` or `damaged_article`, a graphic without a file as
-`no_image`. Column `offset` states the article's position in its part, and the graphic's position in the article.
+A part is a range of consecutive articles. What cannot be used becomes a failed row: an article with `no_article` or
+`damaged_article`, a graphic without a file with `no_image`. Column `offset` encodes the article's position in its part
+and the graphic's position in the article.
 """
 
 import re
@@ -67,7 +68,7 @@ COLUMNS = define(
     retracted=_BOOL,
     manuscript=_BOOL,
 )
-# Without context, keywords, and similar columns, which are stored only if a rule names them
+# Other columns, such as context and keywords, are stored only if a rule names them
 ALWAYS = ("pmcid", "license", "license_group", "panels")
 _GROUPS = dict.fromkeys(("CC0", "CC BY", "CC BY-SA", "CC BY-ND"), "comm")
 _GROUPS |= dict.fromkeys(("CC BY-NC", "CC BY-NC-SA", "CC BY-NC-ND"), "noncomm")
@@ -138,7 +139,7 @@ def article_rows(package: packages.Package, caption: str) -> ArticleRows:
 
 
 def make_caption(figure: Figure, article_title: str | None, kind: str) -> str | None:
-    """Return a figure's caption of some kind, or None."""
+    """Return a figure's caption of this kind (see `PmcSource.caption`), or None if it has none."""
     caption = " ".join(filter(None, (figure.caption_title, figure.caption_text)))
     if not caption:
         return None
@@ -288,7 +289,7 @@ class PmcInput(interface.InputFormat):
                 for graphic in wanted_graphics:
                     row = article.rows[graphic] if graphic < len(article.rows) else GraphicRow()
                     if row.file is None:
-                        raise OSError(f"{path}: graphic {graphic} is not there any more")
+                        raise OSError(f"{path}: graphic {graphic} is no longer there")
                     yield row
 
         return read_ahead(lambda row: (row, row.read() or b""), chosen_rows())

@@ -29,9 +29,9 @@ _OWNERS = {
     "fig", "fig-group", "caption", "table-wrap", "disp-formula", "inline-formula", "chem-struct-wrap", "boxed-text",
     "supplementary-material", "permissions", "bio", "fn",
 }  # fmt: skip
-# Their text is no part of the paragraph that contains them
+# Their text is not part of the paragraph that contains them
 _FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "supplementary-material", "tex-math"})
-_NOT_CAPTION = frozenset({"title", "label", "tex-math", "fig", "fig-group"})  # figures may be in each other's captions
+_NOT_CAPTION = frozenset({"title", "label", "tex-math", "fig", "fig-group"})  # a caption may contain figures
 _BLOCKS = {"p", "title", "sec", "break", "list", "list-item", "label", "disp-formula", "disp-quote", "tr", "td", "th"}
 # order of preference; others: 1
 _PUBLISHED = {"epub": 0, "pub electronic": 0, "collection": 2, "pmc-release": 3, "nihms-submitted": 3}
@@ -84,7 +84,7 @@ def read_article(xml: bytes) -> Article:
     root = _parse(xml)
     articles = list(islice(root.iter("{*}article"), 2))
     if len(articles) != 1:
-        raise ValueError(f"its root is <{_name(root)[:50]}>, which does not hold one article; accepted: one <article>")
+        raise ValueError(f"its root is <{_name(root)[:50]}>, and not one article is in it; accepted: one <article>")
     article = articles[0]
     nodes = list(article.iter("{*}fig", "{*}fig-group"))
     graphics: dict[Any, list[_Hrefs]] = {}
@@ -97,7 +97,7 @@ def read_article(xml: bytes) -> Article:
         else:
             elsewhere += 1
     if (count := sum(map(len, graphics.values()))) > _MAX_GRAPHICS:
-        raise ValueError(f"it has {count:,} graphics of figures; accepted: at most {_MAX_GRAPHICS:,}")
+        raise ValueError(f"it has {count:,} graphics in figures; accepted: at most {_MAX_GRAPHICS:,}")
     paragraphs = _paragraphs(article, {node.get("id") for node in nodes} - {None})
     # A group with graphics of its own is a figure; otherwise it contains figures
     shown = (node for node in nodes if node in graphics or _name(node) == "fig")
@@ -148,7 +148,7 @@ def _parse(xml: bytes) -> Any:
         raise ValueError(f"the XML is damaged: {one_line(error.msg, 200)}") from None
     dtd = root.getroottree().docinfo.internalDTD
     if dtd is not None and next(dtd.iterentities(), None) is not None:
-        raise ValueError("the XML declares entities; accepted: XML without")
+        raise ValueError("the XML declares entities; accepted: XML without entities")
     return root
 
 
@@ -190,7 +190,7 @@ def _alternatives(graphic: Any) -> Any:
 
 
 def _paragraphs(article: Any, ids: set[str]) -> _Paragraphs:
-    """Return for each figure the paragraphs that mention it, by position in the article; captions do not count."""
+    """Return for each figure the paragraphs that mention it, by position in the article. Captions are ignored."""
     texts: dict[Any, tuple[int, str | None]] = {}
     by_figure: dict[str, dict[int, str]] = {}
     for xref in article.iter("{*}xref"):

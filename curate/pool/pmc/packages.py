@@ -82,12 +82,12 @@ def name_of(path: str) -> str:
 
 
 def folder_of(path: str) -> str:
-    """Return the folder with an article's files, or None for an archive."""
+    """Return the folder with an article's files: `path` itself, or the folder of this XML file."""
     return path.rpartition("/")[0] if path.lower().endswith(XML) else path
 
 
 def pack_paths(paths: list[str]) -> str:
-    """Return paths as one that `expand_braces` can split."""
+    """Pack paths into one path, which `expand_braces` can split again."""
     if len(paths) == 1:
         return paths[0]
     start = os.path.commonprefix(paths)  # noqa: RUF071 (of texts)
@@ -100,7 +100,7 @@ def digest_files(files: Iterable[InputFile]) -> str:
 
 
 def package_state(path: str, storage: dict[str, Any]) -> str:
-    """Return a digest that changes with any file of an article. It takes one listing. Raises OSError."""
+    """Return a digest that changes if any file of an article does. This lists its folder once. Raises OSError."""
     with suppress(FileNotFoundError):
         if path.lower().endswith(ARCHIVES):
             return file_state(path, storage)
@@ -127,11 +127,11 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
                 raise ArticleError("damaged_article", f"its metadata: {error}")
         return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
     except FileNotFoundError:
-        raise ArticleError("no_article", "it is not there; withdrawn, or named without its version?") from None
+        raise ArticleError("no_article", "it does not exist: withdrawn, or its name lacks the version?") from None
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:
-    """Return the article's file: the one with this name, else the only .nxml or .xml; None if there are several."""
+    """Return the article's XML file: the one with this name, or else the only .nxml or .xml; None if neither exists."""
     for suffix in XML:
         candidates = [file for file in files if file.lower().endswith(suffix)]
         named = [file for file in candidates if file.lower() == f"{name.lower()}{suffix}"]
@@ -159,7 +159,7 @@ def _read_metadata(path: str, storage: dict[str, Any], sizes: Mapping[str, int],
     with suppress(FileNotFoundError):
         if name in sizes:
             return read(name)
-        if (parsed := parse_name(path)) and parsed[1]:  # the bucket has all of them in one folder
+        if (parsed := parse_name(path)) and parsed[1]:  # PMC's bucket has the json files of all articles in one folder
             fs, inner = fsspec.core.url_to_fs(folder_of(path), **storage)
             return _read_file(fs, f"{inner.rstrip('/').rpartition('/')[0]}/metadata/{name}")
     return b""

@@ -1,8 +1,8 @@
-"""URL lists: downloads their images into img2dataset's shards, and reads these as tars.
+"""Reads lists of URLs: downloads the images into shards in img2dataset's format, and reads these as tars.
 
-A part is consecutive rows of a list, and one shard. A digest of the list and of everything that affects the shard's
-bytes gives its name, so an existing shard is not downloaded again. Uids and scores are those of a pool of text. A
-failed download is a row, too, with the reason.
+A part is a range of consecutive rows of a list, and is downloaded to one shard. The shard's name is a digest of the
+list and of everything that affects the shard's bytes, so an existing shard is not downloaded again. Uids and scores are
+the same as in a pool of text. A failed download is also a row, with the reason.
 """
 
 from collections import deque
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
     from curate.download.fetch import Fetcher
 
 _TARS = WebdatasetInput()
-_AT_ONCE = 2  # shards of a unit: the next starts while the slowest servers of one respond
+_AT_ONCE = 2  # shards of a unit to download at once: while the slowest servers of one respond, the next starts
 
 
 def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], interface.FileColumns | None]:
-    """Return a list's parts and what it supplies; for an unreadable list one part with the fault, and None."""
+    """Return a list's parts and its columns. For an unreadable list, return one part with the fault, and None."""
     part, max_rows = InputPart(file.path, 0, file.fingerprint, (0, 0), 0, file.fault), source.number_sample_per_shard
     if file.fault:
         return [part], None
     try:
-        if not file.size:  # a file of the kernel's messages, for example, would block
+        if not file.size:  # do not open it: reading the kernel's log, for example, would block
             raise pa.ArrowInvalid("it has 0 bytes")
         columns, rows = describe_rows(source, part)
     except InputError as problem:
@@ -67,10 +67,10 @@ def _describe(source: UrlsSource, file: InputFile) -> tuple[list[InputPart], int
 
 
 class UrlsInput(interface.InputFormat):
-    """Rows of lists with images from their URLs, in files that the run writes.
+    """The rows of lists of URLs. The run downloads their images into files of its own.
 
     A run may retry rows in rounds. These rows are in parts of their own (`InputPart.retry`), and the earlier parts omit
-    them. Methods that only this format has take only its own sources (see `find_downloading`).
+    them. Methods that only this format has accept only its own sources (see `find_downloading`).
     """
 
     key = "urls"
@@ -104,14 +104,14 @@ class UrlsInput(interface.InputFormat):
             list(pool.map(lambda part: make_shard(source, part), [part for part in parts if not part.fault]))
 
     def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
-        """Return the parts with existing shards: for each folder that may have some, a source that reads them there."""
+        """Return, for each folder that may have shards, a source that reads them, and the parts whose shards it has."""
         folders = find_shards(source, parts)
         return [(source.model_copy(update={"store": folder}), frozenset(complete)) for folder, complete in folders]
 
     def outlook(self, source: Any, parts: Sequence[InputPart]) -> DownloadForecast:
-        """Estimate what fetching parts takes, from existing shards of these parts, or of any. Raises OSError.
+        """Estimate what it takes to download parts, from the existing shards of these parts, or else of others.
 
-        `source` is placed in the run.
+        `source` must be placed in the run (see `placed_in`). Raises OSError.
         """
         folders = find_shards(source, parts)
         complete = {part for _, found_parts in folders for part in found_parts}
@@ -173,8 +173,9 @@ class UrlsInput(interface.InputFormat):
     def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
         """Remove samples from a shard (see `shard`), and return the rewritten files.
 
-        Their members, at these offsets with these sizes, become zeros. The Parquet files keep only their keys; keys
-        from earlier rounds come first. `source` is placed in a run.
+        `spans` are the offsets and sizes of the samples' members, which become zeros. The Parquet files keep only the
+        samples' keys. If samples were retried, their rows in shards of earlier rounds are removed first. `source` must
+        be placed in a run (see `placed_in`).
         """
         from curate.download.shard import clear_samples, read_previous_keys
 
@@ -197,7 +198,7 @@ class UrlsInput(interface.InputFormat):
         return part.retry.rows[row] if part.retry else part.groups[0] + row
 
     def retry_parts(self, source: Any, example: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
-        """Return parts to retry these rows of a list, except those in `later`; `example` is a part of the list."""
+        """Return parts to retry these rows of a list, except rows in `later`. `example` is any part of the list."""
         parts, max_rows = [], source.number_sample_per_shard
         for first in range(0, len(retry.rows), max_rows):
             span = slice(first, first + max_rows)
@@ -263,7 +264,7 @@ def _only(batch: interface.Batch, stay: Mask) -> interface.Batch:
 
 
 def identify_list(part: InputPart) -> list[str]:
-    """Return the identity of a part's list: a digest of its content if it is known, wherever the list is."""
+    """Return the identity of a part's list: the digest of its content, or its path and version if that is unknown."""
     return [part.fingerprint] if part.fingerprint.startswith((SHA256, HASHED)) else [part.path, part.fingerprint]
 
 
@@ -295,7 +296,7 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
 
 
 def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, str]]]:
-    """Yield each folder that may have shards, with the parts whose shard is there, and its name."""
+    """Return each folder that may have shards, with the parts whose shards it has, and the shards' names."""
     stems = {part: shard_stem(number_of(source, part)) for part in parts if not part.fault}
     folders = [(folder, set(shards_in(RunStore(folder)))) for folder in source.places()]
     return [(folder, {part: stem for part, stem in stems.items() if stem in names}) for folder, names in folders]

@@ -38,8 +38,8 @@ def list_of(source: UrlsSource, part: InputPart) -> UrlList:
 def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int]:
     """Return what the list of a part supplies, and its number of rows.
 
-    Raises RecipeError if it is no list or a column name is wrong; InputError if columns are missing; pa.ArrowException
-    or ValueError if it is damaged, and OSError.
+    Raises RecipeError if it is not a list or a column name is wrong; InputError if columns are missing;
+    pa.ArrowException or ValueError if it is damaged, and OSError.
     """
     urls = list_of(source, part)
     _check_kind(source, urls)
@@ -67,7 +67,7 @@ def _named_columns(source: UrlsSource) -> Columns:
 
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
     if urls.kind is None:
-        problem = "not a list of URLs, by its name"
+        problem = "not the suffix of a list of URLs"
         if ".txt" in urls.path.lower():
             problem = "a list of URLs alone has no captions, which rows need"
         kinds = ", ".join(f".{name}" for name in KINDS)
@@ -129,7 +129,7 @@ def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
     """Find the columns by their roles. Raises InputError if URLs or captions are missing."""
     roles, names = find_columns(columns, _named_columns(source)), columns.names
     if roles.url is None:
-        detail = f"no column of URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
+        detail = f"no column with URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
         raise InputError("wrong_type", detail)
     if source.verify_hash and source.verify_hash[0] not in names:
         detail = f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(names)}"

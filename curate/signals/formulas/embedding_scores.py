@@ -60,10 +60,10 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
 
 
 def quality_axis(good: F32, bad: F32) -> F32:
-    """Return the direction from bad exemplars to good ones (mean good − mean bad); ideally they differ in nothing else.
+    """Return the direction from bad exemplars to good ones: mean good − mean bad.
 
-    Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024. Raises
-    RecipeError if both have the same mean, so that there is no direction.
+    Ideally, they differ only in quality. Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided
+    Backlit Image Enhancement, 2024. Raises RecipeError if both have the same mean, so that there is no direction.
     """
     axis = np.asarray(good.mean(axis=0, dtype=np.float64) - bad.mean(axis=0, dtype=np.float64), np.float32)
     if not axis.any():
@@ -77,7 +77,7 @@ def quality_score(images: F32, axis: F32) -> F32:
 
 
 def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
-    """Return the context of each image, for any class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
+    """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
     `images` are float32[n, d]; `prompts` describe each class in each context ("a photo of a dog, in water"),
     float32[y, z, d]. Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on
@@ -93,7 +93,7 @@ def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
 
 
 def _softmax(images: F32, values: int, step: int, logits: Callable[[F32], F64]) -> Tags:
-    """Return each image's values from logits, float64[n, classes, values], which it computes for `step` images."""
+    """Return each image's tag from its logits, float64[n, classes, values], computed for `step` images at a time."""
     probabilities = np.empty((len(images), values), np.float32)
     for start in range(0, len(images), step):
         part = logits(images[start : start + step])
@@ -180,7 +180,7 @@ def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
     trace = np.trace(scatter) / max(size - 1, 1)
     if trace <= _ROUNDING:
         alike = f"the {size} examples of {classes} classes do not differ within any class"
-        raise RecipeError(f"{alike}; accepted: two different examples of a class at least")
+        raise RecipeError(f"{alike}; accepted: at least one class with two different examples")
     # The ridge is above 0, so the matrix is positive definite, and its pseudo-inverse is its inverse.
     weight = dimension * np.linalg.solve(scatter + trace * np.eye(dimension), means.T)
     return Classifier(weight, -np.log(classes) - 0.5 * np.einsum("kd,dk->k", means, weight))

@@ -207,7 +207,7 @@ def test_all_languages_are_ones_that_the_language_model_names():
         ("pt-BR", r"did you mean 'pt \(Portuguese\)'"), ("zh_Hant", r"did you mean 'zh \(Chinese\)'"),
         ("EN", r"did you mean 'en \(English\)'"), ("deu", r"did you mean .*de \(German\)"),
         ("klingon!", "; accepted: ISO 639-1 codes"),
-        ("zu", "accepted: ISO 639-1 codes of languages that can be identified: af, am, "),
+        ("zu", "accepted: ISO 639-1 codes of languages that curate can detect: af, am, "),
     ],
 )  # fmt: skip
 def test_an_unknown_language(code, near):

@@ -131,17 +131,17 @@ def test_a_users_template(tmp_path):
         (
             "recaption",
             "[sytem]\nBe brief.\n[user]\n{length}",
-            r"line \[sytem\] begins no part; did you mean 'system'\?",
+            r"line \[sytem\] begins no turn; did you mean 'system'\?",
         ),
         (
             "recaption",
             "[user]\n{length}\n[Assistent]\nA cat\n[user]\nMore",
-            r"\[Assistent\] begins no part; .*'assistant'",
+            r"\[Assistent\] begins no turn; .*'assistant'",
         ),
         (
             "recaption",
             "[user]\n{length}\n[ user ]:\nMore",
-            r"line \[ user \]: begins no part; did you mean 'user'\? acc",
+            r"line \[ user \]: begins no turn; did you mean 'user'\? acc",
         ),
         ("recaption", "Describe it {length}.", r"begins with 'Describe it \{length\}\.'; accepted: a line \[system\]"),
         ("recaption", "Hello\n[user]\n{length}", "begins with 'Hello'"),

@@ -65,15 +65,15 @@ def test_what_is_refused(tmp_path, monkeypatch):
             make_plan(wikis, [], wordnets, languages, Mode.corrected)
 
     refused([german], "--language dee: no such language; did you mean", ["dee"])
-    refused([german], "--language fr: no file of --wiki or --wordnet is of it; there are some of: de", ["fr"])
-    refused([texts], "its name does not say of which language it is; accepted: a dump under its own name")
-    refused([str(tmp_path / "dewiki-1.zip")], "unknown kind of file; accepted: names in bz2")
-    refused([str(tmp_path / "dewiki-1.parquet")], "Parquet that is damaged")
+    refused([german], "--language fr: no file of --wiki or --wordnet is in this language; their languages: de", ["fr"])
+    refused([texts], "its name does not contain a language; accepted: a dump under its own name")
+    refused([str(tmp_path / "dewiki-1.zip")], "unknown suffix; accepted: bz2")
+    refused([str(tmp_path / "dewiki-1.parquet")], "damaged Parquet")
     refused([str(tmp_path / "dewiki-2.parquet")], "Parquet without a column text")
     refused([str(tmp_path / "nothing.parquet")], "no such file")
     write_texts(tmp_path / "20240101.de", 5)
     refused([german, german], "is named twice; accepted: each file once")
-    refused([german, str(tmp_path / "20240101.de")], "are both of de, but of two dates or forms; accepted: one, or")
+    refused([german, str(tmp_path / "20240101.de")], "are both from de, but have different dates or forms")
     refused([german], "not a wordnet file; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
     assert make_plan([f"de={texts}"], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
     monkeypatch.setitem(__import__("sys").modules, "ipadic", None)
@@ -89,5 +89,5 @@ def test_parts_of_a_large_dump_are_one_snapshot_and_its_index_is_left_out(tmp_pa
     plan = make_plan([str(tmp_path)], [], [], [], Mode.corrected)
     assert [Path(part.path).name for part in plan.parts] == names
     (tmp_path / "enwiki-20260101-pages-articles.xml.bz2").write_bytes(b"x")
-    with pytest.raises(RecipeError, match="two dates or forms"):
+    with pytest.raises(RecipeError, match="different dates or forms"):
         make_plan([str(tmp_path)], [], [], [], Mode.corrected)

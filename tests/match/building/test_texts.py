@@ -42,7 +42,7 @@ def test_lines(tmp_path, name):
 def test_a_line_that_is_no_text_is_said(tmp_path, line):
     path = tmp_path / "wiki_00.json"
     path.write_bytes(b'{"text": "a"}\n\n' + line + b"\n")
-    with pytest.raises(RunError, match=r"wiki_00\.json: line 3 is no JSON object with a text under the key text"):
+    with pytest.raises(RunError, match=r"wiki_00\.json: line 3 is not a JSON object with a text under the key `text`"):
         read(path, "lines")
 
 

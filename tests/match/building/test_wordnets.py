@@ -58,11 +58,11 @@ def test_lmf(tmp_path):
     path.write_text(LMF.format("cmn-Hans"))
     assert find_wordnet(str(path), Mode.worldwide) == "zh"
     path.write_text("<a/>")
-    with pytest.raises(RecipeError, match="of language none"):
+    with pytest.raises(RecipeError, match="its language is unknown, for which"):
         find_wordnet(str(path), Mode.worldwide)
     for text in ("<a/>", LMF.format("de").replace('writtenForm="Hund" ', "")):
         path.write_text(text)
-        with pytest.raises(RecipeError, match="damaged or no LMF"):
+        with pytest.raises(RecipeError, match="damaged or not LMF"):
             read_wordnet(str(path))
 
 

@@ -183,14 +183,14 @@ def test_a_list_has_one_path_a_line(tmp_path):
         assert [caption for *_, caption in rows] == ["x0", "x1", "x2"]
     for data in (b"\x1f\x8bnonsense", gzip.compress(b"a.wat.gz", mtime=0)[:12] + b"\xff" * 20):
         (tmp_path / "wat.paths.gz").write_bytes(data)
-        with pytest.raises(RecipeError, match=r"damaged gzip: .*; accepted: a list of paths"):
+        with pytest.raises(RecipeError, match=r"damaged gzip: .*; accepted: a list with one path"):
             _read(_source(tmp_path / "wat.paths.gz", prefix=f"{tmp_path}/"))
 
 
 def test_files_that_are_no_warc(tmp_path):
     """A file without bytes is not opened: it may be the kernel's messages (/proc/kmsg), whose read blocks."""
     (tmp_path / "a.wat.gz").write_bytes(b"hello" * 100)
-    with pytest.raises(crawl.InputError, match="no record of a WARC file") as caught:
+    with pytest.raises(crawl.InputError, match="no WARC record") as caught:
         _read(_source(tmp_path / "a.wat.gz"))
     assert caught.value.reason == "not_warc"
     (tmp_path / "a.wat.gz").write_bytes(b"")

@@ -107,7 +107,7 @@ def test_a_member_of_several_records_is_told(tmp_path, first):
         with (tmp_path / "a.wat.gz").open("ab") as file:
             file.write((tmp_path / how).read_bytes())
     if first == "whole":
-        with pytest.raises(crawl.InputError, match="a member of several records; accepted: a gzip member for each"):
+        with pytest.raises(crawl.InputError, match="a gzip member with several records; accepted: one member"):
             _read(tmp_path / "a.wat.gz")
     else:
         captions, lost = _read(tmp_path / "a.wat.gz")

@@ -351,7 +351,7 @@ def test_an_image_of_other_bytes_and_the_same_state_is_named(tmp_path, monkeypat
         return write(*arguments, **options)
 
     monkeypatch.setattr(webdataset, "_write_slice", changing)
-    with pytest.raises(RunError, match=r"b\.jpg: the image of sample 'b' has other bytes than when it was measured"):
+    with pytest.raises(RunError, match=r"b\.jpg: the image of sample 'b' is not the one that was measured"):
         kit.run_local(recipe(pool), tmp_path / "run")
 
 
@@ -431,12 +431,12 @@ REFUSED = [
     ({"path": "nowhere"}, r"no such folder; accepted: a folder of images, or a glob"),
     ({"path": "pool/a.jpg"}, r"a file; accepted: a folder of images, or a glob"),
     ({"path": "nowhere/*.jpg"}, r"no such folder"),
-    ({"path": "empty"}, r"no image; accepted: names in \.jpg"),
-    ({}, r"none of 2 images has a caption; accepted: a \.txt of its name beside each, a metadata\.csv"),
+    ({"path": "empty"}, r"no image; accepted: names that end in \.jpg"),
+    ({}, r"none of 2 images has a caption; accepted: NAME\.txt beside each image; a metadata\.csv"),
     ({"table": "lost.csv"}, r"lost\.csv: no such file"),
-    ({"table": "c.md"}, r"no table, by its name; accepted: \.parquet, \.csv"),
-    ({"table": "other.csv"}, r"none of the names in .*other\.csv is one of its files, such as 'z\.jpg'; accepted: names that count"),
-    ({"table": "nameless.csv"}, r"no column of file names; columns: a, caption; name it with columns: \{file: NAME\}"),
+    ({"table": "c.md"}, r"not a table's suffix; accepted: \.parquet, \.csv"),
+    ({"table": "other.csv"}, r"no name in .*other\.csv matches a file: there is no 'z\.jpg', for example; accepted: names relative"),
+    ({"table": "nameless.csv"}, r"no column with file names; columns: a, caption; name it with columns: \{file: NAME\}"),
     ({"table": "other.csv", "columns": {"file": "b"}}, r"no column 'b'; columns: file_name, caption"),
     ({"table": "other.csv", "columns": {"caption": "b"}}, r"no column 'b'"),
     ({"table": "semicolons.csv"}, r"cannot be read as a table: CSV parse error"),
@@ -445,7 +445,7 @@ REFUSED = [
     ({"table": "numbers.jsonl"}, r"file column 'file' is int64, not text"),
     ({"table": "cases.csv"}, r"'Caption' and 'caption' differ only in case; name one with columns: \{caption: Cap"),
     ({"table": "files.csv"}, r"'File' and 'file' differ only in case; name one with columns: \{file: File\}"),
-    ({"table": ["other.csv", "texts.csv"]}, r"texts\.csv: captions are in 'text' here, and in 'caption' in .*other\.csv; accepted: one name in all"),
+    ({"table": ["other.csv", "texts.csv"]}, r"texts\.csv: captions are in column 'text' here, and in 'caption' in .*other\.csv; accepted: one column"),
     ({"table": "plain.csv.gz"}, r"plain\.csv\.gz: cannot be read as a table: it is damaged, or not compressed"),
     ({"columns": {"image": "a"}}, r"image"),
 ]  # fmt: skip

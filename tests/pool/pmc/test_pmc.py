@@ -302,8 +302,8 @@ def test_refused_sources_of_articles(tmp_path, monkeypatch):
     for source, message in (
         (source_of(listed), "a list with no `prefix`"),
         (source_of(listed, prefix="https://pmc.example/"), "which cannot be listed"),
-        (two, "a list beside others"),
-        (source_of(tmp_path / "none.txt", prefix=str(folder)), "no article; accepted: lines that name one"),
+        (two, "a list among others"),
+        (source_of(tmp_path / "none.txt", prefix=str(folder)), "it names no article; accepted: lines with a name"),
         (source_of(tmp_path / "empty"), "no article"), (source_of(tmp_path / "bad.csv.gz", prefix="x/"), "cannot be read"),
         (source_of(tmp_path / "flat"), "2 articles in one folder; accepted"), (source_of(tmp_path / "a,b"), "a brace or a comma"),
     ):  # fmt: skip
@@ -313,7 +313,7 @@ def test_refused_sources_of_articles(tmp_path, monkeypatch):
     paths = {path for part in KIND.plan(source_of(folder), (), False).parts for path in expand_braces(part.path)}
     assert paths == {str(folder / "PMC101.1"), str(folder / "02/PMC500.tar.gz")}
     write_archives(folder / "again", [Drawn(500, "<body/>")])
-    with pytest.raises(RecipeError, match=r"PMC500\.tar\.gz: the article is in .* too"):
+    with pytest.raises(RecipeError, match=r"PMC500\.tar\.gz: this article is also in .*; accepted"):
         batches(source_of(folder))
 
 

@@ -205,7 +205,7 @@ REFUSED = {  # name: (file, its content, keys of the source, part of the message
     "not verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"], "compute_hash": None}, "but compute_hash is None"),
     "quality": ("a.csv", "url,caption\nx,y\n", {"image_size": 9, "encode_format": "png"}, "encode_quality: 95; for png"),
     "no contact": ("a.csv", "url,caption\nx,y\n", {"network": {}}, "network.contact"),
-    "no URL": ("a.csv", "caption,x\na,b\n", {}, "no column of URLs; columns: caption, x"),
+    "no URL": ("a.csv", "caption,x\na,b\n", {}, "no column with URLs; columns: caption, x"),
     "no caption": ("a.csv", "url,x\na,b\n", {}, "no caption column; columns: url, x; name it with columns: {caption: NAME}"),
     "no list": ("a.xlsx", "x", {}, "accepted: .parquet, .csv, .tsv, .jsonl"),
     "no header": ("a.tsv", HEADLESS, {}, "its first line is a row, not a header ('http://a/1')"),
