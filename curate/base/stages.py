@@ -72,7 +72,7 @@ OF_RULES = next(verdict for verdict in VERDICTS if verdict.name == RULES)
 VERDICT = {verdict.name: verdict for verdict in VERDICTS if verdict.name not in (RULES, SELECTION)}
 CODES = {verdict.name: verdict.code for verdict in VERDICTS if verdict.name != RULES}
 POOL = "pool"  # not a verdict, but the first line of the funnel
-RESERVED_RULES = (*VERDICT, POOL)  # names that rules must not have, in addition to those of selections
+RESERVED_RULES = (*VERDICT, POOL)  # names that rules must not have, in addition to the names of selections
 
 
 def stage_of(path: str) -> str:

@@ -1,19 +1,21 @@
-"""Table `drift`: the distance of the curated set from the pool, by source and by model with kept embeddings.
+"""Computes the table `drift`: how far the kept set is from the pool, for each source and model with embeddings.
 
-A few rows per unit are chosen by a hash of their uid, independently of sharding, and merged by source. Distances are
-compared with that of a random part of the pool, because two samples of one set never have distance 0.
+A hash of the uid chooses a few rows per unit, so the choice does not depend on sharding. The rows are merged by source.
+Two random samples of one set never have distance 0. So each distance is compared with the distance between the pool and
+a random part of it.
 
-The distance is the sliced Wasserstein distance: the mean over all directions θ of the squared Wasserstein-2 distance of
-the two sets' projections, estimated as
+The distance is the sliced Wasserstein distance. It is the mean, over all directions θ, of the squared Wasserstein-2
+distance between the projections of the two sets, and is estimated as
 
     Z = mean W²(θ) - γ (mean C(θ) - E C)    C(θ) = (θᵀ Δm)², Δm the difference of means, E C = ‖Δm‖² / d
 
-W² is exact, even for different sizes: both quantile functions are constant on n + m - 1 pieces. γ is the slope of W² on
-C over the drawn directions. The standard error is that of the regression at C = E C, from the draw of directions only.
-Directions are hashes of the seed: the first L of 2 L are those of L, on every machine.
+W² is exact, even for sets of different sizes, because both quantile functions are constant on n + m - 1 pieces. γ is
+the slope of a regression of W² on C over the directions that were drawn. The standard error is the error of this
+regression at C = E C. It covers only the draw of directions. Directions are hashes of the seed. With 2 L directions,
+the first L are the same as with L, on every machine.
 
-Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024: its lower-bound control variate,
-whose code centers C differently, a difference of O(1/L).
+Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024. This is their lower-bound control
+variate. Their code centers C in another way, which makes a difference of O(1/L).
 """
 
 import math

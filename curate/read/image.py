@@ -1,23 +1,27 @@
 """Measure one image: size after EXIF rotation, format, sha256, pixels for the perceptual hash, and damage.
 
-In: the bytes of one image. Out: `ImageFacts`; no bytes make `measure_image` raise. By default it decodes every image
-once, so that damage shows here and not in a training run; reading only headers is about twenty times faster.
+In: the bytes of one image. Out: `ImageFacts`. `measure_image` does not raise for any bytes. By default, it decodes
+every image once, so that you learn about damage here and not in a training run. Reading only headers is about twenty
+times faster.
 
-- It opens only the seven formats of `FORMATS`, by content and never by file name; any other is `not_an_image`.
-- It decodes and measures only the first frame of an animation or of a file with several pages.
-- It refuses more than `max_pixels` pixels (width x height of the canvas) and sides over 2²⁰ from the header, before
-  memory grows. Signals skip images whose longer side is over 1,000 times the shorter one.
+- It opens only the seven formats in `FORMATS`. It detects them from the bytes, never from the file name. Everything
+  else is `not_an_image`.
+- It decodes and measures only the first frame of an animation, or the first page of a file with several pages.
+- It refuses images with more than `max_pixels` pixels (width x height of the canvas) or with a side over 2²⁰. The
+  header shows this before any memory is used. Signals skip images whose longer side is over 1,000 times the shorter
+  one.
 - Images that are built to be slow, such as a JPEG with hundreds of scans or an image in pieces of a few bytes, are
-  `too_slow`. It counts these, because a deadline would give the same image different results.
-- If the header is cut off, or pixels are missing or fail to decode, the image is a `truncated_image`; if the header is
-  complete but invalid, it is `not_an_image`.
+  `too_slow`. It counts scans and pieces, because a deadline would give the same image different results.
+- If the header is cut off, or if pixels are missing or cannot be decoded, the image is `truncated_image`. If the header
+  is complete but invalid, the image is `not_an_image`.
 
-No decoder here notices damaged pixels that still decode, except in PNG: this module compares its checksums, which
-Pillow skips, and finds missing rows. A JPEG without its end marker is usually truncated, like in every loader that uses
-Pillow; a JPEG with an end marker in the middle is not.
+If damaged pixels can still be decoded, no decoder here notices it, except in PNG: this module compares the checksums,
+which Pillow skips, and finds missing rows. A JPEG without its end marker usually counts as truncated, as in every
+loader that uses Pillow. A JPEG with an end marker in the middle does not.
 
-Beyond its control: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff prints to standard
-error; Pillow parses the EXIF of AVIF itself, so hostile entries can briefly use thousands of times the file's size.
+This module cannot control three things. `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process. libtiff
+prints to standard error. Pillow parses the EXIF of AVIF itself, so hostile entries can use thousands of times the
+file's size for a moment.
 """
 
 import hashlib

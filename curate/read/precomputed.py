@@ -200,7 +200,7 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
-    """Return an array in an .npz: a stream after its header, shape [rows, dimension], type, and if in Fortran order."""
+    """Return an array in an .npz: a stream after its header, shape [rows, dimension], type, and Fortran order."""
     where = f"{sidecar(path)}: array {name!r}"
     archive = open_zip(opened)
     members = archive.namelist()

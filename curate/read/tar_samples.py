@@ -3,17 +3,19 @@
 In: a `TarIndex`. Out: `TarSamples`, one row per sample, in the order of their first members.
 
 The rules:
-- The key is the member's path up to the first dot of its base name, with folders, without a leading `./`; the suffix is
-  the rest, in lower case. Folders, names without a dot, and hidden names (`.x`, macOS' `._x.jpg`) belong to no sample.
-- Members with the same key form a sample, in any order, even if others are between them.
-- If a suffix repeats under a key, and the member before it has another key, a second sample begins: it is
-  `duplicate_key`, the first one stays, and later members with that key join the second one. If the member before it
-  has the same key, the members are ambiguous: the sample is `duplicate_member`.
-- If the image, the .txt, or the .json is a link or another special member, the sample is `link_member`; special members
-  with other suffixes are ignored. If the file ends within a member, its sample is `truncated_member`.
-- The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
-  sample is `no_image`. Without a .txt and a .json it is `no_caption`; the caller checks if the JSON has a caption.
-- All other regular members are kept as they are (`seg.png` is one suffix, and not an image).
+- The key is the member's path, with folders but without a leading `./`, up to the first dot in its base name. The
+  suffix is the rest of the name, in lower case. Folders, names without a dot, and hidden names (`.x`, macOS' `._x.jpg`)
+  belong to no sample.
+- Members with the same key form a sample, in any order, even if other members are between them.
+- If a suffix comes a second time for a key, the status depends on the member before. If that member has another key, a
+  second sample begins, with status `duplicate_key`. The first sample stays, and later members with this key join the
+  second one. If that member has the same key, nobody knows which member is meant: the sample is `duplicate_member`.
+- If the image, the .txt, or the .json is a link or another special member, the sample is `link_member`. Special members
+  with other suffixes are ignored. If the file ends inside a member, the member's sample is `truncated_member`.
+- The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest). A sample
+  without such a member is `no_image`. A sample without a .txt and a .json is `no_caption`. The caller checks whether
+  the JSON has a caption.
+- All other regular members are kept as they are. `seg.png`, for example, is one suffix, and not an image.
 - If several reasons apply, the status is the first of duplicate_key, duplicate_member, link_member, truncated_member,
   no_image, no_caption.
 """

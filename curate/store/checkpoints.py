@@ -112,7 +112,7 @@ def begin_files(store: RunStore, folder: str) -> None:
 
 
 def delete_files(store: RunStore, folder: str, files: Collection[str]) -> None:
-    """Delete the checkpoints in a folder. Publishing the run deletes those of other attempts."""
+    """Delete the checkpoints in a folder. Publishing the run deletes other attempts' checkpoints."""
     store.delete(folder, {_BEGUN, *files})
 
 

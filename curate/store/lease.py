@@ -115,7 +115,7 @@ def read_leases(store: RunStore) -> dict[int, Holder]:
     store.fs.invalidate_cache(store.path(LEASES))
     leases: dict[int, Holder] = {}
     for name in store.names(LEASES):
-        with suppress(FileNotFoundError, ValueError):  # deleted meanwhile, or not a lease
+        with suppress(FileNotFoundError, ValueError):  # already deleted, or not a lease
             leases[int(name)] = Holder.model_validate_json(store.read_bytes(f"{LEASES}/{name}"))
     return dict(sorted(leases.items()))
 

@@ -21,7 +21,7 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path, monkeypatch):
     assert "note:" not in summary(str(few.folder), 1.0)  # nobody trains on so few
     monkeypatch.setattr(summaries, "_TRAINING", 40)
     text = summary(str(few.folder), 1.0)
-    note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+)$"
+    note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+) shards$"
     found = re.search(note, text, re.MULTILINE)
     rows, shards = map(int, found.groups())
     recipe = kit.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})

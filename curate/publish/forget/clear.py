@@ -59,7 +59,7 @@ def _clear_downloads(tables: UnitTables, items: Items, source: Source) -> list[s
 
 
 def find_leftovers(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
-    """Return those of the unit's tables, among these names, in which rows of the items are not cleared yet."""
+    """Return which of these tables of the unit still have rows of the items that are not cleared."""
     return [tables.file(name) for name, _, _ in _cleared(tables, items, names)]
 
 

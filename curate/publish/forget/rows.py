@@ -122,7 +122,7 @@ class Survey:
     linked: int = 0  # rows that are linked to rows in the request
     failed: int = 0  # how many of both could not be read
     kept: int = 0  # how many of both were published
-    representatives: tuple[str, ...] = ()  # uids of published rows of which a row in the request is a duplicate
+    representatives: tuple[str, ...] = ()  # uids of published rows that have a duplicate in the request
 
 
 def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Items) -> Items:
