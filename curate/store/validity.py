@@ -46,7 +46,7 @@ def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | 
     digest, now = recorded_digest(folder, path), folder.digest(path)
     if digest is None:  # this may be true of all files, so it is logged once
         if path == process_cache(f"unknown in {folder.url}", lambda: path):
-            error = "its digest was not recorded; curate recomputes it and all other such files"
+            error = "its digest was not recorded; curate recomputes it and every other such file"
             _log.warning("%s: %s", folder.path(path), error)
         return None
     if not digest.is_of(now):  # a worker without connection may have recorded its digest in a published run

@@ -109,7 +109,7 @@ def test_the_cosine_that_joined_a_row(model, tmp_path):
         assert cluster["cosines"] == [known[uid] for uid in cluster["members"]]
         assert cluster["cosine"] == min((one for one in cluster["cosines"] if one is not None), default=None)
     one = next(row for row in decisions if row["duplicate_cosine"] is not None)
-    assert f"{one['duplicate_cosine']:.4f} is the cosine" in " ".join(str(run.explain(one["uid"])).split())
+    assert f"{one['duplicate_cosine']:.4f} is its largest cosine" in " ".join(str(run.explain(one["uid"])).split())
 
 
 def test_a_large_group_is_warned_of(model, tmp_path):

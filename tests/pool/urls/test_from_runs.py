@@ -141,9 +141,9 @@ def test_a_copy_of_the_first_run_is_the_same_list(stages, web, tmp_path):
 
 
 BAD = {
-    "both": ({"path": "a.parquet"}, "give either path, of lists of URLs, or from"),
-    "neither": ({"from": None}, "give either path, of lists of URLs, or from"),
-    "columns": ({"columns": {"url": "x"}}, "the run named by `from` says which column is which"),
+    "both": ({"path": "a.parquet"}, r"give either path \(lists of URLs\) or from"),
+    "neither": ({"from": None}, r"give either path \(lists of URLs\) or from"),
+    "columns": ({"columns": {"url": "x"}}, "the run in `from` already names its columns"),
     "no run": ({"from": "nowhere"}, "nowhere"),
     "unfinished": ({"from": "{tmp}/unfinished"}, "this run is not finished"),
     "images": ({"from": "{second}"}, "the run has images; accepted: a run over a list of URLs as text"),
