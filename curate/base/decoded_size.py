@@ -36,9 +36,9 @@ class TooLarge(pa.ArrowInvalid):
 
 
 class _Unread:
-    """A file object for pyarrow of a given size, from which no bytes should be read.
+    """A file object with a given size for pyarrow, which should read no bytes from it.
 
-    It raises nothing: pyarrow would keep the error, and all frames of its traceback, forever.
+    A read raises no error, because pyarrow would keep the error, and all frames of its traceback, forever.
     """
 
     closed = False
@@ -120,9 +120,10 @@ def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaDat
 
 
 def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
-    """Raise pyarrow's errors if column chunks of a row group are damaged or encrypted.
+    """Raise pyarrow's errors if column chunks in a row group are damaged or encrypted.
 
-    Accessing such a chunk from Python crashes the process, because pyarrow does not catch the C++ exception there.
+    If Python code accessed such a chunk, the process would crash, because pyarrow does not catch the C++ exception
+    there.
     """
     unread: Any = _Unread()
     file = pq.ParquetFile(unread, metadata=footer, buffer_size=_BUFFER)

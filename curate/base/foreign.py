@@ -63,7 +63,7 @@ def _label(kinds: Sequence[ForeignKind]) -> str:
 
 
 def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
-    """Return the kind whose code is in the frames, or all kinds of its package, and the top-level module."""
+    """Return the kind whose code is in the frames, or all kinds of its package; and the top-level module."""
     for frame in frames if FOREIGN else ():
         module = package_of(frame)
         if kinds := [kind for kind in list(FOREIGN.values()) if kind.module.partition(".")[0] == module]:
@@ -72,7 +72,7 @@ def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
 
 
 def _runs_in(kind: ForeignKind, frame: FrameType) -> bool:
-    """Return whether a frame is in a method or function of a kind, or in a method of its section."""
+    """Return whether a frame belongs to a method or function of a kind, or to a method of the kind's section."""
     owner = frame.f_locals.get("self", frame)
     parts = [kind.kind, type(kind.kind), *getattr(kind.kind, "__dict__", {}).values()]
     codes = (getattr(part, "__code__", None) for part in parts)

@@ -89,7 +89,7 @@ class Subprocess:
             yield first, result
 
     def _start(self) -> Connection:
-        """Start a process. Raises RunError if it ends before the first request."""
+        """Start a process. Raises RunError if the process ends before it gets a request."""
         self._replies, far = Pipe()
         call = f"import sys; sys.path[:] = {sys.path}; from {__name__} import serve; serve({far.fileno()})"
         command = [sys.executable, "-c", call]

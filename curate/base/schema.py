@@ -21,7 +21,7 @@ def define(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
 
 
 def named_fields(columns: Iterable[Any], name: str) -> tuple[pa.Field, ...]:
-    """Return the fields of a section's columns (`Section.gives`), with NAME replaced by the name in the recipe."""
+    """Return the fields for a section's columns (`Section.gives`), where `name` from the recipe replaces NAME."""
     return tuple(pa.field(column.name.replace("NAME", name), pa.type_for_alias(column.type)) for column in columns)
 
 

@@ -87,15 +87,15 @@ def run_verdicts(
     dedup: int | None = None,
     selection: tuple[str, str] | None = None,
 ) -> list[Verdict]:
-    """Return the verdicts of a run in the order in which they apply, one for each rule, `kept` last.
+    """Return the verdicts of a run in the order in which they apply, with one for each rule, and `kept` last.
 
     Args:
         rules: the names of the rules, in order.
-        has: whether the recipe has a section; its argument is `Verdict.section`.
-        forgotten: whether rows are removed on request; recipes do not say this.
-        dedup: the position of the rule that stands for deduplication: `duplicate` and the verdicts right before it go
-            there; None if they come after all rules.
-        selection: key and meaning of the run's selection; None without one.
+        has: returns whether the recipe has a section, given `Verdict.section`.
+        forgotten: whether rows are removed on request, which recipes do not say.
+        dedup: the position of the rule that stands for deduplication. `duplicate`, and the verdicts directly before
+            it, are moved to this position. None: they come after all rules.
+        selection: key and meaning of the run's selection; None if there is none.
     """
     verdicts: list[Verdict] = []
     of_rules = [replace(OF_RULES, name=name, code=position) for position, name in enumerate(rules)]

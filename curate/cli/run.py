@@ -110,7 +110,7 @@ def run(
     take_over: Annotated[bool, Option("--take-over")] = False,
     in_process: Annotated[bool, Option("--in-process")] = False,
 ) -> None:
-    """Run a recipe or resume a run: measure, decide, write shards, publish."""
+    """Run a recipe, or resume a run: measure, decide, write shards, publish."""
     options = common.prepare_beam(beam_options, "" if take_over else on)  # the lease may belong to a job of any engine
     from pipelines.claim import finish_updating
     from pipelines.engines.choose import choose_engine

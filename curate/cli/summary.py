@@ -24,7 +24,7 @@ _CONSTANTS = {"meanings": SAMPLE_REASONS, "large_share": LARGE_SHARE, "few_shard
 
 
 def summary(out: str, seconds: float) -> str:
-    """Return the summary."""
+    """Return the text of the summary."""
     from curate.ask.text_pages import render_page  # imported here, because a run needs these libraries only at its end
 
     store = RunStore(out)

@@ -120,13 +120,13 @@ class Outcome:
 
 
 class Fetcher:
-    """Fetches URLs in many threads by one policy. All threads share what is known about hosts.
+    """Fetches URLs in many threads with one policy. All threads share what is known about hosts.
 
     Args:
-        policy: which servers to ask, how often, and how much to take.
-        directives: the X-Robots-Tag directives that refuse an image.
+        policy: which servers to contact, how often, and how much to download.
+        directives: the X-Robots-Tag directives for which an image is refused.
         transport: sends requests; None: HTTP.
-        queues: the run and the folder in it through which its processes share hosts; None: this process is alone.
+        queues: a run, and the folder in it through which the run's processes share hosts; None: this process is alone.
     """
 
     def __init__(

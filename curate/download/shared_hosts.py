@@ -49,13 +49,13 @@ class _Host:
 
 
 class SharedHosts:
-    """The slots of this process.
+    """The connection slots of this process.
 
     Args:
-        store: the run; `folder` is the folder for the queues.
+        store: the run folder, with the queues in `folder`.
         per_host: the maximum number of connections to a host, over all processes.
-        max_seconds: the longest time of a connection.
-        close: closes idle connections to these hosts.
+        max_seconds: the maximum time of a connection.
+        close: a function that closes idle connections to given hosts.
     """
 
     def __init__(

@@ -253,7 +253,7 @@ def nest_counts(counts: Counter[tuple[str, str]]) -> dict[str, Counter[str]]:
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:
-    """Return the unit's distinct files whose embeddings could not be used, each with a reason and the error."""
+    """Return the unit's files whose embeddings could not be used, each once, with a reason and the error."""
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []

@@ -116,7 +116,7 @@ def citation(run: RunFacts) -> str:
 
 @cache
 def template(name: str) -> jinja2.Template:
-    """Return a template of this package."""
+    """Return one of the templates in this package."""
     filters = {
         "plain": _plain,
         "code": _code,

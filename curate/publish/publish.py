@@ -294,7 +294,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
 
 
 def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
-    """Yield the tables of a chunk's units, and collect the rows, keys and notes in their footers."""
+    """Yield the tables of a chunk's units, and add the rows, keys and notes of their footers to `footers`."""
     for unit in chunk.units:
         with store.open_parquet(table_file(name, unit)) as file:
             table = file.read()

@@ -53,7 +53,7 @@ class TarSamples:
         return len(self.keys)
 
     def member_columns(self, index: TarIndex) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
-        """Return the columns suffix list<string>, offset list<int64> and size list<int64> of schema.MEMBERS."""
+        """Return the columns of schema.MEMBERS: suffix list<string>, offset list<int64> and size list<int64>."""
         starts, numbers = pa.array(self.starts, pa.int32()), (index.offsets[self.members], index.sizes[self.members])
         offset, size = (pa.ListArray.from_arrays(starts, pa.array(values, pa.int64())) for values in numbers)
         return pa.ListArray.from_arrays(starts, pa.array(self.suffixes, pa.string())), offset, size

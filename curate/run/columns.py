@@ -68,7 +68,7 @@ def table_names(context: RunContext) -> tuple[str, ...]:
 
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
-    """Check that the pool has what signals need, and that column names are unique. Raises RecipeError."""
+    """Check that the pool has what signals need, and that no two columns have the same name. Raises RecipeError."""
     from_images = [signal.name for signal in signals if isinstance(signal, ImageSignal)]
     if from_images and not pool.has_images:
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")

@@ -132,7 +132,7 @@ def _unknown_signals(facts: RunFacts) -> list[str]:
 
 
 def _not_installed(facts: RunFacts) -> list[str]:
-    """Return a run's packages that are not installed, with their versions."""
+    """Return the packages that a run used and that are not installed, with their versions."""
     return [f"{name} {version}" for name, version in facts.packages.items() if not is_installed(name)]
 
 

@@ -1,4 +1,4 @@
-"""The units of a run (partitions of its input), and the interface for writing steps over them, in Beam or in-process.
+"""The units of a run (partitions of its input), and the interface for steps over them, in Beam or in this process.
 
 Steps on single units alternate with questions to all units, for example about a threshold, counts or repeated hashes:
 
@@ -7,9 +7,9 @@ Steps on single units alternate with questions to all units, for example about a
     limits = units.get("Limits", limit, counts)             computes a value from answers
     units.then("Decide", draw, limits)                      answers are arguments of later steps
 
-If units depend on each other, for example through rows with the same hash, `pairs` sends values by key, `group` works
-on the values of a key and yields results for units as `ToUnit`, and `then(…, sent=…)` passes them to the units. Only
-counts, keys and file names are sent, never a row's text or image. Elements are units or their states, which have a
+Units may depend on each other, for example through rows with the same hash. Then `pairs` sends values by key. `group`
+gets all values of a key, and yields results for units as `ToUnit`. `then(…, sent=…)` passes these results to the units.
+Only counts, keys and file names are sent, never a row's text or image. Elements are units or their states, which have a
 `unit`. A step is a function of the unit's open tables, the element, and values.
 """
 

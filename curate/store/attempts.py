@@ -44,5 +44,5 @@ def reset_attempts(store: RunStore, work: str, killed: int) -> None:
 
 
 def read_attempts(store: RunStore) -> dict[str, int]:
-    """Return the number of unfinished attempts at each piece of work, including a running one."""
+    """Return, for each piece of work, the number of attempts that have not ended, including a running one."""
     return Counter(file.removeprefix(f"{ATTEMPTS}/").rpartition("/")[0] for file in store.files(ATTEMPTS))

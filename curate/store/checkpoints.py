@@ -32,7 +32,7 @@ class Checkpoints:
     """Checkpoints for one kind of work on one unit, in one thread; `key` identifies what determines its tables."""
 
     def __init__(self, store: RunStore, work: str, unit: int, key: str, files: Iterable[str] | None = None) -> None:
-        """`files` are the files in the work's folder, if known."""
+        """`files` are the files that are already in the work's folder, if they are known."""
         self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
         files = begun_files(store, self._folder) if files is None else files

@@ -59,7 +59,7 @@ def keep_rows(note: dict[str, Any], kept: Mask) -> dict[str, Any]:
 
 
 def row_groups(note: dict[str, Any]) -> Iterator[int]:
-    """Yield the number of rows of each row group of the file with this note; at least one group."""
+    """Yield the number of rows in each row group of the file with this note. There is at least one group."""
     filled = 0
     for rows in note["units"]["rows"]:
         if filled and filled + rows > GROUP_ROWS:

@@ -33,7 +33,7 @@ class Facts(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def columns(cls) -> pa.Schema:
-        """Return the columns of a table with one row per object, for classes with texts and numbers only."""
+        """Return the columns of a table that has one row per object. The class may have only texts and numbers."""
         types: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
         kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
         return pa.schema([(name, next(types[kind] for kind in types if kind in kinds[name])) for name in kinds])
@@ -118,7 +118,7 @@ class RuleFacts(Facts):
 
     @property
     def best(self) -> dict[str, Any]:
-        """Return the rule as in a recipe, if it is not SQL."""
+        """Return the rule in the form that it has in a recipe, if it is not SQL."""
         return self.model_dump(include={"top", "rows", "of", "over", "by"}, exclude_none=True)
 
     def threshold_of(self, group: Any = None) -> int | float | None:
@@ -190,7 +190,7 @@ class DownloadFacts(Facts):
 
     @property
     def seconds(self) -> float:
-        """Return the duration, at least a millisecond."""
+        """Return the duration in seconds, which is at least a millisecond."""
         return max(self.ended - self.began, 1e-3)
 
 
@@ -244,7 +244,7 @@ class LargeGroupFacts(Facts):
     reached: int
 
     def describe(self, has_near: bool) -> str:
-        """Describe the group; `has_near`: whether duplicates may be near duplicates."""
+        """Describe the group. `has_near` says whether its members may be near-duplicates."""
         share = f"{self.rows / self.reached:.1%} of those that reached deduplication"
         remedy = "; if they are not duplicates, set a higher cosine or smaller distance in dedup.by" if has_near else ""
         return f"{self.rows:,} rows ({share}) are one group of duplicates, represented by {self.uid}{remedy}"
@@ -361,7 +361,7 @@ class RunFacts(RunClaim):
     content: ContentFacts = ContentFacts()
 
     def verdicts(self, forgotten: bool) -> list[stages.Verdict]:
-        """The run's verdicts; see `stages.run_verdicts`."""
+        """The verdicts that are possible in this run; see `stages.run_verdicts`."""
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         recipe["balance.one_per"] = (self.recipe.get("balance") or {}).get("one_per")
         has = {name for name, section in recipe.items() if section is not None}.__contains__
@@ -393,7 +393,7 @@ class RunFacts(RunClaim):
 
 
 def read_claim(store: RunStore) -> RunClaim:
-    """Return the claim of a run, finished or not. Raises as `read_facts`."""
+    """Return the claim of a run, whether the run is finished or not. Raises the same errors as `read_facts`."""
     data = _read(store)
     return _parse(RunClaim, store, {name: value for name, value in data.items() if name in RunClaim.model_fields})
 

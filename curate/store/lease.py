@@ -111,7 +111,7 @@ def _began(process: int) -> str:
 
 
 def read_leases(store: RunStore) -> dict[int, Holder]:
-    """Return all leases by number, in order; usually one or none."""
+    """Return all leases in order, by number. There is usually one, or none."""
     store.fs.invalidate_cache(store.path(LEASES))
     leases: dict[int, Holder] = {}
     for name in store.names(LEASES):

@@ -38,7 +38,7 @@ class FolderLock:
     is_handed_over: bool = False  # set if a job continues after this process
 
     def record(self, **values: Any) -> None:
-        """Update fields of the recorded Holder."""
+        """Update fields of the Holder that is recorded in the folder."""
         self.holder = self.holder.model_copy(update=values)
         if self.file:
             self.file.truncate(0)

@@ -109,7 +109,7 @@ class RunStore(StoredFiles):
             return self._put(name, temp, _write(temp, data, rows), keep)
 
     def write_json(self, name: str, value: Any, keep: Keep | None = None) -> bool:
-        """Write a JSON file, with keys in their order; see `write_bytes`."""
+        """Write a JSON file that has its keys in the given order; see `write_bytes`."""
         return self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), keep=keep)
 
     def write_parquet(
@@ -121,10 +121,10 @@ class RunStore(StoredFiles):
         groups: Sequence[int] | None = None,
         keep: Keep | None = None,
     ) -> bool:
-        """Write a Parquet file with `key` and `note` in its footer; see `write_bytes`. Equal tables give equal bytes.
+        """Write a Parquet file that has `key` and `note` in its footer; see `write_bytes`.
 
-        `groups` are the rows of each row group; None: a single one. With `keep`, a file without a key is valid until
-        the next start of the run.
+        Equal tables give equal bytes. `groups` has the number of rows of each row group; None: a single group. With
+        `keep`, a file without a key is valid until the run's next start.
         """
         with self._temp_path() as temp:
             hashed = local.HashedFile(temp)

@@ -226,7 +226,7 @@ class OpenTables(UnitTables, AbstractContextManager["OpenTables"]):
         return (self.names is None or table in self.names) and super().exists(table)
 
     def read_uids(self) -> pa.ChunkedArray:
-        """Return each row's uid (string[rows]), from an open table if possible: every row-aligned table has uids."""
+        """Return each row's uid (string[rows]), if possible from an open table: every row-aligned table has them."""
         tables = ("samples", "embeddings", "related")
         return self.read(next((table for table in tables if self._files.get(table)), "samples"), ["uid"])["uid"]
 
@@ -264,7 +264,7 @@ class ChunkTables(UnitTables):
     chunk: Chunk
 
     def file(self, table: str) -> str:
-        """Return the file with the tables of all units of the chunk."""
+        """Return the name of the file that has the tables of all units in the chunk."""
         return table_file(table, *self.chunk)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:

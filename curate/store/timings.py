@@ -84,7 +84,7 @@ def log_unit(folder: RunStore, step: str, unit: int) -> None:
 
 
 def log_sent(folder: RunStore, kind: str, engine: str, sent: Sent) -> None:
-    """Record the requests sent to an engine for a kind of captions."""
+    """Record the requests that were sent to an engine for one kind of captions."""
     requests, seconds, *tokens = sent
     _record(folder, ".".join(map(str, (_SENT, kind, engine, *tokens, round(1000 * seconds), requests))))
 

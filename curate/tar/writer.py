@@ -1,7 +1,8 @@
 """Write ustar archives whose bytes depend only on names and data, and check whether a key is a safe name.
 
-Mode 0644, owner and group 0, no owner names, mtime 0. A name over 100 bytes is split at a slash to use ustar's prefix
-if that fits; otherwise it gets a PAX header, like a size of 8 GiB or more. The end marker is two zero blocks.
+Members have mode 0644, owner and group 0, no owner names, and mtime 0. If a name has over 100 bytes, it is split at a
+slash to use ustar's prefix. If that is not possible, the member gets a PAX header, as it does for a size of 8 GiB or
+more. The end marker is two zero blocks.
 """
 
 import re
@@ -26,11 +27,11 @@ _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[
 
 
 def safe_key(key: str) -> bool:
-    """Return whether a key is safe as a name in our tars and as a path on any system.
+    r"""Return whether a key is safe as a name in our tars, and as a path on any system.
 
-    It must be relative UTF-8 of 1 to 200 bytes, without empty parts, dots (so no `..`, no hidden files, and one way to
-    split off the suffix), control characters, `\\ < > : " | ? *`, spaces at the ends of a part, or names of Windows
-    devices. All this must still be true after a reader decodes its %XX.
+    It must be relative UTF-8 of 1 to 200 bytes. It must not have empty parts, control characters, `\ < > : " | ? *`,
+    spaces at the ends of a part, or names of Windows devices. It must not have dots: so there is no `..`, no hidden
+    file, and only one way to find the suffix. All this must still be true after a reader decodes its %XX.
     """
     if key.isdecimal() and key.isascii():  # like img2dataset's keys
         return len(key) <= MAX_KEY
@@ -43,9 +44,10 @@ def safe_key(key: str) -> bool:
 
 
 def safe_suffix(suffix: str) -> bool:
-    """Return whether `KEY.SUFFIX`, for a safe key, is safe in a tar and as a path on any system; it may contain dots.
+    """Return whether `KEY.SUFFIX`, for a safe key, is safe in a tar and as a path on any system.
 
-    Suffixes are as untrusted as keys: same characters as in keys, no empty parts, at most 50 characters.
+    A suffix may have dots. Suffixes are as untrusted as keys. They may have the same characters, no empty parts, and at
+    most 50 characters.
     """
     return len(suffix) <= MAX_SUFFIX and "/" not in suffix and all(map(safe_key, suffix.split(".")))
 

@@ -49,9 +49,10 @@ def drop_nonfinite(column: Any) -> tuple[Any, int]:
 
 
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:
-    """Return the bytes (uint8) of an array of strings or bytes, and the offsets into them (int64[len + 1]).
+    """Return the bytes (uint8) in an array of strings or bytes, and where each value begins and ends (int64[len + 1]).
 
-    Avoids a copy if possible. Both are read-only and aligned, because numba compiles every other kind separately.
+    It avoids a copy if possible. Both arrays are read-only and aligned, because numba would compile every other kind
+    separately.
     """
     if len(array) == 0:
         data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)

@@ -26,13 +26,14 @@ def key_bits(kind: pa.DataType) -> int:
 
 
 def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
-    """Map numbers to keys in the same order (uint64[rows]; 0 for null and NaN), and return which rows are valid.
+    """Map numbers to keys that have the same order (uint64[rows]; 0 for null and NaN).
 
-    There is one map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as
-    float64 or float32, without rounding; −0.0 is 0.0), signed integers, unsigned integers, booleans.
+    Also return which rows are valid. Each kind of numbers and number of bits (see `key_bits`) has its own map, so the
+    parts of a column may differ in width. The kinds are floats (as float64 or float32, without rounding; −0.0 is 0.0),
+    signed integers, unsigned integers, and booleans.
 
     Raises:
-        TypeError: the column is of another type.
+        TypeError: the column has another type.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
