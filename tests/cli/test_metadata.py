@@ -73,7 +73,7 @@ def test_entries_of_several_languages(cli, tmp_path):
     path = write("b", entry=["St. Louis", "cat", "你好。犬", "Dr. No"], language=["en", "en", "zh", "de"])
     for more, part in (
         ([], "match them (1 en, 1 zh, 1 de): 'St. "),
-        (["--mode", "worldwide"], "worldwide (1 en, 1 de)"),
+        (["--mode", "worldwide"], "match them (1 en, 1 de)"),
     ):
         assert part in flat(cli("metadata", "show", path, *more).out)
 
