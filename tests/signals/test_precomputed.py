@@ -267,7 +267,7 @@ def test_faults_are_listed_whatever_is_reused(tmp_path):
 WRONG_RECIPES = [
     ({"embeddings": {**OPTIONS, "image": "nope"}}, ["l14", "nope", "arrays: l14_img, l14_txt"]),
     ({"embeddings": {**OPTIONS, "image": "uid"}}, ["l14", "uid", "lists of numbers"]),
-    ({"contexts": {"c": {"of": "l14", "values": {"a": "x", "b": "y"}}}}, ["c:", "encode prompts", "heads, clusters"]),
+    ({"contexts": {"c": {"of": "l14", "values": {"a": "x", "b": "y"}}}}, ["c:", "encodes prompts", "heads, clusters"]),
     ({"clusters": {"c": {"of": "b32", "centroids": "x.npy"}}}, ["c:", "b32", "l14"]),
     ({"clusters": {"c": {"of": "l14", "centroids": "/nowhere/x.npy"}}}, ["clusters.c.centroids", "No such file"]),
     ({"heads": {"l14": {"of": "l14", "path": "x.pth"}}}, ["two signals", "l14"]),
