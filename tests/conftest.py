@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
 from functools import cache
@@ -18,6 +19,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Bytecode is kept wherever the tests run: else each of some hundred processes compiles all modules again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests write some thousand small files, and DuckDB waits for the disk at each; so they are written to memory if it has room.
+MEMORY = "/dev/shm"
+if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 8 << 30:
+    os.environ.setdefault("TMPDIR", MEMORY)
 # How fast an example is says nothing here: a machine may be busy with other tests. Each run has the same examples, so that
 # no change is refused for what another one did; with --hypothesis-profile=random each run draws others.
 quiet = [HealthCheck.too_slow]

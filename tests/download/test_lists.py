@@ -29,7 +29,7 @@ LISTS = [  # (name, content, names of its columns, rows)
         "cc12m.tsv", b"https://a.example/1\tA red dog\nhttps://a.example/2\t12\n", ("url", "caption"),
         [("https://a.example/1", "A red dog"), ("https://a.example/2", "12")],
     ),
-    ("cc3m.csv.gz", gzip.compress(b'"a dog, red",https://a/1\n'), ("caption", "url"), [("https://a/1", "a dog, red")]),
+    ("cc3m.csv.gz", gzip.compress(b'"a dog, red",https://a/1\n', mtime=0), ("caption", "url"), [("https://a/1", "a dog, red")]),
     *(
         ("a.jsonl.zst", zstandard.compress(b'{"url": "http://a/1", "caption": "a"}\n') * frames, None, [("http://a/1", "a")] * frames)
         for frames in (1, 2)
