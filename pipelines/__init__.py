@@ -1,1 +1,1 @@
-"""Beam pipelines: which steps there are and how they hang together; no logic."""
+"""The Beam pipelines: they connect the steps, and have no logic of their own."""

@@ -1,4 +1,4 @@
-"""Claims a run folder for one recipe and one pool. A rerun of the same recipe continues in it; others are refused.
+"""Claims a run folder for one recipe and one pool. Then only reruns of the same recipe can continue in it.
 
 In: a prepared run. Out: the folder is locked, run.json and the workers' files are written, and leftovers are removed.
 """
@@ -79,7 +79,7 @@ def claimed(prepared: Prepared, may_end: MayEnd | None = None, keeper: Keeper | 
     with ExitStack() as held:
         try:
             folder_lock = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver, keeper))
-            # it is of the command before, whose error would be taken for that of this one
+            # it is from the previous command: do not take its error for this command's
             if not folder_lock.holder.log:
                 store.delete_file(DRIVER_LOG)
             claim_folder(prepared)
@@ -103,10 +103,10 @@ def claim_folder(prepared: Prepared) -> None:
         raise RunError(f"{store.url}: another command finished this run meanwhile; there is nothing left to do")
     if lost := lost_items(store, record):
         request = f"a request to forget {pluralise(lost, 'item')}"
-        _log.error(f"{store.url}: {request} was interrupted before it was recorded; repeat the request")
+        _log.error(f"{store.url}: {request} was interrupted before it was recorded; make the request again")
     identity.log_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
-    # If it exists, a published run was damaged: the steps check what they find.
+    # If it exists here, a published run was damaged. The steps check what is still valid.
     store.delete_file(SUCCESS_FILE)
     store.write_bytes(NEW_FILE, b"\n") if is_new else store.delete_file(NEW_FILE)
     if len(record):

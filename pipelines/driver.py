@@ -1,4 +1,4 @@
-"""Runs the pipeline of a prepared run on its engine: checks what it needs, waits, and reports how it ended."""
+"""Runs the pipeline of a prepared run on its engine: checks what the run needs, waits, and reports how it ended."""
 
 import csv
 import gc
@@ -135,7 +135,10 @@ def run_in_process(prepared: Prepared) -> None:
 
 
 def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
-    """As the driver on a cluster, start the job of a run that another process prepared. Raises like `run`."""
+    """Start and follow the job of a run that another process prepared. This runs in the driver on a cluster.
+
+    Raises the same errors as `run`.
+    """
     with _ending(store):
         job = begin()
         job.wait(lambda: _write_costs(store, job.costs))
@@ -143,7 +146,7 @@ def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
 
 @contextmanager
 def _ending(store: RunStore, folder_lock: FolderLock | None = None, units: Sequence[Unit] = ()) -> Iterator[None]:
-    """Check how the block ended, unless a job continues. Turns an engine's errors into errors for the user."""
+    """Check how the run ended in the block, unless a job continues it. Turn an engine's errors into curate's errors."""
     message = ""
     try:
         with explaining(store, "Finished work is kept: run again to continue.", units):
@@ -157,13 +160,13 @@ def _ending(store: RunStore, folder_lock: FolderLock | None = None, units: Seque
     if folder_lock and folder_lock.is_handed_over:
         return
     if not store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")
+        raise RunError(f"the engine reported no error, but {store.url} has no {SUCCESS_FILE}")
     clear_tmp(store)
 
 
 @contextmanager
 def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterator[None]:
-    """Turn an engine's errors into errors for the user, with the hint and what was in flight."""
+    """Turn an engine's errors into curate's errors, with the hint and the units that were in flight."""
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # Beam prints tracebacks of errors that it also raises
         sdk_worker.print = lambda *texts, **options: None

@@ -42,8 +42,10 @@ FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESC
 
 
 def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
-    """Return whether the folder has this run, finished. Raises RecipeError if it has something else, or if this version
-    of curate or of a library would recompute some of its tables.
+    """Return whether the folder has this run, and the run is finished.
+
+    Raises RecipeError if the folder has something else, or if this version of curate or of a library would recompute
+    some of its tables.
     """
     folder = context.store
     old = _believed_claim(folder)
@@ -51,8 +53,8 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
         # The records are written before run.json: a run that is killed in between can continue.
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{layout.DIGESTS}/")))
         if not is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
-            accepted = "a new folder, or one that holds a run of the same recipe"
-            raise RecipeError(f"--out {out}: is not empty and not a run; accepted: {accepted}")
+            accepted = "a new folder, or one with a run of the same recipe"
+            raise RecipeError(f"--out {out}: is neither empty nor a run; accepted: {accepted}")
         return False
     if old.identity != find_identity(context):
         now = run_keys(context, units)
@@ -69,15 +71,15 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
 def _explain_change(old: RunClaim, context: RunContext) -> str:
     before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
     if changed := [change.key for change in changes(before, now)]:
-        by = "" if old.curate == __version__ else f" by curate {old.curate}, and this is {__version__}"
+        by = "" if old.curate == __version__ else f" by curate {old.curate}, but this is {__version__}"
         return f"of another recipe or pool (changed: {', '.join(changed)}){by}"
     models = json.loads(json.dumps(context.models))
     other = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
     other += [name for name in models if old.models.get(name) != models[name]]
     if other:
-        return f"of the same recipe with another identity (model, file or version) of {', '.join(other)}"
+        return f"of the same recipe, but with another model, file or version for {', '.join(other)}"
     if old.curate != __version__:
-        return f"of curate {old.curate}, and this is {__version__}: curate {old.curate} finishes it"
+        return f"of curate {old.curate}, but this is {__version__} (curate {old.curate} can finish it)"
     causes = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
     return f"of another pool or setting (the recipe is the same, but {causes})"
 
@@ -117,7 +119,7 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
     try:
         lines = read_manifest(folder)
     except DamagedError:
-        yield layout.MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
+        yield layout.MANIFEST_FILE, "is damaged, so no digest is known; recomputing all files"
         return
     sizes = folder.sizes()
     for line in lines:

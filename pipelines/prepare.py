@@ -117,7 +117,7 @@ def _with_round(prepared: Prepared, make: Callable[[Retries], Plan]) -> Prepared
 
 
 def _without_measured(plan: Plan, recipe: Recipe, models: Mapping[str, Any]) -> Plan:
-    """Return the plan without the pool's columns that signals compute: expressions mean the signals' columns."""
+    """Return the plan without pool columns that signals also compute. In expressions, their names mean the signals'."""
     measured = {column.name.lower() for signal in find_signals(recipe.measure, models) for column in signal.columns}
     return replace(plan, pool=plan.pool.without_named(measured))
 

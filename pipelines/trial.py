@@ -1,8 +1,8 @@
 """Measures the cost of a run: whole runs over parts of the pool, on the local engine, in a temporary folder.
 
 In: a prepared run. Out: the resources that each of four runs used, by step: one part, in a fresh process; the same part
-again; parts spread over the pool, one unit each; and the same parts in one unit. From the differences follow the costs
-of a process, a run, a unit and a row. The runs write no captions, and scale the sizes of a selection to the parts.
+again; parts spread over the pool, one unit each; and the same parts in one unit. The costs of a process, a run, a unit
+and a row follow from the differences. The runs write no captions, and scale the sizes of a selection to the parts.
 """
 
 import time
@@ -53,7 +53,7 @@ def find_trials(prepared: Prepared, measure: int | None, watch: Watch = lambda *
 
 
 def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int | None, prices: Prices) -> CostPlan:
-    """Return the resources of a run by its expected yield. For a pool of `rows`, units have maximum size."""
+    """Return a run's resources, from its expected yield. For a pool of `rows`, units have maximum size."""
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
     if rows:
@@ -71,7 +71,7 @@ def plan_costs(prepared: Prepared, trials: Trials, expected: Estimate, rows: int
 
 
 def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused: bool, watch: Watch) -> Trials:
-    """Measure about `rows` rows of these units. `is_reused`: all comes from the reused run, so keep whole units."""
+    """Measure about `rows` rows of these units, or whole units if everything comes from a reused run."""
     start = sum(value for (_, kind), value in METER.take().items() if kind == CPU) - METER.compiling
     parts = units if is_reused else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     with temporary_folder() as aside:

@@ -1,8 +1,8 @@
-"""Deduplicates all units: near rows form groups, then key hashes are brought together, then records of candidates.
+"""Deduplicates all units: finds groups of near rows, then candidates by hashes of their keys, then the duplicates.
 
-Network traffic of a pass by nearness: for hashes 8 bytes per distinct hash and band, for embeddings one per row and
-visited cell; for edges a spanning forest. Every worker gets the groups. On one machine all states are brought together
-for `Nearness.search`.
+A pass by nearness sends 8 bytes per distinct hash and band, or an embedding per row and visited cell; and a spanning
+forest of edges. Every worker gets the groups. On one machine, one process gathers the states of all units for
+`Nearness.search`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
-    """Find surviving rows that share a key of a pass with another; return their records, by the first pass's bucket."""
+    """Return the records of surviving rows that share a key with another row, by their bucket in the first pass."""
     groups = [_find_groups(units, settings, number, n_buckets) for number in settings.near]
     # Hashes are sent to buckets, and repeated ones back to their units.
     hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)

@@ -68,7 +68,7 @@ def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSett
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:
-    """Count all remaining rows that match each entry: int64[entries]; `rows_left` returns a unit's, if in memory."""
+    """Count all remaining rows that match each entry: int64[entries]. `rows_left` may find a unit's rows in memory."""
     find = rows_left or settings.rows_left
 
     def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
@@ -141,7 +141,7 @@ def _derived(tables: OpenTables, state: UnitState, settings: DecideSettings) -> 
     base = tables.read("samples", [field.name for field in schema.ALIGNED])
     table = settings.read(tables, state, list(settings.derived))
     is_there = pa.array(state.verdicts != CODES[stages.FORGOTTEN])
-    for column in settings.derived.values():  # as `forget` leaves them, whatever the expression does with nulls
+    for column in settings.derived.values():  # null, as `forget` leaves them, whatever the expression does with nulls
         values = pc.if_else(is_there, table[column.name], pa.scalar(None, column.kind))
         base = base.append_column(pa.field(column.name, column.kind), values)
     return base

@@ -37,7 +37,7 @@ from curate.store.tables import UnitTables
 
 
 class Segment(NamedTuple):
-    """SQL rules that units evaluate alone, and what all units must be asked after them, if anything."""
+    """SQL rules that each unit evaluates alone, and the step over all units that follows them, if any."""
 
     first: int  # position of the first of these rules
     rules: tuple[Rule, ...] = ()
@@ -193,7 +193,7 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collecti
             continue
         check_groups("dedup.by.within", within, columns)
         if within in derived:
-            raise RecipeError(f"dedup.by.within: {within!r} is derived; accepted: one of the pool, measure or relate")
+            raise RecipeError(f"dedup.by.within: {within!r} is derived; accepted: columns of the pool, measure, relate")
     if not pool.has_images:
         accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
         for by in dedup.by:

@@ -1,4 +1,4 @@
-"""Draws scenes of the demo. In: a `Scene` and a generator. Out: the picture (PIL, RGB uint8).
+"""Draws the demo's scenes. In: a `Scene` and a random generator. Out: the picture (PIL, RGB uint8).
 
 Background textures are formulas over float32 planes, with edges of about two pixels. Other functions change encoded
 pictures like copies on the web: `reencode` keeps the perceptual hash, and the changes in `ALTER` alter it.
@@ -30,7 +30,7 @@ _ATTEMPTS = 8
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draw a scene; `rng` gives the texture's pitch, light and grain."""
+    """Draw a scene. `rng` chooses the texture's pitch, the light and the grain."""
     width, height = scene.width, scene.height
     x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
     ground = Ground(x, y, min(width, height) * (0.09 + 0.08 * rng.random()), rng)
@@ -226,7 +226,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _saved(picture: Image.Image, rng: np.random.Generator, qualities: tuple[int, int] = (60, 95)) -> bytes:
-    """Encode as JPEG in one of the qualities; the default are common qualities on the web."""
+    """Encode as JPEG with a random quality. The default range covers common qualities on the web."""
     return encode(picture, "jpg", round(_between(rng, *qualities)))
 
 

@@ -1,9 +1,9 @@
-"""Writes the demo's pool: drawn scenes with alt-text in WebDataset tars, some with defects, and the truth about each.
+"""Writes the demo's pool: tars of drawn scenes with alt-text, some with injected defects, and the truth about each.
 
 In: a folder, a number of samples, a seed. Out: `00000.tar` … (KEY.jpg, KEY.txt, KEY.json as img2dataset writes them),
 `metadata.json` (a JSON list of strings) and, last, `truth.parquet` (`TRUTH`, a row per sample, in the tars' order).
-Equal arguments give identical files with equal versions of Pillow, numpy and pyarrow. All images, about 15 KB each, are
-in memory until they are written.
+The same arguments give identical files if the versions of Pillow, numpy and pyarrow are the same. All images, about
+15 KB each, are in memory until they are written.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from curate.demo.samples import Sample, make_rng, make_samples
 
 MIN_SAMPLES = 50
 
-# `original_key` is the key of the original of a duplicate or near-duplicate, or ''. `caption` is null if it cannot be
-# read; `language` is its ISO 639-1 code. The columns from `shape` on describe the intended picture: `shape`, `colour`,
-# `size` and `position` are those of the shape in short captions, the first in `shapes` and `colours`. A near-duplicate
-# has the values of its original.
+# For a duplicate or near-duplicate, `original_key` is its original's key; otherwise it is ''. `caption` is null if it
+# cannot be read; `language` is its ISO 639-1 code. The columns from `shape` on describe the intended picture: `shape`,
+# `colour`, `size` and `position` are those of the shape in short captions, the first in `shapes` and `colours`. A
+# near-duplicate has the values of its original.
 TRUTH = pa.schema(
     [(name, pa.string()) for name in ("shard", "key", "defect", "original_key", "url", "caption", "language", "suffix")]
     + [("width", pa.int32()), ("height", pa.int32())]
@@ -42,7 +42,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
     Raises ValueError.
     """
     if not MIN_SAMPLES <= samples <= 10_000 * shards:
-        raise ValueError(f"samples={samples} in shards={shards}: accepted are {MIN_SAMPLES} to 10,000 per shard")
+        raise ValueError(f"samples={samples} in shards={shards}; accepted: {MIN_SAMPLES} to 10,000 per shard")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metadata.json").write_text(json.dumps(metadata_entries(), indent=0) + "\n", encoding="utf-8")

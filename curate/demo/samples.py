@@ -1,9 +1,9 @@
 """Makes the samples of the demo's pool: drawn scenes with alt-text, some with one injected defect.
 
-- The perceptual hashes of two pictures differ in at least `MIN_DISTANCE` of 64 bits, and those of injected duplicates
-  in none. Hashes are computed from the written bytes, and other pictures are drawn again.
-- The hash of an injected near-duplicate differs from its original's in any number of bits, and may be near those of
-  other pictures.
+- The perceptual hashes of two pictures differ in at least `MIN_DISTANCE` of 64 bits; those of injected duplicates are
+  equal. Hashes are computed from the written bytes. If a new picture is too close to another, it is drawn again.
+- The hash of an injected near-duplicate differs from its original's in any number of bits, and may be close to those
+  of other pictures.
 - Each sample has at most one defect. Clean pictures have sides of 220 to 400 pixels. Captions describe only what is
   visible, in one of many styles: titles, sentences, products, tags.
 """
@@ -76,13 +76,13 @@ def make_samples(total: int, seed: int) -> list[Sample]:
 
 
 def make_rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
-    """Return a generator per purpose and row, so that a change in one does not affect the others."""
+    """Return a generator for a purpose and a row, so that a change in one does not affect the others."""
     entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
-    """Return the sample of a row, without its defect, except for defects of size.
+    """Return the sample of a row without its defect, unless that is a defect of size.
 
     `hashes` are the hashes of earlier samples; its own is added. A scene that is too similar to one of them is drawn
     again, from the row and the number of the attempt, so that other rows do not change.
@@ -166,7 +166,7 @@ def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | N
 
 
 def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
-    """Return a clean sample with a changed picture and, every other time, caption; None if its phash stays the same."""
+    """Return a sample with a changed picture and, half of the time, a changed caption; None if its phash is equal."""
     rng = make_rng(seed, "near", row)
     image = alter(defect, original.image, rng)
     if image is None:

@@ -69,7 +69,7 @@ def _zipf(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def ground_colours(colour: str) -> tuple[RGB, RGB]:
-    """Return the two colors of a background: its color, and a lighter one of the same hue, or a darker one."""
+    """Return the two colors of a background: its color, and a lighter or darker color of the same hue."""
     rgb = COLOURS[colour]
     light = sum(rgb)
     towards, share = ((120, 120, 126), 0.35) if light > 690 else ((255, 255, 255), 0.5 if light > 150 else 0.3)

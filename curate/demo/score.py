@@ -10,7 +10,7 @@ from curate.demo.samples import NEAR_DUPLICATES
 from curate.demo.words import AIMS, DEFECTS
 
 CLEAN = "(clean)"
-NEAR = "near-duplicates among them"  # the line of the near-duplicates, below that of all duplicates
+NEAR = "near-duplicates among them"  # the name of the line for near-duplicates, below the line for all duplicates
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Caught:
 
 @dataclass(frozen=True)
 class Rate:
-    """How accurate a rule is; a share of no rows is None."""
+    """How accurate a rule is. A share is None if there are no rows."""
 
     rule: str  # its name, or `NEAR`
     dropped: int  # rows that it dropped
@@ -36,9 +36,9 @@ class Rate:
 
 
 def rate_rules(caught: list[Caught], order: list[str]) -> list[Rate]:
-    """Return the rates of the rules in `AIMS`, in the order of the rules, from the fate of each kind of defect.
+    """Return how accurate the rules in `AIMS` are, in the order of the rules, from what they dropped of each defect.
 
-    A duplicate of a different scene counts for `NEAR`, because equal uids or bytes never join two scenes.
+    A row that was dropped as a duplicate of another scene counts for `NEAR`: equal uids or bytes never join two scenes.
     """
     rates = []
     for position, rule in enumerate(order):

@@ -38,7 +38,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     """Return the columns that the recipe lists; by default scores, language and probability in the Parquet files.
 
     A default column is left out if the file has one with that name, and `repeats` is added if rows repeat. Raises
-    RecipeError for an unknown column, for one that an input also has, and for an INPUT_PROBABILITY that is no number.
+    RecipeError for an unknown column, for one that an input also has, and for an INPUT_PROBABILITY that is not numeric.
     """
     recipe, pool, output = context.recipe, context.pool, context.recipe.output
     signals = find_signals(recipe.measure, context.models)
@@ -46,7 +46,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
     drawn = pool.scores.field(INPUT_PROBABILITY).type if INPUT_PROBABILITY in pool.scores.names else pa.float64()
     if not (pa.types.is_floating(drawn) or pa.types.is_integer(drawn)):
-        accepted = "numbers, by which `probability` is multiplied, or another name"
+        accepted = "numbers (`probability` is multiplied by them), or another name"
         raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {drawn}; accepted: {accepted}")
     repeats = [_REPEATS] if recipe.repeats else []
     available = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]

@@ -34,8 +34,8 @@ class OutputFormat(ABC):
     media_type: ClassVar[str]  # of that file
     file_set: ClassVar[tuple[str, str]]  # the files' name and content in dataset cards
     has_members: ClassVar[bool] = False  # whether samples are files KEY.SUFFIX; column `key` has KEY, unique in the run
-    # Columns of the Parquet file with each sample's URL and images, each after its kind in `Items`; empty where it
-    # holds the columns of the inputs
+    # Columns of the Parquet file with each sample's URL and images: pairs of a kind in `Items` and a column. Empty if
+    # the file has the columns of the inputs
     item_columns: ClassVar[tuple[tuple[str, str], ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the dataset card
     # Columns that `datasets` adds to those of the files, with their types

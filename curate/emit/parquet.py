@@ -1,4 +1,4 @@
-"""Parquet shards for pools without images: the uid, all columns of the inputs, and synthetic texts."""
+"""Writes Parquet shards for pools without images: the uid, all columns of the inputs, and synthetic texts."""
 
 from typing import Any
 

@@ -37,7 +37,7 @@ class EmitSettings(StepSettings):
     pool: Pool
     output: Output
     decisions_key: str
-    captioning: Any  # determines the captions; None without
+    captioning: Any  # determines the captions; None without captions
     text_tables: tuple[str, ...]  # tables with texts in this run
     captions: Captions | None
     seed: int

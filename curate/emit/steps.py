@@ -35,7 +35,7 @@ def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
-    """Write all shards; return (0, JSON_DTYPE of all), and a list of their files' list[Published].
+    """Write all shards. Return (0, the JSON_DTYPE of all), and a list with the list[Published] of each shard.
 
     `audit` of all units is available once the run may emit; `repeated` is from `hash_names`.
     """

@@ -1,7 +1,7 @@
-"""Webdataset tars as shards, each with a Parquet file that has img2dataset's columns.
+"""Writes webdataset tars as shards, each with a Parquet file that has img2dataset's columns.
 
-Members are copied unchanged, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text, byte
-for byte, plus the uid, and the columns and captions that the recipe asks for. Names are unique in all shards.
+Members are copied unchanged, by offset. Every sample has `KEY.txt` and `KEY.json`. The json is the original json, byte
+for byte, with the uid and the recipe's columns and captions added. Names are unique across all shards.
 """
 
 import json
@@ -150,9 +150,9 @@ def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
-    """Add samples to the tar, with files sorted by suffix; without a .txt, the caption becomes it."""
+    """Add samples to the tar, with files sorted by suffix. If a sample has no .txt, its caption becomes the .txt."""
     for name, caption, stored, texts, fields, sample in samples:
-        # If the json has a sha256, it becomes the stored image's, and another one becomes `original_sha256`.
+        # If the json has another sha256 than the stored image's, that becomes `original_sha256`.
         stated = sample.fields.get("sha256", stored)
         if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
             fields["sha256"] = json_bytes(stored)
@@ -177,7 +177,7 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
 
 
 def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
-    """Return the original image's size and EXIF from each sample's json, and these columns from it."""
+    """Return the original image's size and EXIF from each sample's json, and the json's fields named in `columns`."""
     arrays: list[pa.Array] = []
     for side in ("width", "height"):
         sizes = [of_sample.get(f"original_{side}", of_sample.get(side)) for of_sample in fields]

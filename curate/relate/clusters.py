@@ -115,7 +115,7 @@ def _find_trained(
 
 
 def count_alike(hashes: U64, images: F16) -> npt.NDArray[Any]:
-    """Return distinct rows, those with the same hash by their bytes, and how often each occurs.
+    """Return the rows that differ in hash or bytes, and how often each occurs.
 
     A uid may repeat in a pool any number of times.
     """

@@ -44,7 +44,7 @@ class NegClipSection(OnKept):
 
 
 class NegClip(Relation):
-    """s-CLIPLoss."""
+    """Computes s-CLIPLoss."""
 
     key, section, sides, version = "negclip", NegClipSection, ("image", "text"), 2
 
@@ -80,7 +80,7 @@ def _save(reading: Reading, seeds: list[int], *batches: Sequence[Chosen]) -> Mod
 def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F16, temperature: float) -> F64:
     """Return the scores of rows against the embeddings `sides` [r, 2, dimension] of reference rows (float64[n]).
 
-    `hashes` and `references`, ascending, show which rows are reference rows themselves, with embeddings there.
+    The `hashes` of the rows and the `references` (ascending) show which rows are themselves reference rows.
     """
     their_images, their_texts = (products_with(normalised(sides[:, i]).T, 1 / temperature) for i in (0, 1))
     scores = np.empty(len(images))

@@ -42,7 +42,7 @@ def add_moments(one: Moments, other: Moments) -> Moments:
 
 
 class PoolVas(Relation):
-    """VAS against the pool itself."""
+    """Computes VAS against the pool itself."""
 
     key, section = "vas", PoolVasSection
 

@@ -112,7 +112,7 @@ def relate_unit(
     unread: Sequence[str],
     models: Mapping[str, Model | None] | None,
 ) -> Unit:
-    """Write the unit's `related` unless it is current; without a model, for lack of rows, it is null."""
+    """Write the unit's `related` unless it is current. If no row has embeddings, there is no model, and it is null."""
     with time_step(settings.store, "relate", unit.name) as timer:
         timer.rows, key = tables.rows(), settings.key_without(unread)
         if tables.is_done("related", key):

@@ -48,8 +48,8 @@ class PipelineEngine:
     runner: ClassVar[str]
     defaults: ClassVar[tuple[str, ...]] = ()
     may_know_more: bool = False
-    # CPU seconds per run, process and task, including Java, and wall seconds before the first step and between steps.
-    # bench_costs measured them on Spark; they serve for other engines until somebody measures those.
+    # CPU seconds per run, process and task, including Java; and wall seconds before the first step and between steps.
+    # bench_costs measured them on Spark. Other engines use them, too, until somebody measures those.
     overhead: ClassVar[tuple[float, float, float] | None] = (11.0, 1.5, 0.015)
     seconds: ClassVar[tuple[float, float]] = (20.0, 0.3)
 
@@ -59,7 +59,7 @@ class PipelineEngine:
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
-        """Return whether this engine handles a runner that a user named as in Beam."""
+        """Return whether this engine handles a runner that a user chose by Beam's name."""
         return cls.runner in ancestors(runner)
 
     @classmethod
@@ -79,7 +79,7 @@ class PipelineEngine:
         return False
 
     def name_job(self, store: RunStore) -> Mapping[str, str] | None:
-        """Return the handle of the job that `submit` will create, if known before: this process may die meanwhile."""
+        """Return the handle of the job that `submit` will create, if known before: this process may die."""
         return None
 
     @classmethod
@@ -90,7 +90,7 @@ class PipelineEngine:
     @property
     def workers(self) -> Workers:
         """Cores, processes and memory, according to the options."""
-        missing = f"the options of {self.key} do not say to curate how many cores there are"
+        missing = f"the options of {self.key} do not tell curate how many cores there are"
         return Workers(self.key, None, 1, missing=missing, overhead=self.overhead, seconds=self.seconds)
 
     def set_up(self) -> None:
@@ -103,7 +103,7 @@ class PipelineEngine:
         """Raise RecipeError if workers cannot see the run folder."""
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Check that workers can do the run, and `report` the engine. Raises RecipeError and RunError."""
+        """Check that workers can execute the run, and `report` the engine. Raises RecipeError and RunError."""
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
         """Return Beam's resource hints by prefix of the steps' names: `min_ram` in bytes, `accelerator`."""

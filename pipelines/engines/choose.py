@@ -53,8 +53,8 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
         out: the run folder, where an engine may put temporary files.
 
     Raises:
-        RecipeError: Beam cannot parse the options, does not find the runner, or a required option is missing; or an
-            option is unknown, and the runner has no job server that may know it.
+        RecipeError: Beam cannot parse the options or find the runner; a required option is missing; or Beam does not
+            know an option, and the runner has no job server that may know it.
     """
     engines = ENGINES.kinds()  # first, because this registers their options with Beam
     parser, command = _make_parser(), f"Beam options {' '.join(words)}"
@@ -99,7 +99,7 @@ def _find_unknown(parser: argparse.ArgumentParser, words: Sequence[str], where: 
 
 
 def _check_runner(runner: str, where: str) -> None:
-    """Raise RecipeError if Beam has no such runner. Beam accepts its runners also without the suffix "Runner"."""
+    """Raise RecipeError if Beam has no such runner. Beam also accepts names without the suffix "Runner"."""
     if reason := ENGINES.broken.get(runner.lower()):
         raise RecipeError(f"{where}: {reason}")
     names = StandardOptions.KNOWN_RUNNER_NAMES
@@ -136,7 +136,7 @@ def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str
         where = f"--on {path}: {key}"
         if not isinstance(key, str) or key.startswith("-") or "=" in key:
             name = str(key).lstrip("-").partition("=")[0]
-            raise RecipeError(f"{where}: is not the name of an option; accepted: the name alone, as in {name}: VALUE")
+            raise RecipeError(f"{where}: is not the name of an option; accepted: only the name, as in {name}: VALUE")
         options[where] = list(_to_words(key, value, parser._option_string_actions.get(f"--{key}"), where))
     return options
 
@@ -161,9 +161,9 @@ def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) 
 
 
 def _text(value: Any, where: str) -> str:
-    """Return a value as in a command line, booleans as in Spark. Raises RecipeError for other types."""
+    """Return a value as a command line has it, and booleans as Spark has them. Raises RecipeError for other types."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; quote all else")
+    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; quote other values")

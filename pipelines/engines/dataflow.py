@@ -79,7 +79,7 @@ class Dataflow(PipelineEngine):
 
     @classmethod
     def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
-        """Complete the options and return the runner. Beam would request buckets from Google to check them."""
+        """Complete the options, and return the runner. Beam's own check of buckets, which asks Google, is skipped."""
         cloud, debug = options.view_as(GoogleCloudOptions), options.view_as(DebugOptions)
         if out and out.startswith("gs://"):
             cloud.temp_location = cloud.temp_location or f"{out}/tmp/dataflow"
@@ -183,7 +183,7 @@ class Dataflow(PipelineEngine):
 
 
 class _DataflowJob(Job):
-    """A job, through the service's API, from any process."""
+    """A job that any process can query and cancel, through the service's API."""
 
     def __init__(self, cloud: GoogleCloudOptions, job: str) -> None:
         from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
@@ -275,7 +275,7 @@ def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
         return
     bucket, accepted = _RULES["bucket"].values()
     if out and out.startswith("gs://") and not re.fullmatch(bucket, out):
-        yield f"--out {out}: no such bucket can be; accepted: {accepted}"
+        yield f"--out {out}: not a possible bucket; accepted: {accepted}"
         return
     for name in ("temp_location", "staging_location"):
         value = getattr(cloud, name)

@@ -19,7 +19,7 @@ _BETWEEN = 0.2  # seconds between two polls
 
 
 class EngineUnresponsiveError(RunError):
-    """An engine has not reported a job's state for long. The job may still be running."""
+    """An engine has not reported a job's state for a long time. The job may still be running."""
 
 
 class Job:
@@ -91,7 +91,7 @@ class Job:
         self.result.cancel()
 
     def wait(self, on_costs: Callable[[], None] = lambda: None) -> None:
-        """Do as `follow`; an interrupt, raised here or ending the command's process, cancels the job."""
+        """Wait like `follow`, and cancel the job on an interrupt, raised here or ending the command's process."""
         with stopped_if_interrupted(self.cancel):
             self.follow(on_costs)
 
@@ -120,7 +120,8 @@ class Job:
 class Submission:
     """A job's lifetime, from submission to the end; an interrupt cancels it at any moment.
 
-    `find` finds the job by its name, if it has one before submission; `is_apart`: it outlives this process.
+    `find` finds the job by its name, if that is known before submission. `is_apart` says that the job outlives this
+    process.
     """
 
     def __init__(self, engine: str, find: Callable[[], Job] | None, is_apart: bool) -> None:

@@ -29,7 +29,7 @@ class Local(PipelineEngine):
     key = "local"
     runner = "FnApiRunner"
     runners: ClassVar[set[str]] = {*StandardOptions.LOCAL_RUNNERS} - {"PrismRunner"}  # count as this engine
-    defaults = ("--no_pipeline_type_check",)  # of our own steps; saves a quarter of a second at each start
+    defaults = ("--no_pipeline_type_check",)  # saves a quarter of a second at each start
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:

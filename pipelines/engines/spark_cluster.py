@@ -119,7 +119,7 @@ class ClusterJob(Job):
         return text
 
     def take(self, number: re.Match[str] | None, page: re.Match[str] | None) -> None:
-        """Keep the report of a YARN application."""
+        """Remember the ID and the page of a YARN application."""
         self._handle |= {"job": number[0]} if number else {}
         self._report |= {"Tracking-URL": page[1]} if page else {}
 

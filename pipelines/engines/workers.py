@@ -1,8 +1,9 @@
 """Checks, before anything is written, that workers can do the run, and reports their problems as one error.
 
 Workers need the same Python, Beam and curate. They must see and write the folders of the run, of downloads and of the
-engine, read the first and last file of each source, and load the models for measuring. One task per waiting unit loads
-them, as measuring would, and they stay loaded. Caption engines are tried only when they are used.
+engine, read the first and last file of each source, and load the models for measuring. There is one task for each unit
+that waits to be measured. It loads the models as measuring would, and they stay loaded. Caption engines are tried only
+when they are used.
 """
 
 import os
@@ -88,8 +89,8 @@ class Ask:
     nonce: str  # the probe file's name in each folder
     folders: tuple[tuple[str, RunStore], ...]  # each with its label in messages
     files: tuple[tuple[str, str, Mapping[str, Any]], ...]  # label, path, options of the file system
-    signals: tuple[str, ...]  # to load,
-    units: int  # in this many tasks
+    signals: tuple[str, ...]  # the signals whose models are loaded
+    units: int  # the number of tasks that load them
 
     def __call__(self, number: int) -> list[str]:
         """Return the errors on this worker."""

@@ -6,7 +6,7 @@ regardless of retries: outputs, Beam's counters, or an error that no retry would
 GroupByKey works on encoded key-value elements in windows, and follows the collection's windowing and trigger. The
 driver groups small collections; otherwise a shuffle on the key's bytes does. Keys and values are sorted by their bytes,
 so the order of values does not depend on the order of fetches. Values are not decoded. A lost part of a shuffle is
-recomputed from the output of the stage before.
+recomputed from the output of the previous stage.
 """
 
 import gc
@@ -222,7 +222,7 @@ _workers: list[_StageWorker] = []  # at most one
 
 
 def _find_worker(task: Task) -> _StageWorker:
-    """Return the worker for a task's stage; it replaces the worker of the stage before."""
+    """Return the worker for a task's stage; it replaces the worker of the previous stage."""
     if not _workers or _workers[0].id != task.id:
         while _workers:
             _workers.pop().processors.shutdown()  # its DoFns end

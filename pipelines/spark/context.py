@@ -49,8 +49,8 @@ class SparkOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         setting = f"a setting of Spark, {_EXAMPLE}; may be repeated"
         parser.add_argument("--spark_conf", action="append", metavar="KEY=VALUE", help=setting)
-        folder = "a folder or URL that all workers see, for what passes between stages"
-        default = "default: temp_location, and for a master on this machine the temporary folder"
+        folder = "a folder or URL that all workers see, for data between stages"
+        default = "default: temp_location, or the temporary folder if the master is on this machine"
         parser.add_argument("--spark_exchange", help=f"{folder}; {default}")
 
     def read_conf(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Checks the executors before a pipeline: their Python and packages, and with a function of the caller.
+"""Checks the executors before a pipeline runs: their Python, their packages, and what the caller's function checks.
 
 A small job runs as many tasks as Spark runs at a time. Each task compares Python and packages before it loads any code
 of the caller.
@@ -21,7 +21,7 @@ _PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)?
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 _STOPPED = "stopped SparkContext"  # as after a master refused the application
 _RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
-_NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, names that of executors"
+_NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, sets the executors' Python"
 
 
 class ProbeError(RuntimeError):
@@ -36,7 +36,7 @@ def probe(
 ) -> dict[str, list[str]]:
     """Return the faults that `look` finds on executors, each with its hosts; `look` gets the number of its task.
 
-    The SparkContext stays for the pipeline, whose runner stops it. An error stops it now.
+    The SparkContext stays open for the pipeline, and the runner stops it. After an error, this function stops it.
 
     Args:
         packages: the versions that executors need, by module: its `__version__`.
@@ -61,7 +61,7 @@ def probe(
                 raise ProbeError(_explain_refusal(settings)) from None
             raise ProbeError(_explain(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
-            raise ProbeError("on {}, {}: {}; accepted: the same there and here".format(*wrong[0]))
+            raise ProbeError("on {}, {}: {}; accepted: the same versions there and here".format(*wrong[0]))
         failing.pop_all()
     hosts: dict[str, set[str]] = {}
     for host, _, _, errors in visits:
@@ -116,7 +116,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
             try:
                 installed = getattr(importlib.import_module(name), "__version__", "of no version")
             except ImportError as error:
-                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), and is {version} here")
+                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), but is {version} here")
                 continue
             if installed != version:
                 wrong.append(f"{name} is {installed}, but {version} here")
@@ -128,7 +128,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
                 take_resources()
                 errors = cloudpickle.loads(look)
             except (ImportError, AttributeError) as error:
-                wrong.append(f"{error}: its code is not the same, though its version is")
+                wrong.append(f"{error}: its code differs, although its version is the same")
         for number in numbers:
             seen = [] if errors is None else list(errors(number))
             yield socket.gethostname(), sys.executable, "; ".join(wrong), seen
@@ -142,7 +142,7 @@ def _explain_refusal(settings: SparkOptions) -> str:
     master = settings.read_conf().get("spark.master", "the master")
     version = f"the same version of Spark as PySpark here, {pyspark.__version__}"
     remedy = "its page shows both: pip install 'pyspark==VERSION', on both sides"
-    return f"{master} did not take the application; accepted: a master's own port, and {version} ({remedy})"
+    return f"{master} did not accept the application; accepted: a master's own port, and {version} ({remedy})"
 
 
 def _explain(error: str) -> str:
@@ -151,7 +151,7 @@ def _explain(error: str) -> str:
         python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} here"
         return f"{python}; accepted: the same minor version: {_NAMED}"
     if match := _NO_PROGRAM.search(error):
-        return f"executors have no program {match[1]}; accepted: a Python of theirs: {_NAMED}"
+        return f"executors have no program {match[1]}; accepted: a Python on the executors: {_NAMED}"
     lines = [line for line in error.splitlines() if line.strip()] or [error]
     raised = [line for line in lines if _RAISED.match(line)]
     return (raised[-1] if error.startswith("Traceback") and raised else lines[0]).strip()

@@ -74,7 +74,7 @@ class SparkResult(PipelineResult):
         threading.Thread(target=self._run, name="beam-spark", daemon=True).start()
 
     def wait_until_finish(self, duration: int | None = None) -> str:
-        """Wait for the end, or some milliseconds, and return the state. Raises its error; an interrupt cancels it."""
+        """Wait for the end, or `duration` ms; return the state. Raises its error; an interrupt cancels the pipeline."""
         try:
             self._ended.wait(None if duration is None else duration / 1000)
         except KeyboardInterrupt:
@@ -114,7 +114,7 @@ class SparkResult(PipelineResult):
         try:
             self._clean()
         except Exception as error:  # from any store's library: the outputs exist
-            _LOGGER.warning("not cleaned up: %s", error)
+            _LOGGER.warning("could not clean up: %s", error)
         finally:
             self._state = state
             self._ended.set()

@@ -213,7 +213,10 @@ def _find_inputs(transforms: Iterable[proto.PTransform]) -> set[str]:
 
 
 def _say(transforms: Iterable[proto.PTransform]) -> str:
-    """Return the first parts of the steps' names, without duplicates, and join the details of `STEP: DETAIL; …`."""
+    """Return the first parts of the steps' names, without duplicates.
+
+    Details of the same step are joined: `STEP: DETAIL; …`.
+    """
     steps: dict[str, dict[str, None]] = {}
     for transform in transforms:
         for name in transform.unique_name.split("/")[0].split("; "):

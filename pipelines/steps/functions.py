@@ -115,7 +115,7 @@ class ErrorCollector:
 
     @property
     def is_over(self) -> bool:
-        """Whether several parts in a row failed, probably for the same reason as all others would."""
+        """Whether several parts in a row failed, probably for a reason that would make all others fail, too."""
         return self._in_a_row >= _IN_A_ROW
 
     @contextmanager

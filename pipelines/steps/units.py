@@ -1,4 +1,4 @@
-"""`curate.run.units` on Beam: does several steps in one pass over a unit's tables.
+"""Implements `curate.run.units` on Beam, and does several steps in one pass over a unit's tables.
 
 Steps are queued until a step needs an answer from all units. Then one DoFn runs the queued steps, unit by unit, with
 the unit's tables open: it opens each file once, reads each column once, and passes new tables on in memory.
@@ -136,7 +136,7 @@ class BeamUnits(Units):
         self._add(_Step(name, self.stage, function, _sides(values)), sent)
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Queue a question, which its pass will answer."""
+        """Queue a question. The pass that it belongs to answers it."""
         answer = self._ask(name, function, values)
         return answer if combine is None else self.combine(name, [answer], combine)
 
@@ -206,7 +206,7 @@ class BeamUnits(Units):
         return _Collected(True, lambda: done)
 
     def finish(self) -> None:
-        """Also add the answers that no step has needed to the pipeline."""
+        """Add the queued steps to the pipeline, and the answers that no step has needed."""
         for answer in self._computed:
             _ = answer.elements
         self.end_pass()

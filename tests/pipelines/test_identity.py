@@ -60,7 +60,7 @@ def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monke
     anew = r".*still valid \(it recomputes decisions, shards\)"
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))
-    with pytest.raises(RecipeError, match=f"of curate 0.0.9, and this is 0.1.0: curate 0.0.9 finishes it{anew}"):
+    with pytest.raises(RecipeError, match=rf"of curate 0.0.9, but this is 0.1.0 \(curate 0.0.9 can finish it\){anew}"):
         prepare(make_recipe(tmp_path), str(begun))
 
 
@@ -68,7 +68,7 @@ def test_keys_of_a_recipe_that_another_version_has_name_it(begun, tmp_path):
     store = RunStore(str(begun))
     claimed = store.read_json(RUN_FILE)
     store.write_json(RUN_FILE, claimed | {"identity": "other", "recipe": claimed["recipe"] | {"later": 1}})
-    with pytest.raises(RecipeError, match=r"pool \(changed: later\) by curate 0.0.9, and this is 0.1.0. Choose"):
+    with pytest.raises(RecipeError, match=r"pool \(changed: later\) by curate 0.0.9, but this is 0.1.0. Choose"):
         prepare(make_recipe(tmp_path), str(begun))
 
 

@@ -33,7 +33,7 @@ class Groups:
 
     @classmethod
     def of(cls, edges: U64) -> Self:
-        """Return the groups formed by edges (uint64[e, 2]); an edge from a node to itself forms none."""
+        """Return the groups formed by edges (uint64[e, 2]); an edge from a node to itself is ignored."""
         edges = edges[edges[:, 0] != edges[:, 1]]
         nodes = distinct(edges.reshape(-1))
         parent = np.arange(len(nodes))
@@ -68,7 +68,7 @@ class Groups:
         return replace(self, nearest=nearest)
 
     def index(self, nodes: U64) -> I64:
-        """Return the index of each node among these, −1 if it is not (int64[n])."""
+        """Return the index of each node in `self.nodes`, or −1 if it is not there (int64[n])."""
         if not len(self.nodes):
             return np.full(len(nodes), -1, np.int64)
         index = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
@@ -76,7 +76,7 @@ class Groups:
 
     @property
     def edges(self) -> U64:
-        """Edges with these components, one per node that is not its group's label (uint64[e, 2])."""
+        """Edges that form these groups: one per node that is not its group's label (uint64[e, 2])."""
         changed = self.nodes != self.labels
         return np.stack([self.labels[changed], self.nodes[changed]], axis=1)
 

@@ -30,7 +30,7 @@ _CHUNK = 128  # hashes compared before checking whether one is close: a loop wit
 
 
 def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
-    """Return the bands for about this many hashes (uint64[t] masks); they are complete for any number.
+    """Return the bands for about this many hashes (uint64[t] masks). They miss no pair, whatever the number of hashes.
 
     The number of blocks minimizes the cost of sorting the rows and comparing pairs, by default all pairs. If comparing
     all pairs is cheapest, there is one band without bits. All workers must use the same `rows`.
@@ -52,7 +52,7 @@ def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
 
 
 def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
-    """Return the distinct hashes by (band, bucket); hashes that agree under a band share a bucket."""
+    """Yield the distinct hashes by (band, bucket). Hashes that agree under a band share a bucket."""
     hashes = distinct(hashes)
     for i, mask in enumerate(masks):
         buckets = exact.find_bucket(mix64(hashes & mask), n_buckets).astype(np.uint16)
@@ -74,7 +74,10 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
-    """Return the index of each hash's nearest evaluation hash within `distance` bits (int64[n]; the lowest), or −1."""
+    """Return the index of the evaluation hash that is nearest to each hash (int64[n]), or −1.
+
+    It is −1 if none is within `distance` bits. On a tie, the lowest index wins.
+    """
     # Equal hashes are searched once, in the pool and in the evaluation set, where the first one counts.
     pool = distinct(hashes)
     targets = distinct(evaluation)

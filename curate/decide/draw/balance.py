@@ -1,10 +1,11 @@
-"""`balance`: limits of rows per entry, from a number t that is given or solved for, and the draw (MetaCLIP).
+"""`balance` limits the rows of each entry by a number t, which is given or solved for, and draws rows (MetaCLIP).
 
 With `of`, the values of a column (clusters, tags) are the entries: each row has exactly one, and π is its p. Rows
 without a value are never drawn.
 
-Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
-2507.22062). The arithmetic is `inclusion`'s, the search for a size `bracket`'s; limits follow from t by `schemes`.
+Sources: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; for a t that follows from the share of the tail,
+"Meta CLIP 2" (arXiv 2507.22062). `inclusion` has the arithmetic, `bracket` the search for a size, and `schemes` the
+limits that follow from t.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ class LimitsChoice(selection.Choice):
         return inclusion.probabilities(self.counts, self.limits)
 
     def inclusion(self, rows: selection.RowsLeft) -> F64:
-        """Return π = 1 − ∏(1 − p); with `one_per` divided by the number of texts of the image, all equally likely."""
+        """Return π = 1 − ∏(1 − p). With `one_per`, it is divided among the image's texts, which are equally likely."""
         pi = inclusion.inclusion_probability(rows.with_values(self.groups).matches, self.p)
         return pi if rows.texts is None else np.asarray(pi / rows.texts)
 

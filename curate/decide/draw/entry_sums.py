@@ -1,7 +1,7 @@
-"""Exact integer sums over the rows that match each metadata entry, which add up over units.
+"""Sums integers over the rows that match each metadata entry. The sums of units can be added.
 
 In: `matches`, a list of entry ids per row (list<int32>; null and empty lists have no match), and integer weights of
-rows. Out: sums by entry; for some rows only of the entries that occur.
+rows. Out: sums by entry. The sums of a part of the rows have only the entries that occur.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def _from_sparse(shape: tuple[int, ...], kind: np.dtype, nonzero: I64, values: n
 
 
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
-    """Sum rows' integer weights (all int64 or all uint64[rows]) over the entries, of n, that they match."""
+    """For each of n entries, sum the integer weights (all int64 or all uint64[rows]) of the rows that match it."""
     offsets, entries = list_entries(matches, n)
     summands = np.stack(weights, axis=1).view(np.int64)  # wraps around like uint64
     if len(entries) * _SPARSE > n:
@@ -88,7 +88,7 @@ def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | 
 
 
 def sparse_counts(matches: pa.ListArray, n: int) -> SparseSums:
-    """Count the rows that match each entry, of n."""
+    """Count the rows that match each of n entries."""
     sums = sparse_sums(matches, [np.ones(len(matches), np.int64)], n)
     return SparseSums(sums.entries, sums.values[0], n)
 

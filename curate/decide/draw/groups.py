@@ -75,12 +75,12 @@ def read_names(rows: RowsLeft, column: str) -> pa.Array:
 
 
 def read_numbers(rows: RowsLeft, column: str) -> F64:
-    """Return a column's numbers, NaN without one; negative ones, from rounding, become 0 (float64[n])."""
+    """Return a column's numbers (float64[n]); NaN if a row has none. Negative ones, from rounding, become 0."""
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
 
 def find_groups(units: Units, name: str, run: SelectionRun, column: str, measure: str | None = None) -> Answer:
-    """Ask all units for the groups of the rows with a value, and with one in column `measure`. Raises RunError."""
+    """Ask all units for the groups of rows that have a value, and one in `measure` if it is given. Raises RunError."""
 
     def count(tables: OpenTables, state: Any) -> list[pa.Table]:
         rows = run.rows_left(tables, state)

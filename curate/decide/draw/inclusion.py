@@ -33,7 +33,7 @@ def probabilities(counts: I64, limits: I64) -> F64:
 
 
 def tail_shares(counts: I64) -> tuple[I64, F64]:
-    """Return the distinct counts, ascending and without 0, and for each the share of smaller ones in the sum of all."""
+    """Return the distinct positive counts, ascending, and for each the share of smaller counts in the sum of all."""
     distinct, entries = np.unique(counts[counts > 0], return_counts=True)
     sums = distinct * entries
     return distinct, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
@@ -41,8 +41,8 @@ def tail_shares(counts: I64) -> tuple[I64, F64]:
 
 def tail_share_t(counts: I64, share: float) -> int:
     """Return the count whose share in `tail_shares` is nearest to `share`, the first of ties; 1 without counts."""
-    # It inverts MetaCLIP 2's t_to_p ("Meta CLIP 2", arXiv 2507.22062), zero counts left out. Its own inverse, p_to_t,
-    # counts entries with t rows too, and gave another t in 512 of 927 cases.
+    # This inverts MetaCLIP 2's t_to_p ("Meta CLIP 2", arXiv 2507.22062), without zero counts. MetaCLIP 2's own inverse,
+    # p_to_t, also counts entries with t rows, and gave another t in 512 of 927 cases.
     distinct, shares = tail_shares(counts)
     return int(distinct[np.argmin(np.abs(shares - share))]) if len(distinct) else 1
 
@@ -57,8 +57,8 @@ def draw(
 
     `uids` are string[rows] of 32 hex digits, whose low 64 bits are used; `keys` (uint64[n]) are the `entry_keys` of the
     entries; `seed` is any integer, taken modulo 2⁶⁴. `earlier` (float64[rows]) is the probability with which an earlier
-    stage kept a row, NaN or 1 if it was not drawn, None if no row was. It is part of the hash, because otherwise u
-    would be known to be small.
+    stage kept a row, NaN or 1 if it was not drawn, None if no row was. It is part of the hash, because otherwise
+    u would be small in all rows that the earlier stage kept.
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = list_entries(matches, len(counts))
@@ -73,7 +73,10 @@ def draw(
 def entry_draws(
     uid: str, entries: Sequence[str], p: F64, counts: I64 | None, ts: I64, seed: int, earlier: float | None
 ) -> list[float]:
-    """Return u/p for each entry of a single row, as in `draw`; if `counts` is None, from p = t / max(count, t)."""
+    """Return u/p for each entry of a single row, as in `draw`.
+
+    If `counts` is None, they follow from p = t / max(count, t).
+    """
     if counts is None:
         counts = np.rint(ts / p).astype(np.int64)
     numbers = pa.array(range(len(entries) + 1), pa.int32())
@@ -100,8 +103,8 @@ def expected_rows(
     """Return Σ fixed_point(π) over a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
 
     `limits` are int64[k, n] or [k, 1], ascending for each entry; `counts` are of the whole pool. Results of parts add
-    up; use Python ints if a pool may have more than 2³² − 1 rows, the limit of a sum. Σπ(1−π) is added to `variances`
-    (float64[k]), those of the number of drawn rows. If `texts` (float64[rows]) is given, π is divided by it.
+    up; use Python ints if a pool may have more than 2³² − 1 rows, the limit of a sum. Σπ(1−π), the variance of the
+    number of drawn rows, is added to `variances` (float64[k]). If `texts` (float64[rows]) is given, π is divided by it.
     """
     offsets, entries = list_entries(matches, len(counts))
     counts, limits = np.asarray(counts, np.int64), np.asarray(limits, np.int64)

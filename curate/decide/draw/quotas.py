@@ -106,7 +106,7 @@ def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I
     if most.sum() <= rows:
         return most
     if least.sum() > rows:
-        raise ValueError(f"{least.sum():,} rows at least")
+        raise ValueError(f"at least {least.sum():,} rows")
     wished = np.rint(shares * (rows * float(1 << _BITS))).astype(np.int64)
     low, high = (least << _BITS) - wished, (most << _BITS) - wished  # the range of λ in which a number changes
     ends = np.concatenate([low, high])
@@ -134,8 +134,8 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
     names = groups.names.to_pylist()
     numbers = np.array([int(name) if name.isdecimal() else -1 for name in map(str, names)], np.int64)
     if (bad := (numbers < 0) | (numbers >= len(inter))).any():
-        error = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row, and there are {len(inter):,} centroids"
-        raise RunError(f"sample.quotas: {error}; accepted: their numbers from 0")
+        error = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row, but there are {len(inter):,} centroids"
+        raise RunError(f"sample.quotas: {error}; accepted: numbers of centroids, from 0")
     scaled = inter[numbers] * groups.means / section.temperature
     weights = np.array([exp(x) for x in (scaled - scaled.max(initial=0)).tolist()], np.float64)
     return np.asarray(weights / max(1e-300, weights.sum()))
@@ -151,7 +151,7 @@ def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64
     try:
         return solve_quotas(find_shares(groups, section, inter), sizes, section.rows, minimum, maximum)
     except ValueError as error:
-        total = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
+        total = f"sample.quotas.least is {section.least:,}, which needs {error}, but rows is {section.rows:,}"
         raise RunError(f"{total}; accepted: least of at most {section.rows // k:,}") from None
 
 
@@ -169,7 +169,7 @@ class QuotasChoice(GroupsChoice):
 
     def shortfall(self, section: Sample) -> str:
         wanted, kept = required(section.quotas).rows, int(self.cut.taken.sum())
-        return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {kept:,}" if kept < wanted else ""
+        return f"sample.quotas: {wanted:,} rows wanted, but the quotas allow only {kept:,}" if kept < wanted else ""
 
 
 class QuotasSample(Selection):
@@ -228,8 +228,8 @@ class QuotasSample(Selection):
 def _read(path: str | None) -> F32:
     rows = read_rows("sample.quotas.centroids", path or "", "k, dimension")
     if not (is_some := rows.any(axis=1)).all():
-        error = f"{path} holds zeros alone in row {int(np.argmin(is_some))}"
-        raise RecipeError(f"sample.quotas.centroids: {error}; accepted: centroids, of any length above 0")
+        error = f"{path} has only zeros in row {int(np.argmin(is_some))}"
+        raise RecipeError(f"sample.quotas.centroids: {error}; accepted: centroids that are not zero")
     return rows
 
 
@@ -237,5 +237,5 @@ def _made(run: SelectionRun, name: str) -> F32:
     file = f"{MODELS}/{name}.npy"
     if run.store.exists(file) and valid_digest(run.store, file):
         return read_rows("sample.quotas", f"{run.store.url}/{file}", "k, dimension")
-    accepted = "accepted: a run, which makes it again, or sample.quotas.centroids: FILE.npy"
-    raise RunError(f"sample.quotas: {file}, the centroids of {name}, is not in the run as it was written; {accepted}")
+    accepted = "accepted: a run, which writes it again, or sample.quotas.centroids: FILE.npy"
+    raise RunError(f"sample.quotas: {file}, the centroids of {name}, is missing or damaged in the run; {accepted}")

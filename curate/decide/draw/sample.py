@@ -1,4 +1,4 @@
-"""`sample`: exactly N rows, those with the smallest hash(seed, uid), for any sharding; and its other forms.
+"""`sample` keeps exactly N rows, those with the smallest hash(seed, uid), however the pool is sharded; or other forms.
 
 `weights` draws N rows without replacement, in proportion to weights: those with the smallest E/w, where E is an
 exponential number from hash(seed, uid). Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir"
@@ -177,7 +177,7 @@ class MixtureChoice(GroupsChoice):
         few = self.groups.names.filter(pa.array(self.cut.rows < self.cut.wanted)).to_pylist()
         named = ", ".join(map(repr, few[:_SHOWN]))
         of_them = f"{int(self.cut.taken.sum()):,} rows of {int(self.cut.wanted.sum()):,}"
-        return f"sample.mixture: too few rows of {self.groups.column} {named}; it has {of_them}" if few else ""
+        return f"sample.mixture: too few rows of {self.groups.column} {named}; the sample has {of_them}" if few else ""
 
 
 class MixtureSample(Selection):
@@ -214,7 +214,7 @@ class MixtureSample(Selection):
 
 @dataclass(frozen=True)
 class SampleChoice(CutChoice):
-    """Takes rows of a single group."""
+    """Takes rows of the whole pool, as a single group."""
 
     is_uniform = True
 
@@ -234,7 +234,7 @@ def format_shortage(wanted: int, left: int) -> str:
 
 
 class SampleSelection(Selection):
-    """What `sample` says: by `rows` alone a random sample of so many, or one of its other forms."""
+    """The selection of section `sample`: with only `rows`, a random sample of that size; otherwise another form."""
 
     key, section = "sample", Sample
     meaning = "not in the random sample"

@@ -102,7 +102,7 @@ def texts_error(rows: Sequence[RowsLeft], inclusion: Sequence[F64]) -> float:
 
 
 FindRows = Callable[[UnitTables, Any], RowsLeft]
-"""From a unit's tables and state to its rows that are left."""
+"""Takes a unit's tables and state, and returns its remaining rows."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class SampleForm(NamedTuple):
 
 
 def required(value: V | None) -> V:
-    """Return the form's own section."""
+    """Return a value that must not be None, such as a form's own section."""
     assert value is not None
     return value
 

@@ -57,7 +57,7 @@ class Cut(NamedTuple):
         return self.taken / np.maximum(1, self.rows)
 
     def of_rows(self, of_groups: F64, groups: I64) -> F64:
-        """Return the number of each row's group, 0 without a group (float64[n])."""
+        """Return for each row the number of its group in `of_groups`; 0 without a group (float64[n])."""
         return np.where(groups >= 0, np.append(of_groups, 0.0)[groups], 0.0)
 
     def draws(self, keys: Keys, values: F64) -> F64:

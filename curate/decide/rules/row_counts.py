@@ -1,4 +1,4 @@
-"""Counts per decided row, from an expression in the recipe: texts of a caption kind, or repeats in the curated set.
+"""Computes a count for each decided row from an expression: texts of a caption kind, or repeats in the curated set.
 
 In: rows of a unit. Out: int32[rows]. Expressions see the columns of rules, and columns about the decision.
 """

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
 
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
-    """Return the lowercase names in a recipe's expressions that can be parsed; they may be columns."""
+    """Return the lowercase names in those expressions of a recipe that can be parsed. Some may be columns."""
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by))]
     named += [*(recipe.output.columns or ()), *recipe.output.json_columns]

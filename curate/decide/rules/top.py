@@ -20,7 +20,7 @@ from curate.recipe.deciding import Top
 MAX_GROUPS = 1000
 Group = str | int | bool | None
 Counts = dict[Group, I64]
-"""Of each group the rows by the next digit of their keys, and last the rows that a fraction is of."""
+"""For each group, the number of rows by the next digit of their keys, then the rows that a fraction refers to."""
 
 _GROUP_DIGIT_BITS = 11
 
@@ -64,7 +64,7 @@ class TopSearch:
         return -(-key_bits(self.kind) // self.digit_bits)
 
     def count(self, values: TopValues, surviving: Mask) -> Counts:
-        """Count a unit's rows, where `surviving` (bool[rows]) reached the rule. Raises RunError."""
+        """Count a unit's rows. `surviving` (bool[rows]) are those that reached the rule. Raises RunError."""
         if len(values.groups) > MAX_GROUPS:
             raise self._too_many()
         of_pool = self.spec.over == "pool"
@@ -130,7 +130,7 @@ class TopSearch:
 
 
 def add_counts(left: Counts, right: Counts) -> Counts:
-    """Sum counts; if there are too many groups, only one more than the limit is kept."""
+    """Add counts. If there are too many groups, keep only one more than the limit."""
     total = dict(left)
     for name, counts in right.items():
         if name in total:

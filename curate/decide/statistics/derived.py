@@ -1,8 +1,8 @@
 """Derived columns: SQL over other columns, with statistics such as zscore(x) over many rows.
 
-A statistic covers the rows that reach the first rule that uses the column, or else deduplication, and whose x is
-finite; for other rows it is NULL. Each statistic is in its own file; the summaries of units add up exactly. The rank of
-a value is the number of rows in the pool up to this value.
+A statistic covers the rows whose x is finite and that reach the first rule that uses the column (or deduplication, if
+no rule uses it). For other rows it is NULL. The summaries of units add up exactly. The rank of a value is the number of
+rows in the pool up to this value.
 """
 
 import json
@@ -33,7 +33,7 @@ At = tuple[str, int]  # the position of a statistic: a derived column, and an in
 
 
 class StatisticCall(NamedTuple):
-    """A statistic of an expression."""
+    """A call of a statistic in an expression."""
 
     function: str
     sql: str  # of x
@@ -187,7 +187,7 @@ def rank_keys(values: F64) -> U64:
 
 
 def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
-    """Yield the distinct keys of a unit's values by first digit (NaN: none), and the `reached` rows of each."""
+    """Yield a unit's distinct keys by their first digit, and the number of `reached` rows of each. NaN has no key."""
     has_value = ~np.isnan(values)
     keys, numbers = np.unique(rank_keys(values[has_value]), return_inverse=True)
     counts = np.bincount(numbers[reached[has_value]], minlength=len(keys)).astype(np.int64)

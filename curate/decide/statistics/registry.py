@@ -54,7 +54,7 @@ class MinMax(Statistic):
 
 
 class Quantile(Statistic):
-    """quantile(x): the share of rows up to this value (SQL's cume_dist). Ranks are exact, see `ranks`."""
+    """quantile(x): the share of rows up to this value (SQL's cume_dist). Ranks are exact: see `derived`."""
 
     key, of_ranks = "quantile", True
 

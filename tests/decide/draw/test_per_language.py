@@ -60,7 +60,7 @@ def test_a_language_without_a_match_has_no_t_and_the_reference_language_needs_on
     by_hand = PerLanguage(language="de", by_hand={"en": 3})  # so no t depends on the share of German
     assert by_hand.limits([2], flat, entries).tolist() == [[3, 2]]
     assert by_hand.languages(np.array([3, 2]), flat, entries)[1].t == 3
-    with pytest.raises(RunError, match=r"balance.language is 'de', and no row left matches an entry of it; accepted"):
+    with pytest.raises(RunError, match=r"balance.language is 'de', but no remaining row matches an entry"):
         PerLanguage(language="de").limits([2], flat, entries)
     none = np.zeros(4, np.int64)  # as where rules drop every row: nothing is drawn
     assert PerLanguage(language="de").limits([2], none, entries).tolist() == [[1, 2]]

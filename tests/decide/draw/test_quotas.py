@@ -49,7 +49,7 @@ def test_quotas_are_the_exact_solution_rounded(case):
     p = np.array(shares) / max(1e-9, sum(shares))
     least, most = [min(low, high, size) for size in sizes], [min(high, size) for size in sizes]
     if sum(least) > rows:
-        with pytest.raises(ValueError, match="rows at least"):
+        with pytest.raises(ValueError, match="at least"):
             solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
         return
     x = solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
@@ -87,12 +87,12 @@ def test_shares_are_softmax_of_complexity():
     scaled = np.exp(np.array([0.2 * 0.3, 0.9 * 0.6]) / 0.5)
     np.testing.assert_allclose(find_shares(groups, section, inter), scaled / scaled.sum(), rtol=1e-7)
     assert find_shares(groups, section.model_copy(update={"by": "size"}), None).tolist() == [2 / 3, 1 / 3]
-    with pytest.raises(RunError, match="cluster is '7' in a row, and there are 3 centroids"):
+    with pytest.raises(RunError, match="cluster is '7' in a row, but there are 3 centroids"):
         find_shares(groups_of(["0", "7"], [1, 1], [0, 0]), section, inter)
     # By default at least half an equal share, but one row of a small cluster may go.
     few = find_quotas(groups_of(["0", "1", "2"], [100, 9, 1], [0.9, 0, 0]), section, inter)
     assert few.sum() == 60 and few[1] >= 8 and few[2] in (0, 1)
-    with pytest.raises(RunError, match=r"least is 31, which makes 62 rows at least, and rows is 60; accepted: .* 30"):
+    with pytest.raises(RunError, match=r"least is 31, which needs at least 62 rows, but rows is 60; accepted: .* 30"):
         find_quotas(groups, section.model_copy(update={"least": 31}), inter)
 
 

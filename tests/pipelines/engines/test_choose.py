@@ -153,7 +153,7 @@ def test_refused_words(words, parts, capsys):
         ("direct_running_mode: [in_memory]", ["direct_running_mode", "['in_memory']", "one value"]),
         ("streaming: 1", ["streaming", "found 1", "true or false"]),
         ("spark_conf: {spark.a: null}", ["spark_conf.spark.a", "None"]),
-        ("job_name: 2026-01-02", ["job_name", "quote all else"]),
+        ("job_name: 2026-01-02", ["job_name", "quote other values"]),
         ("--runner: spark", ["--runner", "runner: VALUE"]),
         ("runner: spark\nrunner: local", ["'runner'", "twice", "line 2"]),
         ("a: 1\nb: : 2", ["not valid YAML", "line 2"]),

@@ -88,7 +88,7 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path):
     ("name", "version", "said"),
     [
         ("apache_beam", "1.2.3", "apache_beam is 1.2.3, but 2."),
-        ("curate", None, "curate cannot be imported (ImportError: broken), and is 0."),
+        ("curate", None, "curate cannot be imported (ImportError: broken), but is 0."),
     ],
 )
 def test_another_version(recipe, tmp_path, name, version, said):
@@ -97,14 +97,14 @@ def test_another_version(recipe, tmp_path, name, version, said):
     (tmp_path / name / "__init__.py").write_text(code)
     python = write_python(tmp_path / "python", f"cd {tmp_path}", f"export PYTHONPATH={tmp_path}:$PYTHONPATH")
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
-    assert said in message and message.endswith("accepted: the same there and here")
+    assert said in message and message.endswith("accepted: the same versions there and here")
 
 
 @pytest.mark.usefixtures("stopping")
 def test_no_python(recipe, tmp_path, capfd):
     python = f"{tmp_path}/none/python"
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
-    assert f"executors have no program {python}; accepted: a Python of theirs: spark.pyspark.python" in message
+    assert f"executors have no program {python}; accepted: a Python on the executors: spark.pyspark.python" in message
     assert "\tat " not in capfd.readouterr().err  # no traces of Java's
 
 
@@ -115,7 +115,7 @@ def test_a_cluster_of_another_spark(recipe, stopping, tmp_path):
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
         text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
-    assert re.search("did not take the application; accepted: .* the same version of Spark as PySpark here, 4", text)
+    assert re.search("did not accept the application; accepted: .* the same version of Spark as PySpark here, 4", text)
 
 
 def test_another_python(recipe, tmp_path, spark, monkeypatch):

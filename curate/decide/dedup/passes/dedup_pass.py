@@ -43,9 +43,10 @@ class KeyPass:
 class Nearness(ABC):
     """A pass by nearness.
 
-    Values of rows are arrays whose first dimension is rows. If units need shared information before rows are split, it
-    is a plan, made in `rounds`: each round surveys every unit with the plan so far (None at first), and makes a new
-    plan. Edges join nodes: rows (see `groups.row_ids`), or other uint64 numbers.
+    The values of rows are an array whose first dimension is the rows. If units need shared information before they
+    split their rows, this is the *plan*, which is made in `rounds`. Each round surveys every unit with the plan so far
+    (None at first), and makes a new plan from the surveys. Edges join nodes: rows (see `groups.row_ids`), or other
+    uint64 numbers.
     """
 
     rounds: ClassVar[int] = 0
@@ -87,7 +88,7 @@ class Nearness(ABC):
         return None
 
     def search(self, nodes: U64, values: Any) -> Groups:
-        """Return the groups over all rows in one process, as if they were one unit; a file may hold the values."""
+        """Return the groups over all rows in one process, as if they were one unit. `values` may be in a file."""
         plan = None
         for _ in range(self.rounds):
             plan = self.plan(plan, [self.survey(nodes, values, plan)])
