@@ -111,7 +111,7 @@ def test_four_threads_at_once():
 def test_one_megabyte_captions_among_short_ones():
     draw = random.Random(1)
     words = [f"w{i}" for i in range(2000)] + ["a-token-that-is-longer-than-16-bytes", ",", ""]
-    entries = [" ".join(draw.choices(words, k=draw.randint(1, 3))) for _ in range(20_000)]
+    entries = [" ".join(draw.choices(words, k=draw.randint(1, 3))) for _ in range(5000)]
     entries += [*words, "w1 " * 50 + "w1"]
     long = " ".join(draw.choices(words, k=200_000))
     texts = ["w1 w2", long, "", "w1 " * 300_000, ",`" * 500_000, "x" * 1_000_000, "w3", "w1" + " w1" * 50]

@@ -76,6 +76,7 @@ CAPTIONS = ["x y", "x", "z", "x", "x y z", "q w e", "six words are in this capti
 TABLE = pa.table({"uid": [f"{i:032x}" for i in range(8)], "url": URLS, "caption": CAPTIONS})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("by", "duplicates"),
     [

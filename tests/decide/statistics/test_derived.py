@@ -50,6 +50,7 @@ def nan_for_null(values):
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("files", [1, 3])
 def test_they_are_as_sql_has_them(files, tmp_path, monkeypatch):
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70) if files == 3 else (400, 400))
