@@ -18,7 +18,6 @@ import pytest
 
 from tests.kit.waiting import wait_until
 
-_MASTER = "127.0.0.1"
 _BEAM = f"github.com/apache/beam/sdks/v2/%s@v{apache_beam.__version__}"
 _PROGRAMS = {
     "prism": _BEAM % "go/cmd/prism",
@@ -26,7 +25,7 @@ _PROGRAMS = {
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
     **dict.fromkeys(("etcd", "kube-apiserver"), "(how: tests/runners/kubernetes.py)"),
 }
-_WORKERS = ("127.0.0.1", "127.0.0.2")  # their addresses; one core each
+_WORKERS = {"127.0.0.1": (), "127.0.0.2": ()}
 
 
 def find_go_program(name):
@@ -46,10 +45,10 @@ _PORTS = cycle(range(10_000, 16_000))
 _PORTS = islice(_PORTS, os.getpid() * 100 % 6_000, None)  # not those of another process of tests
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     for port in _PORTS:
         with socket.socket() as sock, suppress(OSError):
-            sock.bind((_MASTER, port))
+            sock.bind((host, port))
             return port
     raise AssertionError
 
@@ -70,11 +69,14 @@ class Standalone:
         folder: where its logs are, and what its executors work in.
     """
 
-    def __init__(self, folder, home=None, recovers=False):
-        """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications."""
-        self.folder, port, page = folder, free_port(), free_port()
-        self._home = home or Path(pytest.importorskip("pyspark").__file__).parent
-        self.url, self.page = f"spark://{_MASTER}:{port}", f"http://{_MASTER}:{page}/json/"
+    def __init__(self, folder, home=None, recovers=False, address="127.0.0.1", workers=_WORKERS):
+        """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications.
+
+        `address` is the master's; `workers` are addresses, each with the words of a command that starts the worker.
+        """
+        self.folder, port, page = folder, free_port(address), free_port(address)
+        self._workers, self._home = workers, home or Path(pytest.importorskip("pyspark").__file__).parent
+        self.url, self.page = f"spark://{address}:{port}", f"http://{address}:{page}/json/"
         # A master gives up an application after ten executors that died.
         settings = {"spark.deploy.maxExecutorRetries": -1}
         if recovers:
@@ -88,15 +90,16 @@ class Standalone:
             "SPARK_DAEMON_JAVA_OPTS": " ".join(words),
             "PYSPARK_PYTHON": sys.executable,
         }
-        master = f"master.Master --host {_MASTER} --port {port} --webui-port {page}"
+        master = f"master.Master --host {address} --port {port} --webui-port {page}"
         worker = "worker.Worker --host {0} --cores 1 --memory 1g --webui-port 0 --work-dir {1}/{0} {2}"
-        self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in _WORKERS}
+        self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in workers}
         self.processes = {}
 
     def start(self, *names):
         """Start the master ("master") or a worker (its address), by default all; return once the master knows all."""
         for name in names or self._commands:
-            command = [str(self._home / "bin/spark-class"), *f"org.apache.spark.deploy.{self._commands[name]}".split()]
+            command = [*self._workers.get(name, ()), str(self._home / "bin/spark-class")]
+            command += f"org.apache.spark.deploy.{self._commands[name]}".split()
             with open(self.folder / f"{name}.log", "ab") as log:
                 self.processes[name] = subprocess.Popen(
                     command, env=self._environment, stdout=log, stderr=log, start_new_session=True
@@ -117,7 +120,7 @@ class Standalone:
 
         def knows_all():
             with suppress(OSError, ValueError), urllib.request.urlopen(self.page, timeout=5) as answer:
-                return json.load(answer)["aliveworkers"] == len(_WORKERS)
+                return json.load(answer)["aliveworkers"] == len(self._workers)
             return False
 
         try:

@@ -32,14 +32,16 @@ class Driver:
     recipe: Path
     out: Path
     cluster: Standalone
+    conf: dict[str, str] = field(default_factory=dict)
+    url: str = ""  # the run's folder, by default `out`
     port: int = field(default_factory=free_port)
 
     def __post_init__(self):
         own = {"spark.ui.port": str(self.port), "spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"]}
-        options = {"runner": "spark", "spark_master_url": self.cluster.url, "spark_conf": _CONF | own}
+        options = {"runner": "spark", "spark_master_url": self.cluster.url, "spark_conf": _CONF | own | self.conf}
         on = self.out.with_suffix(".yaml")
         on.write_text(yaml.safe_dump(options))
-        words = [sys.executable, "-m", "curate", "run", str(self.recipe), "--out", str(self.out), "--on", str(on)]
+        words = [sys.executable, "-m", "curate", "run", self.recipe, "--out", self.url or self.out, "--on", on]
         with open(self.out.with_suffix(".log"), "ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
@@ -68,7 +70,8 @@ class Driver:
         return running
 
     def _get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=5) as answer:
+        address = f"{self.conf.get('spark.driver.host', '127.0.0.1')}:{self.port}"
+        with urllib.request.urlopen(f"http://{address}/api/v1/{path}", timeout=5) as answer:
             return json.load(answer)
 
 
