@@ -46,7 +46,7 @@ REFUSED = {
     f"{SPARK}    core_hour: {{price: 1, date: 2026-01-01}}\n": ["line 4: engines.spark.core_hour.source: is missing"],
     f"{SPARK}    core_hour:\n      price: -1\n      source: x\n": ["line 5: engines.spark.core_hour.price", "-1"],
     f"currency: USD\nstores:\n  gs:\n    read: {SOON}\n": ["line 4: stores.gs.read.date", "'soon'"],
-    "engines: {}\n": ["line 1: currency: is missing"], "- 1\n": ["holds [1]", "a YAML mapping"],
+    "engines: {}\n": ["line 1: currency: is missing"], "- 1\n": ["contains [1]", "a YAML mapping"],
     "a: [\n": ["not valid YAML", "line 2"],
 }  # fmt: skip
 
