@@ -14,8 +14,8 @@ from curate.captions.isolate import Captioner
 from curate.captions.regions import Box
 from curate.llm.engine import Request
 from tests import kit
-from tests.captions.deadly import check, install
 from tests.kit import lasting_files
+from tests.kit.deadly_captions import check, install
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,11 +8,12 @@ A test reads as a case: a pool, a recipe, which samples are kept, and why the ot
 
 Its modules have the rest: `forked` (commands in processes), `web`, `range_server`, `llm_server`, `s3` and `store_proxy` (servers),
 `packages` (packages of foreign kinds), `captioned` (runs with captions), `written_runs` (run folders without a pipeline),
-`clips` (CLIP checkpoints), `precomputed` (DataComp's embeddings), `wordnet`, `deadly` (signals that end their process),
-`crawls`, `articles`, `url_lists`, `user_pools`, `languages`, and `embedded` (pools of other formats, of texts in languages, and with
-embeddings), `datacomp` (its pool), `metaclip` (its definitions), `wikis` (what metadata is built from), `commands` (commands in this process), `pages` (the commands on pages),
-`kills` (SIGKILL, and copies of a run folder as kills leave it), `store_faults` and `store_requests` (runs in a bucket), `noise` (a
-signal that is never the same twice), `crawl_runs`, `forgetting`, `whatif`, `waiting`, `memory`, `watched`.
+`clips` (CLIP checkpoints), `precomputed` (DataComp's embeddings), `wordnet`, `deadly`, `deadly_captions`, and
+`deadly_downloads` (signals, a caption engine, and a resizer that end their process), `crawls`, `articles`, `url_lists`,
+`user_pools`, `languages`, and `embedded` (pools of other formats, of texts in languages, and with embeddings), `datacomp` (its
+pool), `metaclip` (its definitions), `wikis` (what metadata is built from), `commands` (commands in this process), `pages` (the
+commands on pages), `kills` (SIGKILL, and copies of a run folder as kills leave it), `store_faults` and `store_requests` (runs in
+a bucket), `noise` (a signal that is never the same twice), `crawl_runs`, `forgetting`, `whatif`, `waiting`, `memory`, `watched`.
 """
 
 from tests.kit.pools import *  # noqa: F403

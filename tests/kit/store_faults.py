@@ -187,3 +187,24 @@ def runs(proxy, bucket, folder, more=""):
     assert done.status == 0, done.err
     expected = {path: digest for path, digest in kit.files_of(out).items() if not path.endswith(_TIMED)}
     yield Runs(proxy, bucket, str(recipe), expected)
+
+
+class SurvivalTests:
+    """Tests of any object store; a module's subclass runs them on its fixture `stored`, which gives `Runs`."""
+
+    def test_listings_of_some_seconds_ago(self, stored):
+        stored.proxy.stale = 3.0
+        assert stored.survive("stale") == stored.expected
+        assert stored.proxy.faults, "listings differed from what was there"
+
+    def test_an_input_that_does_not_come(self, stored):
+        done = stored.lose_input("away")
+        assert done.status == 1 and "_SUCCESS" not in stored.published("away")
+        assert f"{stored.bucket}/pool/00001.tar: the store cannot deliver it now" in done.err
+        assert stored.survive("away") == stored.expected
+
+    def test_a_store_that_is_down(self, stored):
+        done = stored.lose_store("down")
+        assert done.status == 1
+        stored.check_named("down", done.err)
+        assert stored.survive("down", None, "--take-over") == stored.expected

@@ -134,7 +134,7 @@ def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web, tmp_path):
     pq.write_table(pa.table({"url": urls, "caption": [f"caption {url}" for url in urls]}), tmp_path / "list.parquet")
     recipe = {"input": SOURCE | {"image_size": 64}, "max_failed": 0.2}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    words = [sys.executable, "-m", "tests.download.deadly", "run", str(tmp_path / "recipe.yaml"), "--out"]
+    words = [sys.executable, "-m", "tests.kit.deadly_downloads", "run", str(tmp_path / "recipe.yaml"), "--out"]
     done = subprocess.run([*words, str(tmp_path / "run")], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"in flight: .*shard \d+ \(killed [123] times?", done.stderr)) == 3, done.stderr

@@ -12,7 +12,7 @@ from curate.store.store import RunStore
 from curate.store.validity import valid_digest
 from tests.kit.llm_server import FaultServer
 from tests.kit.s3 import bucket_at, serving_s3
-from tests.kit.store_faults import FAULTS, PART, runs
+from tests.kit.store_faults import FAULTS, PART, SurvivalTests, runs
 from tests.kit.store_proxy import Fault, store_proxy
 from tests.kit.waiting import wait_until
 
@@ -41,24 +41,8 @@ def test_a_run_survives(name, stored):
     assert stored.survive(name, FAULTS[name]) == stored.expected
 
 
-def test_listings_of_some_seconds_ago(stored):
-    stored.proxy.stale = 3.0
-    assert stored.survive("stale") == stored.expected
-    assert stored.proxy.faults, "listings differed from what was there"
-
-
-def test_an_input_that_does_not_come(stored):
-    done = stored.lose_input("away")
-    assert done.status == 1 and "_SUCCESS" not in stored.published("away")
-    assert f"{stored.bucket}/pool/00001.tar: the store cannot deliver it now" in done.err
-    assert stored.survive("away") == stored.expected
-
-
-def test_a_store_that_is_down(stored):
-    done = stored.lose_store("down")
-    assert done.status == 1
-    stored.check_named("down", done.err)
-    assert stored.survive("down", None, "--take-over") == stored.expected
+class TestS3(SurvivalTests):
+    pass
 
 
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes

@@ -6,7 +6,7 @@ from fsspec.config import conf
 from fsspec.registry import _registry
 
 from curate.recipe import clouds
-from tests.kit.store_faults import FAULTS, PART, runs
+from tests.kit.store_faults import FAULTS, PART, SurvivalTests, runs
 from tests.kit.store_proxy import store_proxy
 from tests.runners.dataflow.loopback import BUCKET, open_store, serving_storage, variables
 
@@ -39,23 +39,8 @@ def test_a_run_survives(name, stored):
     assert stored.survive(name, FAULTS.get(name)) == stored.expected
 
 
-def test_listings_of_some_seconds_ago(stored):
-    stored.proxy.stale = 3.0
-    assert stored.survive("stale") == stored.expected
-
-
-def test_an_input_that_does_not_come(stored):
-    done = stored.lose_input("away")
-    assert done.status == 1 and "_SUCCESS" not in stored.published("away")
-    assert f"{stored.bucket}/pool/00001.tar: the store cannot deliver it now" in done.err
-    assert stored.survive("away") == stored.expected
-
-
-def test_a_store_that_is_down(stored):
-    done = stored.lose_store("down")
-    assert done.status == 1
-    stored.check_named("down", done.err)
-    assert stored.survive("down", None, "--take-over") == stored.expected
+class TestCloudStorage(SurvivalTests):
+    pass
 
 
 def test_large_files(stored, monkeypatch):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.captions import deadly as captions
 from tests.kit import deadly as measure
+from tests.kit import deadly_captions as captions
 from tests.runners.clusters import standalone
 
 ROOT = Path(__file__).resolve().parents[3]

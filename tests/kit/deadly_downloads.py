@@ -1,4 +1,4 @@
-"""curate with a resizer that ends its process on images of 31 by 31 pixels: python -m tests.download.deadly WORDS"""
+"""curate with a resizer that ends its process on images of 31 by 31 pixels: python -m tests.kit.deadly_downloads WORDS"""
 
 import io
 import os
@@ -23,7 +23,7 @@ def make_deadly(source):
 
 if __name__ == "__main__":
     from curate.__main__ import start
-    from tests.download.deadly import make_deadly as by_name  # that another process finds it by
+    from tests.kit.deadly_downloads import make_deadly as by_name  # that another process finds it by
 
     resizes.make_resizer = by_name
     start()
