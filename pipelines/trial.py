@@ -100,7 +100,6 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_reused:
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_reused: bool, share: float, folder: RunStore) -> CalibrationRun:
-    """Run the recipe on these units, which are this `share` of the pool."""
     numbered = [replace(unit, index=index) for index, unit in enumerate(units)]
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
     context = replace(prepared.context, store=folder, place=WorkerLocation.THIS_PROCESS, share=share)

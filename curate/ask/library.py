@@ -180,7 +180,6 @@ def read_number(text: str) -> object:
 
 
 def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:
-    """Return the name of the column, as it is written in the view."""
     fit = {
         name.lower(): name
         for name, kind in columns.items()

@@ -208,7 +208,6 @@ def _bytes(array: Any) -> int:
 
 
 def _inner(array: Any) -> list[Any]:
-    """Return the fields of structs, and the values of lists."""
     if isinstance(array, pa.MapArray):
         return [array.keys, array.items]
     if isinstance(array, pa.StructArray):

@@ -99,7 +99,6 @@ def emitted_texts(
 
 
 def _uniform(uid: str, seed: int, purpose: int) -> float:
-    """Return a number in [0, 1) that depends on uid, seed and purpose alone."""
     low = np.array([int(uid[16:], 16)], np.uint64)
     mixed = mix64(low ^ mix64(np.array([(purpose + seed) % 2**64], np.uint64)))
     return float(mixed[0] >> np.uint64(11)) * 2.0**-53

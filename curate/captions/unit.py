@@ -183,7 +183,6 @@ class _UnitWork:
         return answers, texts
 
     def _answer(self, task: Requested, rows: Rows, cache: AnswerCache) -> pa.Table:
-        """Return an answer for each request of a section; cached ones are not sent."""
         settings, (kind, name) = self.settings, (task.section.kind, task.section.engine)
         requests = make_requests(settings, self.tables, task, rows)
         spec, engine_id = settings.captions.engines[name], settings.engine_ids[name]

@@ -45,8 +45,6 @@ def _options(
 
 
 class _CommandGroups(TyperGroup):
-    """Lists the commands under headings."""
-
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for heading, names in groupby(_COMMANDS, lambda name: _COMMANDS[name]["group"]):
             with formatter.section(heading):

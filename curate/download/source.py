@@ -76,8 +76,7 @@ class NetworkPolicy(Section):
     """Maximum number of attempts for a URL. curate tries again after 408, 425, 429, 5xx, DNS errors, and timeouts. Each
     `--retry` allows as many attempts again."""
     pause: float = Field(1.0, examples=[2], gt=0)
-    """Seconds between the first attempt and the second. Each further pause is twice as long, unless the server names
-    one."""
+    """Seconds before the second attempt. Each further pause is twice as long, unless the server names one."""
     max_pause: float = Field(30.0, examples=[60], gt=0)
     """Longest pause, in seconds. If the next pause would be longer, the URL fails."""
 
@@ -164,11 +163,9 @@ class UrlsSource(Source):
     compute_hash: Hash | None = Field("sha256", examples=["md5"])
     """Write this hash of the downloaded bytes to the json. null: write none."""
     verify_hash: tuple[_Text, Hash] | None = Field(None, examples=[["sha256", "sha256"]])
-    """Column with a hash, and the kind of hash, such as `[sha256, sha256]`. An image with another hash is refused.
-    null: do not check."""
+    """Column with a hash, and its kind, such as `[sha256, sha256]`. Other images are refused. null: do not check."""
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
-    """Do not keep an image if its X-Robots-Tag header has one of these directives. null: img2dataset's directives and
-    `none`."""
+    """Refuse images with one of these X-Robots-Tag directives. null: img2dataset's directives and `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
     """Resize images to this many pixels per side; see `resize_mode`. null: keep the original images."""
     resize_mode: _Mode = Field("border", examples=["keep_ratio"])

@@ -122,8 +122,6 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Family:
-    """How to run a model of a family."""
-
     limit: int  # the decoder's maximum number of positions
     first: int  # the first token of a caption
     settings: Any  # the model's own generation settings

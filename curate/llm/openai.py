@@ -73,8 +73,7 @@ class OpenAI(EngineOptions):
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
     base_url: str = Field(examples=["http://localhost:8000/v1"])
-    """Address of the endpoint, with the version of the protocol (`/v1`). It must not have a user, password, query, or
-    fragment."""
+    """Address of the endpoint, with the protocol version (`/v1`), but no user, password, query, or fragment."""
     model: str = Field(examples=["my-vlm"], min_length=1)
     """Name that the endpoint has for the model."""
     key: str | None = Field(None, examples=["OPENAI_API_KEY"])

@@ -183,7 +183,6 @@ def _get_bit(bits: U64, first: int, h: np.uint64, shift: np.uint64) -> np.uint64
 
 @_jit
 def _read_character(data: U8, i: int, has_no_boundary: U8) -> tuple[Int, int]:
-    """Return whether the character at i has no boundary (1 or 0), and its length in bytes."""
     c = np.int64(data[i])
     if c < 0x80:
         return np.int64(has_no_boundary[c]), 1
@@ -369,7 +368,6 @@ def _find_heads(tables: Tables, languages: I32, block: _Scratch) -> None:
 
 @_jit
 def _match_mark(slots: U64, at: int, mark: np.uint64) -> Int:
-    """Return the slot of a bucket with this mark, or -1, without branches."""
     slot: Int = np.int64(-1)
     for k in range(4):
         slot = at + k if slots[_at(at + k)] >> _U32 == mark else slot
@@ -442,7 +440,6 @@ def _collect(tables: Tables, languages: I32, block: _Scratch, ids: I32, id_at: I
 
 @_jit
 def _sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
-    """Write the distinct ids of ids[a:b], ascending, to `out` from n; return the new n."""
     if b - a > _INSERTED:
         order = np.argsort(ids[a:b], kind="mergesort")  # unlike the default, it has no slow inputs
         for i in range(b - a):

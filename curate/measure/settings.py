@@ -82,7 +82,6 @@ class MeasureSettings:
         return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}
 
     def _rows_key(self, unit: Unit) -> str:
-        """Return the key of the unit's rows, and of which ones can be read."""
         source = self.source(unit).row_fields()
         image = self.measure.image
         decoding = [image.decode, image.max_pixels, f"pillow {version('pillow')}"] if self.pool.has_images else []

@@ -44,8 +44,6 @@ class _TextConfig(BaseModel):
 
 
 class _Config(BaseModel):
-    """The config.json of transformers."""
-
     model_type: Literal["clip"]  # its text tower is causal
     projection_dim: int = Field(512, ge=2, strict=True)
     text_config: _TextConfig = _TextConfig()

@@ -142,7 +142,6 @@ def _near(by: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return Markdown that shows the text literally."""
     text = _SPECIAL.sub(r"\\\1", " ".join(escape(text).split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

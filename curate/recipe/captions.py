@@ -152,8 +152,7 @@ class CaptionOutput(Section):
     """
 
     mix: dict[str, float] = Field({}, examples=[{"fused": 0.3, "rewrite": 0.2}])
-    """Shares of samples whose `.txt` has a synthetic caption instead of the original, by kind: `rewrite`, `recaption`,
-    or `fused`."""
+    """Shares of samples whose `.txt` has a synthetic caption, by kind: `rewrite`, `recaption`, or `fused`."""
     syn_json: bool = Field(False, examples=[True], strict=True)
     """Also write a file `syn.json` for each sample, as DataCompDR does."""
 

@@ -197,14 +197,12 @@ class Balance(Section):
     )
 
     t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
-    """MetaCLIP's t: curate thins entries with more rows than this. With `scheme: per_language`, it may be a mapping of
-    languages to numbers."""
+    """MetaCLIP's t: curate thins entries with more rows. With `scheme: per_language`, it may map languages to t."""
     rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
     """Target number of rows. curate uses the largest t that keeps at most this many rows on average. If t = 1 keeps
     more, the run stops with an error."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
-    """Target share of matches that belong to entries with fewer than t rows (MetaCLIP 2). curate uses the t whose share
-    is nearest."""
+    """Target share of the matches of entries with fewer than t rows (MetaCLIP 2). curate uses the nearest t."""
     of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
     """Column to balance instead of entries, such as clusters or tags. null: balance entries, which needs `match`."""
     counts: fields.UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])

@@ -49,8 +49,7 @@ class Image(Section):
     phash: bool = Field(False, examples=[True], strict=True)
     """Compute a perceptual hash of 64 bits, for deduplication."""
     jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
-    """Decode JPEGs at 1/2, 1/4, or 1/8 of their size, as long as both sides keep at least this many pixels. null:
-    decode at full size, as open_clip does."""
+    """Decode JPEGs at 1/2, 1/4, or 1/8 if both sides keep this many pixels. null: full size, as open_clip does."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
     """Do not decode images with more pixels than this, or with a side over 1,048,576 pixels; they fail."""
 
@@ -117,8 +116,7 @@ class OnEmbeddings(Section):
 
     needs_encoder: ClassVar[bool] = True  # whether it encodes prompts or exemplars, and so needs a model
     of: ColumnName = Field("clip", examples=["l14"])
-    """Name of a model in `measure.clip`. `heads`, `clusters`, `normsim`, and `vas` also accept a name in
-    `measure.embeddings`."""
+    """A name in `measure.clip`. `heads`, `clusters`, `normsim`, and `vas` also accept one in `measure.embeddings`."""
 
 
 class Measure(KindsSection):

@@ -81,11 +81,9 @@ class Match(Section):
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
-    """File with the entries: a JSON list, a text file with one entry per line, or Parquet. Limits: 2^25 entries, 1 GiB,
-    and 32,767 bytes per entry."""
+    """The entries: a JSON list, text lines, or Parquet. Limits: 2^25 entries, 1 GiB, and 32,767 bytes per entry."""
     mode: Literal["reference", "worldwide", "corrected"] = Field(REFERENCE, examples=["worldwide"])
-    """How to match: like MetaCLIP (`reference`), like MetaCLIP 2 (`worldwide`), or like MetaCLIP 2 without its known
-    bugs (`corrected`)."""
+    """How to match: like MetaCLIP (`reference`), MetaCLIP 2 (`worldwide`), or MetaCLIP 2 with fixes (`corrected`)."""
 
 
 class Recipe(KindsSection):
@@ -135,8 +133,7 @@ class Recipe(KindsSection):
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
     """Format and columns of the shards."""
     blocklist: fields.UserPaths | None = Field(None, examples=["gone.txt"])
-    """Files that list uids, URLs, or sha256 of images. Rows with a listed item are dropped as `forgotten`, before any
-    rule applies. null: no blocklist."""
+    """Files that list uids, URLs, or sha256 of images to drop as `forgotten`, before any rule. null: none."""
     max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
     """The run stops with an error if more than this share of samples cannot be read, or if more than this share of
     caption requests gets no answer. Samples that were not downloaded do not count here."""

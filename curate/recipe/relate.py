@@ -17,8 +17,7 @@ class OnKept(Section):
     """Base of the sections of relations. `of` names a model whose embeddings the run keeps."""
 
     of: ColumnName = Field("clip", examples=["l14"])
-    """Name of a model in `measure.clip` that has `embeddings: true`, or a name in `measure.embeddings` that has
-    `keep: true`."""
+    """A name in `measure.clip` that has `embeddings: true`, or in `measure.embeddings` that has `keep: true`."""
 
 
 class Relate(KindsSection):

@@ -87,7 +87,6 @@ def refuse_password(url: str) -> None:
 
 
 def _leaves(options: Any) -> list[tuple[str, Any]]:
-    """Return each option as a dotted key and its value."""
     leaves: list[tuple[str, Any]] = []
     _replace(options, lambda key, value: leaves.append((key, value)))
     return leaves

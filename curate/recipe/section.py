@@ -281,7 +281,6 @@ def _with_kinds(base: type[K], kinds: tuple[Any, ...], doc: str | None) -> type[
 
 
 def _empty(base: type[K]) -> K:
-    """Return an empty section, which `__setstate__` fills."""
     section = base.full()
     return section.__new__(section)
 

@@ -77,8 +77,7 @@ class Source(Section):
     format: Annotated[str, fields.KindOf(FORMATS)] = Field(examples=["parquet"])
     """Format of the source."""
     path: fields.UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
-    """Input files: local paths or fsspec URLs, which may have ranges and globs. For format `run`, the folder of a
-    finished run."""
+    """Input files: local paths or fsspec URLs, with ranges and globs. For format `run`, a finished run's folder."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
     """Options for the fsspec file system. For a value `env:NAME`, each machine reads its environment variable NAME."""
     join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(

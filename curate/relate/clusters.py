@@ -167,9 +167,7 @@ def _move(reading: Reading, training: Training | None, sums: Sums | None) -> Tra
 
 
 def _save(reading: Reading, training: Training | None) -> Model | None:
-    if training is None:
-        return None
-    return reading.keep(centroids=normalised(training.model.load()["centroids"]))
+    return None if training is None else reading.keep(centroids=normalised(training.model.load()["centroids"]))
 
 
 def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]:

@@ -23,8 +23,7 @@ class NormSim(WithTargets):
     kind = "normsim"
 
     norm: Literal["max", "2"] = Field("max", examples=["2"])
-    """`max`: the largest |cosine| with a target, as the paper recommends. `2`: the square root of the sum of the
-    squared cosines."""
+    """`max`: the largest |cosine| with a target (the paper's choice). `2`: the root of the sum of their squares."""
 
     @property
     def settings(self) -> dict[str, Any]:

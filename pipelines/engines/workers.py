@@ -133,7 +133,6 @@ class Ask:
 
 @contextmanager
 def _adding(faults: list[str], text: str, remedy: str = "") -> Iterator[None]:
-    """Add an error of the block to the faults, between a text and a remedy."""
     try:
         yield
     except Exception as error:  # from any library

@@ -153,7 +153,6 @@ def _is_last_attempt(task: Task) -> bool:
 
 
 def _find_permanent(error: BaseException | None) -> BaseException | None:
-    """Return the error, or the error that caused it, if it is marked as permanent."""
     while error is not None and getattr(error, "permanent", False) is not True:
         # Beam's mark for an error that it could not recreate with the step's name.
         is_text = hasattr(error, "_tagged_with_step")
@@ -222,7 +221,6 @@ _workers: list[_StageWorker] = []  # at most one
 
 
 def _find_worker(task: Task) -> _StageWorker:
-    """Return the worker for a task's stage; it replaces the worker of the previous stage."""
     if not _workers or _workers[0].id != task.id:
         while _workers:
             _workers.pop().processors.shutdown()  # its DoFns end

@@ -110,7 +110,6 @@ def _read(spool: str, item: tuple[Any, Iterable[list[Any] | str]]) -> tuple[Any,
 
 
 def _size(value: Any) -> int:
-    """Return the approximate pickled size of a value in bytes."""
     if isinstance(value, tuple | list):
         return sum(map(_size, value))
     return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 32))

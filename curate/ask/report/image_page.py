@@ -179,6 +179,5 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
 
 
 def _field(name: str) -> str:
-    """Return the name of a column as a valid FiftyOne field name."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_") or "column"
     return f"{plain}_" if plain in _RESERVED else plain

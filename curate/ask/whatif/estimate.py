@@ -374,7 +374,6 @@ def scaled(recipe: Recipe, fraction: float) -> Recipe:
 
 
 def _changed(section: Any, keys: list[str], value: int) -> Any:
-    """Return a section with another value at this path of keys."""
     inner = _changed(getattr(section, keys[0]), keys[1:], value) if keys[1:] else value
     return section.model_copy(update={keys[0]: inner})
 

@@ -55,8 +55,6 @@ _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (stages.DUPLICATE, st
 
 @dataclass(frozen=True)
 class _ReadOnlyStore(RunStore):
-    """The read-only folder of a finished run."""
-
     is_read_only: ClassVar[bool] = True
 
     def spool(self) -> IO[bytes]:

@@ -109,7 +109,6 @@ class SweptNumber:
 
 @cache
 def _sizes() -> list[str]:
-    """Return the keys of t and of the sizes of all selections."""
     kinds = ((key, form) for key, kind in SELECTIONS.kinds().items() for form in (kind, *kind.forms.values()))
     return list(dict.fromkeys(["balance.t", *(f"{key}.{size}" for key, form in kinds for size in form.sizes_of)]))
 

@@ -65,7 +65,6 @@ def _hash(data: U8, n: np.uint64) -> Halves:
 
 @_jit
 def _mix(low: np.uint64, high: np.uint64, data: U8, i: int, j: int, secret: int) -> Halves:
-    """Mix the 16 bytes at i, and the 16 bytes at j, into the state."""
     a, b, c, d = load_u64(data, i), load_u64(data, i + 8), load_u64(data, j), load_u64(data, j + 8)
     low += _fold(a ^ load_u64(_SECRET, secret), b ^ load_u64(_SECRET, secret + 8))
     high += _fold(c ^ load_u64(_SECRET, secret + 16), d ^ load_u64(_SECRET, secret + 24))

@@ -87,7 +87,6 @@ def read_numbers(text: str) -> Numbers:
 
 
 def _read(text: str) -> tuple[list[Number], set[str]]:
-    """Return the numbers that a text claims, and the readings and parts of all its numbers."""
     claimed: list[Number] = []
     held: set[str] = set()
     # Set lookup is faster than the search, so it comes first.

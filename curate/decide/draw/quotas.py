@@ -54,18 +54,15 @@ class Quotas(Section):
     by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
     """Share of each cluster: the same for all, by its size, or by its complexity (as published)."""
     keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
-    """Which rows of a cluster to keep: random ones, or those farthest from or nearest to its centroid (published:
-    `farthest`)."""
+    """Which rows of a cluster to keep: random ones, the farthest from its centroid (published), or the nearest."""
     least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
-    """Minimum number of rows from each cluster. A smaller cluster gives all its rows. null: half of an equal share, as
-    published."""
+    """Minimum rows from each cluster. A smaller one gives all its rows. null: half an equal share (published)."""
     most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
     """Maximum number of rows from each cluster. null: no limit."""
     distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
     """Column with each row's distance to its centroid. null: `NAME_distance`, if `of` is NAME."""
     centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
-    """For `complexity`: a .npy or .pt file with the centroids [k, dimension]. null: the centroids of
-    `relate.clusters`."""
+    """Centroids for `complexity`: a .npy or .pt file [k, dimension]. null: the centroids of `relate.clusters`."""
     temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
     """Temperature for `complexity`. The published code uses 0.5, and the paper 0.1."""
 

@@ -145,7 +145,6 @@ def _read_names(wiki: str, files: Sequence[CountFile], settings: BuildSettings) 
 
 
 def _sum_words(database: Any, kind: str, files: Sequence[CountFile], settings: BuildSettings) -> None:
-    """Build the table `kind` (word, count) of all words or titles."""
     names = [file.name for file in files if file.kind == kind]
     batches = (batch for name in names for batch in settings.store.read_parquet(name).to_batches())
     database.register("counted", pa.RecordBatchReader.from_batches(WORDS, batches))

@@ -32,7 +32,6 @@ def build_metadata(units: Units, settings: BuildSettings) -> None:
 
 
 def _files_of(_tables: object, state: Counted, settings: BuildSettings) -> Iterator[tuple[str, CountFile]]:
-    """Yield the files of a part's counts by key."""
     if wiki := state.unit.wiki:
         yield settings.keys[wiki], CountFile(wiki, "", "")  # it gets entries even without words
     for file in state.files:

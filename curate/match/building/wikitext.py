@@ -47,8 +47,6 @@ _DEEPEST = 64  # maximum open marks: the text inside is copied at the end of eac
 
 
 class _Opened(NamedTuple):
-    """An open mark or tag."""
-
     kind: str  # the mark, or the tag's name
     written: str
     inside: list[str]  # the text so far

@@ -166,9 +166,7 @@ def _child(node: Any, path: str) -> Any:
 
 def _text(node: Any, but: frozenset[str] = frozenset()) -> str | None:
     """Return an element's text with single spaces, without the elements to skip; None if nothing is left."""
-    if node is None:
-        return None
-    return " ".join("".join(_pieces(node, but)).split()) or None
+    return None if node is None else " ".join("".join(_pieces(node, but)).split()) or None
 
 
 def _pieces(node: Any, but: frozenset[str]) -> Iterator[str]:
