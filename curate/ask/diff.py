@@ -4,9 +4,9 @@ In: two run folders; shards, order and recipes may differ, since samples are ide
 Arrow tables, and the changed samples as batches. Memory: 16 bytes per kept sample and about 50 per changed one; DuckDB
 does the joins and spills to disk.
 
-A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not; the other run's decisions
-give the reason. If a uid repeats in a pool, the row that passed the most steps counts, not a duplicate of its own uid.
-An unreadable row has no uid in most pools, so its sample is `not in the pool` of that run.
+A sample is *lost* if A keeps its uid and B does not, and *gained* if B keeps it and A does not. The reason comes from
+the decisions of the run that does not keep it. If several rows of a pool have the same uid, the row that passed the
+most steps counts. An unreadable row has no uid in most pools, so its sample is `not in the pool` of that run.
 """
 
 import json
@@ -109,7 +109,7 @@ class Diff(Tables):
 
     @property
     def shares_no_pool(self) -> bool:
-        """Whether no sample that one run keeps is in the other run's pool."""
+        """Whether the runs share nothing: neither run keeps a sample that is in the other run's pool."""
         row = self.rules["name"].to_pylist().index(NOT_IN_POOL)
         outside = int(self.rules["lost"][row].as_py() + self.rules["gained"][row].as_py())
         return outside > 0 and outside == self.a.kept + self.b.kept
@@ -233,7 +233,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
 
 
 def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
-    """Return each line of the funnel: its rows in A and B, and how many lost and gained samples it dropped.
+    """Return each line of the funnel: how many rows it has in A and B, and how many lost and gained samples it dropped.
 
     The query reads the table `wanted`, which `_open_both` registers.
     """
@@ -253,7 +253,7 @@ def _rules(a: OpenRun, b: OpenRun, lost: int, gained: int) -> pa.Table:
 
 
 def merge_names(a: list[str], b: list[str]) -> list[str]:
-    """Return the names of both; a name that only B has follows its predecessor in B."""
+    """Merge two ordered lists of names; a name that only B has comes after its predecessor in B."""
     merged = list(a)
     for index, name in enumerate(b):
         if name not in merged:

@@ -266,7 +266,7 @@ def _attach(connection: Any, folder: RunStore) -> None:
 
 
 def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
-    """Yield the absolute paths or URLs of the run's files. Raises RunError if one leads out of the folder."""
+    """Yield the absolute paths or URLs of the run's files. Raises RunError if a path leads out of the folder."""
     root = os.path.realpath(folder.root) if folder.is_local else ""
     real = cache(os.path.realpath)  # cached by folder, which thousands of files share
     for name in names:
@@ -332,7 +332,7 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, numbered if they repeat, since keys in a JSON object must be unique."""
+    """Number the names that repeat, because the keys of a JSON object must be unique."""
     unique: list[str] = []
     for name in names:
         numbered = chain([name], (f"{name}_{number}" for number in count(1)))

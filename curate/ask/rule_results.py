@@ -56,7 +56,7 @@ def evaluate_rows(run: OpenRun, positions: Iterable[Position]) -> Iterator[tuple
 
 
 def show_value(value: object, most: int = _TEXT) -> str:
-    """Return a value in a row as text of at most so many characters."""
+    """Return a value in a row as text, cut after `most` characters."""
     text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
@@ -86,7 +86,7 @@ def _results(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict
 
 
 def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, str]) -> tuple[bool | None, str, str]:
-    """Return whether a top rule keeps the row, the rule's text, and a short failure; add the value to `shown`."""
+    """Return whether a top rule keeps the row, its text, and a short text for a failure; add the value to `shown`."""
     value, *group = (row[name] for name in rule.columns)
     threshold = fact.threshold_of(*group)
     passes = None if value is None else threshold is not None and value >= threshold
@@ -101,7 +101,7 @@ def _of_top(fact: RuleFacts, rule: Rule, row: dict[str, Any], shown: dict[str, s
 
 
 def _of_sql(sql: str, shown: dict[str, str], value: Any) -> str:
-    """Return a short failure: the negated comparison with a number, else the values and the condition.
+    """Return a short text for a failure: the negated comparison if there is one, otherwise the values and the rule.
 
     `value` is the value of the first column.
     """

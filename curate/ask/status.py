@@ -125,7 +125,7 @@ def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
 
 
 def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, str]]:
-    """Return how many units each step of deduplication has done in the last command; a search covers all at once."""
+    """Return the progress of each deduplication step in the last command: units done, or "begun" for a search."""
     names = sorted({record["name"] for record in records if record["step"] == DEDUP})
     latest = [name for name in names if name.split()[0] == names[-1].split()[0]]
     done = Counter(name.rpartition(".")[0].split(" ", 2)[2] for name in latest)
@@ -134,7 +134,7 @@ def _dedup_steps(records: Records, units: int | None) -> list[tuple[str, str, st
 
 
 def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield each step that has begun, or that all runs have: its progress and, while it works, speed and time left."""
+    """Yield the progress of each step that has begun or that all runs have; for a step in progress, also its speed."""
     now = time.time()
     for name, folder, suffix, noun in COUNTED:
         files = {path: at for path, at in store.times(folder).items() if path.endswith(suffix)}
@@ -151,7 +151,7 @@ def _count_steps(store: RunStore, units: int | None, is_at_work: bool) -> Iterat
 
 
 def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -> str:
-    """Return which work was in flight, from `read_attempts`, and how often it was killed; `units` have titles."""
+    """Describe the work in flight when a process ended, and how often it was killed; `units` have titles."""
     titles, texts = {unit.name: unit.title for unit in units}, []
     for work, killed in sorted(attempts.items(), key=lambda item: -item[1])[:_SHOWN]:
         kind, _, stem = work.rpartition("/")

@@ -34,7 +34,7 @@ _MARKS = (layout.MANIFEST_FILE, layout.SUCCESS_FILE)  # the manifest cannot list
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
-    """Return what was checked, and the errors, none if the run is intact.
+    """Return two lists: the checks that were made, and the errors. There are no errors if the run is intact.
 
     Raises RecipeError if there is no run, RunError if it is not finished.
     """
@@ -144,7 +144,7 @@ def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
 
 
 def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[str], list[str]]:
-    """Check that no forgotten data is left; checks nothing if nothing was forgotten."""
+    """Check that the run contains no data that `curate forget` removed; does nothing if it removed none."""
     facts, record = read_facts(settings.store), Record.read(settings.store)
     named = facts.forgotten
     if not len(record) and not named:

@@ -1,4 +1,4 @@
-"""Estimate what a run will use: a table of `Cost`s, each the use per unit of work for a step and resource, and a count.
+"""Estimate the resources that a run will use: a `Cost` has a step's use per unit of work, and the amount of work.
 
 In: trials (runs of parts of a pool in a temporary folder) or a finished run, and the amount of work. The model of a
 step's use is a·processes + b + c·units + d·rows; for CPU, each coefficient is at least 0. Trials vary one term at a
@@ -54,7 +54,7 @@ class CalibrationRun(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Runs of parts of a pool; for a finished run, all four are that run.
+    """Four trial runs over parts of a pool; if a finished run is used instead, all four are that run.
 
     `start` is the CPU seconds before the first step; `bytes` the bytes per row in the inputs, 0 if unknown; `compiling`
     the CPU seconds that each process on another machine will spend to compile kernels; `run` the folder of the finished
@@ -135,7 +135,7 @@ def add_up(costs: Iterable[Cost]) -> Range:
 
 
 def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
-    """Return a step's use of a resource per process, run, unit and row, each with its margin."""
+    """Return how much of a resource a step uses per process, run, unit and row, each with its margin."""
     second, scattered, adjacent = trials[1:4]
     cold_value, small, many, large = (trial.value(step, kind) for trial in trials[:4])
     share, minimum, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)

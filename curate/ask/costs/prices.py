@@ -73,7 +73,7 @@ class Prices(Section):
 
 
 def load_prices(path: str | None = None) -> Prices:
-    """Read a file of prices; None: the package's. Raises RecipeError, one line per error with file, line and key."""
+    """Read a file of prices; if `path` is None, the packaged file. Raises RecipeError with a line for each error."""
     name = f"--prices {path or FILE}"
     shipped = str(shipped_folder("infra").parent / FILE)
     data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping like {FILE}")
@@ -126,7 +126,7 @@ class CostPlan:
     requests: Sequence[EstimatedRequests] = ()
 
     def sum(self, kind: str, step: str | None = None) -> model.Range:
-        """Return a step's use of a resource, or that of all steps if `step` is None."""
+        """Return how much of a resource a step uses; if `step` is None, how much all steps use."""
         return model.add_up(cost for cost in self.costs if cost.kind == kind and step in (None, cost.step))
 
     def steps_of(self, kind: str) -> list[str]:
@@ -152,7 +152,7 @@ class CostPlan:
         return sorted(parts, key=lambda cost: -cost.count * cost.each)
 
     def step_money(self, step: str | None) -> float | None:
-        """Return the total cost of a step, or of all steps if `step` is None; None without any price."""
+        """Return the total cost of a step, or of all steps if `step` is None; return None if no price is known."""
         amounts = [amount.value for kind in _PRICED if (amount := self.money(kind, step))]
         return sum(amounts) if amounts else None
 

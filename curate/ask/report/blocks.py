@@ -21,7 +21,7 @@ PAIRS = 60  # rows in a table of names and values
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
-    """Return the value as text of at most `limit` characters, control and direction marks escaped; "–" for none."""
+    """Return the value as text of at most `limit` characters, with control characters escaped; "–" for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -80,7 +80,7 @@ def join_charts(figures: Sequence[Figure], legend: str) -> dict[str, Any]:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Remove everything that draws nothing, and turn a mark's description into its tooltip."""
+    """Remove the elements that draw nothing, and turn the description of a mark into its tooltip."""
     element.tag = element.tag.rpartition("}")[2]
     description = element.get("aria-label") if element.get("aria-roledescription") not in _FRAMES else None
     for name in [name for name in element.attrib if name.rpartition("}")[2].lower().startswith(_DROPPED)]:
@@ -105,7 +105,7 @@ def fill_spec(name: str, **facts: Any) -> dict[str, Any]:
 
 
 def draw_lines(rows: Sequence[Mapping[str, Any]], title: str, t: int | None, is_share: bool) -> tuple[str, str]:
-    """Return two charts, wide and for phones, with two lines: the rows whose `series` is before, and those kept.
+    """Return two charts, a wide one and one for phones. Each has two lines, for the `series` before and kept.
 
     They plot samples by rank, or the share of matches by samples (`is_share`); see lines.json.
     """

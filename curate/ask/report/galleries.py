@@ -151,7 +151,7 @@ def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Position, bytes]:
 
 
 def galleries_section(run: OpenRun) -> Section:
-    """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
+    """Return kept samples, and then the samples that each step dropped, in the order of the steps."""
     lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != stages.FORGOTTEN]
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MAX_GALLERIES]
     shown = sorted(
@@ -204,7 +204,7 @@ def _values(run: OpenRun, row: Row) -> list[tuple[str, Any]]:
 
 
 def judge(run: OpenRun, positions: Iterable[Position]) -> dict[Position, tuple[Row, tuple[str, str]]]:
-    """Return rows, each with its rule and a short reason: the value and the threshold, if it is a rule."""
+    """Return rows, each with its rule and a short reason, such as the value and the threshold of a rule."""
     judged: dict[Position, tuple[Row, tuple[str, str]]] = {}
     for row, results in evaluate_rows(run, positions):
         failed = next((result for result in results if result.state == FAILED and not result.is_dedup), None)

@@ -44,7 +44,7 @@ class HtmlPage:
     chart: Mapping[str, Any] | None = None
 
     def save(self, path: str) -> None:
-        """Write the page to a file; charts also as SVG or PNG. Raises RecipeError for another suffix, and OSError."""
+        """Write the page as HTML, or its charts as SVG or PNG. Raises RecipeError for other suffixes, and OSError."""
         suffix = os.path.splitext(path)[1].lower()
         if self.chart is not None and suffix in (".svg", ".png"):
             write_chart(path, self.chart)
@@ -64,7 +64,7 @@ class HtmlPage:
 
 
 def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
-    """Return histograms of measured numbers in the pool and in the kept set; of all numbers without `columns`.
+    """Return histograms of the `columns` in the pool and in the kept set; without `columns`, of all measured numbers.
 
     Raises RecipeError if a column is not a measured number, or has only one value.
     """
@@ -90,13 +90,13 @@ def uid_column(result: Result) -> int:
 
 
 def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
-    """Return the rows with these uids, by uid: if several rows share one, a duplicate first and a kept one last."""
+    """Return the rows of each uid; if rows share a uid, duplicates are first and the kept row is last."""
     rows = run.report("rows_of_uids", uids=list(uids))
     return {uid: list(of_uid) for uid, of_uid in groupby(rows, itemgetter("uid"))}
 
 
 def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return the role and uid of each picture for a query's row: of the whole group, if the row names one."""
+    """Return the role and uid of each picture for a query's row; if the row names a group, of the whole group."""
     uid, members = row["uid"], row.get("members")
     if isinstance(members, list):
         return [("representative", uid), *(("duplicate", member) for member in members if isinstance(member, str))]
@@ -143,7 +143,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
 
 
 def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
-    """Write a query's rows to a new folder; return the number of samples, and of rows without a readable image.
+    """Write a query's rows to a new folder; return the numbers of samples and of rows without a readable image.
 
     Rows that share a uid are one sample. Raises RecipeError if the query yields no uid, the pool has no images, or the
     folder is not new or empty.

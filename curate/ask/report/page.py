@@ -1,4 +1,4 @@
-"""report.html: what curation did to a pool, on one page that needs no network; its own script sorts and filters cards.
+"""report.html: one page that shows a whole run. It needs no network, and its script sorts and filters cards.
 
 In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run folder, where the manifest lists
 it, or elsewhere. The page's size is bounded for any pool: every list is cut, and thumbnails share a budget. The

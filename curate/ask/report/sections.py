@@ -1,4 +1,4 @@
-"""Sections of the report: what each step dropped, in shares with an exact sum; duplicates by kind; failures by reason.
+"""Sections of the report: the number that each step dropped, duplicates by kind, failures by reason, and others.
 
 Link rot: how many URLs of each source were downloaded, why the others failed, and on which hosts. Composition: sources,
 languages, formats and licenses before and after, what each source lost at each step, and drift of embeddings. Entries
@@ -33,7 +33,7 @@ _TITLES = {"source": "Sources", "language": "Languages", "format": "Image format
 
 
 def funnel_section(run: OpenRun) -> Section:
-    """Return the steps in order: what each does, what it dropped, and what was left."""
+    """Return the steps in order, each with its meaning, the rows that it dropped, and the rows that were left."""
     selection = run.facts.selection
     summary = selection.summary if selection and not selection.by_entries else []
     facts = {"steps": funnel_table(run), "summary": summary, "warnings": run.facts.language_warnings}
@@ -130,7 +130,7 @@ def _per_text(run: OpenRun) -> Figure | None:
 
 
 def languages_section(run: OpenRun, chosen: str | None = None) -> Section | None:
-    """Return a table of languages, and one in detail: the chosen one, or the largest except the reference language.
+    """Return a table of languages, and details of one: the chosen one, or the largest except the reference language.
 
     None if the entries have at most one language. Raises RecipeError if there is no such language.
     """

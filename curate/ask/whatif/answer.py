@@ -1,8 +1,9 @@
-"""Compute what a finished run would yield with other rules, deduplication or balance, compared with what it did.
+"""Compute the yield of a finished run with other rules, deduplication or balance, and compare it with the run's yield.
 
-In: a run and `key=value` overrides, as for `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules
-and deduplication drop are exact counts. What balancing keeps is an expectation, with the standard error of a run's
-draws; it is compared with the run's own expectation, from which its kept rows differ by chance.
+In: a run and `key=value` overrides, as for `curate run --set`. Out: a `WhatIf` of small Arrow tables. The numbers of
+rows that rules and deduplication drop are exact. The number that balancing keeps is an expected value, with the
+standard error from a run's random draws. It is compared with the expected value for the run's own settings, since the
+rows that the run kept differ from that by chance.
 """
 
 from collections import Counter
@@ -54,7 +55,7 @@ FACTS = schema.define(fact=_TEXT, run=_MEAN, whatif=_MEAN)
 
 @dataclass(frozen=True, repr=False)
 class WhatIf(Tables):
-    """What a run kept (`run`), and would keep (`whatif`); `change` is `whatif` minus `run_expected`, free of chance."""
+    """The rows that a run kept (`run`) or would keep with changes (`whatif`); `change`: `whatif` - `run_expected`."""
 
     changes: tuple[str, ...]  # the overrides
     funnel: pa.Table  # FUNNEL
