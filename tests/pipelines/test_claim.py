@@ -7,15 +7,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.registry import Registry
-from curate.decide import settings
-from curate.recipe.gates import GATES
-from curate.run import columns
 from curate.run.units import WorkerLocation
 from curate.store.facts import read_claim
 from curate.store.layout import DRIVER_LOG, NEW_FILE
 from curate.store.store import RunStore
-from pipelines.claim import _plugins, claim_folder, claimed
+from pipelines.claim import claim_folder, claimed
 from pipelines.identity import find_identity
 from pipelines.prepare import prepare
 from tests import kit
@@ -31,31 +27,6 @@ def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path):
         with pytest.raises(RunError, match="is running here"), claimed(prepared):
             pass
     assert not (tmp_path / "run/tmp/lock").exists()
-
-
-def test_packages_of_every_kind_that_a_recipe_uses_are_listed(tmp_path, monkeypatch):
-    recipe = make_recipe(
-        tmp_path,
-        measure={"language": {}},
-        derive={"share": "minmax(words)"},
-        sample={"rows": 3},
-        captions={"engines": {"one": {"openai": {"model": "m", "base_url": "http://x"}}}, "rewrite": {"engine": "one"}},
-    )
-    context = replace(
-        prepare(make_recipe(tmp_path, measure={"language": {}}), str(tmp_path / "run")).context, recipe=recipe
-    )
-    relations = [("clusters", "topic", None)]
-    monkeypatch.setattr(type(recipe.relate), "requested", property(lambda _: relations))
-    monkeypatch.setattr(columns, "related_columns", lambda _: [])
-    monkeypatch.setattr(settings, "related_key", lambda _: "")
-    monkeypatch.setattr(Registry, "package", lambda registry, key: f"{registry.group}-{key} 1.0")
-    listed = _plugins(context)
-    assert set(listed.values()) == {"1.0"}
-    assert listed.keys() >= {
-        *("curate.signals-language", "curate.formats-parquet", "curate.relations-clusters", "curate.statistics-minmax"),
-        *("curate.selections-sample", "curate.outputs-parquet", "curate.passes-uid", "curate.caption_kinds-rewrite"),
-        *(f"curate.gates-{key}" for key in GATES.kinds()),
-    }
 
 
 def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path):

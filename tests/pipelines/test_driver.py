@@ -48,17 +48,6 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch
     assert holder and holder.is_detached
 
 
-def test_a_run_says_on_which_engine_it_is(tmp_path):
-    pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), tmp_path / "pool.parquet")
-    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    lines = []
-    elsewhere = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
-    for options in ([], elsewhere):
-        prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
-        driver.preflight(prepared, lines.append)
-    assert lines == ["PortableRunner at localhost:1"]
-
-
 def test_no_folder_depends_on_where_a_worker_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), "pool.parquet")

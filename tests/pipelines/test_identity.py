@@ -7,7 +7,7 @@ import pytest
 from curate.base.errors import RecipeError
 from curate.base.registry import version
 from curate.base.stages import VERSIONS
-from curate.store.layout import MANIFEST_FILE, RUN_FILE
+from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 from pipelines import claim
 from pipelines.identity import find_identity, log_damage
@@ -22,25 +22,6 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_a_stores_files_are_asked_for_at_once(run, tmp_path, monkeypatch):
-    store = RunStore(f"memory:/{tmp_path}/run")
-    store.fs.put(f"{run}/", f"{store.root}/", recursive=True)
-    names = set(store.read_parquet(MANIFEST_FILE)["path"].to_pylist())
-    with monkeypatch.context() as patched:
-        asked = list[str]()
-        one = RunStore.exists
-
-        def exists(folder, name):
-            asked.append(name)
-            return one(folder, name)
-
-        patched.setattr(RunStore, "exists", exists)
-        assert prepare(make_recipe(tmp_path), store.url).finished
-    assert len(names) > 10 and len(names.intersection(asked)) < 3
-    store.delete(max(names))
-    assert not prepare(make_recipe(tmp_path), store.url).finished
-
-
 @pytest.fixture
 def begun(tmp_path):
     """A run that curate 0.0.9 began, of another Pillow."""
@@ -49,10 +30,6 @@ def begun(tmp_path):
         patched.setattr(claim, "version", lambda name: "9.0" if name == "pillow" else version(name))
         with claim.claimed(prepare(make_recipe(tmp_path), str(tmp_path / "begun"))):
             return tmp_path / "begun"
-
-
-def test_a_run_goes_on_with_another_version(begun, tmp_path):
-    assert not prepare(make_recipe(tmp_path), str(begun)).finished
 
 
 def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monkeypatch):
@@ -72,17 +49,19 @@ def test_keys_of_a_recipe_that_another_version_has_name_it(begun, tmp_path):
         prepare(make_recipe(tmp_path), str(begun))
 
 
-def test_limits_and_names_make_no_other_run(run, tmp_path):
-    recipe = make_recipe(tmp_path, name="another", license="mit", max_failed=0.5)
-    assert prepare(recipe, str(run)).finished
-
-
 def test_another_pool_is_refused(run, tmp_path):
     (tmp_path / "pool/00000.parquet").unlink()
     (tmp_path / "pool").rmdir()
     kit.write_parquets(tmp_path / "pool", kit.make_rows(13), 1)
     with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs"):
         prepare(make_recipe(tmp_path), str(run))
+
+
+def test_neither_limits_names_nor_the_folder_make_another_run(run, begun, tmp_path):
+    recipe = make_recipe(tmp_path, name="another", license="mit", max_failed=0.5)
+    contexts = [prepare(one, str(out)).context for one, out in ((recipe, run), (make_recipe(tmp_path), tmp_path / "x"))]
+    assert len(set(map(find_identity, contexts))) == 1 and prepare(recipe, str(run)).finished
+    assert not prepare(recipe, str(begun)).finished  # another version of curate began it
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter"])
@@ -97,8 +76,3 @@ def test_a_damaged_run_is_not_finished_and_the_file_is_named(damage, run, tmp_pa
     with caplog.at_level(logging.WARNING):
         log_damage(prepared.context.store)
     assert [message for message in caplog.messages if "uids.npy: " in message and message.endswith("; recomputing it")]
-
-
-def test_the_identity_does_not_depend_on_the_folder(run, tmp_path):
-    contexts = [prepare(make_recipe(tmp_path), str(out)).context for out in (run, tmp_path / "new")]
-    assert len(set(map(find_identity, contexts))) == 1

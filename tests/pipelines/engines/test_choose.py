@@ -30,53 +30,43 @@ def read(folder, text, *words):
     return choose_engine(words, str(path))
 
 
-@pytest.mark.parametrize(
-    ("words", "where"),
-    [
-        ("", HERE),
-        ("--direct_num_workers 2", HERE),
-        ("--direct_running_mode=multi_processing", PROCESSES),
-        ("--direct_running_mode multi_processing", PROCESSES),
-        ("--job_name=multi_processing", HERE),
-        ("--direct_running_mode=multi_processing --direct_running_mode=in_memory", HERE),
-        ("--runner FnApiRunner", HERE),
-        ("--runner=direct", HERE),
-        ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner", HERE),
-        ("--runner=TestDirectRunner", HERE),
-        (f"--runner DataflowRunner {DATAFLOW}", ELSEWHERE),
-        (f"--runner=dataflow {DATAFLOW}", ELSEWHERE),
-        (f"{DATAFLOW} --runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", ELSEWHERE),
-        ("--runner=FnApiRunner --runner SparkRunner", ELSEWHERE),
-        ("--runner SparkRunner --what_only_a_job_server_knows=3", ELSEWHERE),
-        ("--runner=SparkRunner --job_name=FnApiRunner", ELSEWHERE),
-        ("--runner=spark --spark_master_url=local[2] --spark_conf spark.ui.enabled=false", WorkerLocation.LOCAL_CLUSTER),
-        ("--runner=pipelines.spark.SparkRunner --spark_exchange=/shared", WorkerLocation.LOCAL_CLUSTER),
-        ("--runner=spark --spark_master_url=spark://host:7077", ELSEWHERE),
-        ("--runner=PortableRunner --job_endpoint=localhost:1", ELSEWHERE),
+PARALLEL, BEAM = "multi_processing", "--runner=apache_beam.runners"
+PLACES = {
+    HERE: [
+        "", "--direct_num_workers 2", f"--job_name={PARALLEL}", "--runner FnApiRunner", "--runner=direct", "--runner=TestDirectRunner",
+        f"--direct_running_mode={PARALLEL} --direct_running_mode=in_memory", f"{BEAM}.portability.fn_api_runner.FnApiRunner",
     ],
-)  # fmt: skip
-def test_where_the_work_is_done(words, where):
-    assert choose_engine(words.split()).place is where
+    PROCESSES: [f"--direct_running_mode={PARALLEL}", f"--direct_running_mode {PARALLEL}"],
+    ELSEWHERE: [
+        f"--runner DataflowRunner {DATAFLOW}", f"--runner=dataflow {DATAFLOW}", f"{DATAFLOW} {BEAM}.dataflow.dataflow_runner.DataflowRunner",
+        "--runner=FnApiRunner --runner SparkRunner", "--runner SparkRunner --what_only_a_job_server_knows=3",
+        "--runner=SparkRunner --job_name=FnApiRunner", "--runner=spark --spark_master_url=spark://host:7077",
+        "--runner=PortableRunner --job_endpoint=localhost:1",
+    ],
+    WorkerLocation.LOCAL_CLUSTER: [
+        "--runner=spark --spark_master_url=local[2] --spark_conf spark.ui.enabled=false",
+        "--runner=pipelines.spark.SparkRunner --spark_exchange=/shared",
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("", "FnApiRunner"),
-        ("# nothing but comments", "FnApiRunner"),
-        ("runner: local", "FnApiRunner"),
-        ("runner: prism", "PrismRunner"),
-        ("runner: spark", "Spark"),
-        ("runner: Spark", "Spark"),  # of which Beam makes its own
-        ("runner: SparkRunner", "SparkRunner"),  # Beam's own, by a Java job server
-        ("runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true", "FlinkRunner"),
-        ("runner: pipelines.spark.SparkRunner", "Spark"),
-        ("runner: dataflow\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
-        ("runner: DataflowRunner\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
-    ],
-)
-def test_names_of_runners(tmp_path, text, name):
-    assert read(tmp_path, text).name == name
+def test_where_the_work_is_done():
+    for place, options in PLACES.items():
+        assert {words: choose_engine(words.split()).place for words in options} == dict.fromkeys(options, place)
+
+
+CLOUD = "project: project\nregion: us-central1\nsdk_container_image: curate"
+NAMES = {
+    "": "FnApiRunner", "# nothing but comments": "FnApiRunner", "runner: local": "FnApiRunner", "runner: prism": "PrismRunner",
+    "runner: spark": "Spark", "runner: Spark": "Spark",  # of which Beam makes its own
+    "runner: SparkRunner": "SparkRunner",  # Beam's own, by a Java job server
+    "runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true": "FlinkRunner", "runner: pipelines.spark.SparkRunner": "Spark",
+    f"runner: dataflow\n{CLOUD}": "Dataflow", f"runner: DataflowRunner\n{CLOUD}": "Dataflow",
+}  # fmt: skip
+
+
+def test_names_of_runners(tmp_path):
+    assert {text: read(tmp_path, text).name for text in NAMES} == NAMES
 
 
 def test_defaults_apply_where_no_runner_is_named():
@@ -117,23 +107,19 @@ def test_prism_works_where_its_environment_is(tmp_path):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("--runner", ["--runner", "expected one argument"]),
-        ("--runner=", ["--runner=", "DataflowRunner"]),
-        ("--runner Nosuch", ["--runner Nosuch", "DataflowRunner"]),
-        ("--runner=no.such.Runner", ["no.such.Runner", "No module named"]),
-        ("--runner=os.nothing", ["os.nothing", "no attribute"]),
-        (f"--runner={__name__}.OwnRunner", ["OwnRunner"]),
+        ("--runner", ["--runner", "expected one argument"]), ("--runner=", ["--runner=", "DataflowRunner"]),
+        ("--runner Nosuch", ["--runner Nosuch", "DataflowRunner"]), ("--runner=os.nothing", ["os.nothing", "no attribute"]),
+        ("--runner=no.such.Runner", ["no.such.Runner", "No module named"]), (f"--runner={__name__}.OwnRunner", ["OwnRunner"]),
         ("--runner DataflowRunner", ["--runner DataflowRunner", "project", "region"]),
-        ("--direct_num_workers many", ["--direct_num_workers", "'many'"]),
+        ("--direct_num_workers many", ["--direct_num_workers", "'many'"]), ("--resource_hint=x", ["resource hint", "x"]),
         ("--direct_running_mode=threads", ["'threads'", "multi_threading"]),
-        ("--resource_hint=x", ["resource hint", "x"]),
         ("--runn=DataflowRunner", ["Beam does not know --runn=DataflowRunner", "did you mean '--runner'?"]),
         ("-runner DataflowRunner", ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
         ("--direct_num_workers 2 stray", ["Beam does not know stray"]),
         ("--spark_master_url=spark://host:7077", ["--spark_master_url needs runner: spark"]),
         (f"--runner=DataflowRunner {DATAFLOW} --max_workers=9", ["Beam does not know --max_workers=9"]),
     ],
-)
+)  # fmt: skip
 def test_refused_words(words, parts, capsys):
     with pytest.raises(RecipeError) as caught:
         choose_engine(words.split())
