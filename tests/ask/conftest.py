@@ -60,7 +60,8 @@ SELECT /* ; */ 1; -- \nDROP VIEW samples
 SELECT 1 /* */; ATTACH '{out}/new.duckdb'
 FROM query('FROM read_text(''{out}/secret.csv'')') | FROM query_table(['samples', '/etc/passwd'])
 PIVOT '{out}/secret.csv' ON secret USING count(*) | FROM 'memory://x.csv' | FROM read_ndjson_objects('{out}/*')
-FROM duckdb_settings() | FROM duckdb_logs() | .shell touch {out}/new | .read {out}/secret.csv"""
+FROM duckdb_settings() | FROM duckdb_logs() | .shell touch {out}/new | .read {out}/secret.csv
+.system touch {out}/new | .output {out}/new | .once {out}/new | .open {out}/new | .import {out}/secret.csv y | .cd /"""
 
 
 class Attacked:

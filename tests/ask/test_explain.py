@@ -40,26 +40,6 @@ def change_rows(folder, table, change):
     folder.write_parquet(path, pa.Table.from_pylist([row | change(row) for row in rows.to_pylist()], rows.schema))
 
 
-def test_a_kept_sample_and_its_double(small):
-    shown = lines(small, "a1")
-    assert shown[:2] == [f"uid {uid('a1')}", "2 rows of the pool have this uid: 1 kept, 1 dropped by duplicate"]
-    second = next(place for place, line in enumerate(shown) if line.startswith("verdict: dropped"))
-    first, other = shown[3:second], shown[second:]
-    assert first[0].startswith("verdict: kept: its draw u/p = 0 ")
-    assert first[1:4] == ["source photos: photos.tar a1 (unit 0, row 0)", "caption a red cat", "url http://x/a1"]
-    assert section(first, "rules") == [
-        "✓ words words > 2 [words = 3]",
-        "✓ side least(width, height) >= 200 [width = 640, height = 480]",
-        "✓ aligned top 0.9 of clip_score, threshold 0.25 [clip_score = 0.5]",
-    ]
-    assert [line.split()[0] for line in section(first, "duplicates")] == [uid("a5"), uid("a1")]
-    assert section(first, "published") == ["shards/00000.tar: a1.jpg, a1.json, a1.txt"]
-    assert "bytes 1000" in section(first, "measured")
-    assert section(other, "duplicates")[0] == f"representative {uid('a1')}"
-    assert "match same uid; same image; same URL" in other
-    assert not any(line.startswith("published") for line in other)
-
-
 def test_how_similar_a_duplicate_is(tmp_path):
     """`b` joins by its hash, `c` through `b`, and `e` through rows that are unknown."""
     phashes = {"a": 0b0, "b": 0b11, "c": 0b1111, "d": 0b1111, "e": 0xFF00}
@@ -125,11 +105,8 @@ def test_unreadable_and_forgotten_samples(tmp_path):
     assert not any(line.startswith(("rules", "entries", "measured")) for line in shown)
 
 
-def test_a_run_without_images(tmp_path):
+def test_a_rule_fails_on_null(tmp_path):
     folder = write_bare(str(tmp_path))
-    shown = lines(str(tmp_path), "c1")
-    assert shown[2] == "verdict: kept" and section(shown, "published") == ["shards/00000.parquet"]
-    assert not any(line.startswith("entries") for line in shown)
     run = folder.read_json("run.json")
     run["rules"] = [{"name": "words", "sql": "width > 10"}, {"name": "long", "sql": "characters >= 3"}]
     folder.write_json("run.json", run)
@@ -153,10 +130,11 @@ def test_a_sample_is_found_by_uid_url_or_key(small, capsys):
 
 
 def test_rows_of_one_key_are_shown_one_after_another(tmp_path):
-    rows = [(sample(f"{place:x}", "a cat", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
+    rows = [(sample(f"{place:x}", "[red]¦[/] \\", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
     shown = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
     assert shown[1] == "25 rows of the pool have this key: 25 dropped by side; the first 20 follow"
     assert len([row for row in shown if row.startswith("verdict")]) == 20
+    assert shown.count("  caption  [red]¦[/] \\") == 20, "a caption is no markup"
 
 
 def test_what_no_row_has(small):

@@ -1,14 +1,9 @@
 """The shell: where a statement ends, where answers and errors go, and that it neither leaves the run nor changes it."""
 
 import io
-import os
 import sys
 
-import pytest
-
 from curate.ask.shell import is_complete, read_inputs, run_shell
-from curate.base.errors import RecipeError
-from tests.kit.written_runs import write_small
 
 
 class Answered:
@@ -82,33 +77,3 @@ def test_nothing_gets_out_or_in(attacked, monkeypatch, capsys):
     assert attacked.files() == before
     assert "secret\n1" not in done.out and "root:" not in done.out + done.err
     assert done.failed >= len([attack for attack in attacked.attacks if ";" not in attack]) > 15
-
-
-def test_commands_of_other_shells_are_refused(small, monkeypatch, capsys, tmp_path):
-    commands = [
-        ".shell touch x",
-        ".system touch x",
-        ".read /etc/passwd",
-        ".output x",
-        ".once x",
-        ".open x",
-        ".import x y",
-        ".cd /",
-    ]
-    monkeypatch.chdir(tmp_path)
-    done = Answered(small, "\n".join(commands), monkeypatch, capsys)
-    assert (done.failed, done.out, os.listdir(tmp_path)) == (len(commands), "", [])
-
-
-def test_a_remote_run(monkeypatch, capsys):
-    folder = write_small("memory://shell-run")
-    try:
-        done = Answered(folder.url, "funnel;\nFROM 'memory://shell-run/run.json';", monkeypatch, capsys)
-        assert "\nkept,4,0,4," in done.out and done.failed == 1
-    finally:
-        folder.fs.rm("/shell-run", recursive=True)
-
-
-def test_there_must_be_a_run(tmp_path):
-    with pytest.raises(RecipeError, match="no such folder"):
-        run_shell(str(tmp_path / "none"), "csv", io.StringIO())

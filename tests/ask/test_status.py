@@ -3,18 +3,12 @@
 import os
 import re
 import shutil
-import threading
 import time
-import uuid
-from collections import Counter
 
-import fsspec
 import pytest
 
-from curate.ask.status import FAILED, FINISHED, NOT_YET, Status, find_status, seconds_between
+from curate.ask.status import FAILED, FINISHED, NOT_YET, find_status, seconds_between
 from curate.base.errors import RunError
-from curate.cli import progress
-from curate.cli import status as following
 from curate.store.facts import read_claim
 from curate.store.lock import locked
 from curate.store.store import RunStore
@@ -97,52 +91,11 @@ def test_steps_of_deduplication_are_those_of_the_last_command(tmp_path):
     assert [done for _, done, _ in steps][1:4] == ["begun", f"{units}/{units}", f"{units}/{units}"]
 
 
-@pytest.fixture
-def store():
-    """A folder in an object store."""
-    folder = RunStore(f"memory://status-{uuid.uuid4().hex}")
-    yield folder
-    fsspec.filesystem("memory").rm(folder.root, recursive=True)
-
-
-def test_an_object_store_is_listed_once_a_look_and_a_look_is_every_30_seconds(store, monkeypatch):
-    listed = Counter()
-
-    def counting(function):
-        def ask(fs, path, *rest, **options):
-            listed[path.removeprefix(store.root)] += 1
-            return function(fs, path, *rest, **options)
-
-        return ask
-
-    for name in ("ls", "find"):
-        monkeypatch.setattr(type(store.fs), name, counting(getattr(type(store.fs), name)))
-    waited = []
-
-    def wait(seconds):
-        waited.append(seconds)
-        if len(waited) == 3:
-            raise KeyboardInterrupt
-
-    with locked(store, "run"):
-        store.write_bytes("tables/samples/00000.parquet", b"")
-        store.write_bytes("logs/worker-1.log", b"")
-        listed.clear()
-        find_status(store.url, never)
-        assert listed["/tables/samples"] == 1 and max(listed.values()) == 1, listed
-        monkeypatch.setattr(following.time, "sleep", wait)
-        monkeypatch.setattr(following, "find_status", lambda *_: Status(store.url, NOT_YET, "is at work"))
-        with pytest.raises(KeyboardInterrupt):
-            following._follow(store.url)
-    assert waited == [30.0] * 3
-    ended, looks = threading.Event(), progress._Progress(store, 1, 0).poll
-    monkeypatch.setattr(ended, "wait", lambda seconds: waited.append(seconds) or ended.set())
-    assert len(list(looks(ended, 0.3))) == 1 and waited[3:] == [30.0]
-
-
 def test_a_folder_that_takes_long_to_list_is_listed_less_often(tmp_path):
+    """A folder in an object store is listed every 30 seconds at most."""
     store = RunStore(str(tmp_path))
     assert [seconds_between(store, 0.5, took) for took in (0.01, 1, 60)] == [0.5, 10, 30]
+    assert seconds_between(RunStore("memory://status"), 0.5, 0.01) == 30
 
 
 def test_killed_work_is_shown(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.demo.drawing import FACTORS, MIN_SIDE, TRIMMED, phash
 from curate.demo.pool import TRUTH, metadata_entries, write_pool
-from curate.demo.samples import DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES, make_samples
+from curate.demo.samples import DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, DEFECTS, LANGUAGES, SHAPES
 from curate.read.image import measure_image
 from curate.read.phash import hash_small
@@ -139,15 +139,14 @@ def test_files_are_what_the_truth_says_but_for_the_damaged(pool):
             assert facts.format == {"jpg": "jpeg", "png": "png", "webp": "webp"}[truth["suffix"]]
         if defect not in CAPTION_DAMAGE:
             assert sample.members["txt"].decode() == truth["caption"]
-
-
-def test_damaged_captions(pool):
-    for sample in pool.of("caption_not_utf8"):
-        with pytest.raises(UnicodeDecodeError):
-            sample.members["txt"].decode()
-    assert {s.members["txt"].strip() for s in pool.of("empty_caption")} == {b""}
-    assert all("txt" not in s.members for s in pool.of("no_caption"))
-    assert all(s.truth["caption"] is None for s in pool.of(*CAPTION_DAMAGE)) and pool.truth["caption"].null_count == 12
+        elif defect == "caption_not_utf8":
+            with pytest.raises(UnicodeDecodeError):
+                sample.members["txt"].decode()
+        else:
+            assert sample.members.get("txt", b"").strip() == b"" and ("txt" in sample.members) == (
+                defect == "empty_caption"
+            )
+        assert truth["caption"] is not None or defect in CAPTION_DAMAGE
 
 
 def test_pictures_differ_but_for_planted_duplicates(pool):
@@ -158,17 +157,6 @@ def test_pictures_differ_but_for_planted_duplicates(pool):
         assert f"{sample.hash:016x}" == str(imagehash.phash(Image.open(io.BytesIO(sample.image)).convert("RGB")))
         small = measure_image(sample.image, ImageOptions(phash=True)).small
         assert sample.hash == hash_small([small])[0]
-
-
-@pytest.mark.thorough
-def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch):
-    before = make_samples(60, 0)
-    monkeypatch.setattr("curate.demo.samples.MIN_DISTANCE", 18)
-    after = make_samples(60, 0)
-    originals = [s for s in after if s.original is None and s.defect not in IMAGE_DAMAGE]
-    assert distances([phash(s.image) for s in originals]).min() >= 18
-    alike = [a.scene == b.scene for a, b in zip(before, after, strict=True) if a.original is None]
-    assert 0 < alike.count(False) < alike.count(True)
 
 
 def test_duplicates_are_of_clean_samples_one_each(pool):

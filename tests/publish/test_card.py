@@ -201,12 +201,3 @@ def test_the_license_is_what_the_recipe_says(images):
     assert front(card_text(run))["license"] == croissant(run, [], None)["license"] == "cc-by-4.0"
     with pytest.raises(RecipeError, match="license"):
         parse_recipe({"input": [{"name": "a", "format": "webdataset", "path": "a.tar"}], "license": "see below\n---"})
-
-
-def test_forgotten_rows_and_shards_are_named(images):
-    text = card_text(facts_of(images, counts={"kept": 1, "forgotten": 1200}))
-    assert "| forgotten | −1,200 |" in text and "without 1,200 removed on request" in text
-    assert "forgotten" not in card(images)
-    for shards, name in ((1, "shards/00000.tar"), (3, "shards/{00000..00002}.tar")):
-        text = card_text(facts_of(images, content=images.run["content"] | {"shards": shards}))
-        assert f"--train-data '{name}'`" in text

@@ -8,19 +8,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.base import schema
 from curate.base.errors import ConservationError, RunError
 from curate.decide.draw.inclusion import ONE
 from curate.publish import publish as module
 from curate.publish import publish as steps
 from curate.publish.audit import Audit, PublishSettings
 from curate.publish.describe import mark_published
-from curate.publish.publish import Results, _large_groups, count_entries, publish
+from curate.publish.publish import Results, _large_groups, publish
 from curate.recipe.deciding import Dedup
 from curate.store.layout import FAILURES_PARTS, NEW_FILE
 from curate.store.manifest import Lines, Published
@@ -231,25 +228,6 @@ def test_the_largest_near_group_is_named():
 
 
 # entries.parquet: against counts made by hand and by a plain loop
-
-
-METADATA = pa.table({"entry": ["dog", "hot dog", "写真", "never"], "source": ["words"] * 4, "language": ["en"] * 4})
-
-
-POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 1, 0], np.int64)
-SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
-
-
-def test_the_numbers_are_those_given():
-    table = count_entries(METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4))
-    assert table.schema == schema.ENTRIES
-    assert table.select(METADATA.column_names).equals(METADATA) and table["entry_id"].to_pylist() == [0, 1, 2, 3]
-    assert [table[name].to_pylist() for name in ("pool", "survivors")] == [POOL.tolist(), SURVIVORS.tolist()]
-    assert table["kept"].to_pylist() == [4, 3, 1, 0]
-    assert table["probability"].to_pylist() == [0.5, 1.0, 4 / (2**40 - 1), 1.0]
-    assert table["expected"].to_pylist() == [4.25, 3.0, 2.0**-32, 0.0]
-    # without balance every probability is 1
-    assert count_entries(METADATA, POOL, SURVIVORS, SUMS, None)["probability"].to_pylist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("t", [3, None])

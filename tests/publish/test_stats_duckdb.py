@@ -1,7 +1,6 @@
 """stats.duckdb holds tables alone and opens in any client, wherever the folder has moved; its sums are those of the tables."""
 
 import shutil
-from collections import Counter
 
 import duckdb
 import pyarrow as pa
@@ -11,7 +10,7 @@ from curate.base.errors import ConservationError
 from curate.base.process import in_threads
 from curate.publish.stats_duckdb import TABLES, write_stats
 from curate.store.facts import RunFacts
-from tests.kit.written_runs import BARE, RULES, RUN, SMALL, count_drops, write_bare, write_small
+from tests.kit.written_runs import BARE, RULES, RUN, count_drops, write_bare, write_small
 
 
 @pytest.fixture
@@ -42,28 +41,6 @@ def test_many_are_written_at_once_and_one_that_fails_leaves_nothing(tmp_path):
     for number, run in enumerate(runs, 1):
         with duckdb.connect(f"{run.url}/stats.duckdb", read_only=True) as connection:
             assert connection.execute("SELECT sum(rows) FROM drops").fetchall() == [(number,)]
-
-
-def test_the_funnel_sums_to_the_pool(plain):
-    rows = plain.execute("SELECT position, kind, rule, rows FROM funnel ORDER BY position").fetchall()
-    told = Counter(row[1]["rule"] or "kept" for unit in SMALL for row in unit)
-    assert [rule for _, _, rule, _ in rows] == [
-        "pool", "failed", "words", "side", "aligned", "unmatched", "duplicate", "balance", "kept",
-    ]  # fmt: skip
-    assert {rule: count for _, kind, rule, count in rows if kind != "pool"} == told
-    assert rows[0][3] == told.total() == 12
-
-
-def test_small_tables(plain):
-    rules = [("words", "words > 2", None), ("side", "least(width, height) >= 200", None)]
-    rules.append(("aligned", "top 0.9 of clip_score", 0.25))
-    assert plain.execute("SELECT * EXCLUDE position FROM rules ORDER BY position").fetchall() == rules
-    facts = dict(plain.execute("SELECT key, value FROM run").fetchall())
-    assert (facts["name"], facts["seed"], facts["t"]) == ("small", "7", "2")
-    assert plain.execute("SELECT value->>'$.balance.t' FROM run WHERE key = 'recipe'").fetchall() == [("2",)]
-    sources = [("photos", 6, 1, 3, 2), ("web", 6, 0, 4, 2), ("empty", 0, 0, 0, 0)]
-    assert plain.execute("SELECT * EXCLUDE position FROM sources ORDER BY position").fetchall() == sources
-    assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
 
 
 def test_what_a_run_does_not_have_is_empty(tmp_path):

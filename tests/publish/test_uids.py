@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.base.ids import uid_halves
 from curate.pool.plan import Unit
 from curate.publish.uids import PAIR, sort_pairs, sort_uids, write_uids
 from curate.run.in_process import InProcessUnits
@@ -56,15 +55,6 @@ def test_whatever_the_buckets_the_file_is_the_same(tmp_path, buckets):
     assert (tmp_path / "run/uids.npy").read_bytes() == (tmp_path / "whole/uids.npy").read_bytes()
 
 
-def test_the_order_of_units_and_rows_does_not_count(tmp_path):
-    """Numpy writes the same bytes."""
-    units = [drawn(4, 30), EXTREME]
-    np.save(tmp_path / "numpy.npy", written(tmp_path / "one", units))
-    written(tmp_path / "two", [[*reversed(units[1])], [], [*reversed(units[0])]])
-    whole = (tmp_path / "one/uids.npy").read_bytes()
-    assert (tmp_path / "two/uids.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes() == whole
-
-
 few = st.sampled_from([0, 1, 2**63, 2**64 - 1])
 
 
@@ -80,12 +70,3 @@ def test_pairs_are_sorted_as_numpy_sorts_them(pairs):
 def test_nothing_kept_is_an_empty_array(tmp_path, units):
     found = written(tmp_path, units)
     assert found.shape == (0,) and found.dtype == PAIR
-
-
-@settings(max_examples=30)
-@given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=40), st.integers(1, 9))
-def test_sorted_as_integers(tmp_path_factory, raw, buckets):
-    rows = [(value.hex(), True) for value in raw]
-    found = written(tmp_path_factory.mktemp("run"), [rows], buckets)
-    high, low = uid_halves(pa.array(sorted(value.hex() for value in raw), pa.string()))
-    assert found["f0"].tolist() == high.tolist() and found["f1"].tolist() == low.tolist()

@@ -197,17 +197,6 @@ def test_the_error_for_a_whole_pool_is_that_of_the_draws(tmp_path):
     assert checked(estimate(context, units, metadata)).seconds == 0
 
 
-def test_units_are_spread_over_the_pool(tmp_path, sampling, monkeypatch):
-    context, plan, _ = prepare(tmp_path, many(tmp_path))
-    units = plan.units
-    for rows, given, expected in (
-        (2000, units, [5, 15, 25, 35]), (2000, units[:2], [0, 1]), (2000, units[:3], [0, 1, 2]), (400, units, [20]),
-        (20_000, units, list(range(40))),
-    ):  # fmt: skip
-        monkeypatch.setattr(estimates, "_ROWS", rows)
-        assert [unit.index for unit in estimates._choose(context, given)] == expected
-
-
 def test_nothing_to_estimate(tmp_path):
     empty = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
     context, plan, metadata = prepare(tmp_path, parquet(tmp_path, empty), rules=RULES)

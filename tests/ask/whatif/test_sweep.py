@@ -72,25 +72,6 @@ def test_near_passes_are_swept_too(image_run):
         assert (point.duplicate, point.expected) == pytest.approx((alone["duplicate"], alone["expected"]))
 
 
-def test_what_does_not_change_is_computed_once(run, monkeypatch):
-    def never(*_):
-        raise AssertionError("was done again")
-
-    def forbid(*names):
-        for name in names:
-            monkeypatch.setattr(f"curate.ask.whatif.surviving.{name}", never)
-
-    forbid("start_unit", "apply_segments", "find_records")
-    assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
-    monkeypatch.undo()
-    fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
-    next(fractions)
-    forbid("start_unit", "find_records")
-    assert len(list(fractions)) == 2
-    with pytest.raises(AssertionError, match="done again"):
-        list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
-
-
 def test_sizes_in_one_pass(run, monkeypatch):
     """They equal single answers, also with limits by entry, which are stacked some at a time."""
     found, stacked = find_survivors(run, run.recipe), []
