@@ -64,20 +64,10 @@ def write_llava(folder, tokenizer):
     torch.manual_seed(0)
     words = AutoTokenizer.from_pretrained(tokenizer)
     words.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    vision = CLIPVisionConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
-    )
-    text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    vision = CLIPVisionConfig(**sizes, image_size=56, patch_size=14)
+    text = LlamaConfig(**sizes, **ids, num_key_value_heads=2, max_position_embeddings=1024)
     image = words.convert_tokens_to_ids("<image>")
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=image, image_seq_length=16)
     LlavaForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)

@@ -22,7 +22,6 @@ from curate.llm import openai
 from curate.llm.cache import AnswerCache
 from curate.publish.forget.forget import forget
 from curate.store import checkpoints
-from curate.store.tables import UnitTables
 from pipelines.claim import claim_folder
 from pipelines.driver import preflight, run
 from pipelines.prepare import prepare
@@ -200,13 +199,15 @@ def test_a_share_of_the_samples_gets_another_text(server, tmp_path):
         caption_recipe(path, server, {"output": {"mix": {"rewrite": 0.4}, "syn_json": True}}), tmp_path / "a"
     )
     conserved(done)
-    samples, changed = kept_samples(tmp_path / "a"), 0
+    samples, changed, failed = kept_samples(tmp_path / "a"), 0, 0
     for files in samples.values():
         fields, text = json.loads(files["json"])["captions"], files["txt"].decode()
         assert text in [fields["original"], *fields["rewrite"].values()]
         changed += text != fields["original"]
-        assert json.loads(files["syn.json"]) == {"syn_text": list(fields["rewrite"].values())}
-    assert 0.25 < changed / len(samples) < 0.5
+        # MobileCLIP's loader draws one of the texts: the original, if none passed
+        assert json.loads(files["syn.json"]) == {"syn_text": [*fields["rewrite"].values()] or [fields["original"]]}
+        failed += not fields["rewrite"]
+    assert failed and 0.25 < changed / len(samples) < 0.5
     sidecar = pq.read_table(tmp_path / "a/shards/00000.parquet", columns=["uid", "caption"]).to_pylist()
     assert {row["uid"]: row["caption"] for row in sidecar} == {uid: m["txt"].decode() for uid, m in samples.items()}
 
@@ -320,34 +321,6 @@ def test_shards_follow_texts_that_were_sent_again(server, tmp_path, monkeypatch)
     passed = {(row["uid"], row["style"]) for row in done.table("captions").to_pylist() if row["gate"] == "passed"}
     assert {(uid, style) for uid, fields in texts.items() for style in fields["rewrite"]} == passed
     assert statuses(done) == {"ok"}
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("after", ["answers", "captions", "parts are deleted"])
-def test_a_kill_between_tables_leaves_nothing_behind(after, server, path, tmp_path):
-    recipe = caption_recipe(path, server)
-    write = UnitTables.write
-
-    def write_and_die(context, name, *rest, **more):
-        write(context, name, *rest, **more)
-        if name == after:
-            raise KeyboardInterrupt
-
-    def die(cache):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(UnitTables, "write", write_and_die)
-        if after == "parts are deleted":
-            patch.setattr(AnswerCache, "delete_parts", die)
-        kit.run_local(recipe, tmp_path / "a")
-    before = len(server.asked)
-    done = kit.run_local(recipe, tmp_path / "a")
-    conserved(done)
-    assert len(server.asked) == before == len(done.table("captions"))
-    assert not list((tmp_path / "a").rglob("parts/**/*.parquet"))
-    (row,) = ask(done.folder, "caption_work")
-    assert row["sent"] == before and row["seconds"] > 0
 
 
 def test_a_pool_that_is_too_damaged_sends_no_request(server, path, tmp_path):

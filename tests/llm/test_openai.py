@@ -300,20 +300,6 @@ def test_a_dead_endpoint_is_given_up_until_it_is_back(server, open_engine, monke
     assert engine.ask(prompts(*texts(10, "again"))) == answered(*texts(10, "again"))
 
 
-def test_a_restart_is_waited_for(server, open_engine, monkeypatch):
-    monkeypatch.setattr(openai, "FIRST_PAUSE", 0.1)
-    server.dies_at = 20
-
-    def restart():
-        server.is_dead.wait()
-        time.sleep(0.2)
-        server.revive()
-
-    threading.Thread(target=restart, daemon=True).start()
-    assert open_engine(concurrency=4, attempts=30).ask(prompts(*texts(50))) == answered(*texts(50))
-    assert texts_with_status_200(server) == sorted(texts(50))
-
-
 def test_waiting_requests_stop_with_the_others(server, open_engine, monkeypatch):
     monkeypatch.setattr(openai, "MAX_PAUSE", 30.0)
     server.faults, server.always = {"a dog": [do.status(429, Retry_After="30")]}, do.reset

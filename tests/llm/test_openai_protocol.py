@@ -10,16 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate.llm import openai_protocol
 from curate.llm.engine import ERRORS, Answer, Message, Request
-from curate.llm.openai_protocol import (
-    MAX_REPLY,
-    UnsentError,
-    error_code,
-    read_answer,
-    read_error,
-    read_models,
-    write_chat,
-)
+from curate.llm.openai_protocol import UnsentError, error_code, read_answer, read_error, read_models, write_chat
 from tests.kit.llm_server import TOKENS_IN, TOKENS_OUT, completion
 
 UID = "0" * 32
@@ -28,28 +21,16 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-# Values of any kind where the protocol has its own.
-REPLIES = st.fixed_dictionaries(
-    {},
-    optional={
-        "choices": JSON
-        | st.lists(
-            JSON
-            | st.fixed_dictionaries(
-                {},
-                optional={
-                    "message": JSON | st.fixed_dictionaries({}, optional={"content": JSON, "refusal": JSON}),
-                    "text": JSON,
-                    "finish_reason": JSON,
-                },
-            ),
-            max_size=2,
-        ),
-        "usage": JSON | st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "completion_tokens": JSON}),
-        "error": JSON,
-        "data": JSON,
-    },
-)
+
+
+def mapping(**values):
+    """Any JSON, or an object with any of these keys."""
+    return JSON | st.fixed_dictionaries({}, optional=values)
+
+
+CHOICE = mapping(message=mapping(content=JSON, refusal=JSON), text=JSON, finish_reason=JSON)
+USAGE = mapping(prompt_tokens=JSON, completion_tokens=JSON)
+REPLIES = mapping(choices=JSON | st.lists(CHOICE, max_size=2), usage=USAGE, error=JSON, data=JSON)
 
 
 def encoded(kind):
@@ -101,77 +82,56 @@ def reply(content, **kwargs):
     return json.dumps(completion(content, **kwargs)).encode()
 
 
-WHOLE = {"tokens_in": TOKENS_IN, "tokens_out": TOKENS_OUT}
+def whole(text, finish="stop"):
+    return Answer(text, None, TOKENS_IN, TOKENS_OUT, finish)
 
 
-@pytest.mark.parametrize(
-    ("body", "answer"),
-    [
-        (reply("  a dog\n"), Answer("  a dog\n", finish="stop", **WHOLE)),
-        (reply("a dog", finish="length", chat=False), Answer("a dog", finish="length", **WHOLE)),
-        (
-            reply([{"type": "text", "text": "a "}, {"type": "text", "text": "dog"}]),
-            Answer("a dog", finish="stop", **WHOLE),
-        ),
-        (
-            reply([{"type": "thinking", "thinking": [1]}, {"type": "text", "text": "dog"}]),
-            Answer("dog", finish="stop", **WHOLE),
-        ),
-        (reply("猫\ud83d\ude00."), Answer("猫😀.", finish="stop", **WHOLE)),
-        (
-            reply([{"type": "text"}]),
-            Answer(None, "empty: the answer contains no text (finish_reason stop)", finish="stop", **WHOLE),
-        ),
-        (reply("a dog", refusal="no"), Answer("a dog", finish="stop", **WHOLE)),
-        (reply("a", reasoning_content="hm"), Answer("a", finish="stop", **WHOLE)),
-        (b'{"choices": [{"text": "a"}]}', Answer("a")),
-        (b'{"choices": [{"text": "a"}]}'.ljust(MAX_REPLY), Answer("a")),
-        (b'{"choices": [{"text": "a"}], "usage": null}', Answer("a")),
-        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": -1, "completion_tokens": 1e3}}', Answer("a")),
-        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483648}}', Answer("a")),
-        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483647}}', Answer("a", None, 2147483647)),
-        (b'{"choices": [{"text": "a", "finish_reason": 3}]}', Answer("a")),
-        (b'{"choices": [{"text": "a", "finish_reason": "so \\u001b[31m"}]}', Answer("a")),
-    ],
-)
+TEXT, THINKING = {"type": "text", "text": "dog"}, {"type": "thinking", "thinking": [1]}
+READ = [
+    (reply("  a dog\n"), whole("  a dog\n")), (reply("dog", finish="length", chat=False), whole("dog", "length")),
+    (reply([{"type": "text", "text": "a "}, TEXT]), whole("a dog")), (reply([THINKING, TEXT]), whole("dog")),
+    (reply("猫\ud83d\ude00."), whole("猫😀.")), (reply("a dog", refusal="no"), whole("a dog")),
+    (reply("a", reasoning_content="hm"), whole("a")), (b'{"choices": [{"text": "a"}]}'.ljust(openai_protocol.MAX_REPLY), Answer("a")),
+    *((b'{"choices": [{"text": "a"}], "usage": %s}' % usage, Answer("a")) for usage in (
+        b"null", b'{"prompt_tokens": -1, "completion_tokens": 1e3}', b'{"prompt_tokens": 2147483648}')),
+    (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483647}}', Answer("a", None, 2147483647)),
+    (b'{"choices": [{"text": "a", "finish_reason": 3}]}', Answer("a")),
+    (b'{"choices": [{"text": "a", "finish_reason": "so \\u001b[31m"}]}', Answer("a")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "answer"), READ)
 def test_texts(body, answer):
     assert read_answer(body) == answer
 
 
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b"", "malformed: not JSON"), (b"<html>busy</html>", "malformed: HTML, not JSON"),
-        (reply("a dog")[:-9], "malformed: not JSON"), (b"\xff\xfe\xfd", "malformed: not JSON"),
-        (b"[" * 200_000, "malformed: not JSON"), (b"1" * 10_000, "malformed: not JSON"),
-        (b"null", "malformed: it contains no choice with a text"),
-        (reply("a dog").ljust(MAX_REPLY + 1), "malformed: the answer is longer than 1,000,000 bytes$"),
-        (b"[]", "malformed: it contains no choice with a text"), (b"{}", "malformed: it contains no choice with a text"),
-        (b'{"choices": null}', "malformed: it contains no choice with a text"),
-        (b'{"choices": []}', "malformed: it contains no choice with a text"),
-        (
-            b'{"choices": [], "error": {"message": "out of memory", "code": "oom"}}',
-            "malformed: .*; it says: out of memory",
-        ),
-        (b'{"choices": [null]}', "malformed: it contains no choice with a text"), (b'{"choices": [{}]}', "empty: "),
-        (reply("\udc00"), "malformed: not JSON"),
-        (b'{"choices": [{"text": 3}]}', "malformed: it contains no choice with a text"),
-        (reply(["a"]), "malformed: it contains no choice with a text"),
-        (reply({"text": "a"}), "malformed: it contains no choice with a text"),
-        (reply(None), r"empty: .*\(finish_reason stop\)"), (reply(""), "empty: "),
-        (reply(" \n\t", finish="length"), r"empty: .*\(finish_reason length\)"), (reply([]), "empty: "),
-        (reply([{"type": "thinking", "thinking": "hm"}], finish="length"), "empty: "),
-        (reply(None, refusal="I can't help with that."), "refused: the model refused: I can't help with that.$"),
-        (reply([{"type": "refusal", "refusal": "No."}]), "refused: the model refused: No.$"),
-        (reply(None, refusal=""), "empty: "),
-        (b'{"choices": [{"text": null}]}', "empty: the answer contains no text$"),
+NO_TEXTS = {
+    "malformed: not JSON": [
+        b"", reply("a dog")[:-9], b"\xff\xfe\xfd", b"[" * 200_000, b"1" * 10_000, reply("\udc00"),
     ],
-)  # fmt: skip
-def test_no_texts(body, error):
-    answer = read_answer(body)
-    assert answer.text is None and re.match(error, answer.error), answer.error
-    if not error.startswith("malformed"):
-        assert (answer.tokens_in, answer.tokens_out) == (TOKENS_IN, TOKENS_OUT) or b"usage" not in body
+    "malformed: it contains no choice with a text": [
+        b"null", b"[]", b"{}", b'{"choices": null}', b'{"choices": []}', b'{"choices": [null]}',
+        b'{"choices": [{"text": 3}]}', reply(["a"]), reply({"text": "a"}),
+    ],
+    "malformed: HTML, not JSON": [b"<html>busy</html>"],
+    "malformed: the answer is longer than 1,000,000 bytes$": [reply("a dog").ljust(openai_protocol.MAX_REPLY + 1)],
+    "malformed: .*; it says: out of memory": [b'{"choices": [], "error": {"message": "out of memory", "code": "oom"}}'],
+    "empty: the answer contains no text$": [b'{"choices": [{"text": null}]}', b'{"choices": [{}]}'],
+    r"empty: .*\(finish_reason stop\)": [
+        reply(None), reply(""), reply([]), reply([{"type": "text"}]), reply(None, refusal=""),
+    ],
+    r"empty: .*\(finish_reason length\)": [reply(" \n\t", finish="length"), reply([THINKING], finish="length")],
+    "refused: the model refused: No.$": [reply(None, refusal="No."), reply([{"type": "refusal", "refusal": "No."}])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error", NO_TEXTS)
+def test_no_texts(error):
+    for body in NO_TEXTS[error]:
+        answer = read_answer(body)
+        assert answer.text is None and re.match(error, answer.error), answer.error
+        if not error.startswith("malformed"):
+            assert (answer.tokens_in, answer.tokens_out) == (TOKENS_IN, TOKENS_OUT) or b"usage" not in body
 
 
 @pytest.mark.thorough
@@ -190,26 +150,20 @@ def test_no_bytes_do_harm(body):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "text"),
     [
-        (
-            b'{"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}',
-            "no (invalid_request_error, bad)",
-        ),
-        (
-            b'{"object": "error", "message": "no", "type": "BadRequestError", "param": null, "code": 400}',
-            "no (BadRequestError)",
-        ),
+        (b'{"error": {"message": "no", "type": "invalid_request", "code": "bad"}}', "no (invalid_request, bad)"),
+        (b'{"message": "no", "type": "BadRequestError", "param": null, "code": 400}', "no (BadRequestError)"),
         (b'{"error": "model not found"}', "model not found"), (b'{"detail": "Not Found"}', "Not Found"),
         (b'{"error": {}}', ""), (b"Unauthorized", "Unauthorized"), (b" <html>502</html>", ""), (b"", ""),
     ],
 )  # fmt: skip
-def test_what_errors_say(body, said):
-    assert read_error(body) == said
+def test_texts_of_errors(body, text):
+    assert read_error(body) == text
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "This model's maximum context length is 2048 tokens. However, you requested 2100 tokens",
         "'max_tokens' or 'max_completion_tokens' is too large: 80. This model's maximum context length is 64 tokens",
@@ -219,10 +173,8 @@ def test_what_errors_say(body, said):
         "the request exceeds the available context size, try increasing it (exceed_context_size_error)",
     ],
 )
-def test_prompts_that_are_too_long(said):
-    assert error_code(400, said) == "too_long"
-    assert error_code(401, said) == "refused"
-    assert error_code(500, said) == "busy"
+def test_prompts_that_are_too_long(text):
+    assert [error_code(status, text) for status in (400, 401, 500)] == ["too_long", "refused", "busy"]
 
 
 def test_codes_of_statuses():
@@ -233,7 +185,6 @@ def test_codes_of_statuses():
 
 def test_models():
     assert read_models(b'{"object": "list", "data": [{"id": "a"}, {"id": "b", "x": 1}]}') == ["a", "b"]
-    assert read_models(b'{"data": [{}]}') is None and read_models(b'{"data": [3]}') is None
     assert read_models(b'{"data": []}') == []
-    assert read_models(b'{"data": {"id": "a"}}') is None
-    assert read_models(b"[]") is None and read_models(b"<html>") is None
+    for body in (b'{"data": [{}]}', b'{"data": [3]}', b'{"data": {"id": "a"}}', b"[]", b"<html>"):
+        assert read_models(body) is None

@@ -198,24 +198,6 @@ def test_a_device_elsewhere(tmp_path):
         identify(options)
 
 
-@pytest.mark.upstream
-def test_what_is_private_of_open_clip(tmp_path, monkeypatch):
-    """The identity uses these: which file of a folder open_clip loads, and the parts of a model's name."""
-    import open_clip
-    from open_clip import factory
-    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
-    name, find, seen = write_model(tmp_path / "m"), factory._find_checkpoint_in_dir, []
-    monkeypatch.setattr(factory, "_find_checkpoint_in_dir", lambda folder: seen.append(find(folder)) or seen[-1])
-    open_clip.create_model(name)
-    assert seen == [str(tmp_path / "m/open_clip_model.safetensors")] and find(tmp_path) is None
-    assert factory.parse_model_name(name) == ("local-dir", str(tmp_path / "m"))
-    assert factory.parse_model_name("hf-hub:org/repo") == ("hf-hub", "org/repo")
-    assert factory.parse_model_name("ViT-B-32") == (None, "ViT-B-32")
-    defaults = vars(PreprocessCfg())
-    assert merge_preprocess_dict(defaults, {"size": 8, "mean": None, "other": 1}) == defaults | {"size": 8}
-
-
 def test_a_model_of_the_hub_is_what_its_files_are(tmp_path, monkeypatch):
     from open_clip import pretrained
 

@@ -116,17 +116,6 @@ def test_as_torch_computes(tmp_path, case):
         assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
 
 
-def test_activations_go_where_the_published_heads_have_them(tmp_path):
-    """With another activation, or a ReLU between the safety head's layers 15 and 16, the numbers are others."""
-    module = alive(safety(48))
-    path, x = save(module.state_dict(), tmp_path / "head.pth"), embeddings(50, 48)
-    for activation in ("none", "relu", "gelu", "silu"):
-        error = np.abs(load_head(path, activation, "none").apply(x) - forward(module, x)).max()
-        assert (error < 1e-5) == (activation == "relu")
-    wrong = Sequence(*module.layers[:16], nn.ReLU(), module.layers[16]).eval()
-    assert np.abs(forward(wrong, x) - forward(module, x)).max() > 1e-2
-
-
 def test_output(tmp_path):
     path = save({"weight": torch.eye(8)[:1] * 400, "bias": torch.zeros(1)}, tmp_path / "head.pth")
     x = np.zeros((5, 8), np.float32)
@@ -233,11 +222,6 @@ def test_other_states_are_refused(tmp_path, case):
         assert all(f"{key} {list(value.shape)}" in text for key, value in list(state.items())[:12])
 
 
-def test_many_keys_are_listed_in_part(tmp_path):
-    path = save({f"layers.{i}.gain": torch.ones(1) for i in range(500)}, tmp_path / "head.pth")
-    assert "and 488 more" in refusal(path) == refusal(path) and len(refusal(path)) < 1000
-
-
 def test_other_objects_are_refused(tmp_path):
     ones = torch.ones(1, 8)
     cyclic = {"epoch": 1}
@@ -278,13 +262,8 @@ def test_other_bytes_are_refused(tmp_path, suffix):
 
 def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
     (tmp_path / "folder.pth").mkdir()
-    cases = {
-        "folder.pth": "cannot be read",
-        "none.pth": "No such file",
-        "head.npy": "another kind",
-        "head": "another kind",
-    }
-    for name, message in cases.items():
+    cases = {"folder.pth": "cannot be read", "none.pth": "No such file"}
+    for name, message in (cases | dict.fromkeys(("head.npy", "head"), "another kind")).items():
         assert message in refusal(tmp_path / name)
     long = {"a.0.weight": torch.zeros(1, 40_000), "a.1.weight": torch.zeros(40_000, 1)}
     path = save(long | {"a.2.weight": torch.zeros(1, 40_000)}, tmp_path / "head.safetensors")
@@ -292,10 +271,3 @@ def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
         load_head(path, "none", "none")
     monkeypatch.setattr(heads, "MAX_BYTES", 100)
     assert "more than 100 bytes" in refusal(path)
-
-
-def test_digest_is_of_the_file(tmp_path):
-    state = nn.Linear(8, 1).state_dict()
-    one, two = (load_head(save(state, tmp_path / name), "none", "none") for name in ("a.pth", "a.safetensors"))
-    assert one.digest != two.digest
-    np.testing.assert_array_equal(one.apply(embeddings(5, 8)), two.apply(embeddings(5, 8)))

@@ -1,6 +1,5 @@
 """Words that do not fit, against the definition: every attention map of the text transformer, and its gradient."""
 
-import concurrent.futures
 import copy
 import math
 import random
@@ -140,15 +139,6 @@ def test_equal_to_the_definition(kind):
     assert (everything < -5e-5).any() and (everything > 0).any()
 
 
-def test_the_cosine_is_that_of_the_plain_model():
-    for custom in (False, True):
-        model, images = build(custom), images_for(len(CAPTIONS))
-        with torch.no_grad():
-            texts = model.encode_text(TOKENIZER([TEMPLATE + caption for caption in CAPTIONS]), normalize=True)
-        found = [scores.cosine for scores in word_scores(model, TOKENIZER, images * 7, list(CAPTIONS))]  # of any length
-        np.testing.assert_allclose(found, (images * texts).sum(-1), rtol=0, atol=1e-6)
-
-
 def test_order_and_batches_do_not_matter():
     model, images, captions = build(), images_for(len(CAPTIONS)), list(CAPTIONS)
     reference = word_scores(model, TOKENIZER, images, captions)
@@ -210,18 +200,6 @@ def test_half_precision_models(dtype, correlation, close, custom):
         assert one.dtype == np.float32 and np.isfinite(one).all()
         assert np.corrcoef(one, other)[0, 1] > correlation
         assert max(abs(a.cosine - b.cosine) for a, b in zip(found, plain, strict=True)) < close
-
-
-def test_threads_share_a_model():
-    model, images, captions = build(), images_for(len(CAPTIONS)), list(CAPTIONS)
-    reference = word_scores(model, TOKENIZER, images, captions)
-
-    def work(number):
-        for one, other in zip(word_scores(model, TOKENIZER, images, captions, number), reference, strict=True):
-            same(one, other)
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(1, 9)))
 
 
 def test_misaligned_words_and_f_clipscore():

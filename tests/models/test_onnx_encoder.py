@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.base import process
-from curate.models import onnx_encoder, weights
 from curate.models.clip_model import load_encoder
-from curate.models.identity import OpenClip
 from curate.models.onnx_encoder import OnnxEncoder
 from curate.models.onnx_folder import Pixels, Tokenizer
 from curate.recipe.recipe import load_recipe
@@ -167,25 +164,3 @@ def test_pixels_are_open_clips(mode, interpolation):
 
 
 # ---------------------------------------------------------------- devices
-
-
-def test_each_gpu_has_a_session(models, monkeypatch):
-    """No GPU is needed: the CPU by two names."""
-    opened = []
-    whole = weights.open_session
-
-    def opening(path, device):
-        opened.append(device)
-        return whole(path)
-
-    monkeypatch.setattr(onnx_encoder, "open_session", opening)
-    monkeypatch.setattr(onnx_encoder, "_count_gpus", lambda: 2)
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(process, "_shared", process.Cache())
-    encoder = load_encoder(OpenClip(model=models[1]))
-    assert opened == ["cuda:0"] * 2 and encoder.batch == 256
-    assert isinstance(encoder, OnnxEncoder)
-    with encoder._use():  # as another unit's thread
-        expected = load_encoder(Clip(model=models[0])).encode_texts(TEXTS).embeddings
-        assert np.allclose(encoder.encode_texts(TEXTS).embeddings, expected, atol=1e-6)
-    assert opened == ["cuda:0"] * 2 + ["cuda:1"] * 2

@@ -80,32 +80,11 @@ def test_captions_of_twenty_tokens_keep_their_embeddings(kind):
 
 
 @pytest.mark.parametrize("custom", [False, True])
-def test_long_captions_are_read_to_their_end(custom):
-    model = build(custom)
-    start = "dog " * 100
-    cut = [encode(model, TOKENIZER, start + end) for end in ("cat", "house")]
-    assert cut[0].equal(cut[1])
-    longer = stretch(model, TOKENIZER)
-    read = [encode(model, longer, start + end) for end in ("cat", "house")]
-    assert (read[0] - read[1]).abs().max() > 1e-3
-    ids = longer([start + "cat"])
-    assert ids.shape == (1, 248) and int((ids > 0).sum()) == 103
-    assert int((longer(["dog " * 400]) > 0).sum()) == 248
-    encode(model, longer, "dog " * 400)
-
-
-@pytest.mark.parametrize("custom", [False, True])
 def test_the_tower_agrees_with_itself(custom):
     model = build(custom)
     holder = text_tower(model).holder
     longer = stretch(model, TOKENIZER, 120)
-    assert (
-        longer.context_length
-        == model.context_length
-        == holder.context_length
-        == text_tower(model).context_length
-        == 120
-    )
+    assert {part.context_length for part in (longer, model, holder, text_tower(model))} == {120}
     assert TOKENIZER.context_length == 77  # another model may use the given one
     assert holder.attn_mask.equal(torch.full((120, 120), -torch.inf).triu(1))
     assert not any("attn_mask" in name for name in model.state_dict())

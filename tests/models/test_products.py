@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from curate.base.numeric.vectors import normalised
-from curate.models import products
 from curate.models.products import Products, TorchProducts
 
 RNG = np.random.default_rng(0)
@@ -35,11 +34,3 @@ def test_a_rows_number_does_not_depend_on_its_position():
         assert (np.roll(made.largest(moved), -shift) == made.largest(rows)).all()
         sums = made.log_sums(moved, np.roll(logit, shift), column)
         assert (np.roll(sums, -shift) == made.log_sums(rows, logit, column)).all()
-
-
-def test_without_a_gpu_torch_is_not_asked(monkeypatch):
-    products.find_gpu.cache_clear()
-    monkeypatch.setattr(products.Path, "glob", lambda *_: iter(()))
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    assert products.find_gpu() is None
-    products.find_gpu.cache_clear()

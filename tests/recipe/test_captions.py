@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from curate.ask.whatif.estimate import estimate
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RunError
 from curate.captions.kinds.rewrite import load_pairs
 from curate.llm import openai
 from curate.llm.engine import Answer
@@ -255,18 +255,3 @@ def test_a_plan_tells_engines_apart_and_what_is_answered_already(captions, path,
     assert planned(captions | {"rewrite": more}, "b", "a") == {"llm": (n, n, True), "api": (0, 4 * n, False)}
     (tmp_path / "a/_SUCCESS").unlink()
     assert planned(captions, "a", None) == {"llm": (0, n, False), "api": (0, 4 * n, False)}
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"rewrite": [{"engine": "llm", "per_row": "wrds"}]}, r"captions\.rewrite\.0\.per_row: .*wrds"),
-        ({"rewrite": [{"engine": "llm", "template": "/nowhere/t.txt"}]},
-         r"captions\.rewrite\.0\.template: /nowhere/t.txt: no such file"),
-        ({"translate": [{"engine": "llm", "languages": ["de", "xx"]}]},
-         r"captions\.translate\.0\.languages: unknown language 'xx'"),
-    ],
-)  # fmt: skip
-def test_what_is_refused_when_the_pool_is_known(section, message, captions, run):
-    with pytest.raises(RecipeError, match=message):
-        run("out", captions | section)

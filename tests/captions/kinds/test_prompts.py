@@ -1,5 +1,6 @@
 """Templates keep their form whatever is put in; a stranger's text is one line of data; answers become one line."""
 
+import itertools
 import re
 import string
 import sys
@@ -7,7 +8,6 @@ import unicodedata
 from importlib.resources import files
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,12 +68,6 @@ def test_delimiters_stand_once(name):
     assert "{" not in text and ("data" in text) == ("<caption>" in text)
 
 
-def test_a_completion_ends_with_the_arrow():
-    prompt = load_template(FORMS["rewrite_completion"]).prompt(examples="a => b\nc => d\ne => f", caption="a cat")
-    instruction, *rest = prompt.split("\n")
-    assert instruction and rest == ["", "a => b", "c => d", "e => f", "a cat =>"]
-
-
 @pytest.mark.parametrize("name", FORMS)
 @given(texts=st.tuples(TEXTS, TEXTS) | st.tuples(*[st.sampled_from(sorted(HOSTILE.values()))] * 2))
 def test_text_around_data_is_that_of_a_harmless_caption(name, texts):
@@ -102,47 +96,22 @@ def test_a_users_template(tmp_path):
     ]  # fmt: skip
     assert template.version.startswith("sha256:") and len(template.version) == 19
     path.write_text(template.text)
-    assert (
-        load_template(FORMS["rewrite_chat"], str(path)).version == template.version
-    )  # line ends, and a byte order mark, are none of it
+    again = load_template(FORMS["rewrite_chat"], str(path))
+    assert again.version == template.version  # it ignores line ends and a byte order mark
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "fuse",
-            "[user]\n<caption>{caption}</caption>",
-            r"field \{recaption\} is missing; fields of fuse: caption, reca",
-        ),
-        (
-            "rewrite_completion",
-            "{examples} {captoin} =>",
-            r"unknown field \{captoin\}; did you mean 'caption'\? fields",
-        ),
+        ("fuse", "[user]\n<caption>{caption}</caption>", r"field \{recaption\} is missing; fields of fuse: caption, re"),
+        ("rewrite_completion", "{examples} {captoin} =>", r"unknown field \{captoin\}; did you mean 'caption'\? fields"),
         ("rewrite_completion", "{examples} {Caption} =>", r"unknown field \{Caption\}; did you mean 'caption'\?"),
         ("rewrite_completion", "{examples} { caption } =>", r"field \{caption\} is missing"),
         ("rewrite_completion", "{examples} {caption!r} =>", r"field \{caption\} is missing"),
-        (
-            "recaption",
-            "[user]\n{length} {caption}",
-            r"unknown field \{caption\}; fields of recaption: length, and caption with alt_text: true$",
-        ),
-        (
-            "recaption",
-            "[sytem]\nBe brief.\n[user]\n{length}",
-            r"line \[sytem\] begins no turn; did you mean 'system'\?",
-        ),
-        (
-            "recaption",
-            "[user]\n{length}\n[Assistent]\nA cat\n[user]\nMore",
-            r"\[Assistent\] begins no turn; .*'assistant'",
-        ),
-        (
-            "recaption",
-            "[user]\n{length}\n[ user ]:\nMore",
-            r"line \[ user \]: begins no turn; did you mean 'user'\? acc",
-        ),
+        ("recaption", "[user]\n{length} {caption}", r"\{caption\}; fields of recaption: length, and caption with alt_"),
+        ("recaption", "[sytem]\nBe brief.\n[user]\n{length}", r"line \[sytem\] begins no turn; did you mean 'system'\?"),
+        ("recaption", "[user]\n{length}\n[Assistent]\nA\n[user]\nB", r"\[Assistent\] begins no turn; .*'assistant'"),
+        ("recaption", "[user]\n{length}\n[ user ]:\nMore", r"line \[ user \]: begins no turn; did you mean 'user'\?"),
         ("recaption", "Describe it {length}.", r"begins with 'Describe it \{length\}\.'; accepted: a line \[system\]"),
         ("recaption", "Hello\n[user]\n{length}", "begins with 'Hello'"),
         ("recaption", "[user]\n{length}\n[assistant]\nA cat", r"the last turn is \[assistant\]; accepted: \[user\]"),
@@ -151,7 +120,7 @@ def test_a_users_template(tmp_path):
         ("translate", "", r"field \{language\} is missing"),
         ("rewrite_completion", b"\xff{examples}{caption}", "cannot be read as the template of rewrite_completion"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_template_is_refused(tmp_path, name, text, message):
     path = tmp_path / "mine.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -249,16 +218,6 @@ def test_invisible_characters_by_their_category():
             assert one_line(f"a{chr(code)}b") == f"a{expected}b", hex(code)
 
 
-def test_real_captions_are_nearly_all_left_alone(shared):
-    table = pq.read_table(shared / "laion_urls_10k.parquet")
-    captions = [caption for caption in table["TEXT"].to_pylist() if caption]
-    changed = [caption for caption in captions if as_data(caption) != " ".join(caption.split())]
-    assert len(changed) < 0.03 * len(captions)
-    for caption in captions:
-        if len(caption) < MAX_CHARACTERS and len(caption.split()) < MAX_WORDS:
-            assert [c for c in as_data(caption) if c.isdigit()] == [c for c in caption if c.isdigit()]
-
-
 # ---- answers
 
 
@@ -290,17 +249,10 @@ def test_answers_are_one_line_of_the_answer(answer):
 
 def test_seeds_tell_draws_apart_and_greedy_ones_have_none():
     hot = Sampling(0.9, 0.95, 77)
-    whats = [
-        (u, k, s, o, r) for u in ("a", "b") for k in ("x", "y") for s in ("s", "t") for o in (0, 1) for r in (0, 1)
-    ]
-
-    def seed_of(uid, kind, style, ordinal, seed):
-        return seeded(Request(uid, kind, style, ordinal, sampling=hot), seed).sampling.seed
-
-    seeds = [seed_of(*what) for what in whats]
-    assert len(set(seeds)) == len(whats) == 32
+    draws = list(itertools.product("ab", "xy", "st", (0, 1), (0, 1)))
+    seeds, again = ([seeded(Request(*draw[:4], sampling=hot), draw[4]).sampling.seed for draw in draws] for _ in "12")
+    assert seeds == again and len(set(seeds)) == len(draws) == 32
     assert all(0 <= seed < 1 << 31 for seed in seeds) and max(seeds) > 1 << 28
-    assert seeds == [seed_of(*what) for what in whats]
     cold = Request("a", "x", "s", 0, sampling=Sampling(0.0, 1.0, 77))
     assert seeded(cold, 1) == cold
 

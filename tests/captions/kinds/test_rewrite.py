@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
@@ -17,8 +16,6 @@ from curate.recipe.gates import Gates
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows
 from tests.kit.metaclip import mix64
-
-CHI_SQUARE_31 = 61.1  # exceeded by chance once in a thousand
 
 
 def table(captions, per_row=1, uids=None):
@@ -72,19 +69,6 @@ def chosen(uids, style, seed=0):
     return [int(group.removeprefix(f"rewrite/{style}/")) for group in groups]
 
 
-def chi_square(counts):
-    expected = counts.sum() / len(counts)
-    return float(((counts - expected) ** 2 / expected).sum())
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("shift", [0, 32, 64])
-def test_triples_are_spread_evenly(shift):
-    """Also for uids that are no hashes, but count in the low half, the high half, or both."""
-    uids = [f"{i << shift:032x}" for i in range(6400)]
-    assert chi_square(np.bincount(chosen(uids, "human"), minlength=TRIPLES)) < CHI_SQUARE_31
-
-
 def test_the_draw_by_a_naive_splitmix():
     uids = ["0123456789abcdef" * 2, "f" * 32, "0" * 32, "00ff" * 8]
     for style in STYLES:
@@ -114,12 +98,6 @@ def test_a_chat():
     assert request.prompt is None and (system.role, user.role) == ("system", "user")
     assert user.text == "<caption>Red bicycle</caption>" and system.text.count(" => ") == 3
     assert replace(request.sampling, seed=0) == Sampling(0.5, 0.95, 50, (), 0)
-
-
-def test_requests_of_a_group_share_all_but_the_caption():
-    found = requests(table([f"cat {i}" for i in range(400)]), rewrite("human"))
-    beginnings = {(r.group, r.prompt.rpartition("\n")[0]) for r in found}
-    assert len(beginnings) == TRIPLES == len({group for group, _ in beginnings})
 
 
 def test_several_texts_differ_by_ordinal_and_seed_and_the_first_stays():
@@ -176,25 +154,9 @@ def test_examples_beside_the_packages_styles(tmp_path):
     assert [request.style for request in found] == ["coco", "own"]
     assert found[0] == requests(table(["a cat"]), rewrite("coco"))[0]
     shown = found[1].prompt.split("\n")[2:5]
-    assert sorted(shown) == [
-        f"{source} => {target}" for source, target in PAIRS[:3]
-    ]  # of three pairs there is one triple
+    assert sorted(shown) == [f"{source} => {target}" for source, target in PAIRS[:3]]
     [four] = requests(table(["a cat"]), rewrite("coco", examples={"coco": own}))
     assert four.prompt.split("\n")[2:5] and "thing <" in four.prompt  # a style of the package may be replaced
-
-
-def test_the_digest_of_examples_is_of_their_content(tmp_path):
-    one, same = (write_pairs(tmp_path / name) for name in ("one.txt", "same.txt"))
-    other = write_pairs(tmp_path / "other.txt", PAIRS[1:])
-    digests = [rewrite(examples={"own": path}).examples_digest() for path in (one, same, other)]
-    assert digests[0] == digests[1] != digests[2] and rewrite().examples_digest() is None
-
-
-def test_a_prompt_without_examples(tmp_path):
-    (tmp_path / "bare.txt").write_text("Say it otherwise: {caption} =>")
-    options = rewrite("bare", template=f"{tmp_path}/bare.txt")
-    [request] = requests(table(["a cat"]), options)
-    assert request.prompt == "Say it otherwise: a cat =>" and request.style == "bare" and options.shown_examples() == []
 
 
 NO_FIELDS = "has no fields for examples, but the section has"
