@@ -195,9 +195,9 @@ def test_failures_below_the_limit_are_rows_without_a_text(server, path, tmp_path
 @pytest.mark.thorough
 def test_a_share_of_the_samples_gets_another_text(server, tmp_path):
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(120), 1)
-    done = kit.run_local(
-        caption_recipe(path, server, {"output": {"mix": {"rewrite": 0.4}, "syn_json": True}}), tmp_path / "a"
-    )
+    server.always = refuse_some
+    output = {"mix": {"rewrite": 0.4}, "syn_json": True}
+    done = kit.run_local(caption_recipe(path, server, {"output": output}), tmp_path / "a")
     conserved(done)
     samples, changed, failed = kept_samples(tmp_path / "a"), 0, 0
     for files in samples.values():
@@ -207,7 +207,7 @@ def test_a_share_of_the_samples_gets_another_text(server, tmp_path):
         # MobileCLIP's loader draws one of the texts: the original, if none passed
         assert json.loads(files["syn.json"]) == {"syn_text": [*fields["rewrite"].values()] or [fields["original"]]}
         failed += not fields["rewrite"]
-    assert failed and 0.25 < changed / len(samples) < 0.5
+    assert failed and 0.15 < changed / len(samples) < 0.5
     sidecar = pq.read_table(tmp_path / "a/shards/00000.parquet", columns=["uid", "caption"]).to_pylist()
     assert {row["uid"]: row["caption"] for row in sidecar} == {uid: m["txt"].decode() for uid, m in samples.items()}
 
