@@ -10,6 +10,7 @@ from curate.match import unit as module
 from curate.match.unit import MatchSettings, load_entries, load_matcher
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
+from tests.kit.keys import check_key
 
 
 def metadata(*entries):
@@ -26,14 +27,16 @@ def settings(folder, key="digest", entries=("a", "b")):
 
 
 def test_the_key_changes_with_its_inputs_alone(tmp_path, monkeypatch):
-    one = settings(tmp_path)
-    key = one.key("samples")
-    assert replace(one, store=RunStore("elsewhere")).key("samples") == key
-    monkeypatch.setitem(module.VERSIONS, "match", 99)
-    others = [one.key("samples")]
-    monkeypatch.undo()
-    others += [one.key("other"), replace(one, metadata_key="x").key("samples"), replace(one, mode="x").key("samples")]
-    assert len({key, *others}) == 5
+    one, version = settings(tmp_path), module.VERSIONS["match"]
+
+    def make(change=()):
+        fields = {"samples": "samples", "version": version, **dict(change)}
+        monkeypatch.setitem(module.VERSIONS, "match", fields.pop("version"))
+        samples = fields.pop("samples")
+        return replace(one, **fields).key(samples)
+
+    changes = [{"samples": "other"}, {"metadata_key": "x"}, {"mode": "x"}, {"version": 99}]
+    check_key(make, changes, [{"store": RunStore("elsewhere")}])
     assert one.key("") == one.key(None) == "", "samples that may change have matches that may"
 
 

@@ -145,27 +145,19 @@ def test_what_is_encoded_again(is_encoded, models, tmp_path, encoded):
             assert new.table("scores")["clip_score"] == old.table("scores")["clip_score"]
 
 
-def test_a_model_that_was_moved_is_the_same(models, tmp_path, encoded):
-    """For another run, and for its own, which goes on or is finished."""
-    path = kit.write_tars(tmp_path / "tars", kit.make_samples(20), 1)
-    moved = shutil.copytree(models[0].removeprefix("local-dir:"), tmp_path / "elsewhere")
-    old = kit.run_local(recipe(path, {"model": models[0], "embeddings": True}), tmp_path / "old")
-    encoded.clear()
-    other = recipe(path, {"model": f"local-dir:{moved}", "embeddings": True})
-    assert prepare(other, str(old.folder)).context.models["clip"]["weights"]  # not refused as another recipe
-    new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
-    assert encoded == [] and new.table("scores").equals(old.table("scores"))
-    another = recipe(path, {"model": models[1], "embeddings": True})
-    with pytest.raises(RecipeError, match=r"changed: measure\.clip"):
-        prepare(another, str(old.folder))
-
-
-def test_a_second_model_encodes_alone(models, tmp_path, encoded):
+def test_a_moved_model_is_the_same_and_a_second_one_encodes_alone(models, tmp_path, encoded):
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(24), 2)
+    moved = shutil.copytree(models[0].removeprefix("local-dir:"), tmp_path / "elsewhere")
     one, two = {"model": models[0]}, {"model": models[1], "name": "other"}
     old = kit.run_local(recipe(path, [one]), tmp_path / "old")
     first = sum(encoded)
     encoded.clear()
+    other = recipe(path, {"model": f"local-dir:{moved}"})
+    assert prepare(other, str(old.folder)).context.models["clip"]["weights"]  # the same recipe
+    new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
+    assert encoded == [] and new.table("scores").equals(old.table("scores"))
+    with pytest.raises(RecipeError, match=r"changed: measure\.clip"):
+        prepare(recipe(path, {"model": models[1]}), str(old.folder))
     both = kit.run_local(recipe(path, [one, two]), tmp_path / "both", reuse=old.folder)
     assert sum(encoded) == first
     encoded.clear()

@@ -127,30 +127,23 @@ def test_an_interrupt_does_not_wait_for_it(site, recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_run_without_the_package(site, recipe, tmp_path):
-    """It is verified, and samples are taken out of all its tables; what-if needs the package, if the recipe uses it."""
-    out, empty = tmp_path / "out", tmp_path / "empty"
+def test_a_finished_run_without_the_package_and_with_another_version(site, recipe, tmp_path):
+    """You can verify it, and take samples out of all its tables. What-if needs the package only if the recipe uses it."""
+    out, empty, measure = tmp_path / "out", tmp_path / "empty", ["--set", "measure.language={}"]
     empty.mkdir()
-    command(site, "run", recipe, "--out", out)
+    command(site, "run", recipe, "--out", out, *measure)
+    other = change(site, tmp_path / "other", "curate_blur", ("blur 1,", "blur 2,"))
+    plan = command(other, "plan", recipe, "--reuse", out, *measure)
+    assert re.search(r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", plan)
     command(empty, "verify", out)
     [row] = query(empty, out, "SELECT uid FROM measured WHERE blur IS NOT NULL ORDER BY key LIMIT 1")
     (tmp_path / "uids.txt").write_text(row["uid"])
     command(empty, "forget", out, "--uids", tmp_path / "uids.txt")
     command(empty, "verify", out)
     assert query(empty, out, "SELECT count(blur) AS n, count(*) AS rows FROM scores") == [{"n": 11, "rows": 13}]
-    command(
-        site, "run", recipe, "--out", tmp_path / "unused", "--set", "measure.blur=null", "--set", "rules.sharp=null"
-    )
+    unused = ["--set", "measure.blur=null", "--set", "rules.sharp=null"]
+    command(site, "run", recipe, "--out", tmp_path / "unused", *unused)
     command(empty, "whatif", tmp_path / "unused", "--set", "rules.w=words > 2")
-
-
-@pytest.mark.slow
-def test_another_version_of_one_signal_is_measured_alone(site, recipe, tmp_path):
-    run, measure = tmp_path / "run", ["--set", "measure.language={}"]
-    command(site, "run", recipe, "--out", run, *measure)
-    other = change(site, tmp_path / "other", "curate_blur", ("blur 1,", "blur 2,"))
-    plan = command(other, "plan", recipe, "--reuse", run, *measure)
-    assert re.search(r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", plan)
 
 
 def build_example(key, weights):

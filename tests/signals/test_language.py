@@ -21,6 +21,7 @@ from curate.base.errors import RecipeError
 from curate.signals import short_texts
 from curate.signals.language import _MODEL, IDENTITY, KIND, Language, detect_languages
 from curate.signals.signal import BuildContext, IdentifyContext
+from tests.kit.keys import check_key
 
 SENTENCES = {
     "en": "A black cat sleeping on the sofa in the living room",
@@ -47,11 +48,6 @@ def detected(texts, kind=None):
     names, scores = detect_languages(pa.array(texts, kind or pa.string()))
     assert (names.type, scores.type) == (pa.string(), pa.float32())
     return list(zip(names.to_pylist(), scores.to_pylist(), strict=True))
-
-
-def test_names_languages():
-    assert [name for name, _ in detected(list(SENTENCES.values()))] == list(SENTENCES)
-    assert detected(["A BLACK CAT SLEEPING ON THE SOFA"])[0][0] == "en"
 
 
 @settings(deadline=None)
@@ -127,13 +123,19 @@ def test_text_as_it_is(shared):
     assert names.to_pylist()[:-1] != [name for name, _ in detected(texts)]
 
 
-def test_keys_differ_where_answers_may(tmp_path):
-    moved = tmp_path / "moved.bin"
-    moved.write_bytes(_MODEL.read_bytes())
-    assert signal_of().key == ids.digest(IDENTITY)  # as before there was a choice
-    assert signal_of(text="as_is").key != signal_of().key
-    for options in ({}, {"text": "as_is"}):
-        assert signal_of(model=str(moved), **options).key == signal_of(**options).key  # wherever the model is
+def test_the_key_changes_with_its_inputs_alone(tmp_path, monkeypatch):
+    """With the model's digest, not its path; with the lists of words, if short texts use them."""
+    (tmp_path / "moved.bin").write_bytes(_MODEL.read_bytes())
+    moved, as_is, short = {"model": str(tmp_path / "moved.bin")}, {"text": "as_is"}, {"short": "words"}
+
+    def make(options=()):
+        return signal_of(**dict(options)).key
+
+    check_key(make, [as_is, short, as_is | short], [moved])
+    before = make(short)
+    assert make() == ids.digest(IDENTITY) and make(as_is | moved) == make(as_is)
+    monkeypatch.setattr(short_texts, "_FILES", short_texts._FILES[1:])
+    assert make(short) != before and make() == ids.digest(IDENTITY)
 
 
 def test_models_that_are_refused(tmp_path, monkeypatch):
@@ -216,11 +218,3 @@ def test_a_language_without_a_list():
     ]  # fmt: skip
     for text, answers, expected in cases:
         assert short_texts.name_language(text.split(), answers)[0] in expected.split()
-
-
-def test_their_key_names_the_frequencies(monkeypatch):
-    keys = {signal_of(short="words", text=text).key for text in ("prepared", "as_is")}
-    assert len(keys | {signal_of().key, signal_of(text="as_is").key}) == 4
-    other = short_texts._FILES[1:]
-    monkeypatch.setattr(short_texts, "_FILES", other)
-    assert signal_of(short="words").key not in keys and signal_of().key == ids.digest(IDENTITY)

@@ -61,14 +61,11 @@ def test_the_package_is_followed_in_every_plain_mode():
         assert score(image) == pytest.approx(peer.score(image), abs=1e-5), mode
 
 
-def test_transparency_lies_on_white():
+def test_transparency_lies_on_white_and_16_bits_are_scaled():
     image = noise(120, 90).convert("RGBA")
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     ground = Image.new("RGBA", image.size, "white")
     assert np.array_equal(preprocess(image), preprocess(Image.alpha_composite(ground, image).convert("RGB")))
-
-
-def test_16_bits_are_scaled_not_cut():
     ramp = np.tile(np.linspace(0, 65_535, 256), (256, 1)).astype(np.uint16)
     assert np.array_equal(preprocess(Image.fromarray(ramp)), preprocess(Image.fromarray((ramp >> 8).astype(np.uint8))))
 
