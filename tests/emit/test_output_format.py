@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -10,17 +9,11 @@ from curate.ask.verify import verify_run
 from curate.base import registry
 from curate.base.errors import RecipeError
 from curate.emit import registry as outputs
-from curate.emit.layout import Layout
-from curate.emit.output_format import OutputFormat, emit_shard, find_output
-from curate.emit.settings import EmitSettings
+from curate.emit.output_format import OutputFormat, find_output
 from curate.publish.forget.forget import forget
 from curate.recipe.output import OUTPUTS
 from curate.store.items import Items
-from pipelines.prepare import prepare
 from tests import kit
-from tests.emit.layouts import lay_out
-from tests.emit.written import pairs, recipe, tars, write_tar
-from tests.kit import run_local
 from tests.kit.written_runs import run_query
 
 
@@ -43,10 +36,8 @@ class JsonLines(OutputFormat):
         return rows
 
     def remove(self, store, stem, removed):
-        uids, lines = (
-            set(removed["uid"].to_pylist()),
-            store.read_bytes(f"{stem}.jsonl").decode().splitlines(keepends=True),
-        )
+        uids = set(removed["uid"].to_pylist())
+        lines = store.read_bytes(f"{stem}.jsonl").decode().splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["uid"] not in uids]
         store.write_bytes(f"{stem}.jsonl", "".join(kept).encode())
         return [f"{stem}.jsonl"]
@@ -67,20 +58,15 @@ def added(monkeypatch):
 
 def test_a_format_that_cannot_hold_the_pool_is_refused(tmp_path):
     """Before anything is written."""
-    assert (
-        [find_output(None, has_images).key for has_images in (True, False)]
-        == list(OUTPUTS.kinds())
-        == ["webdataset", "parquet"]
-    )
+    defaults = [find_output(None, has_images).key for has_images in (True, False)]
+    assert defaults == list(OUTPUTS.kinds()) == ["webdataset", "parquet"]
     with pytest.raises(
-        RecipeError, match=r"output.format: webdataset is not for pools without images; accepted: parquet$"
+        RecipeError, match=r"output.format: webdataset is not for .* without images; accepted: parquet$"
     ):
         find_output("webdataset", False)
     path = kit.write_tars(tmp_path / "pool", kit.make_samples(30), 1)
-    with pytest.raises(
-        RecipeError, match=r"output\.format: parquet is not for pools with images; accepted: webdataset$"
-    ):
-        kit.run_beam(kit.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"output\.format: parquet is not for .* with images; accepted: webdataset$"):
+        kit.run_local(kit.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match=r"no output format is named 'parquets'; did you mean 'parquet'"):
         kit.recipe_of(path, output={"format": "parquets"})
@@ -111,20 +97,3 @@ def test_shards_of_another_format(tmp_path, has_images):
     forget(str(done.folder), Items.of({"uid": [bytes.fromhex(kept[0])]}))
     assert kept[0] not in "".join(path.read_text() for path in done.folder.glob("shards/*.jsonl"))
     assert verify_run(str(done.folder))[1] == []
-
-
-def test_a_whole_shard_is_left_alone_and_one_in_part_is_made_anew(tmp_path):
-    """With the same bytes."""
-    made = recipe(tars(write_tar(tmp_path / "p.tar", pairs("a", "b:", "c"))), 2)
-    ran = run_local(made, tmp_path / "run")
-    prepared = prepare(made, str(tmp_path / "run"))
-    settings, none = EmitSettings.of(prepared.context), np.zeros(0, np.uint64)
-    [shard, _] = lay_out(prepared.plan.units, Layout.of({0: 3}, 2))
-    files = [ran.folder / f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")]
-    before = [(p.stat().st_ino, p.read_bytes()) for p in files]
-    emit_shard(settings, shard, none)
-    assert [(p.stat().st_ino, p.read_bytes()) for p in files] == before
-    for file in files:
-        file.unlink()
-        emit_shard(EmitSettings.of(prepared.context), shard, none)
-        assert [p.read_bytes() for p in files[:2]] == [data for _, data in before[:2]] and files[2].exists()

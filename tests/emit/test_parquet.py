@@ -7,10 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.base.errors import RecipeError
-from pipelines.prepare import prepare
 from tests.base.uids import content_uid
-from tests.emit.written import STATS, emitted, parquets, recipe, sidecars
+from tests.emit.written import STATS, emitted, parquets, sidecars
 from tests.kit.written_runs import run_query
 
 
@@ -59,8 +57,7 @@ def test_a_uid_is_added_only_where_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values",
-    [["AB" * 16, "CD" * 16, "EF" * 16], ["item-1", "item-2", None], ["ab" * 16, "short", None], [1, 2, 3], [None] * 3],
+    "values", [["AB" * 16, "CD" * 16, "EF" * 16], ["ab" * 16, "short", None], [1, 2, 3], [None] * 3]
 )
 def test_the_uid_is_curates_whatever_the_input_calls_so(tmp_path, values):
     for name in ("uid", "UID"):
@@ -72,19 +69,3 @@ def test_the_uid_is_curates_whatever_the_input_calls_so(tmp_path, values):
         assert run_query(str(ran.folder), query).rows == [(uid,) for uid in sorted(uids)]
         if name == "UID":
             assert sidecars(ran)["UID"].equals(table["UID"])
-
-
-def test_row_groups_and_files_of_one_unit_come_in_order(tmp_path):
-    tables = [pa.table({"text": [f"f{f} r{i}" for i in range(25)], "i": range(25)}) for f in range(3)]
-    parquets(tmp_path / "pool", *tables, group=4)
-    sources = [{"name": "s", "format": "parquet", "path": f"{tmp_path}/pool/*.parquet"}]
-    ran = emitted(tmp_path / "run", sources, 7, rules={"odd": "right(caption, 1) IN ('1', '3', '5', '7', '9')"})
-    texts = [f"f{f} r{i}" for f in range(3) for i in range(1, 25, 2)]
-    assert sidecars(ran)["text"].to_pylist() == texts
-    assert sidecars(ran)["i"].to_pylist() == [i for _ in range(3) for i in range(1, 25, 2)]
-
-
-def test_columns_of_one_name_and_other_types_are_refused_before_the_run(tmp_path):
-    sources = parquets(tmp_path / "q", pa.table({"text": ["a"], "x": [1]}), pa.table({"text": ["b"], "x": ["one"]}))
-    with pytest.raises(RecipeError, match="different types"):
-        prepare(recipe(sources), str(tmp_path / "run"))
