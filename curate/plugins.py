@@ -1,4 +1,4 @@
-"""What a package that adds kinds of things to curate may import; each name is resolved when it is first used.
+"""The names that a plugin package may import. Each is imported from its own module when it is first used.
 
 The groups of entry points, and packages to copy, are in `.github/CONTRIBUTING.md`. Each interface says what it asks
 for; what a kind raises becomes an error that names its package and line.

@@ -54,7 +54,7 @@ class Param(NamedTuple):
 
     @property
     def usage(self) -> str:
-        """The parameter as you write it, with its default."""
+        """The parameter as `name=default`, or as `name=…` if it is required."""
         return f"{self.name}={'…' if self.required else 'null' if self.default is None else self.default}"
 
 
@@ -72,7 +72,7 @@ class NamedQuery(NamedTuple):
 
     @property
     def usage(self) -> str:
-        """The parameters as you write them."""
+        """All parameters in one line; see `Param.usage`."""
         return " ".join(param.usage for param in self.params)
 
     @property

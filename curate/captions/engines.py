@@ -11,7 +11,7 @@ from curate.recipe.captions import Captions, EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
-    """Return a recipe's engine: one per process, until its options, their files or its model (`engine_id`) change."""
+    """Return a recipe's engine. A process opens it again only if its options, their files, or its model change."""
     key = ids.digest([spec.section.model_dump(mode="json"), engine_id, spec.section.fingerprint()])
     engine: Engine = process_cache(f"engine {key}", spec.section.open)
     return engine

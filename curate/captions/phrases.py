@@ -102,7 +102,7 @@ def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str
 
 
 def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, capitals: bool) -> str:
-    """Return the role of a content word: `low` is its lower case, `name` whether its capital marks a name."""
+    """Return the role of a content word: `low` is its lower case; `name`: is it a proper name?"""
     if small.startswith("JJ") or (small == "RB" and (capitals or (name and tag == "RB"))):
         return "modifier"
     if small == "VBN" or (small == "VBD" and low.endswith("ed")):

@@ -100,7 +100,7 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
     for source in recipe.input if named else ():
         first = next((unit.parts[0].path for unit in units if unit.source == source.name), "")
         if resizing := find_format(source).resized(source, first):
-            remedy = "to test the original size, use original_width and original_height"
+            remedy = "to test the original size, add columns: {original_width: int, original_height: int} to the input"
             yield f"warning: input {source.name!r}: {resizing}, and the recipe uses {', '.join(named)}; {remedy}"
 
 

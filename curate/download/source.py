@@ -145,7 +145,7 @@ class UrlsSource(Source):
     from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
     """Folder of a finished run without images. curate downloads its kept rows, and keeps their columns and weights."""
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
-    """Names of the list's columns, if curate does not find them itself."""
+    """Which columns have the URLs, the captions, and so on. Only needed if curate does not recognize their names."""
     column_names: tuple[_Text, ...] | None = Field(None, exclude_if=not_, examples=[["url", "caption"]], min_length=2)
     """Names of all columns in order, for CSV or TSV files without a header line. null: the first line has the names."""
     network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])

@@ -9,9 +9,9 @@ embeddings float32[n, d], rows of norm 1. Out: float32[n]. A head's identity is 
 
 The layers are the 2-D weights with their biases, in the numeric order of their names; dropout has no weights. A file
 does not say which activation its layers use, so it is an argument. After the last layer, there is only `output`. The
-numbers in the names are positions in a `Sequential`, and show where the activations are: between two layers whose
-numbers have a gap, and not between neighbors (15 and 16 above). If all layers are neighbors, or names do not end in a
-plain number, there is an activation between any two layers.
+numbers in the names are positions in a `Sequential`. Two layers have an activation between them if their numbers have
+a gap (12 and 15 above), but not if they are consecutive (15 and 16 above). If all numbers are consecutive, or names do
+not end in a plain number, there is an activation between any two layers.
 
 Layers with nothing between them are multiplied into one when loaded (in float64). So v2, which is linear, costs one
 product with a vector, and differs from torch's forward pass only by rounding, about 1e-6 of the score.

@@ -16,8 +16,8 @@ MAX_REPEATS = 1000  # maximum number of times that the curated set has a row
 class Output(Section):
     """Sets the format and columns of the shards, and how often each row counts.
 
-    **Names.** In the shards, a sample has its key as its name, if the key is a safe file name and no other kept sample
-    has the same key. Otherwise, it has its uid as its name.
+    **Names.** In the shards, samples are named by their keys. A sample is named by its uid instead if its key is not a
+    safe file name, or if another kept sample has the same key.
 
     **Columns.** The shards always have the input's columns. If the pool has no images, these are all its columns. If it
     has images, they are img2dataset's columns, and up to 200 json fields with numbers, texts, or booleans. All shards

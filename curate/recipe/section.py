@@ -122,7 +122,7 @@ class Section(pydantic.BaseModel):
 
     @classmethod
     def about(cls) -> dict[str, Any]:
-        """Return the description and examples of a field that has such a section."""
+        """Return the description and examples for a `Field` of this section, as keyword arguments."""
         summary = (cls.__doc__ or "").partition("\n")[0]
         return {"description": summary or None, "examples": None if cls.example is None else [cls.example]}
 
@@ -209,7 +209,7 @@ class Requested(NamedTuple):
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field whose section is built from a registry's kinds at its first use. Plain data has all its fields."""
+    """Marks a field whose section is built from a registry's kinds at its first use. Dumps have all its fields."""
 
     make: Callable[[], Any]  # returns a section, or a union of sections
 

@@ -61,7 +61,7 @@ def probe(
                 raise ProbeError(_explain_refusal(settings)) from None
             raise ProbeError(_explain(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
-            raise ProbeError("on {}, {}: {}; accepted: the same versions there and here".format(*wrong[0]))
+            raise ProbeError("on {}, {}: {}; accepted: the same versions on executors and driver".format(*wrong[0]))
         failing.pop_all()
     hosts: dict[str, set[str]] = {}
     for host, _, _, errors in visits:
@@ -116,10 +116,10 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
             try:
                 installed = getattr(importlib.import_module(name), "__version__", "of no version")
             except ImportError as error:
-                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), but is {version} here")
+                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}); the driver has {version}")
                 continue
             if installed != version:
-                wrong.append(f"{name} is {installed}, but {version} here")
+                wrong.append(f"{name} is {installed}, but {version} on the driver")
         errors: Callable[[int], Iterable[str]] | None = None
         if not wrong:
             try:
@@ -148,7 +148,7 @@ def _explain_refusal(settings: SparkOptions) -> str:
 def _explain(error: str) -> str:
     """Return in one line why executors could not run Python."""
     if match := _PYTHONS.search(error):
-        python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} here"
+        python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} on the driver"
         return f"{python}; accepted: the same minor version: {_NAMED}"
     if match := _NO_PROGRAM.search(error):
         return f"executors have no program {match[1]}; accepted: a Python on the executors: {_NAMED}"

@@ -1,4 +1,4 @@
-"""Columns computed from the two sides of an image: the shorter side, and the aspect ratio.
+"""Two columns computed from an image's width and height: the shorter side, and the aspect ratio.
 
 `min_side` is numpy's minimum, as in DataComp. It is null if one side is unknown, while DuckDB's `least` ignores nulls.
 """

@@ -129,7 +129,7 @@ class SelectionRun:
 
 
 class Choice(ABC):
-    """The choice for the whole pool. It is sent to each unit, so it must be small, at most as long as the entries."""
+    """The choice for the whole pool. It is sent to each unit, so it must be small, without values for each row."""
 
     is_uniform: ClassVar[bool] = False
     """Whether each row left has the same probability, and the number of rows is exact."""

@@ -125,7 +125,7 @@ def _add(links: Page, base: BaseUrl, image: Any, position: int) -> None:
 
 
 def _all(document: Any, selector: str) -> tuple[Any, ...]:
-    """Return the matches of a selector as a list, because each step of lexbor's own list searches the page again."""
+    """Return the matches of a selector. Iterating over lexbor's own collection searches the page at each step."""
     return document.query_selector_all(selector)[:]  # type: ignore[no-any-return]
 
 

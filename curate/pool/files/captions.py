@@ -40,7 +40,7 @@ SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
 
 
 class FileColumns(Columns):
-    """Names of the columns of a caption table, if curate does not find them itself.
+    """Which columns of a caption table have the files, the captions, and so on, if curate does not recognize them.
 
     The keys of [`input.columns`](#inputcolumns) apply too, except `image`, `width`, and `height`. If you do not set
     `file`, curate takes the first of these columns that the table has: `file_name`, `filename`, `file`, `filepath`,

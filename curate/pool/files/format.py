@@ -155,7 +155,7 @@ class FilesSource(Source):
     table: UserPaths = Field((), exclude_if=not_, examples=["captions.csv"])
     """Tables of captions: CSV, TSV, JSON lines, or Parquet files, plain or compressed."""
     columns: FileNames = Field(FileNames(), examples=[{"file": "photo", "caption": "title"}])
-    """Names of the table's columns, if curate does not find them itself."""
+    """Which columns have the files, the captions, and so on. Only needed if curate does not recognize their names."""
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 

@@ -120,9 +120,8 @@ class WebdatasetInput(interface.InputFormat):
         sizes = [size for size in stated if all(type(side) is int for side in size)]
         if not (other := [size for size in sizes if sorted(size[:2]) != sorted(size[2:])]):
             return ""
-        example = "one from {2} x {3} to {0} x {1}".format(*other[0])
-        declare = "declare columns: {original_width: int, original_height: int}"
-        return f"{len(other)} of its first {len(sizes)} images were resized, {example} ({declare})"
+        example = "for example from {2} x {3} to {0} x {1}".format(*other[0])
+        return f"{len(other)} of its first {len(sizes)} images were resized, {example}"
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         assert rows.members is not None

@@ -117,7 +117,7 @@ def _from_record(path: str, table: pa.Table) -> Items:
         values[kind] = [column_hashes(texts.filter(is_item), "sha256" if kind == "url" else kind)[0].tobytes()]
         is_row = pc.or_(is_row, is_item)
     if (row := pc.index(is_row, False).as_py()) >= 0:
-        accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
+        accepted = ", ".join(f"kind {kind} with a value of {2 * width} hex digits" for kind, width in WIDTHS.items())
         pair = f"{str(names[row])[:100]!r}, {str(texts[row])[:100]!r}"
         raise RecipeError(f"{path}, row {row}: {pair} is not a row of a forgotten.parquet; accepted: {accepted}")
     return Items.of(values)

@@ -1,8 +1,8 @@
 """Finds the rows in a unit that items match, and rows that are linked to them.
 
-In: units' tables, and items. Out: masks (bool[rows]), and names: uids, URLs and images. Two rows are linked if they
-have the same uid, URL or image, if one was dropped as a duplicate of the other, or if an attachment of one (a file
-other than its image and texts) is the other's image.
+In: units' tables, and items. Out: masks (bool[rows]), and names: uids, URLs and images. Two rows are linked in any of
+three cases: They have the same uid, URL or image. One was dropped as a duplicate of the other. The image of one is an
+attachment of the other (a file besides its image and texts).
 """
 
 import hashlib

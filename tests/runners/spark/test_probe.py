@@ -88,7 +88,7 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path):
     ("name", "version", "said"),
     [
         ("apache_beam", "1.2.3", "apache_beam is 1.2.3, but 2."),
-        ("curate", None, "curate cannot be imported (ImportError: broken), but is 0."),
+        ("curate", None, "curate cannot be imported (ImportError: broken); the driver has 0."),
     ],
 )
 def test_another_version(recipe, tmp_path, name, version, said):
@@ -97,7 +97,7 @@ def test_another_version(recipe, tmp_path, name, version, said):
     (tmp_path / name / "__init__.py").write_text(code)
     python = write_python(tmp_path / "python", f"cd {tmp_path}", f"export PYTHONPATH={tmp_path}:$PYTHONPATH")
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
-    assert said in message and message.endswith("accepted: the same versions there and here")
+    assert said in message and message.endswith("accepted: the same versions on executors and driver")
 
 
 @pytest.mark.usefixtures("stopping")
@@ -122,7 +122,7 @@ def test_another_python(recipe, tmp_path, spark, monkeypatch):
     here = "{}.{}".format(*sys.version_info)
     monkeypatch.setattr(spark, "pythonVer", "3.99")
     message = refused(recipe, str(tmp_path / "out"))
-    assert f"Python {here} on executors, and 3.99 here; accepted: the same minor version" in message
+    assert f"Python {here} on executors, and 3.99 on the driver; accepted: the same minor version" in message
 
 
 def test_no_master(recipe, tmp_path):
