@@ -118,6 +118,4 @@ def test_its_columns_stay_and_digests_are_of_what_is_stored(stages):
 def test_images_that_it_made_squares_are_noticed(stages):
     path = f"{stages[1]}/00000.tar"
     noticed = WebdatasetInput().resized(WebdatasetSource(name="pool", format="webdataset", path=path), path)
-    assert re.match(
-        r"\d+ of its first \d+ images were resized, for example from 30\d x 30\d to 256 x 256", noticed
-    )
+    assert re.match(r"\d+ of its first \d+ images were resized, for example from 30\d x 30\d to 256 x 256", noticed)
