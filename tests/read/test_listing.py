@@ -228,10 +228,3 @@ def test_a_changed_file_is_told(tmp_path):
     path.unlink()
     with pytest.raises(RunError, match="now it is deleted"):
         check_state(str(path), {}, state, stamped.fingerprint)
-
-
-def test_a_link_is_what_it_points_to(tmp_path):
-    (tmp_path / "a").write_bytes(b"x")
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert file_state(str(tmp_path / "link"), {}) == file_state(str(tmp_path / "a"), {})
-    assert list_files((f"{tmp_path}/l*",), {})[0].fingerprint == list_files((f"{tmp_path}/a",), {})[0].fingerprint

@@ -1,11 +1,8 @@
 """Captions against Python's own decoding, splitting and counting, on any text and any bytes."""
 
-import json
 import sys
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,22 +103,3 @@ def test_other_types_and_none():
     with pytest.raises(TypeError, match="int64, not string"):
         check_captions(pa.array([1]))
     assert all(rows_of(check_captions(pa.array([], kind))) == [] for kind in TYPES)
-
-
-def test_bad_captions(shared):
-    bad = shared / "bad"
-    cases = [case for case in json.loads((bad / "cases.json").read_text()) if case["kind"] == "caption"]
-    statuses = {Path(case["path"]).stem: caption_status((bad / case["path"]).read_bytes())[1] for case in cases}
-    reasons = {
-        "empty": "empty_caption", "whitespace": "empty_caption", "one_megabyte": "caption_too_long",
-        "one_long_word": "caption_too_long", "nul_bytes": "caption_nul", "invalid_utf8": "caption_not_utf8",
-    }  # fmt: skip
-    assert len(cases) == 14
-    assert statuses == {name: reasons.get(name, "ok") for name in statuses}
-    for case in cases:
-        status = statuses[Path(case["path"]).stem]
-        assert case["result"] == "either" or (status == "ok") == (case["result"] == "ok"), case
-    for name, bad in {"good": {}, "invalid_utf8": {"caption_not_utf8": 1}, "null_captions": {"no_caption": 4}}.items():
-        column = pq.read_table(shared / "bad" / "parquet" / f"{name}.parquet")["caption"].combine_chunks()
-        statuses = [row[3] for row in rows_of(check_captions(column))]
-        assert {s: statuses.count(s) for s in set(statuses)} == bad | {"ok": 10 - sum(bad.values())}
