@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -156,15 +155,6 @@ def test_keys_change_with_what_they_name(tmp_path):
     assert plan(source(path), content=True) == by_content
     write(path, captions(4))
     assert plan(source(path), content=True).pool.key != by_content.pool.key
-
-
-def test_urls(tmp_path):
-    path = write(tmp_path / "a.parquet", captions(3))
-    fsspec.filesystem("memory").pipe("/plan/a.parquet", Path(path).read_bytes())
-    for url in (f"file://{path}", "memory://plan/a.parquet", "memory://plan/*.parquet"):
-        made = plan(source(url))
-        assert made.pool.rows == 3
-        assert made.units[0].parts[0].path.startswith(url.partition("://")[0] + "://")
 
 
 # ---- files that cannot be used

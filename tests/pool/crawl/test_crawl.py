@@ -108,21 +108,6 @@ def test_a_cut_file_is_told(tmp_path, how):
     assert rows == naive_rows(SITES)[: len(rows)]
 
 
-def test_rows_are_read_again_by_offset(tmp_path):
-    for how, name in (("members", "a.wat.gz"), ("plain", "c.wat")):
-        pack(tmp_path / name, RECORDS, how)
-        source = _source(tmp_path / name, texts="alt+title")
-        (part,) = KIND.plan(source, (), False).parts
-        schema = pa.schema([("page_url", pa.string()), ("crawl_date", pa.timestamp("s"))])
-        (batch,) = KIND.read(source, part, schema, None)
-        some = pa.array(range(1, len(batch.columns["key"]), 3))
-        samples = pa.table({name: batch.columns[name].take(some) for name in ("key", "offset")})
-        table = KIND.reread_table(source, part, PartRows(some.to_numpy(), samples), crawl.COLUMNS)
-        for column in ("url", "caption", "key"):
-            assert table[column].to_pylist() == batch.columns[column].take(some).to_pylist()
-        assert table["page_url"].to_pylist() == batch.scores["page_url"].take(some).to_pylist()
-
-
 def test_columns_of_a_page(tmp_path):
     head = {
         "Base": "/deep/",

@@ -49,22 +49,6 @@ def test_the_format_of_the_page(site, tmp_path):
     assert names[:6] == [f"{key}.{suffix}" for key in (1, 3) for suffix in ("json", "png", "txt")]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    ("source", "parts"),
-    [
-        ("format: jsonl, path: x, images: x, columns: {}", ["input.0.columns: unknown key", "known keys: name, format, path, storage, join, images"]),
-        ("format: jsonl, path: x, image: x", ["did you mean 'images'?"]),
-        ("format: jsonls, path: x", ["did you mean 'jsonl'?", "accepted: webdataset, files, parquet, run, urls, commoncrawl, pmc, jsonl"]),
-    ],
-)  # fmt: skip
-def test_keys_of_a_source_are_those_of_its_format(site, tmp_path, source, parts):
-    (tmp_path / "recipe.yaml").write_text(f"input: {{name: a, {source}}}\n")
-    with installed(site):
-        done = run_command("plan", str(tmp_path / "recipe.yaml"))
-    assert done.status == 2 and not [part for part in parts if part not in done.err], done.err
-
-
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
 def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind):
     """`path` always, other fields if their type is a path."""

@@ -1,6 +1,5 @@
 """Parquet sources: tables match the schemas, and each row matches the file, whatever the types."""
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +13,6 @@ from curate.base.errors import RecipeError
 from curate.pool.formats import parquet
 from curate.pool.plan import make_plan
 from curate.read.text import caption_status
-from curate.run.context import RunContext
-from curate.store.store import RunStore
 from tests import kit
 
 UID = "0123456789abcdef" * 2
@@ -83,22 +80,6 @@ def test_many_row_groups_of_few_rows_are_parts_together(tmp_path):
         assert [part.rows for part in parts] == ([1000, 1000, 500] if rows == 1 else [2500])
         uids.append(kit.run_local(recipe, tmp_path / name).table("samples", ["uid"])["uid"].to_pylist())
     assert uids[0] == uids[1]
-
-
-def test_the_columns_of_datacomp(tmp_path):
-    table = pa.table(
-        {
-            "uid": [UID, "F" * 32], "url": ["http://a", "http://b"], "text": ["one cat", "two cats"],
-            "original_width": [640, 100], "original_height": [480, 100],
-            "clip_b32_similarity_score": pa.array([0.25, None], pa.float32()),
-        }
-    )  # fmt: skip
-    ran = run_over(tmp_path, table)
-    assert ran.table("samples", ["uid", "url", "caption", "width", "height"]).to_pylist() == [
-        {"uid": UID, "url": "http://a", "caption": "one cat", "width": 640, "height": 480},
-        {"uid": "f" * 32, "url": "http://b", "caption": "two cats", "width": 100, "height": 100},
-    ]
-    assert ran.table("scores")["clip_b32_similarity_score"].to_pylist() == [0.25, None]
 
 
 # ---- captions
@@ -184,36 +165,6 @@ def test_language_comes_from_a_column_or_is_measured(tmp_path):
     assert 0.5 < best <= 1.001 and none is None
 
 
-def test_scores(tmp_path):
-    nan, inf = float("nan"), float("inf")
-    columns = {  # (the file's values, their type, the table's)
-        "double": ([0.1, nan, None, 0.4], pa.float64(), [0.1, None, None, 0.4]),
-        "single": ([0.1, nan, None, inf], pa.float32(), [np.float32(0.1), None, None, inf]),
-        "half": ([0.5, nan, None, 1], pa.float16(), [0.5, None, None, 1]),
-        "count": ([1, 2, None, 2**53 + 1], pa.int64(), [1, 2, None, 2**53 + 1]),
-        "safe": ([True, None, False, True], pa.bool_(), [True, None, False, True]),
-        "NSFW": (["UNLIKELY", None, "NSFW", ""], pa.string(), ["UNLIKELY", None, "NSFW", ""]),
-    }
-    arrays = {name: pa.array(values, kind) for name, (values, kind, _) in columns.items()}
-    rule = "double > 0 or single > 0 or half > 0 or count > 0 or safe or nsfw = 'NSFW'"
-    table = pa.table({"caption": ["a", "b", "c", None], **arrays})
-    ran = run_over(tmp_path, table, source={"columns": {"scores": list(columns)}}, rules={"all": rule})
-    scores = ran.table("scores").select(list(columns)).to_pydict()
-    assert scores == {name: case[2] for name, case in columns.items()}
-    assert ran.counts == {"kept": 3, "failed": 1}
-
-
-def test_scores_of_two_types_and_of_some_files(tmp_path):
-    scores = run_over(
-        tmp_path,
-        pa.table({"caption": ["a", "b"], "s": pa.array([0.1, 0.2], pa.float32())}),
-        pa.table({"caption": ["c"], "s": pa.array([0.3], pa.float64()), "more": [1.5]}),
-        pa.table({"caption": ["d"]}),
-    ).table("scores")
-    assert scores["s"].to_pylist() == [float(np.float32(0.1)), float(np.float32(0.2)), 0.3, None]
-    assert scores["more"].to_pylist() == [None, None, 1.5, None]
-
-
 def test_a_score_named_like_a_signal_is_refused(tmp_path):
     table = pa.table({"caption": ["a"], "language_score": [0.5]})
     run_over(tmp_path, table)
@@ -280,30 +231,3 @@ def test_damage_costs_a_file_or_a_row_group(tmp_path, monkeypatch):
         "07.parquet": "empty_file", "08.parquet": "not_parquet",
     }  # fmt: skip
     assert ran.counts == {"kept": 2002} and ran.table("samples")["caption"].to_pylist()[:2] == ["a", "b"]
-
-
-def test_a_file_that_is_gone_is_measured_again_next_time(tmp_path):
-    path = tmp_path / "00.parquet"
-    pq.write_table(pa.table({"caption": ["a"]}), path)
-    recipe = kit.recipe_of(str(path), "parquet")
-    plan = make_plan(recipe)
-    context = RunContext(recipe, plan.pool, RunStore(str(tmp_path / "run")))
-    captions = []
-    for name in ("elsewhere", "00.parquet", "00.parquet"):
-        path = path.rename(tmp_path / name)
-        if captions:  # an engine tries a unit again that it has done, and only the next start of the run deletes `tmp`
-            context.store.delete("tmp" if len(captions) == 2 else "tmp/none")
-        kit.measure(context, plan.units[0])
-        captions.append(context.unit_tables(plan.units[0]).read("samples")["caption"].to_pylist())
-    assert captions == [[], [], ["a"]]
-
-
-def test_laions_columns(shared, tmp_path):
-    path = shared / "laion_urls_10k.parquet"
-    found, raw = kit.run_local(kit.recipe_of(str(path), "parquet"), tmp_path).table("samples"), pq.read_table(path)
-    names = {name.lower(): name for name in raw.column_names}
-    caption = next(names[name] for name in ("caption", "text", "alt_text") if name in names)
-    status = found["status"].to_pylist()
-    assert len(found) == len(raw) and status.count("ok") > 0.99 * len(raw)
-    pairs = zip(found["caption"].to_pylist(), raw[caption].to_pylist(), status, strict=True)
-    assert [mine for mine, theirs, status in pairs if status == "ok" and mine != theirs] == []
