@@ -2,34 +2,22 @@
 
 import json
 from collections import Counter
-from html import escape
-from importlib.resources import files
-from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from curate.ask.opened import connected
 from curate.ask.report.galleries import read_originals
-from curate.base.errors import RunError
-from curate.demo.samples import make_samples
-from curate.emit import webdataset
-from curate.pool.pmc import articles as listing
 from curate.pool.pmc.format import COLUMNS
-from curate.recipe.files import shipped_folder
-from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.kit import Sample, conserved, loads, recipe_of, run_local, watch_measuring, write_tar
+from tests.kit import conserved, loads, recipe_of, run_local
 from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
     HIGHEST,
     RULES,
-    Drawn,
-    fig,
     naive_rows,
     write_archives,
     write_folders,
@@ -73,41 +61,6 @@ def test_each_row_has_its_verdict_and_its_provenance(tmp_path):
     assert len(images) == len(rows) > run.counts["kept"] and None not in images.values()
 
 
-@pytest.mark.thorough
-def test_layouts_and_parts_change_nothing(tmp_path, monkeypatch):
-    kept = []
-    for name, write in (("today", write_folders), ("archives", write_archives)):
-        pool = write(tmp_path / name, [article for article in HIGHEST if not article.metadata])
-        files = []
-        for size in (1, 1 << 30):
-            monkeypatch.setattr(listing, "PART_BYTES", (size, size))
-            run = run_local(recipe(pool), tmp_path / f"{name} {size}")
-            assert len(run.run["unit_keys"]) == {1: 9, 1 << 30: 1}[size]
-            tables = [pq.read_table(path) for path in sorted((run.folder / "shards").glob("*.parquet"))]
-            files.append((run.kept, run.members, pa.concat_tables(tables)))
-        assert files[0] == files[1]
-        kept.append((files[0][0], run.by_key))
-    assert kept[0] == kept[1]
-
-
-@pytest.mark.thorough
-def test_another_rule_reads_no_article_again(tmp_path, monkeypatch):
-    pool = write_folders(tmp_path / "pool", HIGHEST)
-    first = run_local(recipe(pool), tmp_path / "first")
-    conserved(first)
-    measured = watch_measuring(monkeypatch)
-    other = {**RULES, "large": "min_side > 50"}
-    conserved(run_local(recipe(pool, rules=other), tmp_path / "second", reuse=tmp_path / "first"))
-    assert not measured
-    (pool / "PMC102.1/d102-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
-    run_local(recipe(pool, rules=other), tmp_path / "third", reuse=tmp_path / "first")
-    assert len(measured) == 1 and "102" in measured[0]
-    pool.rename(tmp_path / "moved")
-    moved = run_local(recipe(tmp_path / "moved", rules=other), tmp_path / "fourth", reuse=tmp_path / "third")
-    assert len(measured) == 1
-    assert {str(Path(shard).parent) for shard in moved.table("samples")["shard"].to_pylist()} == {f"{tmp_path}/moved"}
-
-
 def test_columns_are_joined_and_licenses_counted(tmp_path):
     """By key and by PMID; the query counts licenses in the pool and among the kept rows."""
     joins = []
@@ -123,46 +76,6 @@ def test_columns_are_joined_and_licenses_counted(tmp_path):
         keys = [row["key"] for row in naive_rows(article)]
         kept = sum(key in loads(run) for key in keys)
         assert rows["license", f"CC {article.license.upper()}"] == (len(keys), kept)
-
-
-def scores_of(run):
-    """CLIP score and concept by key."""
-    with connected(str(run.folder)) as opened:
-        rows = opened.rows("SELECT key, clip_score, concept FROM measured WHERE status = 'ok'")
-    return {row["key"]: (row["clip_score"], row["concept"]) for row in rows}
-
-
-@pytest.mark.thorough
-def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
-    """Recipe `biomedica` with its commented options; the figures are the demo's scenes, half with a wrong caption."""
-    scenes = [scene for scene in make_samples(150, 1) if not scene.defect and scene.suffix == "jpg"][:60]
-    texts = [str(scene.text) for scene in scenes]
-    texts[::2] = [*texts[2::2], texts[0]]
-    figures = [fig(f"f{n % 3}", f"<p>{escape(text)}</p>", f"g{n % 3}") for n, text in enumerate(texts)]
-    articles = [Drawn(n // 3 + 1, f"<body>{''.join(figures[n : n + 3])}</body>") for n in range(0, 60, 3)]
-    keys = [f"PMC{n // 3 + 1}-{n % 3}" for n in range(60)]
-    write_folders(tmp_path / "pmc", articles)
-    for n, scene in enumerate(scenes):
-        (tmp_path / f"pmc/PMC{n // 3 + 1}.1/g{n % 3}.jpg").write_bytes(scene.image)
-    sections = yaml.safe_load((shipped_folder("pipelines") / "recipes/biomedica.yaml").read_text())
-    sections["input"][0]["path"] = str(tmp_path / "pmc")
-    sections["measure"] = {"clip": {"model": f"onnx:{files('curate.demo') / 'clip'}", "embeddings": True}}
-    sections["relate"] = {"clusters": {"concept": {"of": "clip", "k": 4}}}
-    sections["rules"]["aligned"] = "clip_score >= 0.4"
-    first = run_local(parse_recipe(sections), tmp_path / "first")
-    scores = scores_of(first)
-    kept = {key for key, outcome in first.by_key.items() if outcome == "kept"}
-    assert kept == {key for key, (score, _) in scores.items() if score >= 0.4}
-    assert len(kept & {*keys[1::2]}) >= 28 and len(kept & {*keys[::2]}) <= 3
-    samples = [Sample(key, scene.image, text) for key, scene, text in zip(keys, scenes, texts, strict=True)]
-    write_tar(tmp_path / "0.tar", samples)
-    tars = {"input": [{"name": "tars", "format": "webdataset", "path": str(tmp_path / "0.tar")}], "rules": {}}
-    assert scores_of(run_local(parse_recipe(sections | tars), tmp_path / "tars")) == scores
-    measured = watch_measuring(monkeypatch)
-    sections["rules"]["concepts"] = "concept IN (1, 3)"
-    second = run_local(parse_recipe(sections), tmp_path / "second", reuse=tmp_path / "first")
-    assert not measured and {concept for _, concept in scores.values()} == {0, 1, 2, 3}
-    assert {*loads(second)} == {key for key in kept if scores[key][1] in (1, 3)}
 
 
 @pytest.mark.thorough
@@ -185,16 +98,3 @@ def test_a_bucket_by_its_inventory(tmp_path):
     assert run.by_key == whole.by_key == local.by_key
     assert run.kept == whole.kept == local.kept and run.members == whole.members == local.members
     assert not {"txt", "xlsx", "eps"} & {*requests}, requests
-
-
-def test_an_article_that_changes_ends_the_run(tmp_path, monkeypatch):
-    pool = write_folders(tmp_path / "pool", HIGHEST[:1])
-    write = webdataset._write_slice
-
-    def change(*arguments):
-        (pool / "PMC101.1/d101-g001.jpg").write_bytes(HIGHEST[0].image("another.jpg"))
-        return write(*arguments)
-
-    monkeypatch.setattr(webdataset, "_write_slice", change)
-    with pytest.raises(RunError, match=r"PMC101\.1: the file changed during the run"):
-        run_local(recipe(pool), tmp_path / "run")

@@ -13,8 +13,6 @@ from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
-from pipelines.claim import claim_folder
-from pipelines.prepare import prepare
 from tests.kit import encode, picture, run_local
 from tests.kit.url_lists import HOSTS, NETWORK, recipe, write_list
 from tests.kit.web import Web, bomb, running
@@ -65,19 +63,6 @@ def test_lists(web, tmp_path, name):
     kept = ran.table("samples").filter(ran.table("decisions")["kept"])
     assert sorted(kept["url"].to_pylist()) == sorted(urls[15:])
     assert len(list((tmp_path / "run/pool").glob("*.tar"))) == 4
-
-
-def test_a_list_without_a_header(web, tmp_path):
-    """This process converts it to Parquet once, and shares it in the run's folder if there are other workers."""
-    path = tmp_path / "cc12m.tsv"
-    path.write_text("".join(f"{web.url(f'image/{i}')}\ta picture of {i}\n" for i in range(30)))
-    own = recipe(path, {"column_names": ["url", "caption"], "number_sample_per_shard": 9})
-    ran = run_local(own, tmp_path / "run")
-    assert sorted(ran.table("samples")["caption"].to_pylist()) == sorted(f"a picture of {i}" for i in range(30))
-    assert ran.counts["kept"] == 30
-    for name, options in (("here", []), ("elsewhere", ["--direct_running_mode=multi_processing"])):
-        claim_folder(prepare(own, str(tmp_path / name), options=options))
-        assert len(list((tmp_path / name / "tmp").glob("lists/*.parquet"))) == len(options)
 
 
 def test_images_are_resized_by_img2dataset(web, tmp_path):
@@ -178,25 +163,6 @@ def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
     failures = ran.table("failures").to_pylist()
     assert {row["reason"] for row in failures} == {"served_no_image"}
     assert all(row["attempts"] == 1 and row["may_pass"] is False and row["detail"] for row in failures)
-    limited = recipe(path, max_missing=0.5)
-    with pytest.raises(Exception, match=r"3 of 4 samples \(75.0%\) were never downloaded, but max_missing is 0.5"):
-        run_local(limited, tmp_path / "limited")
-
-
-def test_captions_that_are_not_utf8(web, tmp_path):
-    """In CSV, and in Parquet as bytes: such rows fail, and the others are kept."""
-    captions = ["a red dog", "un caf\xe9 noir", "a blue bird"]
-    urls = [web.url(f"image/{i}") for i in range(3)]
-    table = tmp_path / "a.csv"
-    table.write_bytes("".join(f"{url},{text}\n" for url, text in zip(urls, captions, strict=True)).encode("latin-1"))
-    pq.write_table(
-        pa.table({"url": urls, "text": [text.encode("latin-1") for text in captions]}), tmp_path / "a.parquet"
-    )
-    for path, options in ((table, {"column_names": ["url", "text"]}), (tmp_path / "a.parquet", {})):
-        ran = run_local(recipe(path, options, max_failed=0.5), tmp_path / f"run-{path.name}")
-        assert ran.counts == {"failed": 1, "kept": 2}
-        [failed] = [row for row in ran.table("samples", ["status", "url"]).to_pylist() if row["status"] != "ok"]
-        assert (failed["status"], failed["url"]) == ("caption_not_utf8", urls[1])
 
 
 HEADLESS = "http://a/1\ta dog\n"
