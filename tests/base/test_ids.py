@@ -49,14 +49,6 @@ def test_nulls_that_own_bytes_are_hashed_as_empty():
     assert ids.hash_pairs(owned, first).to_pylist() == [None, uids[1]]
 
 
-def test_uids_are_xxh3_of_content():
-    assert content_uid("http://x/é", "ab", "ein Café") == xxhash.xxh3_128_hexdigest("http://x/é\0ein Café".encode())
-    pairs = [("http://x/é", "ab", "ein Café"), (None, "ab", "c"), ("", "ab", "c"), (None, None, "c"), ("a", None, "bc")]
-    columns = (pa.array(column, pa.string()) for column in zip(*pairs, strict=True))
-    assert ids.make_uids(None, *columns).to_pylist() == [content_uid(*pair) for pair in pairs]
-    assert content_uid("ab", None, "c") != content_uid("a", None, "bc")
-
-
 own = st.none() | hexes | hexes.map(str.upper) | texts | hexes.map(lambda h: h[:-1]) | hexes.map(lambda h: h + "\n")
 digests = st.none() | st.text(HEX, min_size=64, max_size=64)
 rows = st.lists(st.tuples(own, st.none() | texts, digests, st.none() | texts), max_size=12)

@@ -63,14 +63,6 @@ def test_steps_at_once_share(clock):
     assert sum(value for (_, kind), value in used.items() if kind == CPU) == 6.0
 
 
-def test_memory_is_that_of_the_time_since():
-    meter = Meter()
-    meter.take()
-    time.sleep(0.05)
-    with meter.at("emit"):
-        assert meter.take()["emit", "memory"] > 0.05 * 0.01  # GB · s of this process, which has more than 10 MB
-
-
 FORKS = """
 import os
 from curate.base.meter import ENGINE, METER

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from curate.base import registry
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 from tests.kit.packages import installed, lay_out
@@ -48,31 +47,6 @@ def test_own_kinds_in_their_order_then_foreign_ones_by_name(install):
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(RecipeError, match=r"no fruit is named 'aple'; did you mean 'apple'\? accepted: pear, apple$"):
         FRUITS.find("aple")
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("raise KeyError('no')", r".*KeyError: 'no' at fruit_x.py:1 in <module>; repair or"),
-        ("KIMD = 1", ".*AttributeError"),
-        ("KIND = 1", r".* is 1; accepted: a kind \(Fruit\) with the entry point's name as its key"),
-        (fruit("y"), r".* is Fruit\(key='y'\); accepted"),
-    ],
-)  # fmt: skip
-def test_a_broken_kind_is_an_error_where_it_is_used_and_else_one_warning(install, code, message, caplog):
-    message = rf"fruit 'x' of package fruit-x 1\.2: {message}"
-    with install(fruit_x=("x", code)):
-        assert list(FRUITS.kinds()) == ["pear", "apple"] and FRUITS.find("pear") is BUILTIN[0] and not caplog.records
-        with pytest.raises(RecipeError, match=message) as raised:
-            FRUITS.find("x")
-        registry.warn_of_broken(raised.value)
-        assert not caplog.records, "the error is enough"
-    with install():
-        assert FRUITS.broken
-        for _ in range(2):
-            registry.warn_of_broken("of others")
-        [record] = caplog.records
-        assert record.getMessage().startswith("warning: fruit 'x' of package fruit-x 1.2: ")
 
 
 @pytest.mark.parametrize(

@@ -60,19 +60,6 @@ def test_verdicts_and_their_names_are_each_others_inverse():
         read_verdicts(pa.chunked_array([names]), ["one"])
 
 
-def test_a_published_file_is_of_the_stage_that_writes_it():
-    writers = {
-        "samples": "measure",
-        "members": "measure",
-        "related": "relate",
-        "derived": "decide",
-        "regions": "caption",
-    }
-    assert {table: stages.stage_of(f"tables/{table}/00000.parquet") for table in writers} == writers
-    assert [stages.stage_of(f"shards/{name}") for name in ("00000.tar", "sizes.json")] == ["emit", "emit"]
-    assert stages.stage_of("uids.npy") == "publish"
-
-
 def test_steps_count_for_the_stage_that_adds_them():
     units, seen = InProcessUnits([], None), []
 

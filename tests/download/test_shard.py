@@ -10,7 +10,6 @@ from hashlib import sha256
 import pyarrow as pa
 import pytest
 
-from curate.download import shard as made
 from curate.download.fetch import Fetcher, Outcome
 from curate.download.rates import log_download, read_downloads
 from curate.download.resize import Resized
@@ -22,7 +21,6 @@ from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
 from tests.download.fake_transport import FakeTransport, fetcher
-from tests.kit import encode, picture
 
 pytest.importorskip("exifread")
 
@@ -73,16 +71,6 @@ def test_a_shard(tmp_path):
     assert store.exists(f"{STEM}_stats.json") and not store.complete_commit(STEM) and not store.files("tmp")
 
 
-def test_images_are_named_by_their_format(tmp_path):
-    """Without resizing, a PNG has the suffix png, and so on."""
-    rows = pa.table({"caption": ["a"] * 4, "url": [f"http://a/{row}" for row in range(4)]})
-    data = [encode(picture(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF")]
-    by = fetcher(FakeTransport({f"http://a/{row}": image for row, image in enumerate(data)}), robots="ignore")
-    files = members(download(tmp_path, rows, by))
-    images = {name[-6:].partition(".")[2]: image for name, image in files.items() if name[-4:] not in ("json", ".txt")}
-    assert images == dict(zip(("jpg", "png", "webp", "gif"), data, strict=True))
-
-
 @pytest.mark.parametrize("url", ["{}", "memory://{}"])
 def test_the_first_complete_shard_is_kept(tmp_path, url):
     """And returns its facts; its writer knows its digests."""
@@ -113,15 +101,6 @@ class Odd(Fetcher):
 
     def expecting(self, urls):
         return nullcontext()
-
-
-def test_no_more_wait_to_be_resized_than_two_a_thread():
-    by = Odd()
-    outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, source(thread_count=3))
-    next(outcomes)
-    time.sleep(0.2)
-    assert by.begun <= 7
-    assert len(list(outcomes)) == 99 and by.begun == 100
 
 
 def test_reasons_for_refused_images(tmp_path):
@@ -155,13 +134,3 @@ def test_rows_that_are_tried_again(tmp_path):
     assert table["previous_key"].to_pylist() == ["1", "2", "3", "4"] and table["attempts"].to_pylist() == [4, 2, 3, 2]
     assert read_previous_keys(store, STEM, table["key"].to_pylist()[1:3]) == ["2", "3"]
     assert table["attempted"][0].as_py() <= datetime.now(UTC)
-
-
-def test_a_store_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("full")
-
-    monkeypatch.setattr(made._Shard, "write_tar", fail)
-    with pytest.raises(OSError, match="full"):
-        download(tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -2,9 +2,7 @@
 
 import asyncio
 import datetime
-import http.client
 import ipaddress
-import socket
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -238,24 +236,3 @@ def test_a_body_that_only_a_close_ends(length):
         outcome = fetcher(attempts=4, pause=0.01).fetch(url, 0.5)  # on a crowded machine, more than two
     assert outcome.data == (None if length.endswith("4") else b"abc")
     assert outcome.data or str(outcome.fault).startswith("incomplete: 3 of 4 bytes")
-
-
-def test_http_client_behaves_as_the_transport_assumes():
-    """Relies on undocumented details of http.client: if a release changes them, read `transport.py` again."""
-    here, there = socket.socketpair()
-    client = http.client.HTTPConnection("a")
-    client.sock, client.response_class = here, transport._Response
-    there.sendall(b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
-    client.request("GET", "/")
-    answer = client.getresponse()
-    assert isinstance(answer, transport._Response) and client.sock is here
-    assert (answer.status, answer.headers["X"], answer.length, answer.isclosed()) == (200, None, 3, False)
-    assert answer.read1(9) == b"abc" and answer.length == 0
-    answer.close()
-    there.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc")
-    there.shutdown(socket.SHUT_WR)
-    client.request("GET", "/")
-    answer = client.getresponse()
-    assert client.sock is None and answer.length is None  # the socket is the answer's alone
-    assert b"".join(iter(lambda: answer.read1(2), b"")) == b"abc" and answer.isclosed()
-    there.close()
