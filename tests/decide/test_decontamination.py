@@ -12,11 +12,10 @@ from curate.base.numeric.vectors import embedding_matrix
 from curate.decide.decontamination import find_contaminated, write_evaluation
 from curate.decide.dedup.passes.phash import PhashNearness
 from curate.models.encoder import Encoder
-from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import ModelSignal
 from curate.store.layout import EVALUATION_FILE
 from curate.store.store import RunStore
-from tests.kit import encode
+from tests import kit
 
 
 @pytest.mark.parametrize("same_folder", [True, False])
@@ -34,16 +33,10 @@ def test_each_run_has_its_own_evaluation_set(tmp_path, same_folder):
 def test_the_footer_names_the_content(tmp_path):
     keys = []
     against = {"phash": {"distance": 2}, "images": f"{tmp_path}/x.jpg"}
-    recipe = parse_recipe(
-        {
-            "input": {"name": "a", "format": "parquet", "path": "x"},
-            "measure": {"image": {"phash": True}},
-            "dedup": {"against": against},
-        }
-    )
+    recipe = kit.recipe_of("x", "parquet", measure={"image": {"phash": True}}, dedup={"against": against})
     for number, seed in enumerate([1, 1, 2]):
         noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
-        (tmp_path / "x.jpg").write_bytes(encode(Image.fromarray(noise).resize((64, 64))))
+        (tmp_path / "x.jpg").write_bytes(kit.encode(Image.fromarray(noise).resize((64, 64))))
         store = RunStore(str(tmp_path / f"run{number}"))
         write_evaluation(store, recipe, ())
         keys.append((store.footer(EVALUATION_FILE)[0], store.read_parquet(EVALUATION_FILE)["phash"].to_pylist()))
@@ -72,14 +65,13 @@ def test_images_whose_embedding_is_not_finite_are_unread(tmp_path):
 
     def write(**more):
         against = {"embedding": {"cosine": 0.9}, "images": f"{tmp_path}/*.png"}
-        source = {"name": "a", "format": "webdataset", "path": "x.tar"}
         measure = {"clip": {"model": "ViT-B-32", "embeddings": True}}
-        recipe = parse_recipe({"input": source, "measure": measure, "dedup": {"against": against}, **more})
+        recipe = kit.recipe_of("x.tar", measure=measure, dedup={"against": against}, **more)
         write_evaluation(store := RunStore(str(tmp_path / "run")), recipe, [signal])
         return store
 
     with pytest.raises(RecipeError, match=r"2 of 4 images .*max_failed is 0\.05: \S+black\.png: .* is not finite"):
-        write()
+        write(max_failed=0.05)
     table = write(max_failed=0.5).read_parquet(EVALUATION_FILE)
     assert [Path(str(name)).name for name in table["name"].to_pylist()] == ["dark.png", "light.png"]
     assert np.isfinite(embedding_matrix(table["image"])).all()

@@ -12,12 +12,9 @@ from tests.decide.units import curate, cut, decisions, rules_of
 from tests.kit import metaclip
 
 BASIC = {  # DataComp's basic filter
-    "english": "language = 'en'",
-    "words": "words > 2",
-    "characters": "characters > 5",
-    "side": "least(width, height) >= 200",
-    "aspect": "greatest(width, height) / least(width, height) <= 3.0",
-}
+    "english": "language = 'en'", "words": "words > 2", "characters": "characters > 5",
+    "side": "least(width, height) >= 200", "aspect": "greatest(width, height) / least(width, height) <= 3.0",
+}  # fmt: skip
 
 
 def datacomp(rows, seed):
@@ -28,18 +25,15 @@ def datacomp(rows, seed):
     sides = [1, 199, 200, 201, 599, 600, 601, 1000]
     unknown = rng.random(rows) < 0.02
     scores = np.where(rng.random(rows) < 0.5, rng.random(rows), np.round(rng.random(rows), 1))
-    return pa.table(
-        {
-            "uid": [f"{i:032x}" for i in rng.permutation(rows)],
-            "url": [f"http://x/{i}" for i in range(rows)],
-            "text": [None if drop else text for text, drop in zip(texts, rng.random(rows) < 0.02, strict=True)],
-            "language": pa.array(pick(["en", "de", None], rows, p=[0.8, 0.15, 0.05]).tolist(), pa.string()),
-            "original_width": pa.array(pick(sides, rows), mask=unknown),
-            "original_height": pa.array(pick(sides, rows), mask=unknown),
-            "clip_b32_similarity_score": pa.array(scores, pa.float32(), mask=rng.random(rows) < 0.1),
-            "clip_l14_similarity_score": pa.array(rng.random(rows), pa.float64()),
-        }
-    )
+    return pa.table({
+        "uid": [f"{i:032x}" for i in rng.permutation(rows)], "url": [f"http://x/{i}" for i in range(rows)],
+        "text": [None if drop else text for text, drop in zip(texts, rng.random(rows) < 0.02, strict=True)],
+        "language": pick(["en", "de", None], rows, p=[0.8, 0.15, 0.05]).tolist(),
+        "original_width": pa.array(pick(sides, rows), mask=unknown),
+        "original_height": pa.array(pick(sides, rows), mask=unknown),
+        "clip_b32_similarity_score": pa.array(scores, pa.float32(), mask=rng.random(rows) < 0.1),
+        "clip_l14_similarity_score": rng.random(rows),
+    })  # fmt: skip
 
 
 def basic_filter(row):
@@ -150,6 +144,11 @@ def test_unmatched_without_rules_and_no_unmatched_without_match(tmp_path):
     assert decisions(context, plan)["probability"].to_pylist() == [1, 1, 0]
 
 
+def test_an_empty_pool(tmp_path):
+    table = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
+    assert rules_of(*curate(tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2})) == []
+
+
 def test_duplicates_name_the_row_that_stands_for_them(tmp_path):
     big, small = "f" * 32, "0" * 31 + "1"
     uids = [big, small, None, big, None, small, "a" * 32]
@@ -161,8 +160,3 @@ def test_duplicates_name_the_row_that_stands_for_them(tmp_path):
     assert [row["rule"] for row in found if row["uid"] == small] == [None, "no"]
     for row in found:
         assert row["duplicate_of"] == (row["uid"] if row["rule"] == "duplicate" else None)
-
-
-def test_an_empty_pool(tmp_path):
-    table = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
-    assert rules_of(*curate(tmp_path, table, ENTRIES, rules={"best": {"top": 0.5, "of": "s"}}, balance={"t": 2})) == []

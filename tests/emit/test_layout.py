@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.emit.layout import Layout, Shard, Slice
+from curate.emit.layout import Layout, Slice
 from curate.pool.plan import Unit
+from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, names_of, pairs, parquets, sidecars, tars, write_tar
 
 
@@ -20,11 +21,7 @@ from tests.emit.written import emitted, names_of, pairs, parquets, sidecars, tar
 def test_shards_are_full_but_the_last_and_keep_the_order(counts, rows_per_shard):
     units = [(Unit(i, "s", ()), count) for i, count in enumerate(counts)]
     kept = {unit.index: count for unit, count in units if count}
-    layout, parts = Layout.of(kept, rows_per_shard), {}
-    for unit, _ in reversed(units):
-        for number, part in layout.slices(unit):
-            parts.setdefault(number, []).append(part)
-    shards = [Shard.of(number, parts[number]) for number in sorted(parts)]
+    shards = lay_out([unit for unit, _ in reversed(units)], Layout.of(kept, rows_per_shard))
     assert [shard.index for shard in shards] == list(range(len(shards)))
     assert [shard.rows for shard in shards[:-1]] == [rows_per_shard] * (len(shards) - 1)
     assert not shards or 1 <= shards[-1].rows <= rows_per_shard

@@ -42,13 +42,9 @@ def cases(draw):
     piece = st.sampled_from(pieces).flatmap(
         lambda t: st.tuples(st.integers(0, len(t)), st.integers(0, 12)).map(lambda cut: t[cut[0] : cut[0] + cut[1]])
     )
-    whole = st.sampled_from(
-        pieces
-    ).flatmap(  # tokens a to b of a piece, so that most do match
-        lambda t: st.tuples(st.integers(0, t.count(" ")), st.integers(1, 4)).map(
-            lambda cut: " ".join(t.split(" ")[cut[0] : sum(cut)])
-        )
-    )
+    whole = st.sampled_from(pieces).flatmap(  # tokens a to b of a piece, so that most do match
+        lambda t: st.tuples(st.integers(0, t.count(" ")), st.integers(1, 4)).map(lambda cut: " ".join(t.split(" ")[cut[0] : sum(cut)]))
+    )  # fmt: skip
     return draw(st.lists(whole | piece | st.text(ALPHABET, max_size=6), max_size=30)), texts
 
 

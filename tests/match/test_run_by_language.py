@@ -66,15 +66,9 @@ def test_run(tmp_path, mode):
     assert run.sql("entry_funnel", entry="dog", language="de")["rows"].to_pylist()[0] == pool_counts[3]
 
 
-def test_a_recipe_without_languages_is_refused(tmp_path):
+def test_a_recipe_without_languages_is_refused_and_the_reference_keeps_each_entry_once(tmp_path):
     pool, metadata = recipe_parts(tmp_path)
     with pytest.raises(RecipeError, match=r"match\.mode: worldwide .* by their languages.*measure: \{language: \{\}\}"):
-        prepare(
-            kit.recipe_of(pool, "parquet", match={"metadata": metadata, "mode": "worldwide"}), str(tmp_path / "run")
-        )
-
-
-def test_the_reference_keeps_each_entry_once(tmp_path):
-    pool, metadata = recipe_parts(tmp_path)
+        prepare(kit.recipe_of(pool, "parquet", match={"metadata": metadata, "mode": "worldwide"}), str(tmp_path / "x"))
     reference = prepare(kit.recipe_of(pool, "parquet", match={"metadata": metadata}), str(tmp_path / "run"))
     assert reference.metadata is not None and reference.metadata["entry"].to_pylist().count("dog") == 1

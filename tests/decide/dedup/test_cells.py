@@ -102,11 +102,3 @@ def test_rows_that_are_too_short_or_too_long_are_not_usable():
         *[False] * 3, *[True] * 3, *[False] * 5,
     ]  # fmt: skip
     assert cells.usable(np.zeros((0, 4), np.float16)).shape == (0,)
-
-
-def test_row_hashes_are_of_the_bytes_of_a_row():
-    vectors = np.array([[0.0, 1], [-0.0, 1], [0, 1], [1, 0]], np.float16)
-    hashes = cells.row_hashes(vectors)
-    assert hashes[0] == hashes[2] and len(set(hashes.tolist())) == 3
-    assert (cells.row_hashes(np.asfortranarray(vectors)) == hashes).all()
-    assert (cells.row_hashes(np.repeat(vectors, 2, axis=0)[::2]) == hashes).all()

@@ -108,14 +108,8 @@ def distributed(rows, passes, n_units, n_buckets):
 
 def pools(content, prefer):
     """Small alphabets, so that chains across passes are common."""
-    row = st.builds(
-        Row,
-        st.sampled_from(UIDS),
-        st.none() | st.sampled_from(SHAS),
-        st.none() | st.integers(0, 3) | st.just((1 << 64) - 1),
-        content,
-        prefer,
-    )
+    phash = st.none() | st.integers(0, 3) | st.just((1 << 64) - 1)
+    row = st.builds(Row, st.sampled_from(UIDS), st.none() | st.sampled_from(SHAS), phash, content, prefer)
     return st.lists(row, max_size=30)
 
 
@@ -123,12 +117,8 @@ SCORES = st.none() | st.sampled_from([-1.5, -0.0, 0.0, 0.25, math.inf])
 POOLS = st.sampled_from([st.none(), SCORES]).flatmap(lambda prefer: pools(st.integers(0, 2), prefer))
 
 # b beats a by sha256, then c beats b by phash, then d, of another uid and image, stays apart.
-CHAIN = [
-    Row(UIDS[1], SHAS[0], 7, 0, 1.0),
-    Row(UIDS[2], SHAS[0], 8, 0, 2.0),
-    Row(UIDS[3], SHAS[1], 8, 0, 3.0),
-    Row(UIDS[4], SHAS[2], 7, 0, 0.0),
-]
+CHAIN = [(1, 0, 7, 1.0), (2, 0, 8, 2.0), (3, 1, 8, 3.0), (4, 2, 7, 0.0)]
+CHAIN = [Row(UIDS[uid], SHAS[sha], phash, 0, prefer) for uid, sha, phash, prefer in CHAIN]
 
 
 @pytest.mark.thorough
@@ -143,10 +133,7 @@ def random_pool(size):
     """Rows whose content follows from their other fields, like a real hash of content, so that position decides nothing."""
     rng, rows = random.Random(size), []
     for _ in range(size):
-        uid, sha = (
-            f"{rng.randrange(size):032x}",
-            rng.choice([None, hashlib.sha256(b"%d" % rng.randrange(size)).hexdigest()]),
-        )
+        uid, sha = f"{rng.randrange(size):032x}", rng.choice([None, *SHAS, f"{rng.randrange(size):064x}"])
         phash, score = rng.choice([None, rng.randrange(size)]), rng.choice([None, float(rng.randrange(9))])
         rows.append(Row(uid, sha, phash, ids.hash64(f"{uid}{sha}{phash}{score}"), score))
     return rows
@@ -158,16 +145,6 @@ def test_colliding_hashes_do_no_harm(monkeypatch):
     assert 50 < sum(uid is not None for uid in expected) < 250
     monkeypatch.setattr(exact, "_fold", lambda hi, lo: (lo & np.uint64(1)) << np.uint64(63))
     assert distributed(rows, 3, 7, 8) == expected
-
-
-def test_only_repeated_rows_are_candidates():
-    """Phase 2 handles only keys that repeat among the rows that are left."""
-    column = pa.array([UIDS[0], UIDS[1], UIDS[0], None, UIDS[2], UIDS[2], UIDS[3]])
-    alive = np.array([True, True, True, True, True, False, True])
-    found = exact.repeated([exact.key_hashes(column, alive)])
-    assert exact.candidates([column], alive, [found]).tolist() == [0, 2]
-    assert len(exact.key_hashes(column, alive)) == 5
-    assert exact.candidates([column], alive, [np.zeros(0, np.uint64)]).tolist() == []
 
 
 HEX = "0123456789abcdef" * 4
@@ -188,6 +165,21 @@ def test_string_keys_are_equal_only_for_equal_strings():
         assert [(h[0], v[0]) for h, v, _ in alone] == list(zip(hi[present], lo[present], strict=True))
 
 
+def test_only_repeated_rows_are_candidates():
+    """Phase 2 handles only keys that repeat among the rows that are left."""
+    column = pa.array([UIDS[0], UIDS[1], UIDS[0], None, UIDS[2], UIDS[2], UIDS[3]])
+    alive = np.array([True, True, True, True, True, False, True])
+    found = exact.repeated([exact.key_hashes(column, alive)])
+    assert exact.candidates([column], alive, [found]).tolist() == [0, 2]
+    assert len(exact.key_hashes(column, alive)) == 5
+    assert exact.candidates([column], alive, [np.zeros(0, np.uint64)]).tolist() == []
+
+
+def test_content_tells_images_and_captions_apart():
+    got = exact.content_hashes(pa.array(["ab", "a", None, "ab"]), pa.array(["c", "bc", "abc", "c"]))
+    assert len(set(got.tolist())) == 3 and got[0] == got[3]
+
+
 def test_number_keys():
     for column in (pa.array([3, None, 3, 4]), pa.array([True, None, True, False]), pa.array([0.0, None, -0.0, 1.0])):
         _, lo, present = exact.pass_keys(column)
@@ -203,11 +195,6 @@ def test_preferences_put_null_last():
     got = exact.preferences(pa.array([None, -top - 1, top - 2, top - 1, top]))
     assert got[0] < got[1] < got[2] < got[3] == got[4]
     assert (exact.preferences(pa.array([False, None])) == [1, 0]).all()
-
-
-def test_content_tells_images_and_captions_apart():
-    got = exact.content_hashes(pa.array(["ab", "a", None, "ab"]), pa.array(["c", "bc", "abc", "c"]))
-    assert len(set(got.tolist())) == 3 and got[0] == got[3]
 
 
 def test_the_cosine_is_of_the_pass_that_a_row_lost():

@@ -40,12 +40,6 @@ def test_labels_of_nodes_in_and_out_of_groups():
     assert Groups.of(np.zeros((0, 2), np.uint64)).label(asked).tolist() == asked.tolist()
 
 
-def test_row_ids_order_as_rows():
-    units = [0, 1, 2**31 - 1]
-    nodes = np.concatenate([row_ids(unit, np.array([0, 7, 2**31 - 1])) for unit in units])
-    assert (np.diff(nodes.astype(object)) > 0).all()
-
-
 def test_key_columns():
     groups = Groups.of(np.array([[8, 12]], np.uint64))
     column = pa.chunked_array([pa.array([12, None], pa.uint64()), pa.array([8, FULL], pa.uint64())])

@@ -13,7 +13,7 @@ from curate.base.errors import RecipeError
 from curate.decide.rules.rules import check_rules, first_failed, named_columns, rule_values
 from curate.decide.settings import Segment, cut_segments
 from curate.recipe.deciding import Top
-from curate.recipe.recipe import parse_recipe
+from tests import kit
 from tests.expressions.tables import COLUMNS, table
 
 
@@ -43,11 +43,6 @@ def test_what_is_no_rule_is_refused(sql, parts):
     assert not [part for part in ("rules.mine: ", *parts) if part not in str(caught.value)], caught.value
 
 
-def test_a_top_rule_reads_its_column_in_any_case():
-    [rule] = check(Top(top=0.3, of="CLIP_SCORE"))
-    assert rule.columns == ("clip_score",)
-
-
 @pytest.mark.parametrize(
     ("sql", "caption", "words", "expected"),
     [
@@ -67,13 +62,6 @@ def test_null_or_an_error_on_a_value_fails_its_row_only(sql, caption, words, exp
     assert failed([sql], table(**columns)) == expected
     many = {name: values * 1000 for name, values in columns.items()}  # also within one vector of DuckDB's
     assert failed([sql], table(**many)) == expected * 1000
-
-
-def test_no_rules_no_rows_and_comments():
-    assert first_failed((), table(words=[1, 2])).tolist() == [-1, -1]
-    assert first_failed(tuple(check("words > 2")), table(words=[1])[:0]).tolist() == []
-    rows = table(words=[1, 5], width=[300, 10])
-    assert failed(["words > 2 -- and (", "width > 200 /* ; */ -- x"], rows) == [0, 1]
 
 
 def test_slices_and_chunks():
@@ -123,15 +111,11 @@ def combined(inner):
 
 
 expressions = st.recursive(st.sampled_from(ATOMS), combined, max_leaves=5)
-small_rows = st.fixed_dictionaries(
-    {
-        "words": st.none() | st.integers(-1, 5),
-        "width": st.none() | st.sampled_from([0, 199, 200, 201]),
-        "clip_score": st.none() | st.sampled_from([0.0, 0.125, 0.25, 0.5, float("nan")]),
-        "caption": st.none() | st.sampled_from(["", "a", "ab", "5", "12", "b c", "é"]),
-        "safe": st.none() | st.booleans(),
-    }
-)
+small_rows = st.fixed_dictionaries({
+    "words": st.none() | st.integers(-1, 5), "width": st.none() | st.sampled_from([0, 199, 200, 201]),
+    "clip_score": st.none() | st.sampled_from([0.0, 0.125, 0.25, 0.5, float("nan")]),
+    "caption": st.none() | st.sampled_from(["", "a", "ab", "5", "12", "b c", "é"]), "safe": st.none() | st.booleans(),
+})  # fmt: skip
 
 
 @given(st.lists(expressions, max_size=4), st.lists(small_rows, min_size=1, max_size=8))
@@ -145,7 +129,7 @@ def test_first_failed_equals_a_naive_evaluation(rules, rows):
 
 
 def test_rule_values_of_errors_and_top_rules():
-    checked = check("caption::int > 2", Top(top=0.5, of="words"), "words > 2 -- x")
+    checked = check("caption::int > 2", Top(top=0.5, of="WORDS"), "words > 2 -- x")
     values = rule_values(checked, table(caption=["x", "5"], words=[1, 5]))
     assert values == [{"r0": None, "r2": False}, {"r0": True, "r2": True}]
     assert rule_values(check(Top(top=0.5, of="words")), table(words=[1, 5])) == [{}, {}]
@@ -180,17 +164,11 @@ def test_threads_do_not_disturb_each_other():
 
 def test_the_columns_that_a_recipe_names():
     """Any section may name columns; an expression that cannot be parsed names none, and is refused later."""
-    recipe = parse_recipe(
-        {
-            "input": {"name": "a", "format": "parquet", "path": "a"},
-            "rules": {
-                "a": "NSFW = 'UNLIKELY' AND \"Some Column\" IS NULL AND len(list_filter(boxes, lambda x: x > small)) < 2",
-                "b": {"top": 0.5, "of": "Similarity", "by": "site"},
-                "c": "not an expression (",
-            },
-            "dedup": {"prefer": "beauty"},
-            "output": {"repeat": "1 + stars", "columns": ["license"], "json_columns": ["note"]},
-        }
-    )
+    rules = {
+        "a": "NSFW = 'UNLIKELY' AND \"Some Column\" IS NULL AND len(list_filter(boxes, lambda x: x > small)) < 2",
+        "b": {"top": 0.5, "of": "Similarity", "by": "site"}, "c": "not an expression (",
+    }  # fmt: skip
+    output = {"repeat": "1 + stars", "columns": ["license"], "json_columns": ["note"]}
+    recipe = kit.recipe_of("a", "parquet", rules=rules, dedup={"prefer": "beauty"}, output=output)
     named = {"nsfw", "some column", "boxes", "x", "small", "similarity", "site", "beauty", "stars", "license", "note"}
     assert named_columns(recipe) == named

@@ -39,17 +39,12 @@ def pool(rows):
     rng = np.random.default_rng(5)
     words = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
     words[::17] = [None] * len(words[::17])  # rows that cannot be read, and have values
-    return pa.table(
-        {
-            "url": [f"http://x/{i}" for i in range(rows)],
-            "text": pa.array(words, pa.string()),
-            "language": pa.array(
-                rng.choice(["en", "de", "fr", None], rows, p=[0.6, 0.2, 0.1, 0.1]).tolist(), pa.string()
-            ),
-            "s": pa.array(np.round(rng.normal(size=rows), 2), pa.float32(), mask=rng.random(rows) < 0.1),
-            "large": pa.array(rng.normal(size=rows) * 1e30, pa.float64()),
-        }
-    )
+    return pa.table({
+        "url": [f"http://x/{i}" for i in range(rows)], "text": pa.array(words, pa.string()),
+        "language": rng.choice(["en", "de", "fr", None], rows, p=[0.6, 0.2, 0.1, 0.1]).tolist(),
+        "s": pa.array(np.round(rng.normal(size=rows), 2), pa.float32(), mask=rng.random(rows) < 0.1),
+        "large": rng.normal(size=rows) * 1e30,
+    })  # fmt: skip
 
 
 @pytest.mark.thorough
@@ -62,7 +57,7 @@ def test_it_is_as_defined(form, of, tmp_path, monkeypatch):
     assert len(plan.units) > 4
     found = rules_of(context, plan)
     samples = pa.concat_tables(
-        [context.unit_tables(unit).read_measured([of, "language", "words"]) for unit in plan.units]
+        context.unit_tables(unit).read_measured([of, "language", "words"]) for unit in plan.units
     )
     reached = [name in (None, "best", "duplicate") for name in found]
     groups = samples[form["by"]].to_pylist() if "by" in form else [0] * len(samples)
@@ -92,12 +87,9 @@ def test_any_values_in_any_number_of_parts(rows, form, parts):
         search = search.narrow(total)
     for piece, values, still in zip(pieces, found, alive, strict=True):
         groups = [row[1] if spec.by else 0 for row in rows]
-        by_row = dict(zip(map(id, rows), expected(spec, *_columns(rows, groups)), strict=True))
+        passing = expected(spec, [row[0] for row in rows], groups, [row[2] for row in rows])
+        by_row = dict(zip(map(id, rows), passing, strict=True))
         assert (search.passing(values) & still).tolist() == [by_row[id(row)] for row in piece]
-
-
-def _columns(rows, groups):
-    return [row[0] for row in rows], groups, [row[2] for row in rows]
 
 
 def _values(rows, spec):

@@ -85,10 +85,7 @@ def test_a_page_has_a_limit(monkeypatch):
 
 def test_pages_of_other_kinds_are_left_out(tmp_path):
     page = '<page><title>t</title><ns>{}</ns>{}<revision><text xml:space="preserve">{}</text></revision></page>'
-    pages = [
-        page.format(0, "", "one &lt;ref&gt;"),
-        page.format(0, '<redirect title="a" />', "two"),
-        page.format(14, "", "three"),
-    ]
+    kinds = (0, "", "one &lt;ref&gt;"), (0, '<redirect title="a" />', "two"), (14, "", "three")
+    pages = [page.format(*kind) for kind in kinds]
     empty = "<page><ns>0</ns><revision><text deleted='deleted' /></revision></page>"
     assert read(f"{HEAD}{''.join(pages)}{empty}</mediawiki>\n".encode(), "x.xml") == ["one <ref>", ""]

@@ -11,23 +11,15 @@ from curate.match.building import tokens
 from curate.match.building.parts import make_plan
 from curate.match.building.wikis import Mode, find_wiki, key_of_wiki
 
-
-@pytest.mark.parametrize(
-    ("path", "wiki"),
-    [
-        ("/x/dewiki-20260101-pages-articles-multistream.xml.bz2", "de"),
-        ("zh_yuewiki-20260101-pages-articles1.xml-p1p2.bz2", "zh_yue"),
-        ("s3://a/20231101.zh-min-nan/train-00000-of-00001.parquet", "zh_min_nan"),
-        ("enwiki-20260101-pages-articles1.xml-p1p41242.bz2", "en"),
-        ("/x/be_x_oldwiki-1.xml", "be_tarask"),
-        ("/x/simplewiki/AA/wiki_00.json", "simple"),
-    ],
-)
-def test_the_wiki_of_a_path(path, wiki):
-    assert find_wiki(path) == wiki
+WIKIS = {
+    "/x/dewiki-20260101-pages-articles-multistream.xml.bz2": "de", "zh_yuewiki-20260101-pages-articles1.xml-p1p2.bz2": "zh_yue",
+    "s3://a/20231101.zh-min-nan/train-00000-of-00001.parquet": "zh_min_nan", "/x/be_x_oldwiki-1.xml": "be_tarask",
+    "enwiki-20260101-pages-articles1.xml-p1p41242.bz2": "en", "/x/simplewiki/AA/wiki_00.json": "simple",
+}  # fmt: skip
 
 
-def test_keys():
+def test_wikis_and_keys():
+    assert {path: find_wiki(path) for path in WIKIS} == WIKIS
     keys = {"de": "de", "nds_nl": "nds", "zh_yue": "zh", "zh_min_nan": "zh", "simple": "other", "ab": "other"}
     assert {wiki: key_of_wiki(wiki, Mode.worldwide) for wiki in keys} == keys
     assert key_of_wiki("roa_rup", Mode.worldwide) is None and key_of_wiki("zh_min_nan", Mode.corrected) == "zh_min_nan"

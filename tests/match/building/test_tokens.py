@@ -1,6 +1,8 @@
 """Tokens: by characters, and by each language's tokeniser."""
 
+import itertools
 import random
+from collections import Counter
 
 import botok.config
 import pytest
@@ -30,16 +32,11 @@ def counted(wiki, texts, mode):
 
 
 def plain(wiki, texts, mode):
-    words = {}
-    pairs = {}
+    words, pairs = Counter(), Counter()
     for text in texts:
-        before = None
-        for token in naive.tokens_of(text, mode, load_tokeniser(wiki)):
-            if token is not None:
-                words[token] = words.get(token, 0) + 1
-                if before is not None:
-                    pairs[before, token] = pairs.get((before, token), 0) + 1
-            before = token
+        tokens = list(naive.tokens_of(text, mode, load_tokeniser(wiki)))
+        words.update(token for token in tokens if token is not None)
+        pairs.update(pair for pair in itertools.pairwise(tokens) if None not in pair)
     return words, pairs
 
 

@@ -31,15 +31,11 @@ from curate.match.building.wikitext import _HIDDEN, _LANGUAGE, _MEDIA, strip_mar
         ("a&nbsp;b &amp; c &lt;d", "a\xa0b & c <d"),
         ("a<!-- b --> c<br/>d <b>e</b> <!-- f", "a cd e "),
         ("<math>x^2</math><gallery>\na.jpg|b\n</gallery>y __NOTOC__", "y "),
-        ("offen {{ und [[hier", "offen {{ und [[hier"),
-        ("zu }} und ]] viel |}", "zu }} und ]] viel |}"),
-        ("{{a [[b}} c]]", " c]]"),
-        ("[[a|b [[c|d]] e]]", "b d e"),
-        ("x <ref>open", "x open"),
-        ("{{{{{{{{", "{{{{{{{{"),
-        ("", ""),
+        ("offen {{ und [[hier", "offen {{ und [[hier"), ("zu }} und ]] viel |}", "zu }} und ]] viel |}"),
+        ("{{a [[b}} c]]", " c]]"), ("[[a|b [[c|d]] e]]", "b d e"), ("x <ref>open", "x open"),
+        ("{{{{{{{{", "{{{{{{{{"), ("", ""),
     ],
-)
+)  # fmt: skip
 def test_examples(text, plain):
     assert strip_markup(text, {"datei", "kategorie"}) == plain
 
@@ -81,15 +77,14 @@ def of_peer(text, namespaces):
     return str(code.strip_code())
 
 
+DUMPS = {
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2": 0.985, "enwiki-table-markup.xml.bz2": 0.96,
+    "bgwiki-latest-pages-articles-shortened.xml.bz2": 1.0,
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "share"),
-    [
-        ("enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2", 0.985),
-        ("bgwiki-latest-pages-articles-shortened.xml.bz2", 1.0),
-        ("enwiki-table-markup.xml.bz2", 0.96),
-    ],
-)
+@pytest.mark.parametrize(("name", "share"), DUMPS.items())
 def test_words_of_a_real_dump_are_those_of_mwparserfromhell(name, share):
     """In the dumps that gensim ships. Most differences are templates that only one of them takes for closed."""
     path = files("gensim").joinpath(f"test/test_data/{name}")
@@ -97,8 +92,7 @@ def test_words_of_a_real_dump_are_those_of_mwparserfromhell(name, share):
         articles = Articles(file, name, 0, 1 << 40)
         pages = list(articles)
     assert pages
-    ours = Counter()
-    theirs = Counter()
+    ours, theirs = Counter(), Counter()
     for page in pages:
         ours.update(re.findall(r"\w+", strip_markup(page, articles.namespaces)))
         theirs.update(re.findall(r"\w+", of_peer(page, articles.namespaces)))
