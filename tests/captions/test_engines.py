@@ -1,4 +1,4 @@
-"""Engines are kept for a process by what they are, not by their paths."""
+"""A process keeps engines by the content of their files and keys, not by paths."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

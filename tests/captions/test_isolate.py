@@ -1,4 +1,4 @@
-"""A request that ends the process of its engine is an answer that failed, and all others are answered."""
+"""A request that crashes its engine's process fails, and all other requests are answered."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def curate(folder, *words, **variables):
 
 @pytest.mark.slow
 def test_a_request_that_ends_its_worker_is_told(tmp_path):
-    """Three processes of the command are killed by it; the next one finds it."""
+    """It kills three processes of the command; the next process isolates it."""
     install(tmp_path)
     run = "run", "recipe.yaml", "--out", "run"
     marks = tmp_path / "run/parts/attempts/captions/00000"
@@ -48,7 +48,7 @@ def test_a_request_that_ends_its_worker_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_machines_that_are_taken_away_cost_no_request(tmp_path):
-    """However often, where each attempt puts a batch into place before it is killed; else answers stay as they are."""
+    """If each attempt stores a batch before it is killed, the run finishes, and no answer changes."""
     install(tmp_path)
     run, marks = ("run", "recipe.yaml", "--out", "run"), tmp_path / "run/parts/attempts/captions/00000"
     taken = curate(tmp_path, *run, MACHINE="taken away")
@@ -61,7 +61,7 @@ def test_machines_that_are_taken_away_cost_no_request(tmp_path):
 
 @pytest.mark.slow
 def test_what_does_not_get_on_is_given_up(tmp_path):
-    """The same command continues: all of the unit fails then, and the next one asks again."""
+    """The next command marks all requests of the unit as failed, and the one after it sends them again."""
     install(tmp_path)
     run, marks = ("run", "recipe.yaml", "--out", "run"), tmp_path / "run/parts/attempts/captions/00000"
     given_up = curate(tmp_path, *run, MACHINE="dies")
@@ -75,7 +75,7 @@ def test_what_does_not_get_on_is_given_up(tmp_path):
 
 
 class Detector:
-    """Detects each first phrase, but `the end` ends the process."""
+    """Detects each first phrase; the phrase `the end` ends the process."""
 
     model, batch = "detector", 4
 

@@ -1,4 +1,4 @@
-"""Noun phrases against annotated captions; regions against a detector's raw output and transformers' own post-processing."""
+"""Noun phrases, compared with annotated captions; regions, compared with boxes computed from a detector's raw output."""
 
 import io
 import shutil
@@ -20,8 +20,8 @@ from tests.captions.detectors import MODELS, TOWER, needs_textblob, save, torch,
 
 pytestmark = [pytest.mark.thorough, needs_textblob]
 
-# Annotated by hand, by the rules of curate.captions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
-# while the module was written; of the others it was read for the first time how it does on them.
+# Rows of laion_urls_10k.parquet and their phrases, annotated by hand with the rules of curate.captions.phrases. The module
+# was developed with the rows of WEB; those of WEB_UNSEEN were held out.
 WEB = {
     2457: "Freud Erotic Quote; Titian Small Poster", 6035: "Supreme \\N Hat; pull on Hat; Men",
     1317: "Bullet; SAE; Alligator Clips Accessory; Power Tender Plus",
@@ -126,7 +126,7 @@ def precision_and_recall(annotated):
 
 
 def test_annotated_captions(shared):
-    """What the module says of itself; a phrase that is too short or too long counts as wrong twice."""
+    """The precision and recall that the module's docstring gives; a phrase of the wrong length counts as two errors."""
     texts = pq.read_table(shared / "laion_urls_10k.parquet")["TEXT"].to_pylist()
     seen = [(texts[row], names) for row, names in WEB.items()] + list(SCENES.items())
     precision, recall = precision_and_recall(seen)
@@ -226,7 +226,7 @@ def file_of(width, height, seed=0):
 
 
 class Fake:
-    """Finds each query at a place of its own; fails on red images, and where more than `most` are asked at a time."""
+    """Finds each query once. It fails on red images, and if it gets more than `most` images at a time."""
 
     def __init__(self, batch=3, most=9):
         self.batch, self.most, self.calls = batch, most, []
@@ -286,15 +286,13 @@ def detector(folder):
 
 @pytest.fixture(scope="module")
 def raw(folder):
-    """Boxes (centre, width and height) and token or phrase logits of one picture, from the model itself."""
+    """Returns boxes (center, width, and height) and token or phrase logits of a picture, from the model itself."""
     model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(folder)
     processor = transformers.AutoProcessor.from_pretrained(folder)
 
     def ask(picture, queries):
-        inputs = processor(images=[picture], text=[queries], return_tensors="pt")
         with torch.no_grad():
-            outputs = model(**inputs)
-        return processor, inputs, outputs
+            return model(**processor(images=[picture], text=[queries], return_tensors="pt"))
 
     return ask
 
@@ -307,7 +305,7 @@ def close_to(found, expected):
 
 
 def by_definition(folder, outputs, queries, size, threshold):
-    """From the raw output, in plain loops."""
+    """Boxes computed from the raw output, in plain loops."""
     width, height = size
     if folder.name == "owlv2":
         width = height = max(size)
@@ -332,7 +330,7 @@ def by_definition(folder, outputs, queries, size, threshold):
 def test_boxes_are_those_of_the_definition(folder, detector, raw, threshold):
     found = detector.detect(pictures(), QUERIES, threshold)
     for picture, queries, boxes in zip(pictures(), QUERIES, found, strict=True):
-        expected = by_definition(folder, raw(picture, queries)[2], queries, picture.size, threshold)
+        expected = by_definition(folder, raw(picture, queries), queries, picture.size, threshold)
         assert close_to(boxes, expected)
         for box in boxes:
             x0, y0, x1, y1 = box.corners
@@ -359,7 +357,7 @@ def test_strange_phrases_are_asked(detector):
 
 
 def test_regions_by_a_detector(detector):
-    """Upright: a turned file and its orientation give the boxes of the picture as it is seen."""
+    """A rotated file with an orientation tag gives the boxes of the upright picture."""
     picture, turned, exif = pictures()[0], io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     picture.transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)

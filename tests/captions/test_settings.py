@@ -1,4 +1,4 @@
-"""The key of a unit's captions changes if and only if something that its texts depend on does."""
+"""The key of a unit's captions changes if and only if something that affects the texts changes."""
 
 import json
 from dataclasses import replace
@@ -32,11 +32,8 @@ def prepared(tmp_path_factory):
 
 def test_the_key_changes_with_its_inputs_alone(prepared, tmp_path):
     settings, unit = CaptionSettings.of(prepared.context), prepared.plan.units[0]
-    for name, text in (
-        ("a", "{language} <caption>{caption}</caption>"),
-        ("b", "<caption>{caption}</caption> {language}"),
-    ):
-        (tmp_path / name).write_text(f"[user]\n{text}")
+    for name, field in (("a", "{language} "), ("b", "In {language}: ")):
+        (tmp_path / name).write_text(f"[user]\n{field}<caption>{{caption}}</caption>")
 
     def make(change=""):
         captions = change_recipe(prepared.context.recipe, [f"captions.{change}"] if change else []).captions

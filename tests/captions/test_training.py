@@ -1,4 +1,4 @@
-"""Captioned shards train: open_clip's loader reads the chosen texts, and the README's lines draw among them as LaCLIP does."""
+"""Captioned shards can train: open_clip's loader reads the chosen texts, and the README's code draws texts as LaCLIP does."""
 
 import csv
 import json
@@ -76,10 +76,7 @@ def test_the_readmes_lines_draw_uniformly(captioned):
 
 
 def test_the_readmes_lines_write_laclips_files(captioned, tmp_path, monkeypatch):
-    """As its loader reads them: rows of the table whose file has a suffix that it knows, and as many lines of each text file.
-
-    It takes the original in place of a text of fewer than two words.
-    """
+    """LaCLIP's loader reads the rows with image suffixes, and the original if a text has fewer than two words."""
     (tmp_path / "run").symlink_to(captioned.folder)
     monkeypatch.chdir(tmp_path)
     exec(code_of_readme("laclip/train.csv"), {})

@@ -1,4 +1,4 @@
-"""The index of a run's answers is kept for a process until the run changes."""
+"""A process keeps the index of a run's answers until the run changes."""
 
 from curate.llm.cache import answer_table, load_index
 from curate.llm.engine import Answer, Request

@@ -1,4 +1,4 @@
-"""Guided decoding against its definition: two full forward passes a step, no cache, one image at a time."""
+"""Guided decoding, compared with its definition: two full forward passes per step, no cache, one image at a time."""
 
 import copy
 import io
@@ -41,7 +41,7 @@ def save_tokenizer(folder):
 
 
 def stir(model, seed):
-    """Weights so large that images and tokens matter; as initialised, every step says the same."""
+    """Enlarge the weights, so that images and tokens matter; with the initial weights, every step gives one token."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -221,7 +221,7 @@ def test_what_the_model_forbids_stays_forbidden(folder, definition, tmp_path):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """A folder with the smallest of the models."""
+    """A folder with the smallest model."""
     return save("blip", tmp_path_factory.mktemp("one") / "captioner")
 
 

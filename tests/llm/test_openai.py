@@ -164,7 +164,7 @@ FINAL = [
 
 
 def test_every_request_ends_as_its_faults_say(server, open_engine):
-    """Oracle: the first fault that is final, or the fault of the third and last attempt, or else the text."""
+    """Oracle: the first final fault, or the fault of the third and last attempt, or else the text."""
     draw = random.Random(4)
     met = [[fault] * n for fault in RETRIED for n in (2, 3)] + [[fault] for fault in FINAL]
     met += [draw.choices(RETRIED, k=draw.choice([0, 0, 1, 2, 3])) for _ in range(60)]

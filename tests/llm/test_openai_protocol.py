@@ -1,4 +1,4 @@
-"""Bodies that are sent, against the protocol's reference; and whatever bytes may come back."""
+"""Request bodies, compared with the protocol's reference, and arbitrary bytes as replies."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Answers are replayed by digest, errors too; another layout, a missing file and an unknown request are told."""
+"""Answers and errors are replayed by digest; other layouts, missing files, and unknown requests are reported."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The engine by vLLM against a stand-in for the library: what it is asked, and what becomes of it."""
+"""The vLLM engine with a stand-in for the library: the requests that it gets, and the answers."""
 
 import io
 import sys
@@ -18,7 +18,7 @@ UID = "0" * 32
 
 @dataclass
 class Llm:
-    """Answers a prompt with itself, fails on "bad", and says nothing to "hush"."""
+    """Answers a prompt with itself, fails on "bad", and answers "hush" with a space."""
 
     arguments: dict[str, Any]
     calls: list[tuple[str, int]] = field(default_factory=list)

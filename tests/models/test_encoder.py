@@ -63,7 +63,7 @@ def test_embeddings_equal_those_of_a_plain_loop(kind, tmp_path):
 
 
 def test_a_stretched_context(model):
-    """Short captions keep their embeddings, a long one is not cut any more."""
+    """Short captions keep their embeddings, and a long one is no longer cut."""
     plain, longer = load_encoder(Clip(model=model)), load_encoder(Clip(model=model, context_length=248))
     a, b = plain.encode_texts(TEXTS), longer.encode_texts(TEXTS)
     assert a.tokens.tolist() == b.tokens.tolist() and a.truncated[3] and not b.truncated.any()
@@ -83,7 +83,7 @@ def test_a_model_is_loaded_once(model):
 
 
 def test_devices_that_are_meant(monkeypatch):
-    """Every GPU that the process sees, by number where there are several; a device that is named is itself."""
+    """`cuda` means every GPU that the process sees, by number if there are several."""
     for count, expected in ((0, ["cuda"]), (1, ["cuda"]), (3, ["cuda:0", "cuda:1", "cuda:2"])):
         monkeypatch.setattr("torch.cuda.device_count", partial(int, count))
         assert each_device("cuda") == expected
@@ -145,7 +145,7 @@ def test_weights_from_a_file(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_others_on_a_worker(tmp_path):
-    """All scores of a run are by one model: a worker compares its files with the identity before it loads them."""
+    """All scores of a run come from one model: a worker compares its files with the identity before it loads them."""
     options = Clip(model=write_model(tmp_path / "m", 7))  # which no other test has loaded
     known = identify(options)
     shutil.copy(Path(write_model(tmp_path / "other", 1)[10:]) / "open_clip_model.safetensors", tmp_path / "m")
@@ -190,7 +190,7 @@ def test_what_is_refused(options, words, tmp_path, monkeypatch):
 
 
 def test_a_device_elsewhere(tmp_path):
-    """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
+    """A machine without a GPU can prepare a run for workers with one; the precision is the GPU's."""
     options = Clip(model=write_model(tmp_path / "m"), device="cuda")
     found = identify(options, is_local=False)
     assert (found["device"], found["precision"]) == ("cuda", "fp16")
@@ -211,7 +211,7 @@ def test_a_model_of_the_hub_is_what_its_files_are(tmp_path, monkeypatch):
 
 
 def test_weights_that_cannot_be_loaded(tmp_path):
-    """A checkpoint that would run code is refused: only weights are loaded."""
+    """A checkpoint that would run code is refused."""
 
     class Evil:
         def __reduce__(self):

@@ -1,4 +1,4 @@
-"""Heads against torch's forward of the published architectures, saved in every way; and files that are no heads."""
+"""Heads, compared with torch's forward pass of the published architectures in every file format; and other files."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from curate.models.heads import load_head  # noqa: E402
 
 
 class Sequence(nn.Module):
-    """As the published modules are: a Sequential called `layers`."""
+    """Like the published modules: a Sequential called `layers`."""
 
     def __init__(self, *layers):
         super().__init__()
@@ -65,7 +65,7 @@ class Functional(nn.Module):
 
 
 def alive(module):
-    """Weights large enough that activations and every layer matter; in evaluation, as heads are used."""
+    """Enlarge the weights, so that activations and every layer matter, and switch to evaluation."""
     torch.manual_seed(7)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=1.4 / parameter.shape[-1] ** 0.5 if parameter.ndim == 2 else 0.3)
@@ -138,7 +138,7 @@ def test_prefixes_and_wrappers(tmp_path):
 
 
 def test_numbers_order_layers_not_letters(tmp_path):
-    """layers.10 comes after layers.2; the sizes are alike, so that only the order tells."""
+    """layers.10 comes after layers.2; all sizes are equal, so that only the order matters."""
     module = alive(Sequence(*(nn.Linear(6, 6) if i % 2 == 0 else nn.ReLU() for i in range(11)), nn.Linear(6, 1)))
     state = dict(sorted(module.state_dict().items()))
     x = embeddings(20, 6)

@@ -1,4 +1,4 @@
-"""Words that do not fit, against the definition: every attention map of the text transformer, and its gradient."""
+"""Misaligned words, compared with the definition: every attention map of the text transformer, and its gradient."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ EOS = 49407
 TOKENIZER = open_clip.SimpleTokenizer()
 
 
-# Captions, and the pieces that the tokenizer makes of them; those that are punctuation stand in PUNCTUATION.
+# Captions and the tokenizer's pieces; PUNCTUATION has the pieces that are punctuation.
 CAPTIONS = {
     "a red circle on blue stripes": ["a", "red", "circle", "on", "blue", "stripes"], "": [], "  \t\n": [],
     "... !? – |": ["...", "!?", "–", "|"], "🐶👍🏽": ["🐶👍🏽"], "Äpfel &amp; 日本語": ["äpfel", "&", "日本語"],
@@ -184,7 +184,7 @@ def test_the_model_is_left_as_it_was_in_any_mode(custom):
 )
 @pytest.mark.parametrize("custom", [False, True])
 def test_half_precision_models(dtype, correlation, close, custom):
-    """Scores are float32 of a rounded model: near to it, and finite."""
+    """Scores are float32, finite, and near those of the model in full precision."""
     captions = [caption for caption in CAPTIONS if CAPTIONS[caption]]
     model, images = build(custom), images_for(len(captions))
     plain = word_scores(model, TOKENIZER, images, captions)
@@ -220,7 +220,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "photo", "depicts", "red"
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory):
-    """A tokenizer as the hub has them: a folder; word pieces, and a context of 12."""
+    """A folder with a tokenizer as on the hub: word pieces, and a context of 12."""
     tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
     vocabulary = {word: i for i, word in enumerate(VOCABULARY)}
     inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))

@@ -1,7 +1,4 @@
-"""Folders with CLIP as ONNX graphs: encoding, identity, and refusals.
-
-The folder here is written by hand, without torch; `test_onnx_encoder` compares real exports with open_clip.
-"""
+"""Folders of handwritten CLIP graphs: encoding, identity, refusals. `test_onnx_encoder` compares exports with open_clip."""
 
 import json
 import shutil
@@ -34,7 +31,7 @@ TOKENIZER = {
 
 @pytest.fixture
 def graphs(tmp_path):
-    """A folder whose image embedding is made of the mean color, and whose text embedding of the mean token."""
+    """A folder of graphs that compute an image's embedding from its mean color, and a text's from its mean token."""
     folder = tmp_path / "graphs"
     (folder / "onnx").mkdir(parents=True)
     mean = helper.make_node("ReduceMean", ["pixel_values"], ["color"], axes=[2, 3], keepdims=0)
@@ -87,6 +84,7 @@ def test_identity(graphs, tmp_path):
     for path in (moved / "onnx").iterdir():
         path.rename(moved / path.name)
     assert identify(clip(moved)) == known
+    assert Clip.model_validate({"model": "onnx:x"}, context=lambda path: f"/base/{path}").model == "onnx:/base/x"
     assert (known["model"], known["dimension"], known["context_length"], known["precision"]) == ("onnx", 4, 77, "fp32")
     assert set(known["weights"]["files"]) == {"vision_model.onnx", "text_model.onnx"} and known["device"] == "cpu"
     assert {"onnxruntime", "tokenizers", "ftfy", "pillow", "numpy"} == set(known["versions"])
@@ -100,7 +98,7 @@ def test_identity(graphs, tmp_path):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "onnx/vision_model.onnx", "onnx/weights"])
 def test_other_files_than_identified_are_not_loaded(graphs, name):
-    """A worker may have another copy of the folder than the machine that started the run."""
+    """A worker may have a different copy of the folder than the machine that started the run."""
     write_apart(graphs)
     (graphs / "onnx/other_weights").write_bytes(b"of another graph")
     known = identify(clip(graphs, batch=9))

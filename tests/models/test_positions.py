@@ -1,4 +1,4 @@
-"""Stretched positions against Long-CLIP's interpolation, written out; short captions must not change."""
+"""Stretched positions, compared with Long-CLIP's interpolation written out; short captions must not change."""
 
 import copy
 
@@ -33,7 +33,7 @@ def encode(model, tokenizer, caption):
 
 
 def long_clip(old):
-    """77 rows to 248: twenty kept, three put between each two of the rest, and three behind the last."""
+    """Stretch 77 rows to 248: keep twenty, and insert three rows after each of the others."""
     new = [old[i] for i in range(20)]
     for i in range(20, 76):
         new += [old[i], 0.75 * old[i] + 0.25 * old[i + 1], 0.5 * old[i] + 0.5 * old[i + 1]]
@@ -54,7 +54,7 @@ def test_long_clips_rows(custom):
 
 @pytest.mark.parametrize("context_length", [78, 100, 134, 248, 500])
 def test_other_lengths_are_linear_between_the_learnt_rows(context_length):
-    """Rows on a straight line stay on it, at an even pitch; where a new row falls on an old one it is that row."""
+    """Rows on a straight line remain on it, evenly spaced; a new row at an old row's position equals that row."""
     model = build()
     slope = torch.linspace(-1, 1, 32)
     line = torch.arange(77)[:, None] * slope

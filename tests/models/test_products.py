@@ -1,4 +1,4 @@
-"""Products reduced to one number per row, by numpy and by torch, against their definitions in float64."""
+"""Products reduced to one number per row by numpy and torch, compared with their definitions in float64."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_both_are_their_definition(kind):
 
 
 def test_a_rows_number_does_not_depend_on_its_position():
-    """A library may sum the products of the first rows of a block in another order than those of the last ones."""
+    """A library may sum the first rows of a block in a different order than the last rows."""
     rows, others = (normalised(RNG.normal(size=(n, 24)).astype(np.float32)) for n in (64, 900))
     logit, column = RNG.normal(size=64), np.full(64, -1)
     made = Products(others.T, 100.0)

@@ -1,4 +1,4 @@
-"""Files of torch.save, read without torch and without code, beside torch's own reading."""
+"""Files of torch.save are read without torch and without running code; values equal those that torch saved."""
 
 import io
 import os
@@ -86,7 +86,7 @@ def crafted(pickled, **members):
 
 
 def tensor(offset, size, stride, kind="FloatStorage"):
-    """The pickle of a tensor of a storage of 4 numbers, which may claim to be larger."""
+    """The pickle of a tensor in a storage of 4 numbers; the tensor may claim to be larger."""
 
     class Storage:
         pass
@@ -182,7 +182,7 @@ def test_other_files_are_refused(case):
 
 
 def test_an_array_s_type_places_nothing_in_memory():
-    """With numpy's own types, a field at any offset of an array of pointers is written through."""
+    """With numpy's own types, such a file could write to any address."""
 
     def text(value):
         return b"X" + len(value).to_bytes(4, "little") + value.encode()

@@ -1,4 +1,4 @@
-"""Weights on a machine: one process at a time, and one reading of a file for its digest."""
+"""Weights on a machine: one process loads at a time, and a file is hashed once."""
 
 import hashlib
 import os
@@ -62,7 +62,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
 
 
 def test_anothers_file_is_not_believed(tmp_path):
-    """Nor a link that another user put there."""
+    """Neither is a link, which another user may have put there."""
     with alone_with("a") as file:
         name = Path(str(file.name)) if isinstance(file.name, str) else next((tmp_path / "notes").iterdir())
     name.unlink()

@@ -22,7 +22,7 @@ CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nE
 
 
 def say(text):
-    """Answer a completion with a line as in LaCLIP, and a chat of the template above with one after empty lines."""
+    """Answer a completion as in LaCLIP, and a chat with a line after empty lines."""
     if "<caption>" not in text:
         return faithful(text)
     return f"\n\nthere is {text.partition('<caption>')[2].partition('</caption>')[0].strip()}"
@@ -53,7 +53,7 @@ def engine(server, **price):
 
 @pytest.fixture
 def captions(llm, api, tmp_path):
-    """Two engines that both rewrite: one by completions, one by chats."""
+    """Two engines that rewrite: one with completions, one with chats."""
     (tmp_path / "chat.txt").write_text(CHAT)
     chat = {"styles": ["human", "coco"], "prompt": "chat", "template": str(tmp_path / "chat.txt")}
     return {
@@ -135,7 +135,7 @@ def test_the_work_of_each_engine_is_counted(captions, llm, api, run):
 
 
 def test_the_requests_of_several_commands_are_summed(captions, llm, run):
-    """A run that reuses all of it counts nothing."""
+    """A run that reuses all texts counts no work."""
     only = {"engines": {"llm": captions["engines"]["llm"]}, "rewrite": captions["rewrite"][0] | {"batch": 1}}
     llm.always = lambda handler: handler.reply(400, b"no") if "7" in handler.seen.text else handler.answer()
     with pytest.raises(RunError, match=r"caption requests .* got no answer"):
@@ -152,7 +152,7 @@ def test_the_requests_of_several_commands_are_summed(captions, llm, run):
 
 
 def test_prompts_and_examples_of_the_user(captions, llm, run, tmp_path):
-    """A change asks again, by content and not by path; texts of other styles are cached."""
+    """A change of a file's content, but not of its path, sends requests again; texts of other styles are cached."""
     (tmp_path / "prompt.txt").write_text("Differently:\n{source_1} => {target_1}\n{caption} =>")
     examples = {name: tmp_path / name for name in ("own.txt", "moved.txt")}
     for example in examples.values():
@@ -173,7 +173,7 @@ def test_prompts_and_examples_of_the_user(captions, llm, run, tmp_path):
 
 
 def test_a_style_that_moves_to_another_section_is_not_asked_again(captions, llm, api, run):
-    """If engine, prompt, and sampling are equal; also from several sections to one, and back."""
+    """This holds if engine, prompt, and sampling are equal, and also between one section and several."""
     first = run("a", captions | {"rewrite": {"engine": "llm", "styles": ["human", "coco", "chat_a"]}})
     asked, others = len(llm.asked), {"engine": "llm", "styles": ["human", "chat_a"]}
     split = [{"engine": "llm", "styles": ["coco"], "batch": 3}, others]

@@ -105,7 +105,7 @@ def test_a_file_of_the_kernel_is_not_waited_for():
 
 
 def test_headers_of_arrays():
-    """They are Python expressions, on which its parser fails in several ways."""
+    """They are Python expressions, and Python's parser fails on these in several ways."""
     for header in (
         "{'shape': (" + "1+" * 4000 + "1,)}", "(" * 9000, "-" * 9000 + "1",
         "{'descr': " + "(" * 90 + "'<f4'" + ",)" * 90 + ", 'fortran_order': False, 'shape': (8,)}",
@@ -118,7 +118,7 @@ def test_headers_of_arrays():
 
 
 def test_an_archive_of_too_many_members(monkeypatch):
-    """A GiB of member names takes 15 GB, and minutes, before one is read."""
+    """A directory of 1 GiB would take 15 GB and minutes before a member is read."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a" * 100, b"")

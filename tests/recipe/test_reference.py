@@ -82,7 +82,7 @@ def type_of(field):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
 def test_a_signal_says_the_columns_that_it_builds(kind):
-    """All of those that it may build: with every key that adds some. Building loads nothing."""
+    """With every key that adds columns. Building a signal loads nothing."""
     example = {"words": True} | kind.section.example if kind.key == "clip" else kind.section.example
     measure = Measure.full().model_validate({"clip": {"model": "m"}, kind.key: example})
     known, built = defaultdict(partial(defaultdict, str)), {}

@@ -44,7 +44,7 @@ def test_a_variable_travels_by_its_name(monkeypatch):
 
 
 def test_a_password_in_a_url_is_refused(tmp_path, monkeypatch):
-    """It would be in run.json, and in each message about the file."""
+    """It would be in run.json, and in every message about the file."""
     for path in ("ftp://me:hush@host/pool.tar", ["simplecache::https://me:hush@host/{0..3}.tar"]):
         with pytest.raises(RecipeError, match=r"input.*path(.0)?: a password.*: env:MY_PASSWORD") as error:
             recipe(path)
@@ -81,27 +81,19 @@ def test_workers_are_asked_for_variables(tmp_path, monkeypatch):
 
 
 def test_literal_secrets_are_refused(monkeypatch):
-    secret = (
-        {"key": "AKIA"},
-        *({key: "hush-hush"} for key in ("secret", "token", "password", "account_key", "sas_token")),
-    )
-    nested = {"client_kwargs": {"aws_secret_access_key": "hush-hush"}}, {"token": {"private_key": "hush-hush"}}
-    header = {"client_kwargs": {"headers": {"Authorization": "hush-hush"}}}
-    connection = {"connection_string": "AccountName=a;AccountKey=hush-hush"}
-    for options in (*secret, *nested, header, connection):
-        key, value = next(iter(options.items()))
-        while isinstance(value, dict):
-            inner, value = next(iter(value.items()))
-            key = f"{key}.{inner}"
+    paths = [
+        "key", "secret", "token", "password", "account_key", "sas_token", "client_kwargs.aws_secret_access_key",
+        "token.private_key", "client_kwargs.headers.Authorization", "connection_string",
+    ]  # fmt: skip
+    for key in paths:
+        options = "AccountName=a;AccountKey=hush-hush"
+        for name in reversed(key.split(".")):
+            options = {name: options}
         with pytest.raises(RecipeError, match=f"input 'photos': storage.{key}: .*accepted: env:NAME") as error:
             refuse_literals("photos", recipe(storage=options).input[0].storage)
-        assert "hush" not in str(error.value) and "AKIA" not in str(error.value)
+        assert "hush" not in str(error.value)
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
     options = {"anon": True, "token": "google_default", "endpoint_url": "http://host", "secret": "env:POOL_SECRET"}
-    options |= {
-        "config_kwargs": {"connect_timeout": 5},
-        "s3_additional_kwargs": {"SSEKMSKeyId": "alias/x"},
-        "profile": "me",
-    }
+    options |= {"config_kwargs": {"connect_timeout": 5}, "s3_additional_kwargs": {"SSEKMSKeyId": "x"}, "profile": "me"}
     for harmless in (options, {"token": "/secrets/account.json"}):
         refuse_literals("photos", recipe(storage=harmless).input[0].storage)

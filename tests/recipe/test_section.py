@@ -1,4 +1,4 @@
-"""Paths in a recipe are resolved if the field's type is a path, at any depth, and nothing else is."""
+"""In a recipe, values are resolved as paths, at any depth, if and only if the field's type is a path."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Untrusted YAML: plain text is read as by PyYAML; bombs, depth, and lone surrogates are refused quickly."""
+"""Untrusted YAML: plain text is read as PyYAML reads it; bombs, depth, and lone surrogates are refused quickly."""
 
 import time
 
@@ -33,7 +33,7 @@ def test_what_pyyaml_writes_is_read(value):
 
 
 def laughs(first, line, levels=40):
-    """Each line has aliases of the previous one in the places of @."""
+    """Each line has aliases of the previous line in place of each @."""
     lines = [f"l0: &l0 {first}", *(f"l{n}: &l{n} {line.replace('@', f'*l{n - 1}')}" for n in range(1, levels))]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Gates: which texts each one fails and passes, against naive definitions and on strange columns; and their verdicts together."""
+"""Gates: the texts that each gate fails and passes, naive definitions, strange columns, and the verdicts of all gates."""
 
 import math
 

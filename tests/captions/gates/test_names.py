@@ -1,4 +1,4 @@
-"""Names in captions: what is taken for one, and what holds it."""
+"""Names in captions: which words count as names, and which texts contain a name."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Numbers in texts: forms that are one number, forms that are not, and English words against a table of their own."""
+"""Numbers in texts: forms of one number, forms of different numbers, and English words for numbers."""
 
 import time
 import unicodedata

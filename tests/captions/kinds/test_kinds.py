@@ -1,4 +1,4 @@
-"""Requests of recaptions, fused texts and translations, and what all kinds share: rows alone decide, captions are data."""
+"""Requests for recaptions, fused texts, and translations. For all kinds, requests depend on rows alone, and captions are data."""
 
 from dataclasses import replace
 
@@ -83,10 +83,13 @@ def test_the_first_text_is_greedy_and_does_not_depend_on_the_number(section, sam
 
 @pytest.mark.parametrize(
     ("section", "field"),
-    [(recaption(alt_text=True), "caption"), (fuse(), "caption"), (fuse(), "recaption"), (translate("de"), "caption")],
-)
+    [
+        (recaption(alt_text=True), "caption"), (fuse(), "caption"), (fuse(), "recaption"), (translate("de"), "caption"),
+        (Rewrite(engine="llm", styles=["human"], prompt="chat"), "caption"),
+    ],
+)  # fmt: skip
 def test_hostile_text_stays_data(section, field):
-    """Recaptions too: a model that followed an instruction may have written one."""
+    """Recaptions too: the model that wrote one may have followed an instruction."""
     column = {"caption": "caption", "recaption": "source"}[field]
     for text in HOSTILE.values():
         columns = {"caption": ["a cat"], "source": ["a cat"], "sha256": [PICTURE]}
@@ -103,13 +106,10 @@ def test_hostile_text_stays_data(section, field):
     [
         (recaption("short", "long"), "Look {length}.", [f"Look {STYLES[style].words}." for style in ("short", "long")]),
         (translate("de"), "{language}: <caption>{caption}</caption>", ["German: <caption>{a}</caption>"]),
-        (
-            fuse(),
-            "<recaption>{recaption}</recaption> <caption>{caption}</caption>",
-            ["<recaption>b</recaption> <caption>{a}</caption>"],
-        ),
+        (fuse(), "<recaption>{recaption}</recaption> <caption>{caption}</caption>",
+         ["<recaption>b</recaption> <caption>{a}</caption>"]),
     ],
-)
+)  # fmt: skip
 def test_a_users_template(section, template, texts, tmp_path):
     (tmp_path / "mine.txt").write_text(f"[user]\n{template}")
     section = section.model_copy(update={"template": str(tmp_path / "mine.txt")})
@@ -189,7 +189,7 @@ def test_a_caption_is_not_translated_into_its_own_language():
 
 
 def test_all_languages_are_ones_that_the_language_model_names():
-    """Oracle: the model's own labels; else a translation could never pass its gate."""
+    """Oracle: the model's own labels. A translation into any other language would always fail its gate."""
     import fasttext
 
     from curate.signals.language import _MODEL

@@ -1,4 +1,4 @@
-"""Templates keep their form whatever is put in; a stranger's text is one line of data; answers become one line."""
+"""Templates keep their form for any caption; a caption becomes one line of data; an answer becomes one line."""
 
 import itertools
 import re
@@ -71,7 +71,7 @@ def test_delimiters_stand_once(name):
 @pytest.mark.parametrize("name", FORMS)
 @given(texts=st.tuples(TEXTS, TEXTS) | st.tuples(*[st.sampled_from(sorted(HOSTILE.values()))] * 2))
 def test_text_around_data_is_that_of_a_harmless_caption(name, texts):
-    """Oracle: the harmless prompt, with the data put in by `str.replace`."""
+    """Oracle: the harmless prompt, into which `str.replace` puts the data."""
     template = load_template(FORMS[name])
     plain = rendered(template, values(name, caption="CAPTION1", recaption="CAPTION2"))
     data = [as_data(text) for text in texts]
@@ -208,7 +208,7 @@ def test_the_limits():
 
 
 def test_invisible_characters_by_their_category():
-    """Oracle: the Unicode database. What stays of Cf is seen, or spells words."""
+    """Oracle: the Unicode database. Characters of category Cf remain if they are visible, or needed to spell words."""
     stay = {0x200C, 0x200D, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
     stay |= {*range(0x600, 0x606), *range(0x13430, 0x13460)}  # signs of numbers, verses, hieroglyphs
     for code in range(sys.maxunicode + 1):

@@ -1,4 +1,4 @@
-"""Rewrites: the pools, the draw of examples, the prompt's form, and what is made of an answer."""
+"""Rewrites: the example pools, the draw of examples, the form of prompts, and the text taken from an answer."""
 
 import re
 from dataclasses import replace
@@ -40,8 +40,7 @@ def test_pools(style):
     assert len({text.lower() for pair in pairs for text in pair}) == 2 * len(pairs)
     for pair in pairs:
         for text in pair:
-            assert text == as_data(text) and text  # as it would stand in a prompt: one line, without an arrow
-            assert all(ord(char) < 0x250 for char in text)
+            assert text == as_data(text) and text  # one line, without an arrow
         assert 3 <= len(pair.source.split()) <= 25 and 3 <= len(pair.target.split()) <= 30
 
 
@@ -132,7 +131,7 @@ def write_pairs(path, pairs=PAIRS):
 
 
 def test_laclips_own_prompt(tmp_path):
-    """Byte for byte, with examples of the user's: three different pairs of them, in 32 triples."""
+    """The prompts are equal byte for byte, with the user's examples: three different pairs, in 32 triples."""
     (tmp_path / "prompt.txt").write_text(TEMPLATE)
     options = rewrite(template=f"{tmp_path}/prompt.txt", examples={"chatgpt": write_pairs(tmp_path / "chatgpt.txt")})
     assert options.styles == ("chatgpt",)
@@ -204,12 +203,6 @@ def test_a_hostile_caption_stays_data(caption):
     assert found.prompt.count("\n") == plain.prompt.count("\n") == 5 and found.prompt.count("=>") == 4
     assert found.prompt.rpartition("\n")[0] == plain.prompt.rpartition("\n")[0] and found.prompt.endswith(" =>")
     assert count_marks(found.prompt) == 0
-    options = rewrite("human", prompt="chat")
-    [found], [plain] = (requests(table([c], 1, uids), options) for c in (caption, "a cat"))
-    assert found.messages[0] == plain.messages[0] and len(found.messages) == 2
-    text = found.messages[1].text
-    assert text.startswith("<caption>") and text.endswith("</caption>") and "\n" not in text
-    assert text.count("<") == text.count(">") == 2 and len(text) <= 512 + len("<caption></caption>")
 
 
 # ---- the answer
