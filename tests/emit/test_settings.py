@@ -8,26 +8,23 @@ from curate.base import schema
 from curate.emit.layout import Shard, Slice
 from curate.emit.settings import EmitSettings
 from curate.pool.plan import Pool, Unit
-from curate.recipe.recipe import change_recipe, parse_recipe
+from curate.recipe.recipe import change_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests import kit
 from tests.kit.keys import check_key
 
-RECIPE = {
-    "input": [{"name": "pool", "format": "webdataset", "path": "x.tar"}],
-    "rules": {"words": "words > 2"},
-    "captions": {
-        "engines": {"a": {"recorded": {"path": "a.parquet", "model": "m"}}},
-        "rewrite": {"engine": "a", "styles": ["human"]},
-        "output": {"mix": {"rewrite": 0.5}},
-    },
-}
+CAPTIONS = {
+    "engines": {"a": {"recorded": {"path": "a.parquet", "model": "m"}}}, "rewrite": {"engine": "a", "styles": ["human"]},
+    "output": {"mix": {"rewrite": 0.5}},
+}  # fmt: skip
+RECIPE = kit.recipe_of("x.tar", rules={"words": "words > 2"}, captions=CAPTIONS)
 UNITS = (Unit(0, "pool", ()), Unit(1, "pool", ()))
 SHARD = Shard(1, (Slice(UNITS[0], 2, 3), Slice(UNITS[1], 0, 4)))
 
 
 def settings(folder, *overrides, engine="v1"):
-    recipe = change_recipe(parse_recipe(RECIPE), overrides)
+    recipe = change_recipe(RECIPE, overrides)
     pool = Pool("pool's key", True, None, frozenset(), pa.schema([]), None)
     engines = {"a": engine, "template of rewrite": "t"}
     return EmitSettings.of(RunContext(recipe, pool, RunStore(str(folder)), engine_ids=engines))

@@ -22,18 +22,11 @@ SIGNALS = (
     EmbeddingSignal("on_given", (B,), "b's key", compute=None, of="given"),
 )
 RECIPE = {
-    "input": {
-        "name": "pool",
-        "format": "webdataset",
-        "path": "x.tar",
-        "join": {"path": "j.csv", "on": "key", "columns": {"mine": "m"}},
-    },
-    "measure": {
-        "language": {},
-        "clip": {"model": "ViT-B-32", "embeddings": True},
-        "embeddings": {"name": "given", "image": "i", "text": "t"},
-    },
-}
+    "input": {"name": "pool", "format": "webdataset", "path": "x.tar",
+              "join": {"path": "j.csv", "on": "key", "columns": {"mine": "m"}}},
+    "measure": {"language": {}, "clip": {"model": "ViT-B-32", "embeddings": True},
+                "embeddings": {"name": "given", "image": "i", "text": "t"}},
+}  # fmt: skip
 SCORES = pa.schema([("score", pa.float32()), ("mine", pa.float64())])
 GIVEN, JOIN = ScoreGroup(SUPPLIED, ("score",)), ScoreGroup("join of mine", ("mine",), 0, "the join's digest")
 POOL = Pool("pool's key", True, None, frozenset(), SCORES, None, groups={"pool": (GIVEN, JOIN)})

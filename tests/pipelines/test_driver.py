@@ -5,7 +5,6 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.runner import PipelineResult
 
-from curate.recipe.recipe import parse_recipe
 from curate.store.lease import find_lease
 from pipelines import driver
 from pipelines.claim import claimed
@@ -14,20 +13,18 @@ from pipelines.engines.job import EngineUnresponsiveError, Job
 from pipelines.engines.local import Local
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
+from tests import kit
 
 
 @pytest.mark.thorough
 def test_a_program_learns_which_command_survives_a_death(tmp_path, caplog):
     pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
-    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
+    prepared = prepare(kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet"), str(tmp_path / "run"))
     with claimed(prepared):
         prepared.context.store.write_bytes("parts/attempts/00000/0", b"")
         driver.run(prepared)
     unit = f"unit 00000 ({tmp_path}/pool.parquet) (killed 1 time)"
-    assert (
-        f"in flight when a process ended: {unit}; if a sample crashes this process too, use `curate run`" in caplog.text
-    )
+    assert f"in flight when a process ended: {unit}; if a sample crashes this process too" in caplog.text
 
 
 class Silent(Job):
@@ -37,8 +34,7 @@ class Silent(Job):
 
 def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch):
     pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
-    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
+    prepared = prepare(kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet"), str(tmp_path / "run"))
     monkeypatch.setattr(Local, "outlasts_driver", True)
     monkeypatch.setattr(Local, "submit", lambda *_: Silent("a cluster", PipelineResult("RUNNING")))
     told = "for an hour\nThe job may still be running: `curate status"
@@ -51,7 +47,7 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch
 def test_no_folder_depends_on_where_a_worker_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), "pool.parquet")
-    recipe = parse_recipe({"input": [{"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}]})
+    recipe = kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet")
     with claimed(prepared := prepare(recipe, "first")):
         driver.run(prepared)
     context = prepare(recipe, "second", reuse="first").context
