@@ -31,7 +31,7 @@ def test_each_kind_is_recognized_and_named_in_the_errors_of_other_formats(name, 
                 plan(wrong, path)
 
 
-def test_what_a_message_names(tmp_path, monkeypatch):
+def test_what_a_message_names(tmp_path):
     """The right format also for a glob that opens no file; no other one for its own errors, or if a store fails."""
     path = KINDS["images_in_parquet"][0](tmp_path) / "*.parquet"
     for wrong in ("webdataset", "commoncrawl"):
@@ -39,10 +39,10 @@ def test_what_a_message_names(tmp_path, monkeypatch):
             plan(wrong, path)
     with pytest.raises(RecipeError, match="no caption column") as caught:
         plan("urls", KINDS["csv_of_urls"][0](tmp_path))
-    assert "is read by" not in str(caught.value)
+    assert "can be read by" not in str(caught.value)
     with pytest.raises(RecipeError, match="cannot be listed") as caught:
         plan("parquet", "http://127.0.0.1:9/a.parquet")  # a port that nobody serves
-    assert "is read by" not in str(caught.value)
+    assert "can be read by" not in str(caught.value)
 
 
 NO_URLS = [  # (table, keys of the source, part of the message)
