@@ -375,11 +375,13 @@ MANY = """
 import resource, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
-from tests.download.test_fetch import fetcher, outcome_of
-own, ready = fetcher(robots="ignore", per_host=100, attempts=1), threading.Barrier(120)
+from curate.download.fetch import Fetcher
+from curate.download.source import NetworkPolicy
+policy = {"contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "robots": "ignore", "per_host": 100, "attempts": 1}
+own, ready = Fetcher(NetworkPolicy.model_validate(policy)), threading.Barrier(120)
 def one(number):
     ready.wait()
-    return outcome_of(own, f"http://127.0.0.{number % 4 + 1}:{sys.argv[1]}/image/b")
+    return own.fetch(f"http://127.0.0.{number % 4 + 1}:{sys.argv[1]}/image/b", 10).data
 with ThreadPoolExecutor(120) as pool:
     print(set(pool.map(one, range(120))))
 """

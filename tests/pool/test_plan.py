@@ -110,7 +110,7 @@ SIZES = [  # (files, bytes of each, the largest number of files in a unit)
     (68, 250 << 20, 4),  # 17 GiB: units of 1 GiB
     (300, 250 << 20, 8),  # 73 GiB: 2 GiB each, however large the pool is
     (40, 3 << 30, 1),  # a larger tar is a unit
-    (2000, 5 << 20, 51),  # 10 GiB: sizes go in steps of four, so here 256 MiB
+    (200, 50 << 20, 5),  # 10 GiB: sizes go in steps of four, so here 256 MiB
 ]
 
 
@@ -124,13 +124,13 @@ def test_units_of_tars_hold_two_gigabytes(files, size, per_unit, tmp_path):
 
 
 def test_a_repaired_file_changes_few_units(tmp_path):
-    for i in range(2000):
+    for i in range(500):
         (tmp_path / f"{i:05d}.tar").touch()
         os.truncate(tmp_path / f"{i:05d}.tar", (190 << 20) + i % 7 * (1 << 20))
     repaired = {unit.key for unit in plan(tars(f"{tmp_path}/*.tar")).units}
-    os.truncate(tmp_path / "00500.tar", 20 << 20)
+    os.truncate(tmp_path / "00125.tar", 20 << 20)
     units = plan(tars(f"{tmp_path}/*.tar")).units
-    assert len(units) < 250 and sum(unit.key not in repaired for unit in units) < 10
+    assert len(units) < 70 and sum(unit.key not in repaired for unit in units) < 10
 
 
 def test_small_files_share_a_unit_of_one_source_and_large_ones_are_split(tmp_path):
@@ -228,11 +228,6 @@ def test_columns_that_are_no_scores(tmp_path):
 
 REFUSED = [  # tables, or a path; columns in the recipe; parts of the message
     ([pa.table({"x": [1], "y": [2]})], {}, ["'pool'", "none of 1 files", "0.parquet", "no caption column", "columns: x, y"]),
-    ([pa.table({"caption": [1]})], {}, ["'pool'", "none of 1 files", "0.parquet", "'caption' is int64", "not text"]),
-    (
-        [pa.Table.from_arrays([pa.array(["a"]), pa.array([1.0]), pa.array([1.0])], ["text", "s", "s"])], {},
-        ["'pool'", "none of 1 files", "0.parquet", "named 's'"],
-    ),
     *(
         ([captions(2, s=[0.1, 0.2])], columns, ["link", "columns: caption, s"])
         for columns in ({"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"})

@@ -1,4 +1,4 @@
-"""Runs over articles: equal results for any layout and parts; verdicts, provenance, and images of all rows."""
+"""Runs over articles: verdicts, provenance, and images of all rows; joined columns; and articles in a bucket."""
 
 import json
 from collections import Counter
