@@ -170,10 +170,8 @@ def test_gained_and_lost_entries(text_run):
 
 CHANGES = [
     ("text_run", ["balance.rows=300"]), ("text_run", ["rules.best.top=0.3", "balance.t=15"]),
-    ("text_run", ["rules.side=null", "rules.best=null"]),
-    ("text_run", ["dedup.prefer=width", "rules.long=characters % 2 = 0"]),
+    ("text_run", ["rules.side=null", "dedup.prefer=width", "rules.long=characters % 2 = 0"]),
     ("image_run", ["rules.words=words > 3", "dedup.by=[uid, phash]", "balance.t=3"]),
-    ("image_run", ["dedup.by=[uid, {phash: {distance: 8}}]"]),
     ("image_run", ["rules.words=words > 0", "dedup.by=[{phash: {distance: 12}}, sha256]", "dedup.prefer=bytes"]),
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from curate.ask.whatif.surviving import choose, expect, find_survivors, open_fin
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
-from curate.decide.draw import balance, inclusion
+from curate.decide.draw import balance
 from curate.decide.draw.balance import BalanceSelection
 from curate.recipe.deciding import Balance
 
@@ -74,18 +74,15 @@ def test_near_passes_are_swept_too(image_run):
 
 def test_sizes_in_one_pass(run, monkeypatch):
     """They equal single answers, also with limits by entry, which are stacked some at a time."""
-    found, stacked = find_survivors(run, run.recipe), []
+    found = find_survivors(run, run.recipe)
     choices = [choose(found, balanced(run, t=t)) for t in (3, 1, 50, 10_000, 7)]
     sizes = BalanceSelection().sizes(choices, found.rows)
     for choice, (rows, error) in zip(choices, sizes, strict=True):
         alone = expect(found, choice)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
     by_entry = [replace(choice, limits=np.repeat(choice.limits, len(choice.counts))) for choice in choices]
-    expected_rows = inclusion.expected_rows
-    monkeypatch.setattr(inclusion, "expected_rows", lambda *given: (stacked.append(given[2]), expected_rows(*given))[1])
     monkeypatch.setattr(balance, "STACK", 2 * len(found.counts))
     np.testing.assert_allclose(BalanceSelection().sizes(by_entry, found.rows), sizes)
-    assert max(map(len, stacked)) == 2
 
 
 def balanced(run, **balance):
