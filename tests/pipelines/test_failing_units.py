@@ -1,17 +1,14 @@
 """Units that fail: each is named at the end with its file and its reason, and all others were measured."""
 
-import os
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.kit import forked
-from tests.kit.packages import lay_out
+from tests.kit.commands import run_command
+from tests.kit.packages import installed, lay_out
 
-ROOT = Path(__file__).resolve().parents[2]
 UNITS = 8
 # A signal of a package that fails at some captions.
 MODULE = """
@@ -53,14 +50,12 @@ def write_recipe(folder):
 @pytest.mark.thorough
 def test_others_are_measured(tmp_path):
     write_recipe(tmp_path)
-    env = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
-    done = forked.run("run", "recipe.yaml", "--out", "run", env=env, cwd=tmp_path)
-    assert done.returncode == 1
-    lines = done.stderr.splitlines()[-2:]
+    with installed(tmp_path / "site"):
+        done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"))
+    assert done.status == 1
+    lines = done.err.splitlines()[-2:]
     for line, (unit, row) in zip(lines, {"00002": 23, "00004": 47}.items(), strict=True):
-        named = (
-            rf"(curate: )?unit {unit} \({tmp_path}/pool/{unit}\.parquet\): signal 'fragile' of package fragile 1\.0: "
-        )
-        assert re.match(f"{named}ZeroDivisionError: bad {row} at ", line), done.stderr
+        named = rf"(curate: )?unit {unit} \({tmp_path}/pool/{unit}\.parquet\): signal 'fragile' of package fragile 1\.0"
+        assert re.match(f"{named}: ZeroDivisionError: bad {row} at ", line), done.err
     measured = sorted(path.stem for path in (tmp_path / "run/tables/samples").iterdir())
     assert measured == [f"{i:05d}" for i in range(UNITS) if i not in (2, 4)]

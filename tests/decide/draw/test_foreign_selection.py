@@ -7,7 +7,7 @@ import yaml
 
 from tests import kit
 from tests.kit.commands import run_command
-from tests.kit.packages import curate, installed, lay_out
+from tests.kit.packages import installed, lay_out
 
 pytestmark = pytest.mark.slow
 
@@ -123,20 +123,3 @@ def test_explain_report_and_card_say_why(site, run):
     command(site, "report", run.folder)
     assert "not every k-th row by hash" in (run.folder / "report.html").read_text()
     assert "with k = 3" in command(site, "plan", run.folder.parent / "r.yaml")
-
-
-def test_a_finished_run_is_readable_without_the_package(run):
-    uid = next(row["uid"] for row in run.table("decisions").to_pylist() if row["kept"])
-    for words in (["sql", "funnel"], ["explain", uid], ["verify"]):
-        done = run_command(words[0], str(run.folder), *words[1:])
-        assert done.status == 0, done.err
-
-
-@pytest.mark.runners
-def test_on_spark_it_is_the_same(site, run):
-    pytest.importorskip("pyspark")
-    out = run.folder.parent / "spark"
-    options = ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"]
-    done = curate(site, "run", str(run.folder.parent / "r.yaml"), "--out", str(out), "--", *options)
-    assert done.returncode == 0, done.stderr
-    assert kit.Ran(out).kept == run.kept
