@@ -10,7 +10,7 @@ from pipelines.steps import shuffle
 from pipelines.steps.functions import FlatMap, Map
 from pipelines.steps.shuffle import SpillingGroupByKey
 
-KEYS, VALUES, LENGTH = 5, 40, 4000
+KEYS, VALUES, LENGTH = 5, 20, 4000
 
 
 def values_of(first):
