@@ -87,10 +87,8 @@ def test_a_list_with_repeats_is_joined(ran, tmp_path):
     first, pool, _ = ran
     expected = expected_repeats(first)
     join = {"path": f"{first.folder}/uids.npy", "on": "uid", "columns": {"listed": "uid", "times": "times"}}
-    run = kit.run_local(
-        kit.recipe_of(pool, source={"join": join}, rules={"often": "times >= 3"}, output={"repeat": "times"}),
-        tmp_path / "run",
-    )
+    sections = {"source": {"join": join}, "rules": {"often": "times >= 3"}, "output": {"repeat": "times"}}
+    run = kit.run_local(kit.recipe_of(pool, **sections), tmp_path / "run")
     scores = run.table("scores")
     assert scores.schema.field("times").type == pa.int32()
     for row in scores.to_pylist():

@@ -38,13 +38,8 @@ def recipe_parts(folder):
 @pytest.mark.parametrize("mode", ["worldwide", "corrected"])
 def test_run(tmp_path, mode):
     pool, metadata = recipe_parts(tmp_path)
-    recipe = kit.recipe_of(
-        *(pool, "parquet"),
-        source={"columns": {"language": "lang"}},
-        match={"metadata": metadata, "mode": mode},
-        rules={"not_thai": "language_key <> 'th'"},
-        balance={"t": 4},
-    )
+    sections = {"source": {"columns": {"language": "lang"}}, "match": {"metadata": metadata, "mode": mode}}
+    recipe = kit.recipe_of(pool, "parquet", rules={"not_thai": "language_key <> 'th'"}, balance={"t": 4}, **sections)
     ran = kit.run_beam(recipe, tmp_path / "run")
     run = Run(str(ran.folder))
     rows = run.sql("SELECT * FROM measured JOIN matches USING (unit, row, language_key) ORDER BY row").to_pylist()

@@ -90,9 +90,8 @@ def test_columns_equal_their_functions(world, model):
     encoder = load_encoder(Clip(model=model))
     prompts = encoder.encode_texts(PROMPTS).embeddings
     settings = encoder.encode_texts(list(SETTINGS.values())).embeddings
-    grounds = np.stack(
-        [encoder.encode_texts([p.format(c) for p in GROUNDS.values()]).embeddings for c in ("dog", "cat")]
-    )
+    prompts_of = {name: [prompt.format(name) for prompt in GROUNDS.values()] for name in ("dog", "cat")}
+    grounds = np.stack([encoder.encode_texts(texts).embeddings for texts in prompts_of.values()])
     warm, cold = (encode_exemplars("x", encoder, path)[0] for path in exemplars(world))
     kinds = fit_classifier(np.concatenate([warm, cold]), np.array([0, 0, 0, 1, 1, 1]), 2).classify(images)
 
@@ -112,14 +111,14 @@ def test_columns_equal_their_functions(world, model):
     close("aesthetic", (images @ head["weight"].T)[:, 0] + head["bias"][0])
 
 
-CHANGES = {
-    "aesthetic": lambda world: {"heads": {"aesthetic": {"path": f"{world}/head.safetensors", "output": "sigmoid"}}},
-    "fooling": lambda world: {"fooling": {"prompts": ["a cat", "a bike"]}},
-    "warmth": lambda world: {"axes": {"warmth": dict(zip(("bad", "good"), exemplars(world), strict=True))}},
-    "kind": lambda world: {
-        "classes": {"kind": {"examples": dict(zip(("cold", "warm"), exemplars(world), strict=True))}}
-    },
-}
+def changes_of(world):
+    """Column → the sections that change it."""
+    warm, cold = exemplars(world)
+    return {
+        "aesthetic": {"heads": {"aesthetic": {"path": f"{world}/head.safetensors", "output": "sigmoid"}}},
+        "fooling": {"fooling": {"prompts": ["a cat", "a bike"]}}, "warmth": {"axes": {"warmth": {"bad": warm, "good": cold}}},
+        "kind": {"classes": {"kind": {"examples": {"cold": warm, "warm": cold}}}},
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -131,8 +130,8 @@ def test_a_changed_signal_alone_is_computed_again(embeddings, world, model, monk
     batches, whole = [], OpenClipEncoder.start_images
     counting = lambda self, views: batches.append(len(views)) or whole(self, views)  # noqa: E731
     monkeypatch.setattr(OpenClipEncoder, "start_images", counting)
-    for column, change in CHANGES.items():
-        asked = recipe(world, model, clip=clip, **change(world))
+    for column, change in changes_of(world).items():
+        asked = recipe(world, model, clip=clip, **change)
         batches.clear()
         new = kit.run_local(asked, world / f"new {column}", reuse=old.folder).table("scores")
         assert (sum(batches) <= (6 if column in ("warmth", "kind") else 0)) == embeddings

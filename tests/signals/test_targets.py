@@ -24,16 +24,10 @@ def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path):
     (tmp_path / "targets/labels.txt").write_text("a list that no image is")
     (tmp_path / "targets/._hidden.jpg").write_text("what macOS leaves")
     targets = kit.write_tars(tmp_path / "more", samples[:5], 1)
-    named = {
-        "files": {"targets": str(tmp_path / "targets/*/*.jpg")},
-        "folder": {"targets": str(tmp_path / "targets")},
-        "tars": {"targets": targets},
-        "two": {"targets": targets, "norm": "2"},
-    }
-    run = kit.run_local(
-        kit.recipe_of(path, measure={"clip": clip, "normsim": named, "vas": {"vas": {"targets": targets}}}),
-        tmp_path / "run",
-    )
+    files = {"files": f"{tmp_path}/targets/*/*.jpg", "folder": str(tmp_path / "targets"), "tars": targets}
+    named = {name: {"targets": path} for name, path in files.items()} | {"two": {"targets": targets, "norm": "2"}}
+    signals = {"clip": clip, "normsim": named, "vas": {"vas": {"targets": targets}}}
+    run = kit.run_local(kit.recipe_of(path, measure=signals), tmp_path / "run")
     scores = run.table("scores")
     assert scores["folder"].to_pylist() == scores["files"].to_pylist() == scores["tars"].to_pylist()
     ok = np.array([status == "ok" for status in run.table("samples")["status"].to_pylist()])

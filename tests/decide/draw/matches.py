@@ -39,9 +39,8 @@ class Pool:
         self.counts = entry_sums.sparse_counts(self.matches, self.n).dense(self.n)
         self.uids = pa.array([uid_of(i) for i in range(self.rows)])
         self.keys = ids.entry_keys(pa.array([f"entry {e}" for e in range(self.n)]))
-        self.pi = inclusion.inclusion_probability(
-            self.matches, inclusion.probabilities(self.counts, np.array([self.t]))
-        )
+        p = inclusion.probabilities(self.counts, np.array([self.t]))
+        self.pi = inclusion.inclusion_probability(self.matches, p)
 
     def draws(self, seed, t=None):
         return inclusion.draw(self.uids, self.matches, self.counts, np.array([t or self.t]), self.keys, seed)

@@ -19,6 +19,10 @@ def path(tmp_path_factory):
     return kit.write_parquets(tmp_path_factory.mktemp("values") / "pool", tagged, 3, 100)
 
 
+def balanced(path, folder, **section):
+    return kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tag", **section}), folder / f"{section}")
+
+
 def left(run):
     """The tag and decision of each row left."""
     pairs = zip(run.table("scores")["tag"].to_pylist(), run.table("decisions").to_pylist(), strict=True)
@@ -26,10 +30,7 @@ def left(run):
 
 
 def test_each_value_is_thinned_to_about_t(path, tmp_path):
-    run, more = (
-        kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tag", "t": t}), tmp_path / f"{t}")
-        for t in (T, 2 * T)
-    )
+    run, more = (balanced(path, tmp_path, t=t) for t in (T, 2 * T))
     kit.conserved(run)
     counts = Counter(tag for tag, _ in left(run))
     kept = Counter(tag for tag, row in left(run) if row["kept"])
@@ -45,10 +46,7 @@ def test_each_value_is_thinned_to_about_t(path, tmp_path):
 
 
 def test_a_size_and_a_share_of_the_tail_are_solved(path, tmp_path):
-    sized, shared = (
-        kit.run_local(kit.recipe_of(path, "parquet", balance={"of": "tag", key: value}), tmp_path / key)
-        for key, value in (("rows", 150), ("tail_share", 0.1))
-    )
+    sized, shared = balanced(path, tmp_path, rows=150), balanced(path, tmp_path, tail_share=0.1)
     counts, t = Counter(tag for tag, _ in left(sized) if tag), sized.run["t"]
     assert sum(min(t, n) for n in counts.values()) <= 150 < sum(min(t + 1, n) for n in counts.values())
     assert shared.run["t"] in counts.values()

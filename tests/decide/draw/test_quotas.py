@@ -19,15 +19,7 @@ from curate.recipe.recipe import change_recipe, parse_recipe
 from tests import kit
 from tests.kit import embedded
 
-CASES = st.integers(1, 8).flatmap(
-    lambda k: st.tuples(
-        st.lists(st.floats(0, 1), min_size=k, max_size=k),
-        st.lists(st.integers(1, 60), min_size=k, max_size=k),
-        st.integers(1, 200),
-        st.integers(0, 12),
-        st.integers(1, 60),
-    )
-)
+CLUSTERS = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), min_size=1, max_size=8)  # shares and sizes
 
 
 def water_fill(wished, least, most, rows):
@@ -43,16 +35,17 @@ def water_fill(wished, least, most, rows):
     return at(below + (above - below) * (rows - start) / (end - start) if end > start else below)
 
 
-@given(CASES)
-def test_quotas_are_the_exact_solution_rounded(case):
-    shares, sizes, rows, low, high = case
+@given(CLUSTERS, st.integers(1, 200), st.integers(0, 12), st.integers(1, 60))
+def test_quotas_are_the_exact_solution_rounded(clusters, rows, low, high):
+    shares, sizes = zip(*clusters, strict=True)
     p = np.array(shares) / max(1e-9, sum(shares))
     least, most = [min(low, high, size) for size in sizes], [min(high, size) for size in sizes]
+    arguments = p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high)
     if sum(least) > rows:
         with pytest.raises(ValueError, match="at least"):
-            solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
+            solve_quotas(*arguments)
         return
-    x = solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
+    x = solve_quotas(*arguments)
     assert x.sum() == min(rows, sum(most)) and (x >= least).all() and (x <= most).all()
     if sum(most) > rows:
         wished = [Fraction(int(np.rint(share * (rows * 65536.0))), 65536) for share in p.tolist()]
@@ -113,9 +106,12 @@ def run(path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     np.save(folder / "centroids.npy", np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32))
     quotas = {
-        "of": "cluster", "rows": 200, "by": "complexity", "keep": "farthest",
-        "centroids": str(folder / "centroids.npy"),
-    }  # fmt: skip
+        "of": "cluster",
+        "rows": 200,
+        "by": "complexity",
+        "keep": "farthest",
+        "centroids": f"{folder}/centroids.npy",
+    }
     return kit.run_local(kit.recipe_of(path, "parquet", sample={"quotas": quotas}), folder / "run")
 
 

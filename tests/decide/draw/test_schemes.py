@@ -50,9 +50,8 @@ def limits_of(t):
 @pytest.mark.parametrize("balance", [{"t": 20}, {"rows": 150}])
 def test_a_new_scheme_balances_locally_as_on_beam(by_parity, tmp_path, balance):
     words = np.random.default_rng(5).choice(ENTRIES, (300, 3), p=[0.1, 0.2, 0.4, 0.25, 0.05])
-    path = kit.write_parquets(
-        tmp_path / "pool", pa.table({"caption": [f"{' '.join(row)} {i}" for i, row in enumerate(words)]}), 3
-    )
+    captions = [f"{' '.join(row)} {i}" for i, row in enumerate(words)]
+    path = kit.write_parquets(tmp_path / "pool", pa.table({"caption": captions}), 3)
     match = {"metadata": kit.write_metadata(tmp_path, ENTRIES)}
     recipe = kit.recipe_of(path, "parquet", match=match, balance={"scheme": "by_parity"} | balance)
     run = kit.run_beam(recipe, tmp_path / "beam")
@@ -60,9 +59,8 @@ def test_a_new_scheme_balances_locally_as_on_beam(by_parity, tmp_path, balance):
     matches, t = run.table("matches")["entry_ids"].to_pylist(), run.run["t"]
     entries = run.table("entries").to_pylist()
     counts = [row["survivors"] for row in entries]
-    assert [row["probability"] for row in entries] == pytest.approx(
-        [limit / max(counts[e], limit) for e, limit in limits_of(t).items()]
-    )
+    expected = [limit / max(counts[e], limit) for e, limit in limits_of(t).items()]
+    assert [row["probability"] for row in entries] == pytest.approx(expected)
     pi = [metaclip.inclusion(row, counts, limits_of(t)) for row in matches]
     assert run.table("decisions")["probability"].to_pylist() == pytest.approx(pi)
     if "rows" in balance:  # the largest t that gives at most the target

@@ -42,14 +42,9 @@ def test_each_engine_has_a_key_of_its_own_and_options_in_infra():
     assert set(engines()) == files <= set(ENGINES.kinds())
 
 
-@pytest.fixture
-def package(tmp_path):
-    """A folder on sys.path, as an installer leaves it."""
-    return lay_out(tmp_path / "site", "my-engines", "engines", {"shed": "my_shed:Shed"}, my_shed=MODULE)
-
-
 @pytest.mark.slow
-def test_an_engine_of_another_package(package, tmp_path):
+def test_an_engine_of_another_package(tmp_path):
+    package = lay_out(tmp_path / "site", "my-engines", "engines", {"shed": "my_shed:Shed"}, my_shed=MODULE)
     recipe, on = tmp_path / "recipe.yaml", tmp_path / "shed.yaml"
     path = kit.write_parquets(tmp_path / "pool", kit.make_rows(20), 1)
     recipe.write_text(yaml.safe_dump({"input": {"name": "pool", "format": "parquet", "path": path}, "max_failed": 1.0}))

@@ -50,10 +50,8 @@ def test_a_setting_of_spark_that_is_none(tmp_path, monkeypatch):
     for url in ("host:7077", "spark://host", "spark://a:7077,b"):
         with pytest.raises(RecipeError, match=rf"--spark_master_url {url}: accepted: local\[N\], spark://HOST:PORT"):
             check("--runner=spark", f"--spark_master_url={url}")
-    accepted = (
-        "local local[*] local-cluster[2,1,1024] spark://a:7077,b:7077 spark://[::1]:7077 yarn k8s://https://host:443"
-    )
-    for url in accepted.split():
+    addresses = "spark://a:7077,b:7077 spark://[::1]:7077 yarn k8s://https://host:443"
+    for url in f"local local[*] local-cluster[2,1,1024] {addresses}".split():
         check("--runner=spark", f"--spark_master_url={url}")
 
 
