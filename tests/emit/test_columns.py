@@ -1,4 +1,4 @@
-"""Columns and repeats of the curated set: what `output` asks for, in Parquet, json and uids.npy, and what the source had."""
+"""Columns and repeats in Parquet, json, and uids.npy: those that `output` names, and the source's own."""
 
 import datetime as dt
 import json
@@ -23,7 +23,7 @@ from tests import kit
 from tests.emit.written import DOWNLOADED, emitted, parquets, picture, read_run, recipe, sidecars, tars, write_tar
 from tests.kit.once import made_once
 
-OWN = ("license", "number")  # fields of the pool's jsons, which are there where no column of the run's has the name
+OWN = ("license", "number")  # fields of the pool's jsons; a column of the run with the same name hides them
 REPEAT = "CASE WHEN rarest < 8 THEN 3 WHEN words % 3 = 0 THEN NULL WHEN words % 3 = 1 THEN 5000 ELSE 0 END"
 
 
@@ -49,7 +49,7 @@ def ran(tmp_path_factory):
 
 
 def expected_repeats(run):
-    """How often each kept uid is to be there, by the definition."""
+    """How often each kept uid repeats, by the definition."""
     survivors = run.table("decisions")["rule"].to_pylist()
     matches = run.table("matches")["entry_ids"].to_pylist()
     counts = Counter()
@@ -64,7 +64,7 @@ def expected_repeats(run):
 
 
 def test_uids_are_there_as_often_as_they_repeat(ran):
-    """As DataComp's resharder counts them: by how many equal ones there are in the sorted file."""
+    """DataComp's resharder counts equal uids in the sorted file."""
     run, *_ = ran
     expected = expected_repeats(run)
     assert set(expected.values()) == {1, 3, 1000}
@@ -83,7 +83,7 @@ def test_uids_are_there_as_often_as_they_repeat(ran):
 
 
 def test_a_list_with_repeats_is_joined(ran, tmp_path):
-    """A uids.npy as DataComp's filters write it: rules see how often each uid is in it, and it repeats again."""
+    """Rules see how often each uid is in a uids.npy from DataComp's filters, and the output repeats it as often."""
     first, pool, _ = ran
     expected = expected_repeats(first)
     join = {"path": f"{first.folder}/uids.npy", "on": "uid", "columns": {"listed": "uid", "times": "times"}}

@@ -1,4 +1,4 @@
-"""What every output format shares; a new one is one file and one line: shards of JSON lines, from a run to SQL."""
+"""A new output format, JSON lines, in runs, queries, the card, and forget."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tars: the bytes that came in, under names that are safe and unique."""
+"""Tars contain the input's bytes under safe and unique names."""
 
 import datetime as dt
 import decimal
@@ -49,7 +49,7 @@ IMG2DATASET = [
 
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
-    """A run over one tar with all that a sample may hold, in odd orders; and the tar's members."""
+    """A run over a tar whose samples have members of every kind in odd orders; and the tar's members."""
     folder = tmp_path_factory.mktemp("rich")
     fields = {"url": "http://x/1", "original_width": 999, "height": 31, "exif": '{"Make": "é"}', "n": [1, {"a": None}]}
     odd = b'{"lone": "\\ud800", "width": "wide", "height": -3, "exif": {"a": 1}, "big": 1e400, "nan": [NaN, 1]}'
@@ -150,7 +150,7 @@ CASES = {  # the json that comes, the json in the shard, and whether the image's
 
 
 def test_digests_are_of_the_stored_image_and_of_the_downloaded_one(tmp_path):
-    """In jsons, in the Parquet beside, in tables and queries; and forget finds samples by both."""
+    """Digests in jsons, in the Parquet file, in tables, and in queries; forget finds samples by both."""
     members, expected = [], {}
     for i, (key, (source, target, is_known)) in enumerate(CASES.items()):
         stored = hashlib.sha256(picture(i)).hexdigest()
@@ -197,7 +197,7 @@ def test_unsafe_keys_give_way_to_uids(tmp_path):
 
 @pytest.mark.parametrize("run", [run_local, run_beam])
 def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path, run):
-    """Whichever bucket a key's hash is in: Beam sends them in four."""
+    """Beam groups the hashes of keys in four buckets."""
     letters = list("bcdefghijklmnop")
     pools = (["a", *letters, "only1"], letters, ["a", "q"])
     one, two, three = (write_tar(tmp_path / f"{i}.tar", pairs(*keys, first=100 * i)) for i, keys in enumerate(pools, 1))
@@ -267,7 +267,7 @@ KEYS = st.none() | st.sampled_from(["a", "b/c", "../d", "e:f", "0" * 32])
 
 @given(st.lists(st.tuples(KEYS, st.integers(0, 3)), max_size=8))
 def test_names_are_unique_and_keys_wherever_they_can_be(rows):
-    """A name that two rows may have, by key or by uid, is nobody's but its uid's; `name_hashes` of a unit tells which."""
+    """If two rows could have a name, by key or by uid, only the row with this uid has it. `name_hashes` finds such names."""
     keys, uids = [key for key, _ in rows], [f"{number}{i}".rjust(32, "0") for i, (_, number) in enumerate(rows)]
     kept = pa.array([True] * len(rows) + [False])
     tables = TablesInMemory(

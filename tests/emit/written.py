@@ -79,5 +79,5 @@ def pairs(*keys, first=0):
 
 
 def read_run(ran):
-    """The bytes of a run's shards, but for what tells times."""
+    """The bytes of a run's shards, without the files that contain times."""
     return {path.name: path.read_bytes() for path in ran.folder.glob("shards/*") if path.suffix in (".tar", ".parquet")}

@@ -111,7 +111,7 @@ def stopped(pool, model, tmp_path, undisturbed):
 
 @pytest.mark.parametrize("count", [1, 33, 60])
 def test_images_are_not_measured_again(count, stopped, tmp_path, images, words, undisturbed):
-    """Within a tar and across tars; at most a step of rows is."""
+    """Within a tar and across tars; at most one step of rows is measured twice."""
     prepared = stopped(images, count)
     before, images.counted = images.counted, 0
     measure(prepared)
@@ -142,7 +142,7 @@ def test_damaged_ones_are_measured_again(stopped, tmp_path, images, words, undis
 
 
 def test_those_of_another_input_are_not_used(stopped, tmp_path, images, words):
-    """Of a tar that changed since, all is measured again; of the others nothing."""
+    """A tar that has changed is measured again, and the others are not."""
     samples = pq.read_table(tmp_path / "undisturbed/tables/samples/00000.parquet").to_pylist()
     readable = Counter(Path(row["shard"]).name for row in samples if row["status"] == "ok")
     prepared = stopped(words, 1)

@@ -1,4 +1,4 @@
-"""Balancing by a share of the tail on Beam, and what a run says where balancing drops nothing."""
+"""Balancing on Beam: by a share of the tail, and with the counts of another run."""
 
 import json
 
@@ -56,14 +56,14 @@ def test_the_counts_of_another_run(folder):
     kept = [{row["uid"] for row in run.table("decisions").to_pylist() if row["kept"]} for run in (whole, beam)]
     duplicates = {row["uid"] for row in whole.table("decisions").to_pylist() if row["rule"] == "duplicate"}
     own = {row["uid"] for row in beam.table("decisions").to_pylist()}
-    assert kept[1] - duplicates == (kept[0] & own) - duplicates  # a part is drawn as the whole was
+    assert kept[1] - duplicates == (kept[0] & own) - duplicates  # rows of a part have the same draws as in the whole
     found = whatif(str(beam.folder), [])
     assert found.t == 20 and found.expected == pytest.approx(sum(beam.table("decisions")["probability"].to_pylist()))
 
 
 @pytest.mark.parametrize("entries", [["_", "dog", "cat", "bird"], ["dog", "cat", "cat", "bird"]])
 def test_counts_of_entries_of_which_some_were_dropped(entries, tmp_path):
-    """An entry's id is its place in the list."""
+    """An entry's id is its position in the list."""
     captions, path = ["a dog", "a cat", "a dog", "a dog runs", "a cat", "a bird"], str(tmp_path / "pool.parquet")
     pq.write_table(pa.table({"url": [f"https://a.example/{i}" for i in range(6)], "caption": captions}), path)
     (tmp_path / "entries.json").write_text(json.dumps(entries))

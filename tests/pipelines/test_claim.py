@@ -1,4 +1,4 @@
-"""A claimed folder belongs to one run: run.json is there, its lock is held, and who comes second is refused."""
+"""Claiming a folder writes run.json and takes the lock; curate refuses a second command."""
 
 import logging
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path):
     assert not (tmp_path / "run/tmp/lock").exists()
 
 
-def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path):
+def test_the_log_of_an_earlier_driver_is_deleted(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     store = prepared.context.store
     claim_folder(prepared)
@@ -39,8 +39,8 @@ def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path):
         assert store.names("logs") == ["mine"]
 
 
-def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(tmp_path, monkeypatch):
-    """Where the run began in an empty folder, publishing does not list it; what listings say of `tmp` may be stale."""
+def test_a_run_that_began_in_an_empty_folder_of_a_store_has_a_mark(tmp_path, monkeypatch):
+    """If the run began in an empty folder, publishing does not list the folder. Listings of `tmp` may be stale."""
     prepared = prepare(make_recipe(tmp_path), f"memory://{tmp_path}/run")
     store = prepared.context.store
     claim_folder(prepared)
@@ -48,12 +48,12 @@ def test_an_empty_folder_in_a_store_is_told_from_one_that_a_run_was_begun_in(tmp
     monkeypatch.setattr(RunStore, "names", lambda *_: [])
     claim_folder(prepared)
     assert not store.exists(NEW_FILE)
-    store.delete("run.json")  # though that it was claimed is known
+    store.delete("run.json")  # but the claim is still recorded
     claim_folder(prepared)
     assert not store.exists(NEW_FILE)
 
 
-def test_who_comes_after_the_run_was_finished_is_told(tmp_path):
+def test_a_run_that_another_command_finished_is_refused(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     kit.run_beam(make_recipe(tmp_path), tmp_path / "run")
     with pytest.raises(RunError, match="another command finished this run"):
@@ -81,11 +81,11 @@ def test_a_failure_names_the_folder_or_the_input(step, error, kind, match, tmp_p
     ("place", "protocol", "warned"),
     [(WorkerLocation.PROCESSES, "", False), (WorkerLocation.LOCAL_CLUSTER, "", True), (WorkerLocation.THIS_PROCESS, "memory:/", False), (WorkerLocation.THIS_PROCESS, "store:/", True)],
 )  # fmt: skip
-def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
+def test_a_store_without_conditional_writes_is_warned_of_if_others_may_work(
     place, protocol, warned, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(RunStore, "is_guarded", lambda store: False)
-    if protocol == "store:/":  # one of others' too
+    if protocol == "store:/":  # a store that other machines share
         monkeypatch.setattr(MemoryFileSystem, "protocol", "store")
     prepared = prepare(make_recipe(tmp_path), f"{protocol and 'memory:/'}{tmp_path / 'run'}")
     with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):

@@ -1,4 +1,4 @@
-"""Units that fail: each is named at the end with its file and its reason, and all others were measured."""
+"""If units fail, curate measures all others, and names each failed unit with its file and its error."""
 
 import re
 

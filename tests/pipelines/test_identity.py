@@ -1,4 +1,4 @@
-"""Whether a folder holds a run: the same one goes on, or is finished; another one is refused, with what differs."""
+"""A run continues in its own folder; curate refuses a folder of another run, and names the differences."""
 
 import logging
 
@@ -24,7 +24,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run that curate 0.0.9 began, of another Pillow."""
+    """A run that curate 0.0.9 began with another version of Pillow."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(claim, "__version__", "0.0.9")
         patched.setattr(claim, "version", lambda name: "9.0" if name == "pillow" else version(name))
@@ -32,7 +32,7 @@ def begun(tmp_path):
             return tmp_path / "begun"
 
 
-def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monkeypatch):
+def test_a_version_that_recomputes_tables_names_them(run, begun, tmp_path, monkeypatch):
     monkeypatch.setitem(VERSIONS, "decide", 99)
     anew = r".*still valid \(it recomputes decisions, shards\)"
     with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
@@ -41,7 +41,7 @@ def test_a_version_that_makes_tables_anew_names_them(run, begun, tmp_path, monke
         prepare(make_recipe(tmp_path), str(begun))
 
 
-def test_keys_of_a_recipe_that_another_version_has_name_it(begun, tmp_path):
+def test_unknown_keys_in_the_recipe_of_another_version_are_named(begun, tmp_path):
     store = RunStore(str(begun))
     claimed = store.read_json(RUN_FILE)
     store.write_json(RUN_FILE, claimed | {"identity": "other", "recipe": claimed["recipe"] | {"later": 1}})

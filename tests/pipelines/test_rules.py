@@ -1,4 +1,4 @@
-"""Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
+"""Rules of every kind: Beam decides as one process does, and run.json, explain, and what-if agree with the decisions."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A runner of Beam's, to be named by its dotted path, whose job ends only where it is cancelled."""
+"""A Beam runner, named by its dotted path, whose job ends only when it is cancelled."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ NOTES = "CURATE_TEST_NOTES"  # variable that names a folder, for notes on what h
 
 
 class EndlessResult(PipelineResult):
-    """A job. As that of a job server: once it is cancelled, whoever waits for it gets an error."""
+    """A job. Like a job on a job server, it raises an error in whoever waits for it after it is cancelled."""
 
     def __init__(self):
         super().__init__(PipelineState.RUNNING)
@@ -29,7 +29,7 @@ class EndlessResult(PipelineResult):
 
 
 class EndlessRunner(PipelineRunner):
-    """Takes a job and does nothing."""
+    """Accepts a job and does nothing."""
 
     def run_portable_pipeline(self, pipeline, options):
         return EndlessResult()

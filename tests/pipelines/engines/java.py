@@ -1,4 +1,4 @@
-"""What engines need on this machine, and a program that stands for Java."""
+"""A check of what engines need on this machine, and a fake Java."""
 
 from pipelines.engines.choose import choose_engine
 
@@ -8,7 +8,7 @@ def check(*words):
 
 
 def write_java(folder, version):
-    """A program that answers as Java of a version does, to be found as java."""
+    """Write a program `java` that prints this version."""
     (folder / "bin").mkdir(exist_ok=True)
     java = folder / "bin" / "java"
     java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2025-04-15' >&2\n")

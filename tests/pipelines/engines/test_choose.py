@@ -1,4 +1,4 @@
-"""The engine that is chosen, by words after `--` or by a file of `--on`, and where its steps work."""
+"""Which engine curate chooses, by options after `--` or by the file of `--on`, and where its steps run."""
 
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions, StandardOptions
@@ -21,7 +21,7 @@ experiments: [one, "two=2"]
 
 
 class OwnRunner(StandardOptions):
-    """Something that is no runner, to be named by its dotted path."""
+    """A class that is not a runner."""
 
 
 def read(folder, text, *words):

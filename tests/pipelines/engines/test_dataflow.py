@@ -1,4 +1,4 @@
-"""Dataflow's options: what is wrong with them is said by us, before Beam asks Google; what a recipe's steps need."""
+"""curate checks Dataflow's options before Beam contacts Google, and requests memory for a recipe's steps."""
 
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
@@ -28,7 +28,7 @@ def test_what_is_not_set_has_a_default():
     cloud = engine.options.view_as(GoogleCloudOptions)
     assert cloud.temp_location == cloud.staging_location == f"{OUT}/tmp/dataflow"
     assert cloud.job_name.startswith("curate-run-1-") and len(cloud.job_name) == len("curate-run-1-") + 8
-    assert choose().options.view_as(GoogleCloudOptions).job_name == cloud.job_name  # so that there is one job of a run
+    assert choose().options.view_as(GoogleCloudOptions).job_name == cloud.job_name  # so a run has one job
     assert choose("gs://my-bucket/run-1").options.view_as(GoogleCloudOptions).job_name != cloud.job_name
     assert engine.options.view_as(DebugOptions).experiments == ["no_use_multiple_sdk_containers"]
     several = choose(experiments="use_multiple_sdk_containers").options.view_as(DebugOptions).experiments
@@ -68,7 +68,7 @@ def test_names_by_googles_rules(option, accepted, refused):
         assert f"{what}; accepted: " in text and "\n" not in text, text
 
 
-def test_all_faults_are_said_at_once():
+def test_all_faults_are_listed_at_once():
     with pytest.raises(RecipeError) as error:
         choose("gs://My-Bucket/run", project="My Project", region=None)
     lines = str(error.value).splitlines()

@@ -1,4 +1,4 @@
-"""A job is cancelled by an interrupt of whoever waits for it, and what came of that is said."""
+"""An interrupt cancels the job, and curate logs whether the job has ended."""
 
 import logging
 import threading
@@ -40,7 +40,7 @@ def test_an_interrupt_cancels_the_job_and_an_error_of_the_job_does_not(error, ca
 
 
 def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplog):
-    """The interrupt's thread ends the process; the one that waits for the job has nothing more to say."""
+    """The interrupt's thread ends the process. The thread that waits for the job logs nothing."""
     result, raised = EndlessResult(), []
 
     def wait():
@@ -60,7 +60,7 @@ def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplo
 
 
 def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(caplog, monkeypatch):
-    """The one of an attempt before has its name too."""
+    """The job of an earlier attempt has the same name."""
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
     earlier, result = EndlessResult(), EndlessResult()
     earlier.cancel()
@@ -82,7 +82,7 @@ def test_a_job_that_comes_while_it_is_looked_for_is_cancelled(caplog, monkeypatc
 
 @pytest.mark.parametrize(("is_apart", "state"), [(True, PipelineState.CANCELLED), (False, PipelineState.RUNNING)])
 def test_a_job_that_has_no_name_is_cancelled_once_it_is_submitted(is_apart, state):
-    """One of this process ends with it: nobody waits."""
+    """A job in this process ends with the process, so nothing waits for it."""
     submission, result = Submission("Flink", None, is_apart), EndlessResult()
     cancelling = threading.Thread(target=submission.cancel)
     cancelling.start()

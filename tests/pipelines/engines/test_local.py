@@ -1,4 +1,4 @@
-"""The local engine: faults of Beam's that it works around."""
+"""The local engine works around faults in Beam."""
 
 import time
 
@@ -33,6 +33,6 @@ def test_threads_of_the_local_runner_lose_no_element():
 
 
 def test_a_bundle_ends_with_its_work():
-    """Beam's sampler of time, as a bundle makes it, is what the bundle's end waits for."""
+    """The end of a bundle waits for Beam's time sampler."""
     choose_engine([])
     assert StateSampler("stage", CounterFactory()).sampling_period_ms < 10

@@ -1,4 +1,4 @@
-"""The engines by key, and one of another package: found once it is installed."""
+"""The engines by key, and an engine from another package."""
 
 import os
 from pathlib import Path

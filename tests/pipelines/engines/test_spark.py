@@ -1,4 +1,4 @@
-"""Spark: what it needs on this machine, told before anything is planned; where its steps work."""
+"""curate checks what Spark needs on this machine before it plans the run."""
 
 import sys
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ def test_a_setting_of_spark_that_is_none(tmp_path, monkeypatch):
 
 
 def test_an_executor_has_the_gpus_of_a_task():
-    """A process keeps the GPU of its first task, and two of an executor could come to have the same."""
+    """A process keeps the GPU of its first task, so two processes in an executor could share a GPU."""
     amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
     options = choose_engine(["--runner=spark", *amounts]).options
     with pytest.raises(ValueError, match=r"gpu.amount: 2, but a task has 1; accepted: the same number for both"):

@@ -1,4 +1,4 @@
-"""Spark's cluster mode: what is handed to Spark's programs, and what is made of their words. Real ones: tests/runners/spark."""
+"""Spark's cluster mode with fake Spark programs: their arguments, and their output. tests/runners/spark runs the real programs."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ REPORT = """Application Report :
 
 @pytest.fixture
 def says(tmp_path, monkeypatch):
-    """Lets a program of Spark's print something, and fail where it begins with `!`; what it was called with is in a file."""
+    """Fake a Spark program: it prints a text, fails if the text begins with `!`, and writes its arguments to a file."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
     monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
@@ -73,7 +73,7 @@ def test_which_masters_have_the_driver_on_the_cluster():
 
 
 def test_what_masters_need(says, tmp_path, monkeypatch):
-    """On Kubernetes, Spark writes settings into a config map and variables into pods, so that no secret may be in them."""
+    """On Kubernetes, Spark writes settings into a config map and variables into pods, so they must not contain secrets."""
     write_java(tmp_path, "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     check("--runner=spark", YARN)
@@ -95,7 +95,7 @@ def words(tmp_path, program):
 
 
 def hand_over(tmp_path, *options):
-    """A pipeline of one element, of a run that is claimed; its lease stays."""
+    """Submit a pipeline of one element for a claimed run, which keeps its lease."""
     store = RunStore(str(tmp_path / "my Run"))
     engine = choose_engine(["--runner=spark", *options], None, store.url)
     assert isinstance(engine, Spark) and engine.outlasts_driver
@@ -130,7 +130,7 @@ def test_what_yarn_gets(says, tmp_path):
 
 
 def test_secret_settings_are_in_no_command_line(says, tmp_path):
-    """They reach Spark by a file of this user's, with its defaults; of what is staged they are no part."""
+    """Spark reads them from a private file, after its defaults. The staged pipeline does not contain them."""
     says("spark-submit", "INFO Client: Submitted application application_17_0002\n")
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/spark-defaults.conf").write_text("spark.executor.cores 2")
@@ -163,7 +163,7 @@ def test_what_kubernetes_gets(says, tmp_path):
     assert isinstance(other, spark_cluster.ClusterJob)
     other._end()
     assert words(tmp_path, "spark-submit")[1:] == [*asked, "--kill", f"ours:{name}"]
-    assert other.state == PipelineState.CANCELLED  # its pod is not there any more
+    assert other.state == PipelineState.CANCELLED  # its pod is gone
 
 
 def test_a_job_that_is_not_taken(says, tmp_path):
@@ -200,7 +200,7 @@ def test_states_of_yarn(says, tmp_path, monkeypatch):
 
 
 def test_an_application_is_found_by_its_tag(says, tmp_path):
-    """Where the command died before Spark's program told the number."""
+    """If the command died before Spark's program printed the application's id."""
     handle = {"job": "curate-run-1", "master": "yarn", "hadoop": "/etc/hadoop"}
     says("spark-class", "Total number of applications:0\n")
     assert Spark.attach(handle).state == PipelineState.UNKNOWN
@@ -214,7 +214,7 @@ def test_an_application_is_found_by_its_tag(says, tmp_path):
 
 
 def test_it_is_followed_to_its_end(says, tmp_path, monkeypatch):
-    """What the driver said there is the error here."""
+    """The driver's last message on the cluster is the error here."""
     monkeypatch.setattr(spark_cluster, "_BETWEEN", 0.01)
     says("spark-submit", "application_17_0002")
     job = hand_over(tmp_path, YARN)

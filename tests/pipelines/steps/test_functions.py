@@ -1,4 +1,4 @@
-"""Steps of functions; and elements in threads: as many at a time as there are cores, in order, and where one fails the others go on."""
+"""Steps made from functions, and elements in threads: one for each core, and if one fails, the others continue."""
 
 import operator
 import threading
@@ -59,7 +59,7 @@ def fail(number, failing):
 
 
 def in_units(function):
-    """What gives the function's value of each element."""
+    """A step that calls the function on each element."""
     return beam.ParDo(InThreads(lambda element: [function(element)]))
 
 
@@ -90,4 +90,4 @@ def test_some_in_a_row_that_fail_end_the_bundle_and_what_had_not_begun():
     count = len(begun)
     assert count <= 2 * CORES + 3
     time.sleep(0.3)
-    assert len(begun) == count  # nobody works on
+    assert len(begun) == count  # no thread continues

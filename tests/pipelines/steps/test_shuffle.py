@@ -1,4 +1,4 @@
-"""Values that meet by key: all of them do, and large ones wait in files, so that the runner has only their names."""
+"""Grouping by key: each key gets all its values. Large values are in files, so the runner holds only their names."""
 
 import apache_beam as beam
 import numpy as np
@@ -21,12 +21,12 @@ def values_of(first):
 
 
 def firsts(item):
-    """Return the key, and which values have come whole."""
+    """Return the key, and which values are intact."""
     return item[0], sorted(first for first, numbers in item[1] if (numbers == first).all())
 
 
 def met(folder):
-    """Let values meet, and check that each key has all of its own."""
+    """Group values, and check that each key has all its values."""
     with beam.Pipeline("FnApiRunner") as root:
         pairs = root | beam.Create(range(VALUES), reshuffle=False) | FlatMap(values_of)
         grouped = pairs | SpillingGroupByKey("decide", folder) | "Map" >> Map(firsts)
@@ -42,7 +42,7 @@ def test_all_values_of_a_key_meet(tmp_path, monkeypatch, spooled, waiting):
 
 
 def test_the_runner_holds_names_of_files(tmp_path, monkeypatch):
-    """One of each key, however often values were put aside."""
+    """One name for each key, however often values were written to files."""
     held = []
     append = GroupingBuffer.append
     monkeypatch.setattr(GroupingBuffer, "append", lambda self, data: (held.append(len(data)), append(self, data)))

@@ -39,7 +39,7 @@ def test_states_come_back(rows):
 
 
 def test_small_units_travel_small():
-    """A runner keeps several copies of every packet of every step, so a unit of few rows is to be much less than what it is named by."""
+    """A runner keeps several copies of every packet of every step, so a unit of few rows must take less than its file's name."""
     assert len(pack(0, _states(8, 8))[1]) / 8 < 70
 
 
@@ -55,7 +55,7 @@ def test_values_wait_in_files_where_all_workers_see_them():
 
 
 def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input():
-    """Beam's local runner orders stages by the addresses of objects: what reads an element came first, by chance."""
+    """Beam's local runner orders stages by the addresses of objects, so a step could run before its input."""
     root = beam.Pipeline()
     context = SimpleNamespace(place=WorkerLocation.THIS_PROCESS, store=RunStore("/runs/1"))
     asked = units.BeamUnits(root, [], context)
@@ -74,7 +74,7 @@ def test_a_step_has_as_element_what_no_step_before_it_has_as_a_side_input():
 
 @pytest.mark.slow
 def test_units_of_a_large_plan_travel_as_files(tmp_path, monkeypatch):
-    """A pipeline for a cluster holds their names; what the run gives is the same."""
+    """A pipeline for a cluster holds their names; the run's output is the same."""
     recipe = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(48), 6), max_failed=1.0)
     written = []
     write = RunStore.write_bytes
