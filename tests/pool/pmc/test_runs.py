@@ -2,22 +2,30 @@
 
 import json
 from collections import Counter
+from html import escape
+from importlib.resources import files
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from curate.ask.opened import connected
 from curate.ask.report.galleries import read_originals
+from curate.demo.samples import make_samples
 from curate.pool.pmc.format import COLUMNS
+from curate.recipe.files import shipped_folder
+from curate.recipe.recipe import parse_recipe
 from pipelines.prepare import prepare
-from tests.kit import conserved, loads, recipe_of, run_local
+from tests.kit import Sample, conserved, loads, recipe_of, run_local, watch_measuring, write_tar
 from tests.kit.articles import (
     ARTICLES,
     DAMAGED,
     HIGHEST,
     RULES,
+    Drawn,
+    fig,
     naive_rows,
     write_archives,
     write_folders,
@@ -98,3 +106,43 @@ def test_a_bucket_by_its_inventory(tmp_path):
     assert run.by_key == whole.by_key == local.by_key
     assert run.kept == whole.kept == local.kept and run.members == whole.members == local.members
     assert not {"txt", "xlsx", "eps"} & {*requests}, requests
+
+
+def scores_of(run):
+    """CLIP score and concept by key."""
+    with connected(str(run.folder)) as opened:
+        rows = opened.rows("SELECT key, clip_score, concept FROM measured WHERE status = 'ok'")
+    return {row["key"]: (row["clip_score"], row["concept"]) for row in rows}
+
+
+@pytest.mark.thorough
+def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
+    """Recipe `biomedica` with its commented options; the figures are the demo's scenes, half with a wrong caption."""
+    scenes = [scene for scene in make_samples(150, 1) if not scene.defect and scene.suffix == "jpg"][:60]
+    texts = [str(scene.text) for scene in scenes]
+    texts[::2] = [*texts[2::2], texts[0]]
+    figures = [fig(f"f{n % 3}", f"<p>{escape(text)}</p>", f"g{n % 3}") for n, text in enumerate(texts)]
+    articles = [Drawn(n // 3 + 1, f"<body>{''.join(figures[n : n + 3])}</body>") for n in range(0, 60, 3)]
+    keys = [f"PMC{n // 3 + 1}-{n % 3}" for n in range(60)]
+    write_folders(tmp_path / "pmc", articles)
+    for n, scene in enumerate(scenes):
+        (tmp_path / f"pmc/PMC{n // 3 + 1}.1/g{n % 3}.jpg").write_bytes(scene.image)
+    sections = yaml.safe_load((shipped_folder("pipelines") / "recipes/biomedica.yaml").read_text())
+    sections["input"][0]["path"] = str(tmp_path / "pmc")
+    sections["measure"] = {"clip": {"model": f"onnx:{files('curate.demo') / 'clip'}", "embeddings": True}}
+    sections["relate"] = {"clusters": {"concept": {"of": "clip", "k": 4}}}
+    sections["rules"]["aligned"] = "clip_score >= 0.4"
+    first = run_local(parse_recipe(sections), tmp_path / "first")
+    scores = scores_of(first)
+    kept = {key for key, outcome in first.by_key.items() if outcome == "kept"}
+    assert kept == {key for key, (score, _) in scores.items() if score >= 0.4}
+    assert len(kept & {*keys[1::2]}) >= 28 and len(kept & {*keys[::2]}) <= 3
+    samples = [Sample(key, scene.image, text) for key, scene, text in zip(keys, scenes, texts, strict=True)]
+    write_tar(tmp_path / "0.tar", samples)
+    tars = {"input": [{"name": "tars", "format": "webdataset", "path": str(tmp_path / "0.tar")}], "rules": {}}
+    assert scores_of(run_local(parse_recipe(sections | tars), tmp_path / "tars")) == scores
+    measured = watch_measuring(monkeypatch)
+    sections["rules"]["concepts"] = "concept IN (1, 3)"
+    second = run_local(parse_recipe(sections), tmp_path / "second", reuse=tmp_path / "first")
+    assert not measured and {concept for _, concept in scores.values()} == {0, 1, 2, 3}
+    assert {*loads(second)} == {key for key in kept if scores[key][1] in (1, 3)}
