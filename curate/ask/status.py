@@ -165,5 +165,8 @@ def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -
 
 def count_done(paths: Iterable[str], suffix: str) -> int:
     """Return how many units, batches or shards a step's files with this suffix hold: `00000-00009.parquet` has ten."""
-    stems = (os.path.basename(path).partition(".")[0].split("-") for path in paths if path.endswith(suffix))
-    return sum(int(stem[1]) - int(stem[0]) + 1 if stem[1:] and stem[1].isdigit() else 1 for stem in stems)
+    done: set[int | str] = set()  # while files are compacted, a unit is in two files
+    for stem in (os.path.basename(path).partition(".")[0] for path in paths if path.endswith(suffix)):
+        first, _, last = stem.partition("-")
+        done.update(range(int(first), int(last) + 1) if last.isdigit() else [int(stem) if stem.isdigit() else stem])
+    return len(done)

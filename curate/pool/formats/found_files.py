@@ -69,10 +69,11 @@ class FoundFiles:
         return globs[0] if len(globs) == 1 else globs
 
     def describe(self) -> str:
-        """Return the number of files by suffix."""
+        """Return the number of listed files by suffix."""
         counts = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in self.names)
-        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5)) or "no file"
-        return f"{kinds}, and more" if len(self.names) == MAX_NAMES or len(counts) > 5 else kinds
+        kinds = [f"{count:,} {suffix}" for suffix, count in counts.most_common(5)] + ["and more"] * (len(counts) > 5)
+        first = f"in the first {MAX_NAMES:,} files: " if len(self.names) == MAX_NAMES else ""
+        return first + (", ".join(kinds) or "no file")
 
 
 def _list_folder(fs: Any, folder: str) -> Iterator[str]:

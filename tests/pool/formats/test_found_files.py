@@ -49,7 +49,7 @@ def test_a_missing_path(tmp_path):
 def test_of_many_files_some_are_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(found_files, "MAX_NAMES", 3)
     found = FoundFiles.look(str(touch(tmp_path, *(f"{i}.jpg" for i in range(9)))), {})
-    assert len(found.names) == 3 and found.describe() == "3 .jpg, and more"
+    assert len(found.names) == 3 and found.describe() == "in the first 3 files: 3 .jpg"
 
 
 @pytest.mark.thorough
