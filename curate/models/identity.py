@@ -138,7 +138,7 @@ def choose_device(options: OpenClip, counts: Mapping[str, int], library: str, ac
     kind, _, number = options.device.partition(":")
     if int(number or 0) >= counts[kind]:
         found = f"{counts['cuda']} CUDA devices" if counts["cuda"] else "no CUDA device"
-        request = f"device {options.device} is requested, but {library} finds {found} here"
+        request = f"the recipe sets device: {options.device}, but {library} finds {found} on this machine"
         raise RecipeError(f"{options.where}: {request}; accepted: {accepted}")
     return options.device
 

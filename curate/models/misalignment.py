@@ -66,8 +66,8 @@ def word_scores(
     holder = tower.holder
     for block in holder.transformer.resblocks:
         if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
-            kinds = f"{type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
-            raise RecipeError(f"measure.clip: words cannot be scored with this attention; found: {kinds}")
+            kinds = f"found: {type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
+            raise RecipeError(f"measure.clip: curate cannot score words with this model's attention blocks; {kinds}")
     if not captions:
         return []
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
@@ -154,9 +154,9 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
     is_simple = isinstance(tokenizer, SimpleTokenizer) and tokenizer.reduction_fn is None
     is_hugging_face = isinstance(tokenizer, HFTokenizer) and not tokenizer.tokenizer_mode
     if not is_simple and not (is_hugging_face and tokenizer.tokenizer.is_fast):
-        accepted = "SimpleTokenizer without a reduction_mask, or HFTokenizer around a fast one without a tokenizer_mode"
+        accepted = "SimpleTokenizer without reduction_mask, or HFTokenizer with a fast tokenizer and no tokenizer_mode"
         kinds = f"found: {type(tokenizer).__name__}; accepted: open_clip's {accepted}"
-        raise RecipeError(f"measure.clip: words cannot be separated with this tokenizer; {kinds}")
+        raise RecipeError(f"measure.clip: curate cannot separate words with this model's tokenizer; {kinds}")
     ids = tokenizer(texts)
     words = [_simple_words(tokenizer, row) for row in ids.tolist()] if is_simple else _fast_words(tokenizer, texts)
 

@@ -37,7 +37,7 @@ def resolve_device(options: OpenClip) -> str:
 
     providers = onnxruntime.get_available_providers()
     counts = {"cuda": _count_gpus() if _CUDA in providers else 0, "cpu": 1}
-    accepted = "auto, cpu, or a device of this machine, with the package onnxruntime-gpu instead of onnxruntime"
+    accepted = "auto or cpu; to use a GPU of this machine, install onnxruntime-gpu instead of onnxruntime"
     library = f"onnxruntime {onnxruntime.__version__} (with {', '.join(providers)})"
     return choose_device(options, counts, library, accepted)
 
@@ -68,7 +68,7 @@ class _Graph(NamedTuple):
         features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
         rows = max(map(len, inputs.values()))  # fillers have one row
         if features.shape != (rows, self.dimension):
-            accepted = f"{[rows, self.dimension]}, from the batch and config.json's projection_dim"
+            accepted = f"{[rows, self.dimension]} (batch size, and projection_dim in config.json)"
             raise RunError(f"{self.where}: {self.output} has the shape {list(features.shape)}; accepted: {accepted}")
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # like torch's `normalize`
@@ -139,7 +139,7 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
         accepted = "image_embeds and text_embeds, from a model that was exported with its projections"
         raise RunError(f"{folder.where}: the graphs have outputs {', '.join(sorted(outputs))}; accepted: {accepted}")
     if any(isinstance(shape[0], int) for shape in shapes.values()):
-        raise RunError(f"{folder.where}: the graphs take only batches of a fixed size; accepted: of any size")
+        raise RunError(f"{folder.where}: the graphs have a fixed batch size; accepted: graphs for batches of any size")
     word = pad([tokenizer.encode("a")], folder.context_length)
     is_cut = not isinstance(shapes["input_ids"][1], int)
     fillers: dict[str, npt.NDArray[Any]] = {

@@ -29,8 +29,8 @@ from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest, read_file
 
-_ACCEPTED = "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with "
-_ACCEPTED += "vision_model.onnx and text_model.onnx, or one model.onnx, beside them or in onnx/"
+_ACCEPTED = "accepted: a folder with config.json, preprocessor_config.json, tokenizer.json, and the graphs: "
+_ACCEPTED += "vision_model.onnx and text_model.onnx, or only model.onnx, in this folder or in its subfolder onnx"
 _GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
@@ -71,7 +71,7 @@ class OnnxFolder:
         except ValidationError as error:
             problem = error.errors()[0]
             key = ".".join(map(str, problem["loc"]))
-            raise RecipeError(f"{where}: config.json has {key} {problem['input']!r:.80}: {problem['msg']}") from None
+            raise RecipeError(f"{where}: config.json: {key}: {problem['msg']}, not {problem['input']!r:.80}") from None
         pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
         layouts = [[parent / name for name in names] for names in _GRAPHS for parent in (folder / "onnx", folder)]
         graphs = next((paths for paths in layouts if all(path.is_file() for path in paths)), None)
@@ -91,7 +91,7 @@ class OnnxFolder:
                 for name in (graph.name, *sorted(names)):
                     if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
                         where = f"{self.where}: {graph.name}"
-                        raise RecipeError(f"{where} names weights in {name[:100]!r}; accepted: a file beside it")
+                        raise RecipeError(f"{where} names weights in {name[:100]!r}; accepted: a file in its folder")
                     digests[name] = find_digest(str(graph.parent / name))
         except (OSError, ValueError) as error:  # ValueError for an empty file
             raise RecipeError(f"{self.where}: {graph}: {one_line(error)}") from None
@@ -153,21 +153,21 @@ class Pixels:
     def of(cls, config: Mapping[str, Any], where: str) -> "Pixels":
         try:
             if not config.get("do_resize", True) or config.get("do_pad", False):
-                raise ValueError("do_resize must be true, and do_pad false")
+                raise ValueError("do_resize must be true, and do_pad must be false")
             size = _size(config["size"])
             crop = _size(config["crop_size"]) if config.get("do_center_crop", True) else None
             crop = (crop, crop) if isinstance(crop, int) else crop
             if crop is not None and np.greater(crop, size).any():
                 raise ValueError(f"crop_size {crop} is larger than size {size}")
             if crop is None and isinstance(size, int):
-                raise ValueError(f"size {config['size']} without do_center_crop leaves images in different shapes")
+                raise ValueError(f"without do_center_crop, size {config['size']} gives images of different shapes")
             factor = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
             mean, std = (
                 tuple(float(v) for v in config[f"image_{name}"]) if config.get("do_normalize", True) else (default,) * 3
                 for name, default in (("mean", 0.0), ("std", 1.0))
             )
             if len(mean) != 3 or len(std) != 3 or not all(std):
-                raise ValueError("image_mean and image_std must be three numbers each, and image_std without 0")
+                raise ValueError("image_mean and image_std must each have three numbers, and no std may be 0")
             is_255th = abs(factor * 255 - 1) < 1e-6
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
@@ -209,7 +209,7 @@ def _size(value: Any) -> int | tuple[int, int]:
         value = value["shortest_edge"] if set(value) == {"shortest_edge"} else (value["height"], value["width"])
     sides = value if isinstance(value, tuple) else (value,)
     if not all(type(side) is int and 0 < side <= 8192 for side in sides):
-        raise ValueError(f"{value!r} is not a size from 1 to 8192")
+        raise ValueError(f"{value!r} is not a number of pixels from 1 to 8192")
     return value  # type: ignore[no-any-return]
 
 
@@ -230,7 +230,7 @@ class Tokenizer:
             self._tokenizer.normalizer = normalizers.Sequence([])
         ends, word = (self._tokenizer.encode(text).ids for text in ("", "a"))
         if len(ends) != 2 or ends != [word[0], word[-1]]:
-            raise ValueError("tokenizer.json puts no begin and end token around texts")
+            raise ValueError("tokenizer.json does not add a start and an end token to each text")
         self._tokenizer.post_processor = processors.Sequence([])
         self._begin, self.end = ends  # the ids around a text
 

@@ -18,8 +18,8 @@ Module = Any
 
 KEPT = 20  # positions that stay unchanged: according to Long-CLIP, those that CLIP trained well
 
-ACCEPTED = "open_clip's CLIP, or its CustomTextCLIP with a TextTransformer, that reads texts causally and takes the "
-ACCEPTED += "text's embedding at its end (pool_type argmax or eos)"
+ACCEPTED = "open_clip's CLIP, or CustomTextCLIP with a TextTransformer, if the text tower is causal and has "
+ACCEPTED += "pool_type argmax or eos"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def text_tower(model: Module) -> TextTower:
 
 
 def _other(kind: str) -> RecipeError:
-    return RecipeError(f"measure.clip: this needs another kind of text tower; found: {kind}; accepted: {ACCEPTED}")
+    return RecipeError(f"measure.clip: words and context_length do not work with {kind}; accepted: {ACCEPTED}")
 
 
 def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
@@ -96,7 +96,7 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     tower = text_tower(model)
     holder, before = tower.holder, tower.context_length
     if before < KEPT + 2:
-        raise RecipeError(f"measure.clip: context length {before} cannot be stretched; accepted: {KEPT + 2} or more")
+        raise RecipeError(f"measure.clip: cannot extend context length {before}; accepted: {KEPT + 2} or more")
     old = holder.positional_embedding
     with torch.no_grad():
         learnt = old[KEPT:].float()

@@ -60,14 +60,14 @@ def read_array(where: str, path: str) -> Array:
         limit = max(_MAX_UNPACKED, 2 * len(content))
         array: Any = read_torch_file(content, limit) if is_torch else read_npy(content)
     except (OSError, ValueError, ImportError, MemoryError) as error:
-        kind = ".pt file of an array" if is_torch else ".npy file"
+        kind = ".pt file with an array" if is_torch else ".npy file"
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
         raise RecipeError(f"{where}: {path} is not a {kind}: {reason}; {ACCEPTED_ARRAY}") from None
     if isinstance(array, dict):  # like DataComp's embeddings of ImageNet
         arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
         array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
     if not isinstance(array, np.ndarray):
-        raise RecipeError(f"{where}: {path} has several arrays; {ACCEPTED_ARRAY} with one array")
+        raise RecipeError(f"{where}: {path} does not contain exactly one array; {ACCEPTED_ARRAY} with one array")
     numbers: Array = np.asarray(array)
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise RecipeError(f"{where}: {path} contains NaN or infinity")
@@ -105,7 +105,7 @@ def read_torch_file(content: bytes, limit: int) -> Any:
             return _Unpickler(archive, root).load()
     except _DAMAGED as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"damaged, or not written by torch.save since 1.6 ({reason})") from error
+        raise ValueError(f"damaged, or not written by torch.save of PyTorch 1.6 or later ({reason})") from error
 
 
 def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
@@ -127,7 +127,7 @@ class _Dtype:
     def kind(self) -> Any:
         """Return numpy's type. Raises ValueError if it is not a plain number."""
         if not re.fullmatch("[fiu][1248]", self._name):
-            raise ValueError(f"an array of {self._name[:80]}; accepted: arrays of numbers")
+            raise ValueError(f"it contains an array of {self._name[:80]}; accepted: arrays of numbers")
         return np.dtype(f"{self._order}{self._name}")
 
 
@@ -137,7 +137,7 @@ class _Array(np.ndarray):
     def __setstate__(self, state: Any) -> None:
         number, shape, kind, is_fortran, raw = state
         if not isinstance(raw, bytes):
-            raise ValueError("an array without numbers")
+            raise ValueError("it contains an array without numbers")
         super().__setstate__((number, shape, kind.kind, is_fortran, raw))
 
 
@@ -171,7 +171,7 @@ class _Unpickler(pickle.Unpickler):
             return self._names[module.rpartition(".")[2], name]
         except KeyError:
             asked = f"{module}.{name}"[:80]
-            raise ValueError(f"it asks for {asked!r}; accepted: tensors and arrays of numbers, never code") from None
+            raise ValueError(f"it refers to {asked!r}; accepted: tensors and arrays of numbers, no code") from None
 
     def persistent_load(self, pid: Any) -> Array:
         _, kind, key, _, count, *_ = pid
@@ -182,7 +182,7 @@ class _Unpickler(pickle.Unpickler):
     def _tensor(self, storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
         """Return a tensor from its storage. Raises ValueError if it exceeds the storage."""
         if math.prod(size) > storage.size:
-            raise ValueError("a tensor that is larger than its storage")
+            raise ValueError("it contains a tensor that is larger than its storage")
         steps = tuple(step * storage.itemsize for step in stride)
         return np.ndarray(size, storage.dtype, storage, offset * storage.itemsize, steps)
 

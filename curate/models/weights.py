@@ -107,6 +107,6 @@ def open_session(path: Path, device: str = "cpu") -> Any:
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if len(session.get_providers()) < len(providers):
-        unused = f"onnxruntime {onnxruntime.__version__} cannot use {device}, although it exists"
-        raise OSError(f"{unused}: is its CUDA or cuDNN missing?")
+        unused = f"onnxruntime {onnxruntime.__version__} cannot use {device}, although this machine has it"
+        raise OSError(f"{unused}: is CUDA or cuDNN missing?")
     return session

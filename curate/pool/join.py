@@ -154,7 +154,7 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
     with reraised(RecipeError, where, RecipeError, OSError, ImportError, ValueError):
         files = list_files(join.path, {}, content=True)
     if empty := next((file.path for file in files if not file.size), None):
-        raise RecipeError(f"{where}: {empty} has 0 bytes; accepted: Parquet, CSV or uids")
+        raise RecipeError(f"{where}: {empty} has 0 bytes; accepted: Parquet, CSV, or a .npy of uids")
     return files, ids.digest([1, join.on, list(join.columns.items()), [file.fingerprint for file in files]])
 
 
@@ -165,7 +165,7 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
         readers = [_open(file.path, join, where) for file in files]
         rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
         types = [[(new, score_type(reader.columns.field(old).type)) for new, old in names] for reader in readers]
-        with reraised(RecipeError, f"{where}.columns: the files have different types", pa.ArrowException):
+        with reraised(RecipeError, f"{where}.columns: the files have a column in different types", pa.ArrowException):
             columns = unify_scores([pa.schema([(n, kind) for n, kind in of_file if kind]) for of_file in types])
         are_lists = all(reader.form == "npy" for reader in readers)
         times = [new for new, old in names if old == "times"] if are_lists else None
@@ -199,7 +199,7 @@ class _Reader:
                     yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
                 if remaining:
                     differ = "fewer" if remaining > 0 else "more"
-                    raise ValueError(f"{self.path}: has {abs(remaining):,} uids {differ} than its header says")
+                    raise ValueError(f"{self.path}: has {abs(remaining):,} {differ} uids than its header says")
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
@@ -246,7 +246,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
             hint = did_you_mean(name, columns.names)
             raise RecipeError(f"{where}.columns: {path} has no column {name!r}; {hint}columns: {column_names}")
         if score_type(kind := columns.field(name).type) is None:
-            raise RecipeError(f"{where}.columns: {path}: {name!r} is {kind}; accepted: {SCORE_TYPES}")
+            raise RecipeError(f"{where}.columns: {path}: column {name!r} is {kind}; accepted: {SCORE_TYPES}")
     return _Reader(path, form, columns, rows, key)
 
 
@@ -262,7 +262,7 @@ def _npy_rows(file: Any, path: str) -> int:
     shape, _, kind = read_npy_header(file)
     if kind == _PAIR and len(shape) == 1:
         return shape[0]
-    raise ValueError(f"{path}: is not an array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
+    raise ValueError(f"{path}: not an array of uids; accepted: dtype u8,u8, as in uids.npy and DataComp's subset files")
 
 
 def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iterator[tuple[pa.Array, pa.Table]]:

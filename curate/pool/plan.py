@@ -211,13 +211,13 @@ def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
         for name in (options.name for options in recipe.measure.embeddings):
             dimension = planned.dimensions.get(name)
             if dimension is None:
-                problem = f"source {source.name!r} is of format {source.format}, which supplies no embeddings"
-                accepted = "Parquet sources, or a model in measure.clip"
+                problem = f"source {source.name!r} has format {source.format}, which supplies no embeddings"
+                accepted = "Parquet sources; for other formats, use a model in measure.clip instead"
                 raise RecipeError(f"measure.embeddings: {problem}; accepted: {accepted}")
             if dimensions.setdefault(name, dimension) != dimension:
-                problem = f"have {dimension} dimensions, those of an earlier source {dimensions[name]}"
-                remedy = "accepted: embeddings of one model, with one dimension"
-                raise RecipeError(f"measure.embeddings {name!r}: those of source {source.name!r} {problem}; {remedy}")
+                problem = f"has embeddings of {dimension} dimensions, but an earlier source has {dimensions[name]}"
+                remedy = "accepted: embeddings from one model"
+                raise RecipeError(f"measure.embeddings {name!r}: source {source.name!r} {problem}; {remedy}")
     return dimensions
 
 
@@ -227,7 +227,7 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     if images and imageless:
         has = "files without images" if imageless[0] in images else "no images"
         problem = f"source {images[0]!r} has images, and source {imageless[0]!r} has {has}"
-        accepted = "sources with images (tars, Parquet with an image column), or Parquet sources without, not both"
+        accepted = "only sources with images (tars, Parquet with an image column), or only Parquet without images"
         raise RecipeError(f"input: {problem}; accepted: {accepted}")
     return bool(images)
 

@@ -50,8 +50,8 @@ def suggest(source: Source, listed: FoundFiles) -> str:
     by_itself, other = find_format(source).recognize(listed), recognize(listed)
     if other is None or (by_itself and by_itself.files >= other[1].files):
         return ""
-    remedy = f"curate init {listed.path} writes a recipe"
-    return f"{listed.path} ({listed.describe()}) can be read by format: {other[0]}; {remedy}"
+    remedy = f"`curate init {listed.path}` writes a recipe"
+    return f"format: {other[0]} can read {listed.path} ({listed.describe()}); {remedy}"
 
 
 def plan_source(source: Source, embeddings: Embeddings, content: bool) -> PlannedSource:

@@ -92,8 +92,8 @@ def _check_image(
 ) -> None:
     """Raise RunError if an image's sha256 differs from the measured one; None is not compared."""
     if image is not None and digest is not None and hashlib.sha256(image).hexdigest() != digest:
-        problem = f"the image of sample {key!r} is not the one that was measured, but its file looks unchanged"
-        remedy = "if its server sent wrong bytes once, run again; otherwise, run into a new folder, without --reuse"
+        problem = f"the image of sample {key!r} has changed since it was measured, but its file looks unchanged"
+        remedy = "if the server sent wrong bytes once, run again; otherwise, run into a new folder, without --reuse"
         where = (file or part.path)[:300]
         raise RunError(f"{where}: {problem}. Inputs must not change until a run is finished: {remedy}")
 

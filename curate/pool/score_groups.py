@@ -55,7 +55,7 @@ def find_score_groups(
             of_source.append(ScoreGroup(f"join of {', '.join(columns.names)}", tuple(columns.names), index, digest))
         groups[source.name] = tuple(of_source)
         if both := joined & {name.lower() for name in [*always, *extra]}:
-            raise source.error(f"join adds a column {min(both)!r}, which its files have already; rename the joined one")
+            raise source.error(f"join adds a column {min(both)!r}, but its files have one too; rename the joined one")
     return groups, unify_scores([pa.schema(list(fields.values()))])
 
 
@@ -90,5 +90,5 @@ def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str
         both = pa.unify_schemas([pa.schema([earlier or field]), pa.schema([field])], promote_options="permissive")
     except pa.ArrowException:
         other = earlier and earlier.type
-        raise source.error(f"{where} is {kind} here and {other} in another file; use one type") from None
+        raise source.error(f"{where} is {kind} in one file and {other} in another; use one type") from None
     fields[name.lower()] = both.field(0)

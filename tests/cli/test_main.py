@@ -74,7 +74,7 @@ def test_usage(cli, arguments, parts):
         (["texts.yaml", "--set", "seed"], ["--set seed", "key=value"]),
         (["texts.yaml", "--set", "seeed=1"], ["seeed", "did you mean 'seed'?"]),
         (["texts.yaml", "--set", "input.path=none.parquet"], ["'urls'", "none.parquet", "no such file"]),
-        (["texts.yaml", "--set", "input.path=entries.txt"], ["entries.txt", "none of 1 files can be used"]),
+        (["texts.yaml", "--set", "input.path=entries.txt"], ["entries.txt", "curate cannot use any of 1 files"]),
         (["tars.yaml", "--set", "input.path=tars/{00..04}.tar"], ["03.tar and 1 more", "3 of the 5 named exist"]),
         (["texts.yaml", "--set", "input.path=nothing://x"], ["nothing://x", "cannot be listed"]),
         (["texts.yaml", *changes("input.path=x.parquet", "match.metadata=none.json")],

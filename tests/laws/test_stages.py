@@ -256,8 +256,8 @@ def test_what_a_run_must_be(tars, texts, tmp_path):
         (copy("unfinished", "_SUCCESS"), "this run is not finished"),
         (copy("incomplete", "shards/00001.tar"), "00001.tar: no such file"),
         (nothing, "the run kept no sample"),
-        (run_local(bare, tmp_path / "bare").folder, "its shards lack the probabilities"),
-        (run_local(plain, tmp_path / "plain").folder, "its shards lack the probabilities"),  # that of its input
+        (run_local(bare, tmp_path / "bare").folder, "its shards have no probabilities"),
+        (run_local(plain, tmp_path / "plain").folder, "its shards have no probabilities"),  # that of its input
     ):
         with pytest.raises(RecipeError, match=match):
             prepare(stage(Ran(folder)), str(tmp_path / "out"))

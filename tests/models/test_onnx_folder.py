@@ -115,7 +115,7 @@ def test_weights_elsewhere_are_refused(graphs):
     assert entry + b"\x04data" in content
     for location in ("../secret", "/etc/passwd", "a/b"):
         path.write_bytes(content.replace(entry + b"\x04data", entry + bytes([len(location)]) + location.encode()))
-        with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file beside it"):
+        with pytest.raises(RecipeError, match=r"names weights in .*; accepted: a file in its folder"):
             identify(clip(graphs))
 
 

@@ -154,7 +154,7 @@ REFUSED = [  # (rows of a.csv, on, columns, parts of the message)
     ("key,score\na,1\nb\n", "key", {"m": "score"}, ["a.csv: cannot be read", "Expected 2 columns"]),
     ("key,score,score\na,1,2\n", "key", {"m": "score"}, ["a.csv has two columns 'score'"]),
     ("key,score,key\na,1,2\n", "key", {"m": "score"}, ["a.csv has two columns 'key'"]),
-    ("", "key", {"m": "score"}, ["a.csv has 0 bytes", "accepted: Parquet, CSV or uids"]),
+    ("", "key", {"m": "score"}, ["a.csv has 0 bytes", "accepted: Parquet, CSV, or a .npy of uids"]),
     ("PAR1, in name alone", "key", {"m": "score"}, ["a.csv: cannot be read"]),
 ]  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_files_that_hold_more_or_fewer_than_they_say(tmp_path):
     texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000, dtype=np.int32) * 0), pa.array(["x" * 1_000_000]))
     pq.write_table(pa.table({"key": [str(i) for i in range(60_000)], "a": texts}), tmp_path / "a.parquet")
     assert "unpacked, it has more than 1,610,612,736 bytes" in refusal(str(tmp_path / "a.parquet"), columns={"a": "a"})
-    for held, what in (4, "1 uids fewer"), (6, "1 uids more"):
+    for held, what in (4, "1 fewer uids"), (6, "1 more uids"):
         np.save(tmp_path / "uids.npy", np.zeros(5, "u8,u8"))
         content = (tmp_path / "uids.npy").read_bytes()
         (tmp_path / "uids.npy").write_bytes((content + bytes(16))[: len(content) + 16 * (held - 5)])

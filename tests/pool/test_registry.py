@@ -27,7 +27,7 @@ def test_each_kind_is_recognized_and_named_in_the_errors_of_other_formats(name, 
     assert recognized and recognized[0] == key
     for wrong in {kind.key for kind in FORMATS} - {key}:
         if (name, wrong) not in READ_TOO:
-            with pytest.raises(RecipeError, match=f"can be read by format: {key}; curate init {path} writes a recipe"):
+            with pytest.raises(RecipeError, match=f"format: {key} can read .*; `curate init {path}` writes a recipe"):
                 plan(wrong, path)
 
 
@@ -35,7 +35,7 @@ def test_what_a_message_names(tmp_path):
     """The right format also for a glob that opens no file; no other one for its own errors, or if a store fails."""
     path = KINDS["images_in_parquet"][0](tmp_path) / "*.parquet"
     for wrong in ("webdataset", "commoncrawl"):
-        with pytest.raises(RecipeError, match=r"\(1 \.parquet\) can be read by format: parquet"):
+        with pytest.raises(RecipeError, match=r"format: parquet can read .*1 .parquet"):
             plan(wrong, path)
     with pytest.raises(RecipeError, match="no caption column") as caught:
         plan("urls", KINDS["csv_of_urls"][0](tmp_path))
@@ -46,9 +46,9 @@ def test_what_a_message_names(tmp_path):
 
 
 NO_URLS = [  # (table, keys of the source, part of the message)
-    ("url,caption,file\na.jpg,a dog,b.jpg\nb.jpg,a cat,c.jpg\n", {}, r"column 'url' has 'a\.jpg', and no URL in the first 2 rows; accepted: URLs"),
-    ("url,caption,file\na.jpg,a dog,b.jpg\nb.jpg,a cat,c.jpg\n", {"columns": {"url": "file"}}, r"column 'file' has 'b\.jpg', and no URL"),
-    ("a.jpg,a dog\nb.jpg,a cat\n", {"column_names": ["url", "caption"]}, r"column 'url' has 'a\.jpg', and no URL in the first 2 rows"),
+    ("url,caption,file\na.jpg,a dog,b.jpg\nb.jpg,a cat,c.jpg\n", {}, r"column 'url' has 'a\.jpg', but no URL in the first 2 rows; accepted: URLs"),
+    ("url,caption,file\na.jpg,a dog,b.jpg\nb.jpg,a cat,c.jpg\n", {"columns": {"url": "file"}}, r"column 'file' has 'b\.jpg', but no URL"),
+    ("a.jpg,a dog\nb.jpg,a cat\n", {"column_names": ["url", "caption"]}, r"column 'url' has 'a\.jpg', but no URL in the first 2 rows"),
     ("url,caption,link\na.jpg,a dog,https://e.com/a.jpg\n", {}, r"no URL in the first 1 row; accepted: columns: \{url: link\}"),
 ]  # fmt: skip
 

@@ -277,7 +277,7 @@ def test_wrong_recipes(tmp_path):
 
 def test_other_pools_are_refused(tmp_path):
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(10), 2)
-    with pytest.raises(RecipeError, match="of format webdataset, which supplies no embeddings"):
+    with pytest.raises(RecipeError, match="has format webdataset, which supplies no embeddings"):
         prepare(kit.recipe_of(path, measure={"embeddings": OPTIONS}), str(tmp_path / "out"))
     write_file(tmp_path / "pool", 0)
     (tmp_path / "pool/0.npz").unlink()
@@ -298,9 +298,9 @@ WRONG = [
     (np.array([{}], object), None, ["centroids", "not a .npy file"]), (ONES, np.array([3]), ["selected", "0 to 2"]),
     (ONES, np.array([-1]), ["selected", "0 to 2"]), (ONES, np.ones((2, 5)), ["selected", "[2, 5]"]),
     (ONES, "none{0..1}.pt", ["selected", "none", "accepted: a .npy or .pt file"]),
-    ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, None, ["centroids", "c.pt", "several arrays"]),
-    ([torch.ones(3, D)], None, ["centroids", "c.pt", "several arrays"]),
-    (torch.nn.Linear(2, 2), None, ["centroids", "c.pt", "never code"]),
+    ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, None, ["centroids", "c.pt", "exactly one array"]),
+    ([torch.ones(3, D)], None, ["centroids", "c.pt", "exactly one array"]),
+    (torch.nn.Linear(2, 2), None, ["centroids", "c.pt", "no code"]),
     (torch.full((3, D), torch.nan), None, ["centroids", "c.pt", "NaN"]),
 ]  # fmt: skip
 

@@ -97,7 +97,7 @@ def _read_page(record: Record, file: str) -> Page | None:
     kind = wat.read_header(document, "WARC-Type")
     if kind != "response":
         if kind and kind not in _OTHER_TYPES.split("|"):
-            raise ValueError(f"it is about a record of type {kind[:50]!r}, which WARC does not have")
+            raise ValueError(f"it describes a record of type {kind[:50]!r}, which is not a type in WARC")
         return None
     record_id = wat.read_header(document, "WARC-Record-ID")
     return replace(wat.find_links(document), offset=record.offset, record_id=record_id)

@@ -58,7 +58,7 @@ def find_links(record: Record) -> Page | None:
             return None
         body = response.reader.read(MAX_HTML + 1)
     if len(body) > MAX_HTML:
-        raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: smaller pages")
+        raise ValueError(f"the page has more than {MAX_HTML:,} bytes; accepted: at most that")
     text, charset = _decode(body, response.http_charset)
     url, crawled, truncated = (record.headers.get(f"warc-{name}") for name in ("target-uri", "date", "truncated"))
     facts = {"page_url": url or "", "crawl_date": read_date(crawled), "charset": charset, "truncated": truncated}

@@ -87,28 +87,28 @@ class Stream:
         end, data = self._unpack(offset) if self.has_members else (0, self.read_at(offset, _MAX_HEAD))
         head = _HEAD_END.search(data, 0, _MAX_HEAD)
         if head is None or not _RECORD.match(data):
-            raise ValueError("bytes that are not a record")
+            raise ValueError("not a WARC record")
         lines = (line.partition(":") for line in re.split(r"\r?\n", data[: head.start()].decode(errors="replace")))
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
         length_text = headers.get("content-length", "")
         if not length_text.isdecimal() or len(length_text) > 18:
-            raise ValueError(f"a record whose Content-Length is {length_text[:50]!r}")
+            raise ValueError(f"the record's Content-Length is {length_text[:50]!r}; accepted: a number of bytes")
         length = int(length_text)
         if self.has_members:
             content, rest = data[head.end() : head.end() + length], data[head.end() + length :]
             if rest.strip(b"\r\n") and length <= MAX_RECORD:
-                raise ValueError("a gzip member with several records; accepted: one member per record")
+                raise ValueError("a gzip member contains several records; accepted: one record per member")
         else:
             end = offset + head.end() + length
             if end > self.size:
-                raise ValueError(f"a record of {length:,} bytes, but the file ends before that")
+                raise ValueError(f"the record should have {length:,} bytes, but the file ends before that")
             content = self.read_at(offset + head.end(), length) if length <= MAX_RECORD else b""
             rest = self.read_at(end, 8)
             end += len(rest) - len(rest.lstrip(b"\r\n"))
         if length > MAX_RECORD:
             return end, headers, None
         if len(content) < length:
-            raise ValueError(f"a record of {length:,} bytes, but the file has only {len(content):,} of them")
+            raise ValueError(f"the record should have {length:,} bytes, but has only {len(content):,}")
         return end, headers, content
 
     def _unpack(self, offset: int) -> tuple[int, bytes]:
@@ -118,7 +118,7 @@ class Stream:
         """
         inflate, at, pieces, size = zlib.decompressobj(31), offset, list[bytes](), 0
         if self.read_at(offset, len(_MAGIC)) != _MAGIC:
-            raise ValueError("bytes that are not a record")
+            raise ValueError("not a WARC record")
         while not inflate.eof:
             if not (packed := inflate.unconsumed_tail):
                 packed = self.read_at(at, _STEP)
@@ -153,7 +153,7 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
     if start == 0 and at is None:
         yield Lost(0, stream.size, "no WARC record")
     elif start == 0 and at:
-        yield Lost(0, at, "bytes that are not a record")
+        yield Lost(0, at, "not a WARC record")
     while at is not None and at < stream.size:
         begin = at
         try:
@@ -164,6 +164,6 @@ def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
             continue
         kind = headers.get("warc-type", "").lower()
         if content is None and kind in _TYPES:
-            yield Lost(begin, begin, f"a record of more than {MAX_RECORD:,} bytes")
+            yield Lost(begin, begin, f"it has more than {MAX_RECORD:,} bytes; accepted: at most that")
         elif content is not None and kind in _TYPES:
             yield Record(begin, kind == "response", content, headers)

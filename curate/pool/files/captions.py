@@ -99,14 +99,14 @@ def _add_captions(
     for file in files:
         table = UrlList(file.path, file.fingerprint, storage, None, frozenset(named))
         if table.kind is None:
-            raise source.error(f"{file.path}: not a table's suffix; accepted: .{', .'.join(KINDS)}, plain or packed")
+            raise source.error(f"{file.path}: is not a table; accepted: .{', .'.join(KINDS)}, plain or compressed")
         try:
             table_columns = describe_list(table)[0]
             captions.setdefault(find_columns(table_columns, wanted).caption, file.path)
             if len(captions) > 1:
                 (first, path), (other, _) = captions.items()
-                problem = f"captions are in column {other!r} here, and in {first!r} in {path}"
-                raise InputError("wrong_type", f"{problem}; accepted: one column name in all tables")
+                problem = f"its captions are in column {other!r}, but those in {path} are in {first!r}"
+                raise InputError("wrong_type", f"{problem}; accepted: the same column in all tables")
             lists.append((table, _file_column(table_columns, wanted)))
             table_columns = pa.schema([f.with_type(_plain(f.type)) for f in table_columns])
             columns = pa.unify_schemas([columns, table_columns], promote_options="permissive")
@@ -157,16 +157,16 @@ def _file_column(columns: pa.Schema, wanted: FileColumns) -> str:
     if name := find_column(columns, "file", wanted.file, (*FILE_NAMES, *others)):
         return name
     problem = f"no column {wanted.file!r}" if wanted.file else "no column with file names"
-    remedy = "name it with columns: {file: NAME}"
+    remedy = "name the right one with columns: {file: NAME}"
     raise InputError("wrong_type", f"{problem}; columns: {', '.join(columns.names)}; {remedy}")
 
 
 def _check(source: Source, database: Any, tables: Sequence[InputFile]) -> None:
     count, bad, name = database.execute(_COUNTS).fetchall()[0]
     if not count:
-        error, accepted = "no image", f"names that end in .{', .'.join(IMAGE_SUFFIXES)}"
+        error, accepted = "no image", f"file names that end in .{', .'.join(IMAGE_SUFFIXES)}"
     elif tables:
-        error = f"no name in {tables[0].path} matches a file: there is no {name!r}, for example"
+        error = f"no file name in {tables[0].path} matches a file; for example, {name!r} does not exist"
         error = f"{tables[0].path} has no rows" if name is None else error
         accepted = "names relative to the table's folder, or to `path`"
     else:

@@ -173,7 +173,7 @@ class FilesInput(interface.InputFormat):
 
     def plan(self, source: FilesSource, embeddings: interface.Embeddings, content: bool) -> PlannedSource:
         unread = OSError, ImportError, ValueError, pa.ArrowException, duckdb.Error
-        with reraised(source.error, "its files or tables cannot be read", *unread):
+        with reraised(source.error, "curate cannot read its files or tables", *unread):
             tree = FileTree.of(source)
             with joined(source, tree, source.table, source.columns, content) as (database, columns):
                 parts = tuple(make_parts(source, tree.url, database))

@@ -59,7 +59,7 @@ class FileTree:
             return cls(fs, inner.rstrip("/"), path.rstrip("/"))
         root = _WILD.split(inner, maxsplit=1)[0].rpartition("/")[0]
         if not _WILD.search(inner) or not fs.isdir(root or "/"):
-            problem = "a file" if fs.exists(inner) else "no such folder"
+            problem = "is a file" if fs.exists(inner) else "no such folder"
             accepted = "a folder of images, or a glob such as photos/*.jpg; a caption table goes in `table`"
             raise source.error(f"{path}: {problem}; accepted: {accepted}")
         depth = cls.depth if "**" in inner else inner.count("/", len(root) + 1)
@@ -126,5 +126,5 @@ def _look_at(entry: Any, root: str) -> tuple[os.stat_result | None, tuple[str, s
     except OSError as error:
         problem = UNREADABLE, f"a broken link: {error.strerror}"
     if entry.is_symlink() and state and not f"{os.path.realpath(entry.path)}/".startswith(f"{root.rstrip('/')}/"):
-        problem = UNSAFE, "a link that leaves `path`"
+        problem = UNSAFE, "a link to a file outside `path`"
     return state, problem

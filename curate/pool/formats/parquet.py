@@ -77,7 +77,7 @@ class ParquetInput(interface.InputFormat):
         schemas = dict.fromkeys(schema for _, schema in footers if schema)
         if not schemas and footers:
             reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in parts[:3] if part.fault)
-            raise source.error(f"none of {len(footers)} files can be used: {reasons}")
+            raise source.error(f"curate cannot use any of {len(footers)} files: {reasons}")
         names = {name for schema in schemas for name in schema.names}
         for role, requested in source.columns:
             for column in (requested,) if isinstance(requested, str) else requested or ():
@@ -182,7 +182,7 @@ class ParquetInput(interface.InputFormat):
         if pool_columns.score_type(field.type) is None:
             return f"its column {field.name!r} is {field.type}; accepted: {SCORE_TYPES}"
         scores = ", ".join([*(source.columns.scores or ()), field.name])
-        return f"its files have this column: write columns: {{scores: [{scores}]}}"
+        return f"its files have this column; to use it, write columns: {{scores: [{scores}]}}"
 
 
 def _read_footer(source: ParquetSource, file: InputFile, embeddings: interface.Embeddings, content: bool) -> _Footer:
@@ -233,7 +233,7 @@ def _embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foot
                 return find_dimension(embeddings, parts[0].path, schema, source)
             except EmbeddingError as error:
                 errors.append(f"{parts[0].path}: {error}")
-    problem = f"source {source.name!r} supplies no such embeddings: {errors[0] if errors else 'no file has rows'}"
+    problem = f"source {source.name!r} does not supply them: {errors[0] if errors else 'no file has rows'}"
     accepted = "columns with lists of numbers, or arrays in a .npz file beside each file"
     raise RecipeError(f"measure.embeddings {embeddings.name!r}: {problem}; accepted: {accepted}")
 

@@ -122,9 +122,9 @@ class KeptRows:
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
         drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # an earlier stage did
         if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
-            problem = "the run drew its rows at random, but its shards lack the probabilities"
-            cause = "output.columns leaves `probability` out, or its input has a column of that name"
-            accepted = "accepted: a run whose shards have them"
+            problem = "the run drew its rows at random, but its shards have no probabilities"
+            cause = "its output.columns does not list `probability`, or its input already has a column of that name"
+            accepted = "accepted: a run whose shards have the column `probability`"
             raise self.source.error(f"{self.source.input_run}: {problem}: {cause}; {accepted}")
 
 
@@ -200,7 +200,7 @@ def list_kept(source: Source) -> list[InputFile]:
     """
     run = _open(source)
     if run.facts.pool.images:
-        problem = "the run has images; accepted: a run over a list of URLs as text (format: parquet)"
+        problem = "the run has images; accepted: a run without images, such as one over URLs with format: parquet"
         remedy = "to read its images, use format: run; to read its URLs, use a path such as RUN/shards/*.parquet"
         raise source.error(f"{source.input_run}: {problem}; {remedy}")
     files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.files(".parquet")
@@ -240,7 +240,7 @@ def _tars(source: RunSource, path: str) -> WebdatasetSource:
 def _plan_tars(source: RunSource, run: KeptRows, content: bool) -> PlannedSource:
     planned = _TARS.plan(_tars(source, run.shards(".tar")), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
-        raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")
+        raise source.error(f"{sidecar(alone[0])}: no such file; `curate verify {source.path}` lists all missing files")
     columns = rename(run.store.schema(sidecar(_name_of(planned.parts[0].path))).empty_table(), run.names).schema
     fields = [f for f in columns if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
     scores = pa.schema([field for field in fields if score_type(field.type) is not None])

@@ -109,7 +109,7 @@ class WebdatasetInput(interface.InputFormat):
             value = fields.get(name)
             if kind := KINDS.get(type(value)):
                 declared = ", ".join(f"{name}: {kind}" for name, kind in {**source.columns, name: kind}.items())
-                return f"its .json files have a field of that name: write columns: {{{declared}}}"
+                return f"its .json files have this field; to use it, write columns: {{{declared}}}"
             if value is not None:
                 return f"its .json files have a {type(value).__name__} under that name; accepted: {', '.join(TYPES)}"
         return ""

@@ -51,11 +51,11 @@ def list_articles(source: Source, prefix: str, content: bool) -> tuple[Iterable[
     """
     lists = [path for path in source.paths if path.lower().endswith(LISTS)]
     if lists and len(lists) < len(source.paths):
-        raise source.error(f"{lists[0]}: a list among others; accepted: only lists, or only folders and archives")
+        raise source.error(f"{lists[0]}: a list among other paths; accepted: only lists, or only folders and archives")
     if lists and (not prefix or prefix.startswith(("http://", "https://"))):
-        problem = f"the prefix {prefix!r}, which cannot be listed" if prefix else "no `prefix`"
-        accepted = "accepted: the folder of its articles, such as s3://pmc-oa-opendata/"
-        raise source.error(f"{lists[0]}: a list with {problem}; {accepted}")
+        problem = f"curate cannot list its prefix {prefix!r}" if prefix else "a list needs a `prefix`"
+        accepted = "accepted: the folder with the listed articles, such as s3://pmc-oa-opendata/"
+        raise source.error(f"{lists[0]}: {problem}; {accepted}")
     if lists:
         return *_read_lists(source, prefix), []
     files = list_source(source, content, ("",))
@@ -124,7 +124,7 @@ def _group_files(source: Source, files: Iterable[InputFile]) -> list[InputFile]:
     for of_article in versions.values():
         for path, *others in of_article.values():
             if others:
-                raise source.error(f"{others[0]}: this article is also in {path}; accepted: one of them")
+                raise source.error(f"{others[0]}: this article is also in {path}; accepted: each article once")
         highest.add(of_article[max(of_article)][0])
     return [article for article in articles if article.path in highest]
 
@@ -139,7 +139,7 @@ def _of_folder(
     if not xml and not is_article:
         return
     if not is_article and len(xml) > _MAX_SHARED:
-        problem = f"{len(xml):,} articles in one folder; accepted: a folder for each, or at most {_MAX_SHARED:,}"
+        problem = f"{len(xml):,} articles in one folder; accepted: at most {_MAX_SHARED:,}, or a folder for each"
         raise source.error(f"{folder}: {problem}")
     paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
     described = [metadata[folder]] if folder in metadata else []

@@ -289,7 +289,7 @@ class PmcInput(interface.InputFormat):
                 for graphic in wanted_graphics:
                     row = article.rows[graphic] if graphic < len(article.rows) else GraphicRow()
                     if row.file is None:
-                        raise OSError(f"{path}: graphic {graphic} is no longer there")
+                        raise OSError(f"{path}: graphic {graphic} no longer exists")
                     yield row
 
         return read_ahead(lambda row: (row, row.read() or b""), chosen_rows())

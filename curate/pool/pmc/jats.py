@@ -84,7 +84,7 @@ def read_article(xml: bytes) -> Article:
     root = _parse(xml)
     articles = list(islice(root.iter("{*}article"), 2))
     if len(articles) != 1:
-        raise ValueError(f"its root is <{_name(root)[:50]}>, and not one article is in it; accepted: one <article>")
+        raise ValueError(f"its root <{_name(root)[:50]}> has no <article>, or several; accepted: one <article>")
     article = articles[0]
     nodes = list(article.iter("{*}fig", "{*}fig-group"))
     graphics: dict[Any, list[_Hrefs]] = {}

@@ -116,7 +116,7 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
         chosen = path.rpartition("/")[2] if path.lower().endswith(XML) else choose_xml(name, list(sizes))
         if chosen not in sizes:
             count = sum(file.lower().endswith(XML) for file in sizes)
-            problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or one .nxml or .xml"
+            problem = f"{count} of its {len(sizes):,} files are XML; accepted: {name}.xml, or a single XML"
             raise ArticleError("no_article", problem)
         if sizes[chosen] > MAX_XML:
             problem = f"the XML has {sizes[chosen]:,} bytes; accepted: at most {MAX_XML:,}"
@@ -127,7 +127,7 @@ def open_package(path: str, storage: dict[str, Any]) -> Package:
                 raise ArticleError("damaged_article", f"its metadata: {error}")
         return Package(name, read(chosen), metadata, {file.lower(): file for file in sizes}, read)
     except FileNotFoundError:
-        raise ArticleError("no_article", "it does not exist: withdrawn, or its name lacks the version?") from None
+        raise ArticleError("no_article", "it does not exist: was it withdrawn, or is its version missing?") from None
 
 
 def choose_xml(name: str, files: Sequence[str]) -> str | None:

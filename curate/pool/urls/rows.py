@@ -67,14 +67,14 @@ def _named_columns(source: UrlsSource) -> Columns:
 
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
     if urls.kind is None:
-        problem = "not the suffix of a list of URLs"
+        problem = "not a list of URLs"
         if ".txt" in urls.path.lower():
-            problem = "a list of URLs alone has no captions, which rows need"
+            problem = "a text file of URLs has no captions, which curate needs"
         kinds = ", ".join(f".{name}" for name in KINDS)
-        raise source.error(f"{urls.path}: {problem}; accepted: {kinds}, plain or with .gz, .bz2, .xz, .zst")
+        raise source.error(f"{urls.path}: {problem}; accepted: {kinds}, plain or compressed (.gz, .bz2, .xz, .zst)")
     if source.column_names and urls.kind not in TABULAR:
-        accepted = "accepted: column_names for CSV and TSV without a header line"
-        raise source.error(f"{urls.path}: {KINDS[urls.kind]} has column names of its own; {accepted}")
+        accepted = "accepted: column_names only for CSV and TSV without a header line"
+        raise source.error(f"{urls.path}: {KINDS[urls.kind]} already has column names; {accepted}")
 
 
 def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
@@ -98,7 +98,7 @@ def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
     values = texts.get(roles.url or "", [])
     if not values or any("://" in value for value in values):
         return
-    problem = f"column {roles.url!r} has {values[0][:80]!r}, and no URL in the first {pluralise(len(values), 'row')}"
+    problem = f"column {roles.url!r} has {values[0][:80]!r}, but no URL in the first {pluralise(len(values), 'row')}"
     accepted = "URLs that begin with http:// or https://"
     if holder := find_urls(texts):
         accepted = f"columns: {{url: {holder}}}"

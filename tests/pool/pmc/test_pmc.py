@@ -216,7 +216,7 @@ def test_what_is_damaged_is_a_row(tmp_path):
         *((article.name, "damaged_article") for article in DAMAGED), ("PMC300.1", "no_article")
     ]  # fmt: skip
     errors = " ".join(row["error"] for row in rows[2:])
-    for part in ("declares entities", "depth", "root is <html>", "PMC300.1.xml"):
+    for part in ("declares entities", "depth", "its root <html>", "PMC300.1.xml"):
         assert part in errors
     assert Path("/etc/hostname").read_text().strip() not in errors
     archives = write_archives(tmp_path / "b", [ARTICLES[0], *DAMAGED])
@@ -300,12 +300,12 @@ def test_refused_sources_of_articles(tmp_path, monkeypatch):
     write_folders(tmp_path / "a,b", ARTICLES[:1])
     two = source_of(listed, prefix="s3://x/").model_copy(update={"path": (str(listed), str(folder))})
     for source, message in (
-        (source_of(listed), "a list with no `prefix`"),
-        (source_of(listed, prefix="https://pmc.example/"), "which cannot be listed"),
-        (two, "a list among others"),
+        (source_of(listed), "a list needs a `prefix`"),
+        (source_of(listed, prefix="https://pmc.example/"), "curate cannot list its prefix"),
+        (two, "a list among other paths"),
         (source_of(tmp_path / "none.txt", prefix=str(folder)), "it names no article; accepted: lines with a name"),
         (source_of(tmp_path / "empty"), "no article"), (source_of(tmp_path / "bad.csv.gz", prefix="x/"), "cannot be read"),
-        (source_of(tmp_path / "flat"), "2 articles in one folder; accepted"), (source_of(tmp_path / "a,b"), "a brace or a comma"),
+        (source_of(tmp_path / "flat"), "2 articles in one folder; accepted: at most"), (source_of(tmp_path / "a,b"), "a brace or a comma"),
     ):  # fmt: skip
         with pytest.raises(RecipeError, match=message):
             batches(source)

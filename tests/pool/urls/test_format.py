@@ -179,14 +179,14 @@ REFUSED = {  # name: (file, its content, keys of the source, part of the message
     "captions first": ("a.tsv", "a dog\thttp://a/1\n", {}, "such as column_names: [caption, url]"),
     "another order": (
         "a.tsv", "a dog\thttp://a/1\n", {"column_names": ["url", "caption"]},
-        "column 'url' has 'a dog', and no URL in the first 1 row; accepted: the names in the order of the columns, such as "
+        "column 'url' has 'a dog', but no URL in the first 1 row; accepted: the names in the order of the columns, such as "
         "column_names: [caption, url]",
     ),
     "an array": ("a.json", '[{"url": "http://a/1", "caption": "a dog"}]', {}, "it is a JSON array; accepted: JSON lines"),
     "fewer columns": ("a.tsv", HEADLESS, {"column_names": ["url", "caption", "score"]}, "Expected 3 columns, got 2"),
     "named twice": ("a.tsv", HEADLESS, {"column_names": ["url", "url"]}, "two columns are named 'url'"),
-    "names in JSON": ("a.jsonl", '{"url": "x", "caption": "y"}', {"column_names": ["url", "caption"]}, "JSON lines has column names"),
-    "URLs alone": ("a.txt", "http://a/1\n", {}, "a list of URLs alone has no captions"),
+    "names in JSON": ("a.jsonl", '{"url": "x", "caption": "y"}', {"column_names": ["url", "caption"]}, "JSON lines already has column names"),
+    "URLs alone": ("a.txt", "http://a/1\n", {}, "a text file of URLs has no captions"),
     "empty": ("a.jsonl", "", {}, "it has 0 bytes"),
     "damaged": ("a.parquet", "x" * 100, {}, "none of 1 lists can be read"),
     "no network": ("a.csv", "url,caption\nx,y\n", {"network": {"contact": "a@b.c", "allow_networks": ["127.0.0.1/8"]}}, "accepted: a network such as"),
