@@ -147,10 +147,10 @@ def rename(old, new, graphs):
 HARMS = [
     (remove, "config.json", None, r"config\.json cannot be read: .*; accepted: a folder with config\.json"),
     (remove, "tokenizer.json", None, r"tokenizer\.json cannot be read"),
-    (remove, "onnx/text_model.onnx", None, r"no graphs; accepted: .* or one model\.onnx"),
-    (config, "model_type", "siglip", "model_type 'siglip': .* 'clip'"), (config, "projection_dim", "4", "projection_dim '4'"),
-    (config, "text_config", {"max_position_embeddings": 1}, "text_config.max_position_embeddings 1: "),
-    (config, "text_config", [1], r"text_config \[1\]: "),
+    (remove, "onnx/text_model.onnx", None, r"no graphs; accepted: .* or only model\.onnx"),
+    (config, "model_type", "siglip", "model_type: .* 'clip', not 'siglip'"), (config, "projection_dim", "4", "projection_dim: .*, not '4'"),
+    (config, "text_config", {"max_position_embeddings": 1}, "text_config.max_position_embeddings: .*, not 1"),
+    (config, "text_config", [1], r"text_config: .*, not \[1\]"),
     (config, "projection_dim", 3, r"image_embeds has the shape \[1, 4\]; accepted: \[1, 3\]"),
     (write, "config.json", b"[", r"config\.json is not a JSON object"), (write, "onnx/text_model.onnx", b"", "empty file"),
     (write, "tokenizer.json", b"{}", "cannot be loaded: .*Tokenizer"),
@@ -184,10 +184,10 @@ def test_a_graph_with_one_row_for_any_batch_is_refused(graphs):
 
 PREPROCESSING = [
     ({"size": {"longest_edge": 64}}, "'height'"), ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "'height'"),
-    ({"size": {"shortest_edge": 0}}, "0 is not a size"), ({"do_pad": True}, "do_pad false"),
-    ({"do_resize": False}, "do_resize must be true"), ({"do_center_crop": False}, "images in different shapes"),
+    ({"size": {"shortest_edge": 0}}, "0 is not a number of pixels"), ({"do_pad": True}, "do_pad must be false"),
+    ({"do_resize": False}, "do_resize must be true"), ({"do_center_crop": False}, "images of different shapes"),
     ({"crop_size": 9}, "larger than size"), ({"resample": 9}, "9 is not a valid Resampling"),
-    ({"image_std": [1.0, 0.0, 1.0]}, "without 0"), ({"image_mean": None}, "NoneType"),
+    ({"image_std": [1.0, 0.0, 1.0]}, "no std may be 0"), ({"image_mean": None}, "NoneType"),
     ({"image_mean": [10**400] * 3}, "int too large"),
 ]  # fmt: skip
 OPTIONS = [
@@ -209,7 +209,7 @@ def test_preprocessing_and_options_that_are_refused():
 
 def test_a_device_that_is_not_there(graphs):
     options = clip(graphs, device="cuda")
-    with pytest.raises(RecipeError, match=r"device cuda is requested.* no CUDA device .*onnxruntime-gpu"):
+    with pytest.raises(RecipeError, match=r"the recipe sets device: cuda.* no CUDA device .*onnxruntime-gpu"):
         identify(options)
     assert identify(options, is_local=False)["device"] == "cuda"
 

@@ -106,5 +106,5 @@ def test_wrong_use_is_refused():
     with pytest.raises(RecipeError, match="cannot extend context length 21; accepted: 22 or more"):
         stretch(build(context_length=21), TOKENIZER)
     for custom, text in ((True, {"no_causal_mask": True}), (True, {"embed_cls": True}), (False, {"pool_type": "last"})):
-        with pytest.raises(RecipeError, match=r"found: a text tower .*; accepted: open_clip's CLIP"):
+        with pytest.raises(RecipeError, match=r"do not work with a text tower .*; accepted: open_clip's CLIP"):
             stretch(build(custom, **text), TOKENIZER)
