@@ -17,9 +17,9 @@ from tests.kit.clips import export_onnx
 FOLDER = Path(str(files("curate.demo"))) / "clip"
 WORDS = "text.token_embedding.weight"
 LICENCE = """\
-`vision_model.onnx` and `text_model.onnx`: trained for curate (`tests/demo/train_clip.py`), under its license.
+We trained `vision_model.onnx` and `text_model.onnx` for curate (`tests/demo/train_clip.py`). They have curate's license.
 
-`tokenizer.json`: OpenAI's vocabulary of CLIP, MIT License, Copyright (c) 2021 OpenAI. The permission notice is that of curate's own
+`tokenizer.json` is the vocabulary of OpenAI's CLIP: MIT License, Copyright (c) 2021 OpenAI. The permission notice is the same as in curate's
 LICENSE.
 """
 

@@ -120,7 +120,7 @@ BAD = {
     "columns": ({"columns": {"url": "x"}}, "the run in `from` already names its columns"),
     "no run": ({"from": "nowhere"}, "nowhere"),
     "unfinished": ({"from": "{tmp}/unfinished"}, "this run is not finished"),
-    "images": ({"from": "{second}"}, "the run has images; accepted: a run over a list of URLs as text"),
+    "images": ({"from": "{second}"}, "the run has images; accepted: a run without images"),
 }
 
 
