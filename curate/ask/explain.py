@@ -51,7 +51,7 @@ def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
             if not any(is_known for *_, is_known in before):
                 earlier = "".join(f"; source {source!r}: {shown[-1]}" for source, shown, _ in before)
                 raise type(error)(f"{error}{earlier}") from None
-            lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that are its inputs:")]
+            lines = [line((f"{sample}: not in this pool", "bold"), "; its input runs say:")]
             return lines + [each for _, shown, _ in before for each in shown]
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(positions) > 1:
@@ -80,10 +80,10 @@ def _stage_before(facts: RunFacts, source: str, sample: str, later: frozenset[st
             raise RunError(f"{url}: is its own input")
         shown = _explain(url, sample, later)
         if facts.input_runs and read_facts(find_run(url)).identity != facts.input_runs[source].identity:
-            title.append(line(("the folder now holds another run; what follows is about that one", "yellow")))
+            title.append(line(("the folder now contains another run; the text below describes that one", "yellow")))
         return title + shown, True
     except (CurateError, OSError) as error:
-        return [*title, line(f"it cannot be explained: {one_line(error)}", hang=2)], False
+        return [*title, line(f"curate cannot explain this stage: {one_line(error)}", hang=2)], False
 
 
 def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str, list[Position]]:
@@ -99,9 +99,9 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
     if uid:
         raise RunError(f"{url}: none of its {total:,} rows has uid {uid}")
     if removed := record.time_of(hash_url(sample.encode()).hex(), "url"):
-        reason = f"this URL was removed on request on {removed:%Y-%m-%d}; only the uids of such rows remain"
+        reason = f"`curate forget` removed this URL on {removed:%Y-%m-%d}; the run keeps only the uids of removed rows"
         sql = "SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'"
-        raise RunError(f'{url}: {reason}; to list them: curate sql {url} "{sql}"')
+        raise RunError(f'{url}: {reason}; to list these: curate sql {url} "{sql}"')
     reason = f"none of its {total:,} rows has the URL, file or key {sample!r} (a uid has 32 hex digits)"
     sql = "SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'"
     raise RecipeError(f'{url}: {reason}; to find one: curate sql {url} "{sql}"')
@@ -120,7 +120,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": show_value(row["draw"]),
-        "probability": "none: it is not by chance" if (p := row["probability"]) is None else show_value(p),
+        "probability": "none: the choice is not random" if (p := row["probability"]) is None else show_value(p),
     }
     words = run.facts.selection
     if words:
@@ -176,7 +176,7 @@ def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
     if column and row[column] and (row["kept"] or row["rule"] in (stages.OTHER_TEXT, "balance")):
         sql = f"SELECT * FROM survivors WHERE {column} = $image AND uid <> $uid ORDER BY uid"
         texts = run.rows(sql, image=row[column], uid=uid)
-        note = f"{pluralise(len(texts), 'other row')} with the same {one_per}; at most one of all may be drawn"
+        note = f"{pluralise(len(texts), 'other row')} with the same {one_per}; curate draws at most one of them all"
         lists.append(("texts", note, texts))
     hidden = {*UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
     return {

@@ -202,7 +202,7 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         text = str(error).partition("\n\nPossible solutions")[0]  # the suggested settings are locked
-        raise RunError(f"the query could not be finished: {one_line(text)}") from None
+        raise RunError(f"DuckDB could not finish the query: {one_line(text)}") from None
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
@@ -222,7 +222,7 @@ def _hint(error: str, sql: str, connection: Any) -> str:
             hint = f"{column} is a column of the named query {query.name}" if column else f"{table} is a named query"
             return f"{hint}: curate sql DIR {query.name}\n"
     if table is not None:
-        accepted = "samples, scores, measured, verdicts (all of a sample), kept, dropped and others"
+        accepted = "samples, scores, measured, verdicts (all columns of a sample), kept, dropped and others"
         return f"there is no table {table}; accepted: {accepted}, which SHOW TABLES lists\n"
     if column is None or connection is None:
         return ""
@@ -239,9 +239,9 @@ def _hint(error: str, sql: str, connection: Any) -> str:
         names = {name.lower(): name for shard in shards[:1] for name in store.schema(shard).names}
     if (name := names.get(column)) is None:
         return ""
-    state = f"{name} is a column of the pool that no rule named, so it is not in this run's tables"
-    remedy = f"write derive: {{NAME: {name}}}, or a rule that names it, and run with --out NEW --reuse {url}"
-    return f"{state}: {remedy}; nothing is measured again\n"
+    state = f"{name} is a column of the pool, but no rule uses it, so this run did not store it"
+    remedy = f"add derive: {{NAME: {name}}} to the recipe, or a rule that uses it, and run with --out NEW --reuse {url}"
+    return f"{state}: {remedy}; that run measures nothing again\n"
 
 
 # ---- opening
@@ -279,7 +279,7 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
         path = f"{real(above)}/{last}"
         path = os.path.realpath(path) if os.path.islink(path) else path
         if not path.startswith(f"{root}/"):
-            raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
+            raise RunError(f"{folder.url}: {escape(name)} links to a file outside the run; curate does not follow it")
         _check_regular(path)
         yield path
 
@@ -297,12 +297,12 @@ def _check_regular(path: str) -> None:
 
 def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     if re.search("[\ud800-\udfff]", sql):
-        raise RecipeError("SQL: a character is not Unicode; accepted: text in UTF-8")
+        raise RecipeError("SQL: the query is not valid UTF-8; accepted: text in UTF-8")
     if is_too_deep(sql):
         raise RecipeError("SQL: its parentheses are nested too deeply")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
-        raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
+        raise RecipeError(f"SQL: found {len(statements)} statements; accepted: one")
     statement = statements[0]
     reading, kind = statement.query, "another statement"
     with suppress(ValueError):  # DuckDB's Python API lacks some kinds, such as UPDATE EXTENSIONS

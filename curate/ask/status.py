@@ -72,13 +72,13 @@ def find_status(url: str, ask: Ask) -> Status:
     if not (holder or has_run):
         raise no_run(store, url)
     if store.exists(layout.SUCCESS_FILE):
-        facts, at_work = read_facts(store), f"; {holder} is at work here" if holder else ""
+        facts, at_work = read_facts(store), f"; {holder} is now at work in this folder" if holder else ""
         counts = f"{facts.kept:,} of {facts.rows:,} rows are kept, {facts.counts.get('failed', 0):,} failed"
         return Status(url, FINISHED, f"finished after {format_seconds(facts.seconds)}: {counts}{at_work}")
     errors, has_ended = read_error_notes(store)
     exit_status, state = _judge(store, holder, ask)
     if has_ended and holder is None:
-        state = "ended with the error below, which says what to do; nobody works on it"
+        state = "stopped with the error below, which says what to do; nobody works on it"
     if exit_status == FAILED and store.exists(layout.SUCCESS_FILE):  # it finished while curate asked its engine
         return find_status(url, ask)
     try:
@@ -99,7 +99,7 @@ def find_status(url: str, ask: Ask) -> Status:
         notes += [holder.died] if holder.died else []
     killed = {work: count for work, count in read_attempts(store).items() if count > 1 or exit_status == FAILED}
     if killed:
-        notes.append(f"in flight when a process ended: {describe_attempts(killed)}")
+        notes.append(f"in progress when a process died: {describe_attempts(killed)}")
     if error := read_last_error(store):
         notes.append(f"last error of a worker: {error}")
     if exit_status == FAILED:
@@ -156,11 +156,11 @@ def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -
     for work, killed in sorted(attempts.items(), key=lambda item: -item[1])[:_SHOWN]:
         kind, _, stem = work.rpartition("/")
         title = stem.replace("-", " ") if stem.startswith("shard-") else titles.get(stem, f"unit {stem}")
-        isolated = ", isolated from now on" if ISOLATE_AFTER <= killed < MAX_ATTEMPTS else ""
+        isolated = ", now runs in a separate process" if ISOLATE_AFTER <= killed < MAX_ATTEMPTS else ""
         texts.append(f"{f'{kind} of ' if kind else ''}{title} (killed {pluralise(killed, 'time')}{isolated})")
     if len(attempts) > _SHOWN:
         texts.append(f"and {len(attempts) - _SHOWN:,} more")
-    return ", ".join(texts) or "no unit that is measured or captioned"
+    return ", ".join(texts) or "no unit was being measured or captioned"
 
 
 def count_done(paths: Iterable[str], suffix: str) -> int:

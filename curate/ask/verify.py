@@ -108,7 +108,7 @@ def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str]
             repeats = decisions[schema.REPEATS.name].to_numpy()
             repeated.append(np.repeat(kept[-1], repeats[is_kept]))
             if (repeats[~is_kept] != 0).any():
-                errors.append(f"{file}: a row that is not kept has repeats")
+                errors.append(f"{file}: a dropped row has a value above 0 in `repeats`")
     counts = facts.counts
     errors += [
         f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
@@ -117,7 +117,7 @@ def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str]
     ]
     uids = sort_pairs(np.concatenate(kept))
     if (uids[1:] == uids[:-1]).any():
-        errors.append("tables/decisions: a uid is kept twice")
+        errors.append("tables/decisions: two kept rows have the same uid")
     expected = sort_pairs(np.concatenate(repeated)) if facts.repeats else uids
     if not np.array_equal(read_uids(settings.store), expected):
         errors.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")

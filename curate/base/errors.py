@@ -59,7 +59,7 @@ class DamagedError(RunError):
 def describe(error: BaseException) -> str:
     """Return an error's message. For a full disk, or a folder where a file should be, add the path and what to do."""
     if is_disk_full(error):
-        folder = getattr(error, "filename", None) or "the run's folder, or that for temporary files (TMPDIR)"
+        folder = getattr(error, "filename", None) or "the run's folder, or the folder for temporary files (TMPDIR)"
         cause = "a file exceeds `ulimit -f`" if error.errno == errno.EFBIG else "no space is left on its disk"
         return f"{folder}: {cause}; make room, then run the same command again to continue"
     if isinstance(error, IsADirectoryError):

@@ -126,7 +126,7 @@ class ModelPool(Generic[Value]):
                 except Exception as error:  # any kind of error, for example because other processes use the memory
                     if not self._is_loaded:
                         raise
-                    logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
+                    logging.getLogger(__name__).warning("curate does not use %s: %s", device, one_line(error, 300))
                     self._unloaded.popleft()
                 else:
                     self._is_loaded = True
@@ -172,8 +172,8 @@ def check_address_space(min_bytes: int, needing: str) -> None:
     """Raise RunError if a limit (`ulimit -v`, `prlimit --as`) gives this process less address space than needed."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < min_bytes:
-        sizes = f"{format_bytes(min_bytes)} of address space, and its limit (ulimit -v) is {format_bytes(limit)}"
-        raise RunError(f"{needing} needs {sizes}; raise it, or limit memory with a control group")
+        sizes = f"{format_bytes(min_bytes)} of address space, but the limit (ulimit -v) is {format_bytes(limit)}"
+        raise RunError(f"{needing} needs {sizes}; raise the limit, or limit memory with a control group")
 
 
 def _groups_of_memory() -> Iterator[Path]:

@@ -118,7 +118,7 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, Fore
         if entry.name in kinds:
             other = foreign[entry.name].package if entry.name in foreign else "curate itself"
             twice = f"two {registry.what}s are named {entry.name!r}"
-            raise RecipeError(f"{twice}: one of {other}, one of package {package}; uninstall one")
+            raise RecipeError(f"{twice}: one in {other}, one in package {package}; uninstall one package")
         kinds[entry.name] = loaded
         foreign[entry.name] = ForeignKind(f"{registry.what} {entry.name!r}", package, entry.module, loaded)
     FOREIGN.update({kind.label: kind for kind in foreign.values()})

@@ -106,7 +106,7 @@ def did_you_mean(name: str, choices: Iterable[str], part: Callable[[str], str] =
 def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
     """Return how often training sees each kept sample, as text. `copies` is the number of samples with repeats."""
     if not kept:
-        return f"{seen:,} samples seen, and none is kept"
+        return f"{seen:,} samples to see, but no sample is kept"
     each = f"{seen:,} samples seen: each of {kept:,.0f} kept samples {seen / kept:,.3g} times"
     return (
         each if copies is None else f"{each} on average, each of {copies:,.0f} in uids.npy {seen / copies:,.3g} times"

@@ -53,7 +53,7 @@ class Captioner:
 
     def __init__(self, settings: CaptionSettings, killed: int) -> None:
         self._settings, self._processes = settings, dict[str, Subprocess]()
-        self._killed = f"{DIED}: {killed} attempts to caption its unit were killed,"
+        self._killed = f"{DIED}: {killed} processes died while they captioned the unit,"
         self.is_isolated = killed >= ISOLATE_AFTER
         self.is_over = killed >= MAX_ATTEMPTS  # whether every request fails without being sent
         self.has_fault = False  # whether a single item crashed a subprocess
@@ -91,12 +91,12 @@ class Captioner:
     def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *rest: Any) -> list[Any]:
         """Return the function's result for each item, from a subprocess; an error text for an item that crashes it."""
         if self.is_over:
-            return [f"{self._killed} but no single request or image crashes a process"] * len(items)
+            return [f"{self._killed} but a process with a single request or image does not crash"] * len(items)
         answers = list[Any]()
         for _, part in process.isolate(function, items, *rest):
             if isinstance(part, EndedError):
                 self.has_fault = True
-                answers.append(f"{self._killed} and a process with only this item {part}")
+                answers.append(f"{self._killed} and a process that had only this request or image {part}")
             else:
                 answers += part
         return answers

@@ -50,7 +50,7 @@ from curate.store.timings import time_step
 Requests = Sequence[Request | None]  # None: its image is missing
 _BATCH_ROWS = 2048  # answers per call of the gates
 _MAX_ANSWER = 20_000  # characters of an answer that gates read; nothing longer is a caption
-_NO_IMAGE = Answer(None, "no_image: the input ends before its row")
+_NO_IMAGE = Answer(None, "no_image: the input ends before the sample's row")
 
 
 def caption(units: Units, context: RunContext, audit: Asked, counts: Asked | None) -> tuple[Asked, Asked]:
@@ -147,7 +147,7 @@ class _UnitWork:
         """
         tables, key = self.tables, _texts_key(self.key, self.tables)
         now = UnitTables(tables.store, tables.unit)
-        replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another start of the run replaced it")
+        replaced = TransientError(f"{tables.store.path(tables.file('answers'))}: another process replaced the answers")
 
         def keep() -> bool:
             if _texts_key(self.key, now) != key:

@@ -89,6 +89,6 @@ def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float
         share, allowed = f"{failed / total:.1%}", min(100, 100 * failed // total + 1) / 100
         problem = f"{failed:,} of {total:,} caption requests ({share}) got no answer, but max_failed is {max_failed}"
         reasons = [f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())]
-        remedy = f"run again to request the others, or with --set max_failed={allowed} to continue without them"
-        raise RunError("\n".join([problem, *reasons, f"Answers so far are kept: {remedy}"]))
+        remedy = f"run again to retry the failed requests, or add --set max_failed={allowed} to continue without them"
+        raise RunError("\n".join([problem, *reasons, f"curate has stored all answers so far: {remedy}"]))
     return audit

@@ -37,7 +37,7 @@ def verify(directory: RunArgument) -> None:
     checked, errors = verify_run(directory)
     if errors:
         rest = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
-        remedy = "to recompute a damaged file, delete it and run the recipe again with the same --out"
+        remedy = "to recompute a damaged file, delete the file and run the recipe again with the same --out"
         head = f"{directory}: {pluralise(len(errors), 'difference')} ({remedy})"
         raise RunError("\n  ".join([head, *errors[:20], *rest]))
     for line in checked:

@@ -51,7 +51,7 @@ def init(
             _write(text, out, name)
         print(f"wrote {out}; edit it for your pool, then run\n")
         run = f"curate run {out} --out {Path(out).stem}-run"
-        purpose = "checks it, and shows inputs and the expected yield"
+        purpose = "checks the recipe, and shows the inputs and how many samples it keeps"
         print(f"  {f'curate plan {out}':{len(run)}}   {purpose}\n  {run}   runs it")
         return
     if kind is not None:

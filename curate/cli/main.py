@@ -98,7 +98,7 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
-        print(f"curate: memory ran out ({error or 'Python'}); free some, or raise the limit (ulimit)", file=sys.stderr)
+        print(f"curate: memory ran out ({error or 'Python'}); free some, or raise its limit (ulimit)", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         text = describe(error)

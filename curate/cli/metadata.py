@@ -84,7 +84,7 @@ def show(
     entries = table.filter(pc.match_substring(table["entry"], find))
     if language:
         if language not in keys:
-            raise RecipeError(f"--language {language}: {path} has no such entry; accepted: {', '.join(keys)}")
+            raise RecipeError(f"--language {language}: {path} has no entry in it; accepted: {', '.join(keys)}")
         entries = entries.filter(pc.equal(entries["language"], pa.scalar(language)))
     searched = {"found": len(entries), "language": language, "text": find}
     _print_list(table, report, shown=entries.slice(0, limit).to_pylist(), searched=searched, written="")

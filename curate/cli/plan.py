@@ -110,7 +110,7 @@ def _show_estimate(
     except RecipeError as error:  # for example, because only workers have the device
         if prepared.engine.place.is_this_machine:
             raise
-        hint = "; to measure the cost, run a part of the pool there (infra/cost.md, GPU)" if figures else ""
+        hint = "; to measure the cost, run a part of the pool on the workers (infra/cost.md, GPU)" if figures else ""
         print(f"\nestimate: none on this machine: {error}{hint}")
         return
     shown = {"estimate": expected, "downloads": downloads, "seen": seen, "cores": os.cpu_count() or 1}

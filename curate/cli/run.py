@@ -92,8 +92,8 @@ class CommandKeeper(Keeper):
         ):
             print(f"curate: {in_flight}", file=sys.stderr, flush=True)
             return
-        remedy = "If memory ran out, free some. Finished work is kept: repeat the command to continue."
-        remedy = f"{remedy} It marks samples that killed {MAX_ATTEMPTS} processes as worker_died."
+        remedy = "If memory ran out, free some. Finished work is not lost: repeat the command to continue."
+        remedy = f"{remedy} curate then marks samples that killed {MAX_ATTEMPTS} processes as worker_died."
         raise RunError(f"{store.url}: {self._died}, even with units isolated; {in_flight}\n{remedy}")
 
 
@@ -186,7 +186,7 @@ def _run(prepared: "Prepared", plan_run: Callable[[], "Prepared"], work: Callabl
         reused = prepared.context.reuse
         if reused is None or not count_forgotten_since(prepared.context.store, reused):
             raise
-        print(f"{reused.url}: samples were removed there meanwhile; removing them here too", file=sys.stderr)
+        print(f"{reused.url}: samples were removed from this run; removing them from the new run too", file=sys.stderr)
         again = plan_run()
         claim_folder(again)
         work(again)
@@ -244,7 +244,7 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     context = prepared.context
     store = context.store
     remove_leftovers(store)
-    reason = "no failed URL may succeed on another attempt" if retry else "this run is already finished"
+    reason = "no failed URL is worth another attempt" if retry else "this run is already finished"
     if not retry and len(mendable := find_mendable(store, prepared.plan.units, context.recipe.input)):
         reason += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)

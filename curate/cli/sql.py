@@ -73,7 +73,7 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
     if out is not None and not images:
         raise RecipeError("--out names the page of --images; add --images, or write the rows to a file with > FILE")
     if images and fiftyone:
-        raise RecipeError("--images and --fiftyone exclude each other; accepted: one of them")
+        raise RecipeError("--images and --fiftyone cannot be combined; accepted: one of them")
     if query is None and (images or fiftyone):
         option = "--images" if images else "--fiftyone"
         raise RecipeError(f"{option} needs a query with a column uid, such as SELECT uid FROM kept LIMIT 50")

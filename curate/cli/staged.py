@@ -27,7 +27,7 @@ def drive(url: str, lease: str) -> int:
 
     store, began, status = RunStore(url), time.monotonic(), 0
     if not store.exists(staged_file(lease)):
-        print(f"{url}: found no job for this driver: the job has ended, or another command uses the folder")
+        print(f"{url}: this driver finds no job to run: the job has ended, or another command uses the folder")
         return 1
     try:
         with logging_to(store), renewing(store, lease), show_progress(store, len(read_claim(store).unit_keys)):

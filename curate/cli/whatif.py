@@ -75,7 +75,7 @@ def _size_key(recipe: Recipe) -> str:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
     if recipe.selection and recipe.selection[0] not in ("balance", "sample"):
         reason = f"--rows: {recipe.selection[0]} has no setting that determines the number of rows"
-        raise RecipeError(f"{reason}; name the number of a rule with --by, or remove --rows")
+        raise RecipeError(f"{reason}; add --by to search a rule's number, or remove --rows")
     return "balance.rows" if recipe.match else "sample.rows"
 
 
@@ -87,7 +87,7 @@ def _check(sweep_of: str | None, plot: str | None, rows: int | None, by: str | N
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
-        raise RecipeError("--sweep and --rows exclude each other; accepted: --sweep with --set balance.rows=N")
+        raise RecipeError("--sweep and --rows cannot be combined; accepted: --sweep with --set balance.rows=N")
     if plot is not None:
         check_plot(plot)
 
@@ -138,7 +138,7 @@ def _print_answer(
         common.print_result(_result(table), format)
         common.print_lines(line())
     if len(languages) > _LANGUAGES:
-        common.print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}: --format csv or json"))
+        common.print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}; for all, --format csv"))
 
 
 def _rounded(table: pa.Table) -> pa.Table:

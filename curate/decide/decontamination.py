@@ -65,7 +65,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     if encoder and names:
         vectors = np.concatenate(encoded)
         is_finite = np.isfinite(vectors).all(axis=1).tolist()
-        unread += [f"{name}: its embedding is not finite" for name in compress(names, map(not_, is_finite))]
+        unread += [f"{name}: its embedding contains NaN or infinity" for name in compress(names, map(not_, is_finite))]
         names, hashes, vectors = list(compress(names, is_finite)), [None] * sum(is_finite), vectors[is_finite]
     if not names or len(unread) / total > recipe.max_failed:
         error = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"

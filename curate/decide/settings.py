@@ -198,7 +198,7 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collecti
         accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
         for by in dedup.by:
             if isinstance(by, str) and KEYS.find(by).needs_images:
-                raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted here: {accepted}")
+                raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted: {accepted}")
     if dedup.prefer is not None:
         check_numbers("dedup.prefer", dedup.prefer, columns)
 

@@ -271,6 +271,6 @@ def _split(url: str, base: str = "") -> tuple[Site, str]:
     except ValueError as error:  # includes UnicodeError
         raise FetchError("bad_url", f"redirects to {url[:100]!r}: {error}" if base else error) from None
     if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
-        raise FetchError("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
+        raise FetchError("bad_url", f"found {url[:100]!r}; accepted: http:// and https://")
     is_secure = parts.scheme == "https"
     return Site(is_secure, host, port or (443 if is_secure else 80)), path + query

@@ -153,7 +153,7 @@ def _convert(urls: UrlList) -> str:
     if urls.kind not in TABULAR:
         names = set[str]()
         if not (schemas := [table.schema for table in _json_tables(urls, None, names)]):
-            raise pa.ArrowInvalid("all of its lines are blank; accepted: JSON lines, one object per line")
+            raise pa.ArrowInvalid("all lines are blank; accepted: JSON lines, one object per line")
         schema = pa.unify_schemas(schemas, promote_options="permissive")
         with pq.ParquetWriter(path, schema) as writer:
             for table in _json_tables(urls, schema, names):
@@ -176,9 +176,9 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> I
         while data := file.read(_JSON_BYTES):
             data += (rest := file.readline(_LINE_BYTES + 1))
             if len(rest) > _LINE_BYTES:
-                raise pa.ArrowInvalid(f"a line has more than {_LINE_BYTES:,} bytes; accepted: at most that")
+                raise pa.ArrowInvalid(f"a line is too long; accepted: at most {_LINE_BYTES:,} bytes per line")
             if data.lstrip().startswith(b"["):
-                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
+                raise pa.ArrowInvalid("the file is a JSON array; accepted: JSON lines, one object per line")
             if data.strip():
                 if columns is None:
                     check_json_lines(data, names)
@@ -215,7 +215,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> None:
             if types.get(name) == wider:
                 raise
             types[name] = wider
-    raise pa.ArrowInvalid(f"{len(types):,} columns or more have numbers first and text later; accepted: fewer")
+    raise pa.ArrowInvalid(f"{len(types):,} columns or more have numbers first and text later; convert it to Parquet")
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
             yield pyarrow.csv.open_csv(ended, read, parse, convert)
         except pa.ArrowInvalid as error:
             if "straddl" in str(error):  # a line is longer than a block
-                accepted = "at most that; a quotation mark may not be closed"
+                accepted = "at most that. Maybe a quotation mark is not closed"
                 raise pa.ArrowInvalid(f"a row has more than {read.block_size:,} bytes; accepted: {accepted}") from None
             raise
 

@@ -76,12 +76,12 @@ def resizing(source: UrlsSource, killed: int) -> Iterator[Resize]:
     if killed < ISOLATE_AFTER:
         yield make_resizer(source)
         return
-    with Subprocess("resize images of a shard at which workers died", make_resizer, source) as process:
+    with Subprocess("resize images of a shard on which workers died", make_resizer, source) as process:
 
         def resize(data: bytes) -> Resized:
             [(_, resized)] = process.isolate(_resize, [data])
             if isinstance(resized, EndedError):
-                killed_by = f"{killed} attempts to download its shard died, and a process that resized it"
+                killed_by = f"{killed} processes died while they downloaded the shard, and one with only this image"
                 return Resized(None, error=f"{DIED}: {killed_by} {resized}")
             return cast("Resized", resized)
 

@@ -49,7 +49,7 @@ class Retries:
             with suppress(DamagedError, pa.ArrowException, ValueError):
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
             error = "is damaged"
-        _log.warning("%s: %s; curate omits images of later rounds until --retry", folder.path(RETRIES_FILE), error)
+        _log.warning("%s: %s; curate omits images from earlier retries; use --retry", folder.path(RETRIES_FILE), error)
         return cls()
 
     def write(self, folder: RunStore) -> None:

@@ -42,7 +42,7 @@ class Robots:
             raise FetchError("robots", f"{site}/robots.txt")
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> Any:
-        with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
+        with needing("the setting `robots: respect` needs another package", "'.[img2dataset]' in a checkout of curate"):
             from protego import Protego
         try:
             text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)

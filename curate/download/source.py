@@ -207,8 +207,8 @@ class UrlsSource(Source):
         if named and self.image_size is None:
             raise ValueError(f"{named[0]}: not used without image_size; add it, or a rule such as min_side >= 100")
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
-            problem = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
-            raise ValueError(f"verify_hash: {problem}; accepted: the same for both")
+            problem = f"the recipe verifies {self.verify_hash[1]}, but compute_hash is {self.compute_hash}"
+            raise ValueError(f"verify_hash: {problem}; accepted: the same kind of hash for both keys")
         if self.encode_format == "png" and self.encode_quality > 9:
             raise ValueError(f"encode_quality: {self.encode_quality}; for png, accepted: a compression of 0 to 9")
         return self

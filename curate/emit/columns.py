@@ -46,7 +46,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
     drawn = pool.scores.field(INPUT_PROBABILITY).type if INPUT_PROBABILITY in pool.scores.names else pa.float64()
     if not (pa.types.is_floating(drawn) or pa.types.is_integer(drawn)):
-        accepted = "numbers (`probability` is multiplied by them), or another name"
+        accepted = "numbers, with which curate multiplies `probability`; or rename the column"
         raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {drawn}; accepted: {accepted}")
     repeats = [_REPEATS] if recipe.repeats else []
     available = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
@@ -64,8 +64,8 @@ def find_emitted(context: RunContext) -> EmittedColumns:
         listed = _check("output.columns", output.columns, available)
         copied = {name.lower() for name in inputs} - {name.lower() for name in (*pool.scores.names, *pool.supplied)}
         if name := next((name for name in listed if name.lower() in copied), None):
-            reason = f"the inputs have a column {name!r}, which the output has anyway"
-            raise RecipeError(f"output.columns: {reason}; leave it out")
+            reason = f"the output always has the inputs' column {name!r}"
+            raise RecipeError(f"output.columns: {reason}; remove it from the list")
     parquet = [name for name in [*listed, *repeats] if name.lower() not in fixed]
     in_json = _check("output.json_columns", output.json_columns, [name for name in available if name != "uid"])
     return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))

@@ -88,7 +88,7 @@ def find_output(key: str | None, has_images: bool) -> OutputFormat:
     if key and not kind.accepts(has_images):
         accepted = ", ".join(other.key for other in fitting)
         pools = f"pools {'with' if has_images else 'without'} images"
-        raise RecipeError(f"output.format: {key} is not for {pools}; accepted: {accepted}")
+        raise RecipeError(f"output.format: {key} does not work for {pools}; accepted: {accepted}")
     return kind
 
 

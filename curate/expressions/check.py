@@ -118,9 +118,9 @@ def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> st
     by_lower: dict[str, str] = {column.lower(): column for column in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    hint = f"a text has single quotes: '{quoted}'; " if quoted else did_you_mean(name, columns.names)
+    hint = f"if it is text, write it in single quotes: '{quoted}'; " if quoted else did_you_mean(name, columns.names)
     if set("()*/+") & set(name):
-        hint = f"an expression gets a name under derive: {{mean: {name!r}}}, then mean here; "
+        hint = f"to use an expression, name it under derive: {{mean: {name!r}}}, and write mean; "
     raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
 
 
@@ -178,12 +178,12 @@ def _check_function(key: str, where: str, name: str, arguments: int) -> None:
     if reason := STATISTICS.broken.get(name):
         raise RecipeError(f"{where}: {reason}")
     if name in STATISTICS.kinds():
-        remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
-        raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
+        remedy = f"name its result, as in derive: {{place: {name}(COLUMN)}}, and write place instead"
+        raise RecipeError(f"{where}: {kind} reads one row, but {name}() needs many rows; {remedy}")
     aggregate, consistent, macro, clock = _describe_function(name)
     if aggregate:
-        hint = " (for a best fraction use {top: f, of: column})" if kind == "a rule" else ""
-        raise RecipeError(f"{where}: {name}() is an aggregate; {kind} looks at one row{hint}")
+        hint = "; to keep the best fraction, use {top: f, of: column}" if kind == "a rule" else ""
+        raise RecipeError(f"{where}: {name}() is an aggregate, but {kind} reads one row{hint}")
     if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
         raise RecipeError(f"{where}: {name}() may differ from call to call; {kind} must be deterministic")
 

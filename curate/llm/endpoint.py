@@ -77,7 +77,7 @@ class CircuitBreaker:
     def note_probe(self, reply: Reply) -> None:
         """Record the result of a probe."""
         if reply.is_no_answer:
-            self._trip(f"{reply.code}: stopped, since it answers no request: {reply.detail}")
+            self._trip(f"{reply.code}: stopped, since the endpoint answers no request: {reply.detail}")
             self._refusals = MAX_REFUSALS - 1
         elif not reply.is_transient:
             self.note(reply)

@@ -185,7 +185,7 @@ class Endpoint:
             chats = self._client.chat.completions.with_raw_response
             return await self._send(partial(chats.create, messages=write_chat(request), **fields))
         if request.image is not None:
-            raise UnsentError("refused: not sent, since a completion takes no image; use a chat")
+            raise UnsentError("refused: not sent, since a completion prompt cannot contain an image; use a chat")
         completions = self._client.completions.with_raw_response
         return await self._send(partial(completions.create, prompt=request.prompt, **fields))
 
@@ -285,14 +285,14 @@ class Endpoint:
         if not reply.status:
             raise RunError(f"{self._base_url}: cannot be reached ({detail}); accepted: a running endpoint")
         if reply.status in (401, 403):
-            remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
+            remedy = "the endpoint needs a key: set `key` to the name of an environment variable"
             if self._options.key:
                 remedy = f"the key in the environment variable {self._options.key} is not accepted"
             raise RecipeError(f"{where}: {remedy}; {detail}")
         if 300 <= reply.status < 400:
-            raise RecipeError(f"{where}: {detail}; set base_url to the address that it redirects to")
+            raise RecipeError(f"{where}: {detail}; set base_url to the address of the redirect")
         if reply.is_transient:
-            raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
+            raise RunError(f"{where}: the endpoint has an error or is too busy; {detail}")
         raise self._no_such_endpoint(f"{path}: {detail}")
 
     def _no_such_endpoint(self, problem: str) -> RecipeError:

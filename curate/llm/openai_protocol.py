@@ -59,7 +59,7 @@ class Reply:
             return read_answer(self.body)
         detail = read_error(self.body)
         if 300 <= self.status < 400:
-            detail = f"a redirect to {self.location}, which is not followed, so that no other server gets the key"
+            detail = f"redirects to {self.location}; curate does not follow, so that no other server gets the key"
         detail = f"{self.status} {self.reason}".strip() + (f": {detail}" if detail else "")
         return Answer(None, f"{error_code(self.status, detail)}: {detail}")
 
@@ -87,17 +87,17 @@ def write_chat(request: Request) -> list[dict[str, Any]]:
     Raises UnsentError if there are no messages, no user message for the image, or if the image's format is unknown.
     """
     if not request.messages:
-        raise UnsentError("refused: not sent, since it has neither a prompt nor messages")
+        raise UnsentError("refused: not sent, since the request has neither a prompt nor messages")
     chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
     if request.image is None:
         return chat
     kind = format_of(request.image)
     if kind not in _IMAGES:
         begin = request.image[:8].hex(" ")
-        raise UnsentError(f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}")
+        raise UnsentError(f"no_image: not sent, since the image is not JPEG, PNG, WebP, or GIF; it begins with {begin}")
     last = next((message for message in reversed(chat) if message["role"] == "user"), None)
     if last is None:
-        raise UnsentError("refused: not sent, since it has no user message to add the image to")
+        raise UnsentError("refused: not sent, since the request has no user message for the image")
     url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
     last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
     return chat

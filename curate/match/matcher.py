@@ -202,7 +202,7 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
     were not opened for a day. Raises RunError if the folder belongs to another user, or its disk is full.
     """
     failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
-    remedy = "; accepted: another folder, by the environment variable TMPDIR"
+    remedy = "; set the environment variable TMPDIR to another folder"
     with ExitStack() as stack, reraised(RunError, failed, OSError, remedy=remedy):
         shared = _shared_folder()
         folder = shared / digest([metadata_key, mode, _code(), platform.machine()])

@@ -144,7 +144,7 @@ def _read(path: str) -> bytes:
         raise _wrong(path, str(error)) from None
     parts = max(content.count(b"\n"), sum(map(content.count, (b",", b"[", b"{"))))
     if parts > MAX_ENTRIES and content[:4] != b"PAR1":
-        raise RecipeError(f"metadata {path}: found more than {MAX_ENTRIES:,} entries; accepted: at most that")
+        raise RecipeError(f"metadata {path}: found more than {MAX_ENTRIES:,} entries; accepted: at most that many")
     return content
 
 
@@ -195,7 +195,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     # Arrays are as long as the largest id, so at least a tenth of the ids must be used.
     highest = min(10 * len(table) + 1000, MAX_ENTRIES)
     if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > highest:
-        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips nine of ten numbers")
+        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips over 90 % of the numbers")
     return table
 
 

@@ -31,7 +31,7 @@ def isolating(killed: int, settings: MeasureSettings) -> Iterator["IsolatedMeasu
     if killed < ISOLATE_AFTER:
         yield None
         return
-    with Subprocess("measure a unit that workers were killed at", _begin, replace(settings, signals=())) as process:
+    with Subprocess("measure a unit on which workers died", _begin, replace(settings, signals=())) as process:
         yield IsolatedMeasuring(killed, process)
 
 
@@ -44,11 +44,11 @@ class IsolatedMeasuring:
 
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
         """Return reason and detail if reading a part crashes the subprocess, or if no attempt succeeded; else None."""
-        killed = f"{self.killed} attempts to measure it were killed,"
+        killed = f"{self.killed} processes died while they measured this file,"
         if self.killed >= MAX_ATTEMPTS:
-            return DIED, f"{killed} but no single row crashes a process"
+            return DIED, f"{killed} but a process with a single row does not crash"
         [(_, error)] = self.process.isolate(_read, [part], source)
-        return (DIED, f"{killed} and a process that only read it {error}") if error else None
+        return (DIED, f"{killed} and a process that only read the file {error}") if error else None
 
     def measure(
         self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal], labels: Sequence[str]
@@ -72,7 +72,7 @@ class IsolatedMeasuring:
         return {row: self._blame(error) for row, error in parts if error}
 
     def _blame(self, error: EndedError) -> str:
-        return f"{self.killed} attempts to measure its unit were killed, and a process with only this row {error}"
+        return f"{self.killed} processes died while they measured the unit, and one with only this row {error}"
 
 
 def _begin(settings: MeasureSettings) -> MeasureSettings:

@@ -51,7 +51,7 @@ from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
 _WITH_FAULTS = ("scores", "embeddings")  # tables with gaps if supplied embeddings have errors
-_UNREAD = "this file could be read when its samples were measured, but cannot now; run again when it can"
+_UNREAD = "curate could read this file before, but cannot now; run again when the file is readable"
 
 
 def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:

@@ -150,7 +150,7 @@ def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
             weight, bias = (part.astype(np.float64) for part in layer)
         else:
             if len(weight) * max(layer.weight.shape[1], layer.weight.size // 1000) > MAX_BYTES // 4:
-                raise RecipeError(f"head: layers of {len(weight)} inputs are too large to be multiplied")
+                raise RecipeError(f"head: a layer with {len(weight)} inputs is too large to multiply with the next")
             weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 

@@ -48,7 +48,7 @@ def find_devices(where: str, device: Device) -> list[str]:
         import transformers  # noqa: F401
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        request = f"device is cuda, and torch {torch.__version__} finds no CUDA device here"
+        request = f"device is cuda, but torch {torch.__version__} finds no CUDA device on this machine"
         raise RecipeError(f"{where}: {request}; accepted: auto, cpu, or a machine with one")
     return each_device("cuda" if has_cuda and device != "cpu" else "cpu")
 

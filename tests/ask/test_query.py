@@ -64,7 +64,7 @@ def test_a_column_that_only_the_pool_has_is_hinted_at(tmp_path):
     folder = write_small(str(tmp_path))
     shard = folder.read_parquet("shards/00000.parquet")
     folder.write_parquet("shards/00000.parquet", shard.append_column("Licence_URL", pa.nulls(len(shard), pa.string())))
-    hint = rf"^SQL: Licence_URL is a column of the pool .* derive: .*--reuse {folder.url}; .*\nBinder Error: "
+    hint = rf"^SQL: Licence_URL is a column of the pool, .* derive: .*--reuse {folder.url}; .*\nBinder Error: "
     for query in ("SELECT licence_url FROM verdicts", "SELECT v.licence_url FROM verdicts v"):
         with pytest.raises(RecipeError, match=hint):
             run_query(folder.url, query)
@@ -166,7 +166,7 @@ def test_links(tmp_path):
     table = Path(folder.url, "tables/samples/00001.parquet")
     table.rename(tmp_path / "elsewhere.parquet")
     os.symlink(tmp_path / "elsewhere.parquet", table)
-    with pytest.raises(RunError, match="link out of the run"):
+    with pytest.raises(RunError, match="links to a file outside the run"):
         run_query(folder.url, "funnel")
 
 

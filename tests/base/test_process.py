@@ -67,7 +67,7 @@ def test_pool_does_without_a_device_that_fails(caplog):
     pool = ModelPool(load, lambda: ["a", "b", "c"])
     with pool.use() as one, pool.use() as two:
         assert (one, two) == ("a", "c")
-    assert "b is not used: no room" in caplog.text
+    assert "curate does not use b: no room" in caplog.text
     with pytest.raises(MemoryError), ModelPool(load, lambda: ["b", "a"]).use():
         pass
 

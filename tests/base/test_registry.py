@@ -52,8 +52,8 @@ def test_an_unknown_key_names_the_nearest():
 @pytest.mark.parametrize(
     ("packages", "message"),
     [
-        ({"fruit_x": "apple"}, r"two fruits are named 'apple': one of curate itself, one of package fruit-x 1\.2"),
-        ({"fruit_a": "cherry", "fruit_b": "cherry"}, r"'cherry': one of fruit-\w 1\.2, one of package fruit-\w 1\.2"),
+        ({"fruit_x": "apple"}, r"two fruits are named 'apple': one in curate itself, one in package fruit-x 1\.2"),
+        ({"fruit_a": "cherry", "fruit_b": "cherry"}, r"'cherry': one in fruit-\w 1\.2, one in package fruit-\w 1\.2"),
     ],
 )
 def test_kinds_of_one_name_are_refused(install, packages, message):

@@ -37,7 +37,7 @@ def test_a_request_that_ends_its_worker_is_told(tmp_path):
     assert (
         "in flight: captions of unit 00000 (" in few.stderr and few.stderr.count("was ended by signal 9 (Killed") == 3
     )
-    assert "worker_died 1, such as 3 attempts to caption its unit were killed" in few.stderr
+    assert "worker_died 1, such as 3 processes died while they captioned the unit" in few.stderr
     assert sorted(mark.name for mark in marks.iterdir()) == ["0", "1", "2"]
     done = curate(tmp_path, *run)  # which asks again, apart
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def test_an_image_that_ends_the_detector(monkeypatch):
     unit.end()
     found = [row["regions"] and row["regions"][0]["phrase"] for row in rows]
     assert found == ["a dog", "a cat", None, None, [], "a tree"] and unit.has_fault
-    detail = "3 attempts to caption its unit were killed, and a process with only this item exited (status 3)"
+    detail = "3 processes died while they captioned the unit, and a process that had only this request or image exited (status 3)"
     assert [row["error"] for row in rows] == [None, None, None, f"worker_died: {detail}", None, None]
 
 
@@ -109,6 +109,6 @@ def test_what_kills_whatever_is_asked_fails_unasked():
     [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (
         answer.error
-        == "worker_died: 6 attempts to caption its unit were killed, but no single request or image crashes a process"
+        == "worker_died: 6 processes died while they captioned the unit, but a process with a single request or image does not crash"
     )
     assert answer.text is None and not unit.has_fault

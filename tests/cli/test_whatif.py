@@ -189,8 +189,8 @@ def test_refusals(cli, texts, tmp_path):
         ([*sweep, "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
         ([*sweep, "--plot", f"{tmp_path}/no/x.svg"], "no folder"), (["--sweep", "balance.t"], "names no value to sweep"),
         (["--rows", "5", "--by", "rules.words"], "'rules.words' names no value to search"),
-        (["--rows", "5", "--by", "balance.t=1..5"], "for t give --rows alone"),
-        (["--rows", "5", *by, *sweep], "exclude each other"), (["--rows", "5", *by], "balance.rows is 60"),
+        (["--rows", "5", "--by", "balance.t=1..5"], "to search t, use --rows without --by"),
+        (["--rows", "5", *by, *sweep], "cannot be combined"), (["--rows", "5", *by], "balance.rows is 60"),
         (["--rows", "5", "--sweep", "balance.rows=1..5"], "--rows"),
     ):  # fmt: skip
         assert part in refusal(cli("whatif", str(texts), *options)), options

@@ -69,7 +69,7 @@ def test_the_key_without_files_depends_on_which_they_are(pool):
     ("change", "message"),
     [
         ("rules.words=wrods > 2", "did you mean 'words'"),
-        ("dedup.by=[sha256]", "sha256 needs images, and the pool has none; accepted here: uid$"),
+        ("dedup.by=[sha256]", "sha256 needs images, and the pool has none; accepted: uid$"),
         ("dedup.prefer=q", "dedup.prefer: no column 'q'"),
         ("dedup.prefer=caption", "dedup.prefer: column 'caption' is string; accepted: numbers"),
     ],

@@ -142,7 +142,7 @@ def test_other_processes_read_what_one_made(tmp_path, monkeypatch):
 def test_json_of_blank_lines(tmp_path):
     for content in ("", "\n" * 1000, " \n\t\n"):
         (tmp_path / "a.jsonl").write_text(content)
-        with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
+        with pytest.raises(pa.ArrowInvalid, match="all lines are blank"):
             rows_of(tmp_path / "a.jsonl")
 
 

@@ -164,7 +164,7 @@ def test_pools_without_images(tmp_path):
     again = kit.recipe_of(f"{run.folder}/shards/*.parquet", "parquet", output={"columns": ["mine"]})
     assert sidecars(kit.run_local(again, tmp_path / "second")).column_names == table.column_names
     message = refusal(path, "parquet", tmp_path, output={"columns": ["probability"]})
-    assert "output.columns: the inputs have a column 'probability'" in message
+    assert "output.columns: the output always has the inputs' column 'probability'" in message
     message = refusal(path, "parquet", tmp_path, output={"json_columns": ["words"]})
     assert "output.json_columns: the pool has no images" in message
 
@@ -176,8 +176,8 @@ def test_pools_without_images(tmp_path):
         ({"repeat": "words > 3"}, ["output.repeat: 'words > 3' is of type BOOLEAN", "an integer, such as"]),
         ({"repeat": "random()::INT"}, ["output.repeat must be deterministic"]),
         ({"repeat": "ceil(3 * quantile(words))::INT"},
-         ["output.repeat looks at one row, and quantile() at many", "derive"]),
-        ({"repeat": "count(*)::INT"}, ["count_star() is an aggregate; output.repeat looks at one row"]),
+         ["output.repeat reads one row, but quantile() needs many rows", "derive"]),
+        ({"repeat": "count(*)::INT"}, ["count_star() is an aggregate, but output.repeat reads one row"]),
         ({"columns": ["licence"]}, ["output.columns: no column 'licence'", "columns: "]),
         ({"json_columns": ["license"]}, ["output.json_columns: no column 'license'", "write columns: {license: text}"]),
         ({"columns": "words"}, ["output.columns", "list"]),

@@ -61,11 +61,11 @@ def test_a_format_that_cannot_hold_the_pool_is_refused(tmp_path):
     defaults = [find_output(None, has_images).key for has_images in (True, False)]
     assert defaults == list(OUTPUTS.kinds()) == ["webdataset", "parquet"]
     with pytest.raises(
-        RecipeError, match=r"output.format: webdataset is not for .* without images; accepted: parquet$"
+        RecipeError, match=r"output.format: webdataset does not work for .* without images; accepted: parquet$"
     ):
         find_output("webdataset", False)
     path = kit.write_tars(tmp_path / "pool", kit.make_samples(30), 1)
-    with pytest.raises(RecipeError, match=r"output\.format: parquet is not for .* with images; accepted: webdataset$"):
+    with pytest.raises(RecipeError, match=r"output\.format: parquet does not work for .*; accepted: webdataset$"):
         kit.run_local(kit.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match=r"no output format is named 'parquets'; did you mean 'parquet'"):

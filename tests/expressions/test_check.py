@@ -77,13 +77,13 @@ REFUSED = {  # parts of the message → expressions
         "wavg(clip_score, words) > 1",
     ],
     "sum()|aggregate|top": ["sum(words) > 2"],
-    "a rule looks at one row, and quantile() at many|derive: {place: quantile(COLUMN)}": ["quantile(words) > 0.8"],
-    "a rule looks at one row, and zscore() at many|use place here": ["zscore(words) > 0"],
+    "a rule reads one row, but quantile() needs many rows|derive: {place: quantile(COLUMN)}": ["quantile(words) > 0.8"],
+    "a rule reads one row, but zscore() needs many rows|write place instead": ["zscore(words) > 0"],
     "window": ["row_number() over () > 1", "lag(words) over (order by width) > 1", "sum(words) over () > 1"],
     "unnest": ["unnest([true, false])"], "UNNEST": ["generate_subscripts([1, 2], 1) > 1"],
     "star": ["* > 2", "*", "columns('w.*') > 2"], "positional reference": ["#1 > 2"], "default": ["default"],
-    "no column 'rowid'": ["rowid > 2"], "no column 'en'|a text has single quotes: 'en'": ['caption = "en"'],
-    "no column 'missing'|a text has single quotes: 'en'": ['missing = "en" and caption <> \'x\''],
+    "no column 'rowid'": ["rowid > 2"], "no column 'en'|write it in single quotes: 'en'": ['caption = "en"'],
+    "no column 'missing'|write it in single quotes: 'en'": ['missing = "en" and caption <> \'x\''],
     "GROUPING": ["grouping(words) = 0"], "parameter": ["words > ?", "words > $1", "words > $n"],
     "deterministic": [
         "random() < 0.5", "list_transform([1], lambda x: random())[1] < 0.5", "uuid()::varchar > 'a'",
@@ -123,7 +123,7 @@ def test_everything_else_is_refused(parts):
 def test_an_expression_in_place_of_a_column_belongs_under_derive():
     with pytest.raises(RecipeError) as error:
         check_rules({"best": Top(top=0.5, of="zscore(words)+1")}, pa.schema([("words", pa.int32())]))
-    assert "an expression gets a name under derive: {mean: 'zscore(words)+1'}, then mean here" in str(error.value)
+    assert "to use an expression, name it under derive: {mean: 'zscore(words)+1'}, and write mean" in str(error.value)
 
 
 # ---- files

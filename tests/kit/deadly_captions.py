@@ -65,7 +65,7 @@ def check(run, end="was ended by signal 9"):
     rows = pq.read_table(run / "tables/captions/00000.parquet").to_pylist()
     [failed] = [row for row in rows if row["status"] != "ok"]
     assert len(rows) == 13 and (keys[failed["uid"]], failed["status"]) == ("deadly", "worker_died")
-    detail = f"3 attempts to caption its unit were killed, and a process with only this item {end}"
+    detail = f"3 processes died while they captioned the unit, and a process that had only this request or image {end}"
     assert failed["error"] == detail and failed["text"] is None
     assert {row["text"] for row in rows if row is not failed} == {"a thing that somebody saw"}
     assert not (run / "parts").exists()

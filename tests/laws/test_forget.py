@@ -274,7 +274,7 @@ def test_the_command_takes_out_what_is_forgotten_meanwhile(original, recipe, tmp
 
     monkeypatch.setattr(driver, "run", beginning)
     command(str(tmp_path / "r.yaml"), str(tmp_path / "new"), reuse=str(old.folder), overrides=["balance.t=4"])
-    assert "samples were removed there meanwhile" in capsys.readouterr().err
+    assert "samples were removed from this run" in capsys.readouterr().err
     new = Ran(tmp_path / "new")
     conserved(new)
     assert left_of(new.folder, words) == []

@@ -139,6 +139,6 @@ def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"in flight: .*shard \d+ \(killed [123] times?", done.stderr)) == 3, done.stderr
     [failed] = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
-    assert failed["reason"] == "worker_died" and "3 attempts to download" in failed["detail"]
+    assert failed["reason"] == "worker_died" and "3 processes died while they downloaded" in failed["detail"]
     assert kit.Ran(tmp_path / "run").table("samples")["url"].to_pylist()[failed["row"]].endswith("image/deadly")
     assert len(np.load(tmp_path / "run/uids.npy")) == 5 and not (tmp_path / "run/parts").exists()

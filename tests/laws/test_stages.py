@@ -314,8 +314,8 @@ def test_explain_goes_on_without_the_first_run(tars, tmp_path):
     assert str(explain_sample(str(third.folder), uid)).count("verdict: kept") == 3
     shutil.rmtree(first.folder)
     page = str(explain_sample(str(third.folder), uid))
-    assert page.count("verdict: kept") == 2 and f"it cannot be explained: {first.folder}: no such folder" in page
-    with pytest.raises(RunError, match=r"it cannot be explained: .* no such folder"):
+    assert page.count("verdict: kept") == 2 and f"cannot explain this stage: {first.folder}: no such folder" in page
+    with pytest.raises(RunError, match=r"curate cannot explain this stage: .* no such folder"):
         explain_sample(str(third.folder), "f" * 32)
 
 

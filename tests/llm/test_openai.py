@@ -227,7 +227,7 @@ def test_redirects_are_not_followed(server, open_engine, caplog):
         assert other.seen == [] and len(server.asked) == len(answers)
     for text, answer in answers.items():
         code, _, address = text.replace(KEY, "[key]").partition(" ")
-        assert answer.error.startswith(f"refused: {code} ") and f"a redirect to {address}" in answer.error
+        assert answer.error.startswith(f"refused: {code} ") and f"redirects to {address}" in answer.error
     assert KEY not in caplog.text
 
 
@@ -243,7 +243,7 @@ UNUSABLE = {
     "401": (do.status(401, {"error": {"message": "key expired"}}), "refused", "401 Unauthorized: key expired"),
     "403": (do.status(403, b"<html>blocked</html>"), "refused", "403 Forbidden"),
     "404": (do.status(404, {"error": "no such model"}), "refused", "404 Not Found: no such model"),
-    "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: a redirect to https://login"),
+    "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: redirects to https://login"),
     "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "HTML, not JSON"),
     "error": (do.body({"error": {"message": "quota"}}), "malformed", "it contains no choice with a text"),
 }
@@ -265,7 +265,7 @@ def test_an_endpoint_that_answers_nothing_is_given_up(server, open_engine, name)
     server.always, before = fault, len(server.asked)
     answers = engine.ask(form(*texts(500, "more")))
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
-    reason = f"{code}: stopped, since it answers no request: {detail}"
+    reason = f"{code}: stopped, since the endpoint answers no request: {detail}"
     assert sum(answer.error.startswith(reason) for answer in answers) > 400
     assert MAX_REFUSALS < len(server.asked) - before < 100
     assert ask_one(engine, "a later one").error.startswith(f"{code}: ")  # it is tried
@@ -453,11 +453,11 @@ def test_check_names_near_models(server, open_engine, models, wanted, message):
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        (do.status(401, {"error": "no"}), RecipeError, "/models: it needs a key: give `key`.*; 401 .*: no"),
-        (do.status(500), RunError, "fails or is too busy; 500"), (do.no_http, RunError, "cannot be reached"),
-        (do.status(429, {"error": "quota"}), RunError, "fails or is too busy; 429 Too Many Requests: quota"),
+        (do.status(401, {"error": "no"}), RecipeError, "/models: the endpoint needs a key: set `key`.*; 401 .*: no"),
+        (do.status(500), RunError, "has an error or is too busy; 500"), (do.no_http, RunError, "cannot be reached"),
+        (do.status(429, {"error": "quota"}), RunError, "has an error or is too busy; 429 Too Many Requests: quota"),
         (do.reset, RunError, r"cannot be reached \(ReadError.*\)"), (do.hang, RunError, "no complete answer in 0.3 s"),
-        (do.status(307, Location="https://example.invalid/v1"), RecipeError, "a redirect to https://example.invalid"),
+        (do.status(307, Location="https://example.invalid/v1"), RecipeError, "redirects to https://example.invalid"),
         (do.status(400, {"error": "no"}), RecipeError, "models: 400 Bad Request: no. Accepted: the address of"),
         (do.body(b"<html>hello</html>"), RecipeError, "not a list of models. Accepted: .* ends in /v1"),
         (do.body({"models": []}), RecipeError, "not a list of models"),
@@ -501,7 +501,7 @@ def test_check_asks_for_a_token_if_no_models_are_listed(server, open_engine, sta
         assert server.seen[-1].path == f"/v1/{used}" and server.seen[-1].body["max_tokens"] == 1
     for options, message in [
         ({}, rf"{server.base_url}/completions: {status} .*usually ends in /v1"),
-        ({"code": 401}, "chat/completions: it needs a key"),
+        ({"code": 401}, "chat/completions: the endpoint needs a key"),
         ({"code": 200, "body": b"welcome"}, "chat/completions: the answer is malformed: not JSON"),
     ]:
         refuse("chat/completions", "completions", **options)

@@ -68,7 +68,7 @@ IMAGES = [b"", b"BM\x00\x00", b"\xff\xd8", b"RIFF\x00\x00\x00\x00WAVE", b"<svg/>
 @pytest.mark.parametrize(
     ("messages", "image", "error"),
     [
-        *[((Message("user", "?"),), image, "no_image: .*neither JPEG, PNG, WebP nor GIF") for image in IMAGES],
+        *[((Message("user", "?"),), image, "no_image: .*not JPEG, PNG, WebP, or GIF") for image in IMAGES],
         ((), None, "refused: .*neither a prompt nor messages"),
         ((Message("system", "a"),), encoded("PNG"), "refused: .*no user message"),
     ],

@@ -267,7 +267,7 @@ def test_other_files_and_folders_are_refused(tmp_path, monkeypatch):
         assert message in refusal(tmp_path / name)
     long = {"a.0.weight": torch.zeros(1, 40_000), "a.1.weight": torch.zeros(40_000, 1)}
     path = save(long | {"a.2.weight": torch.zeros(1, 40_000)}, tmp_path / "head.safetensors")
-    with pytest.raises(RecipeError, match="layers of 40000 inputs are too large to be multiplied"):
+    with pytest.raises(RecipeError, match="a layer with 40000 inputs is too large to multiply with the next"):
         load_head(path, "none", "none")
     monkeypatch.setattr(heads, "MAX_BYTES", 100)
     assert "more than 100 bytes" in refusal(path)

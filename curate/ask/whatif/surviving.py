@@ -94,7 +94,7 @@ class FinishedRun:
         try:
             return DecideSettings.of(context)
         except UnknownColumn as error:
-            reason = f"if {error.column} is a column of your pool, this run did not store it, as no rule names it"
+            reason = f"if {error.column} is a column of your pool, this run did not store it, because no rule uses it"
             run = f"curate run RECIPE --out NEW --reuse {context.store.url} --set derive.NAME={error.column}"
             remedy = f"`{run}` stores it as NAME and measures nothing again, or `curate plan RECIPE --set …` estimates"
             raise RecipeError(f"{error}; {reason}: {remedy}{measured_by(error.column)}") from None
@@ -114,8 +114,8 @@ class FinishedRun:
             raise RecipeError(f"--set {override}: {reason}{_HINT}")
         changed = change_recipe(self.recipe, overrides)
         if changed.dedup.against not in (self.recipe.dedup.against, None):
-            reason = "only a run compares images with an evaluation set"
-            raise RecipeError(f"dedup.against: {reason}; accepted: unchanged, or dedup.against=null")
+            reason = "whatif cannot compare images with another evaluation set; only a run can"
+            raise RecipeError(f"dedup.against: {reason}; accepted: the run's own value, or null")
         return changed
 
 
@@ -172,7 +172,7 @@ def open_finished(url: str) -> FinishedRun:
             return UnitState(unit, read_verdicts(rules, list(recipe.rules), recipe.selection and recipe.selection[0]))
         except ValueError:
             where = f"{store.url}: {tables.file('decisions')}"
-            raise RunError(f"{where} names rules that the run does not have") from None
+            raise RunError(f"{where} contains rules that the run's recipe does not have") from None
 
     return FinishedRun(context, units, list(in_threads(state_of, units)), facts)
 
@@ -268,8 +268,8 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
             unknown += int(np.sum(without.surviving & ~among(was.verdicts, run.reached)))
         states.append(without)
     if unknown:
-        reason = "reach dedup.against that the run did not compare with its evaluation set, and only a run can"
-        accepted = "rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
+        reason = "would reach dedup.against. The run did not compare them with its evaluation set; only a new run can"
+        accepted = "rules that let only the run's rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
         raise RecipeError(f"{unknown:,} rows {reason}; accepted: {accepted}")
     units.elements = states
     return answers

@@ -106,7 +106,7 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
     if min(ends) > 0:
         value = min(sizes, key=sizes.__getitem__)
         minimum = f"{number.override(value)} is expected to give {sizes[value]:,.0f} rows"
-        raise RunError(f"even {minimum}, more than {rows:,}")
+        raise RunError(f"--rows {rows:,} is out of reach: even {minimum}")
     if ends[0] * ends[1] < 0:
         width = 0.5 if number.is_whole else 1e-9 * (number.high - number.low)
         brentq(excess, number.low, number.high, xtol=width, maxiter=_STEPS, disp=False)

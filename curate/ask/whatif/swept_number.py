@@ -36,12 +36,12 @@ _EDGE = 1e-9  # the lowest fraction of a top rule, which must be above 0
 _MOST_ROWS = 10**12
 _MAX_NUMBER, _MAX_LISTED = 1e15, 1000  # largest number, and how many of them
 _FORMS = (
-    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
-    "balance.t, balance.tail_share, rules.NAME.top, rules.NAME.rows, any number in a rule, and numbers of rows: "
+    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}', "
+    "for a number in a rule, or for the whole value of balance.t, balance.tail_share, rules.NAME.top, rules.NAME.rows, "
 )
 SEARCHED = (
     "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or "
-    "rules.NAME.rows of a rule that keeps the best; for t give --rows alone"
+    "rules.NAME.rows for a top rule; to search t, use --rows without --by"
 )
 
 

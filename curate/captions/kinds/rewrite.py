@@ -163,11 +163,11 @@ def read_pairs(path: str) -> tuple[Pair, ...]:
     for number, line in enumerate(read_lines(path, "examples of rewrite"), 1):
         source, arrow, target = (part.strip() for part in line.partition("=>"))
         if line.strip() and not (source and arrow and target and "=>" not in target):
-            raise RecipeError(f"{path}: line {number} is {line[:80]!r}; accepted: a caption => the same in other words")
+            raise RecipeError(f"{path}: line {number} is {line[:80]!r}; accepted: CAPTION => CAPTION IN OTHER WORDS")
         if arrow:
             pairs[Pair(source, target)] = None
     if len(pairs) < _SHOWN:
-        raise RecipeError(f"{path}: has {len(pairs)} pairs; accepted: at least {_SHOWN}, all of them different")
+        raise RecipeError(f"{path}: has {len(pairs)} different pairs; accepted: at least {_SHOWN}")
     return tuple(pairs)
 
 

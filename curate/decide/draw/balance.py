@@ -127,10 +127,10 @@ def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit])
         for limit in languages[:_SHOWN]
     )
     rest = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
-    few = f"{pluralise(len(languages), 'language')} with a tail of fewer than {FEW} matches, by which t is chosen"
+    few = f"t is uncertain in {pluralise(len(languages), 'language')} whose tail has fewer than {FEW} matches"
     others = [f"{limit.language}: …" for limit in languages if limit.language != reference.language]
     by_hand = ", ".join([f"{reference.language}: {reference.t}", *others[:1]])
-    return f"{few}: {shown}{rest}; accepted: a t by hand, such as balance.t: {{{by_hand}}}"
+    return f"{few}: {shown}{rest}; to set t yourself, write balance.t: {{{by_hand}}}"
 
 
 def _share(weights: Any, chosen: Any) -> float | None:
@@ -317,8 +317,8 @@ def _solved(search: SizeSearch, counts: I64, scheme: Scheme, run: SelectionRun) 
         return _choice(search.bracket.solution, counts, scheme, run)
     except RunError as error:
         smallest = _choice(Solution(1), counts, scheme, run)
-        again = f"change the recipe, then run with --out NEW --reuse {run.place}"
-        remedy = f". Nothing is downloaded or measured again: {again}" if run.place else ""
+        again = f"to continue, change the recipe, then run with --out NEW --reuse {run.place}"
+        remedy = f". A new run downloads and measures nothing again: {again}" if run.place else ""
         raise selection.OutOfReach(f"{error}{remedy}", smallest, "t = 1, the smallest") from None
 
 
@@ -340,10 +340,10 @@ def _format_reason(section: Balance, choice: LimitsChoice) -> str:
 
 def _explain_all_kept(outcome: selection.Outcome) -> str:
     if not outcome.kept:
-        return "no row reached it"
+        return "no row reached this step"
     rows = outcome.section.rows
     if rows is not None and rows >= outcome.kept:
-        return f"balance.rows is {rows:,}, and {pluralise(outcome.kept, 'row')} reached it"
+        return f"balance.rows is {rows:,}, and only {pluralise(outcome.kept, 'row')} reached this step"
     entries: pa.Table = outcome.entries
     if pc.min(entries["probability"]).as_py() == 1:
         maximum = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())

@@ -97,7 +97,7 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, measure
     def gather(table: pa.Table) -> ColumnGroups:
         table = table.sort_by("name")
         if len(table) > MAX_GROUPS:
-            raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
+            raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: at most that many")
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
         largest = float(table["largest"].to_numpy().max(initial=0))
         if largest * rows.max(initial=0) >= _LARGEST:

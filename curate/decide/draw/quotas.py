@@ -131,8 +131,8 @@ def find_shares(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> F64
     names = groups.names.to_pylist()
     numbers = np.array([int(name) if name.isdecimal() else -1 for name in map(str, names)], np.int64)
     if (bad := (numbers < 0) | (numbers >= len(inter))).any():
-        error = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row, but there are {len(inter):,} centroids"
-        raise RunError(f"sample.quotas: {error}; accepted: numbers of centroids, from 0")
+        error = f"a row has {section.of} = {names[int(np.argmax(bad))]!r}, but there are {len(inter):,} centroids"
+        raise RunError(f"sample.quotas: {error}; accepted: integers from 0 to {len(inter) - 1:,}")
     scaled = inter[numbers] * groups.means / section.temperature
     weights = np.array([exp(x) for x in (scaled - scaled.max(initial=0)).tolist()], np.float64)
     return np.asarray(weights / max(1e-300, weights.sum()))
@@ -149,7 +149,7 @@ def find_quotas(groups: ColumnGroups, section: Quotas, inter: F64 | None) -> I64
         return solve_quotas(find_shares(groups, section, inter), sizes, section.rows, minimum, maximum)
     except ValueError as error:
         total = f"sample.quotas.least is {section.least:,}, which needs {error}, but rows is {section.rows:,}"
-        raise RunError(f"{total}; accepted: least of at most {section.rows // k:,}") from None
+        raise RunError(f"{total}; accepted: at most {section.rows // k:,}") from None
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class QuotasChoice(GroupsChoice):
     def label(self) -> str:
         kept, rows = self.cut.taken, self.cut.rows
         if not len(rows):
-            return f"quotas of {self.groups.column}: no row has one"
+            return f"quotas by {self.groups.column}: no row has a value"
         numbers = f"{kept.min():,} to {kept.max():,} rows each, of {rows.min():,} to {rows.max():,}"
         return f"quotas of {len(rows):,} values of {self.groups.column}: {numbers}"
 
@@ -234,5 +234,5 @@ def _made(run: SelectionRun, name: str) -> F32:
     file = f"{MODELS}/{name}.npy"
     if run.store.exists(file) and valid_digest(run.store, file):
         return read_rows("sample.quotas", f"{run.store.url}/{file}", "k, dimension")
-    accepted = "accepted: a run, which writes it again, or sample.quotas.centroids: FILE.npy"
+    accepted = "run the recipe again to write it, or set sample.quotas.centroids: FILE.npy"
     raise RunError(f"sample.quotas: {file}, the centroids of {name}, is missing or damaged in the run; {accepted}")

@@ -113,7 +113,7 @@ class PerLanguage(Scheme):
         reference = ascending[names.index(self.language)]
         by_share = [counts for name, counts in zip(names, ascending, strict=True) if name not in self.by_hand]
         if self.share is None and not len(reference) and any(map(len, by_share)):
-            error = f"balance.language is {self.language!r}, but no remaining row matches an entry in it"
+            error = f"balance.language is {self.language!r}, but no remaining row matches an entry in this language"
             raise RunError(f"{error}; accepted: another language, or weaker rules before balancing")
         shares = self._shares(ts, reference)
         columns = [self._column(name, counts, ts, shares) for name, counts in zip(names, ascending, strict=True)]

@@ -148,7 +148,7 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
     rounds = -(-draws // few) if few else 0
     if rounds > MAX_ROUNDS:
         error = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
-        raise RunError(f"{error}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
+        raise RunError(f"{error}; accepted: at most {MAX_ROUNDS:,} batches; use fewer draws or larger batches")
     sizes = [min(few, draws - n * few) for n in range(whole, rounds)]
     times = np.full(total, whole, np.int32)
     blocks = [
@@ -245,7 +245,7 @@ class SoftCapSample(Selection):
     """Draws with repeats, limited by soft caps."""
 
     key, section = "sample", Sample
-    meaning = "in no batch of the soft cap sample"
+    meaning = "not drawn in any batch of the soft cap sample"
     sizes_of = ("soft_cap.draws", "soft_cap.batch")
     has_repeats = True
 
@@ -264,7 +264,7 @@ class SoftCapSample(Selection):
         def check(total: int) -> int:
             if total > MAX_ROWS:
                 error = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
-                raise RunError(f"{error}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
+                raise RunError(f"{error}; accepted: at most {MAX_ROWS:,} rows; use stricter rules or a top rule")
             return total
 
         def read(tables: OpenTables, state: Any, _: int) -> Iterator[Scores]:

@@ -125,7 +125,7 @@ class TopSearch:
         return np.uint64((1 << key_bits(self.kind)) - 1)
 
     def _too_many(self) -> RunError:
-        accepted = "accepted: a column of at most that many groups"
+        accepted = "accepted: a column with at most that many values"
         return RunError(f"rules.{self.rule}: {self.spec.by} has more than {MAX_GROUPS:,} values; {accepted}")
 
 

@@ -62,7 +62,7 @@ def check_derived(derive: Mapping[str, str], columns: pa.Schema) -> dict[str, De
     used |= {f"{name.removesuffix('_score')}score" for name in used if name.endswith("_score")}  # of view `measured`
     for name, sql in derive.items():
         if name in used:
-            raise RecipeError(f"derive.{name}: there is a column {name} already; accepted: another name")
+            raise RecipeError(f"derive.{name}: a column {name} already exists; accepted: another name")
         derived[name] = _check(name, sql, columns)
         columns = columns.append(pa.field(name, derived[name].kind))
     return derived

@@ -67,7 +67,7 @@ class Articles:
                     elif event == "end":
                         has_ended |= element is root
             if size > MAX_PAGE:
-                raise RunError(f"{self._path}: a page of over {MAX_PAGE:,} bytes; accepted: at most that")
+                raise RunError(f"{self._path}: has a page that is too large; accepted: at most {MAX_PAGE:,} bytes")
         if self._is_last and not has_ended:
             raise RunError(f"{self._path}: is cut off: it ends without </mediawiki>; {_HINT}")
 

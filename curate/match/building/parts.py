@@ -121,7 +121,7 @@ def _check_snapshots(texts: Sequence[_Listed]) -> None:
         snapshot = kind, re.findall(r"(?<!\d)\d{8}(?!\d)|latest", file.path)[-1:], "multistream" in file.path
         other, path = first.setdefault(wiki, (snapshot, file.path))
         if snapshot != other:
-            error = f"--wiki: {path} and {file.path} are both from {wiki}, but have different dates or forms"
+            error = f"--wiki: {path} and {file.path} are both from {wiki}, but have different dates or formats"
             raise RecipeError(f"{error}; accepted: one of them, because each text would count twice")
 
 

@@ -109,7 +109,7 @@ def _load_tibetan() -> Tokenise:
 
     pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
     if not pack.is_dir():  # without a network it would retry the download for an hour
-        remedy = "python -c 'import botok; botok.WordTokenizer()' downloads it, once"
+        remedy = "to download it once, run python -c 'import botok; botok.WordTokenizer()'"
         raise RecipeError(f"botok, the tokenizer of bo and dz, has no dictionary at {pack}; {remedy}")
     tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
     return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))

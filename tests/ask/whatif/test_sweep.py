@@ -163,7 +163,7 @@ def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone():
 def test_refusals(run, monkeypatch):
     for base, text, rows, error, part in (
         (["balance.rows=100"], "rules.best.top", 50, RecipeError, "balance.rows is 100"),
-        ([], "balance.t=1..10", 50, RecipeError, "for t give --rows alone"),
+        ([], "balance.t=1..10", 50, RecipeError, "to search t, use --rows without --by"),
         ([], "rules.best.top=0.1,0.5", 50, RecipeError, "a rule with a range in braces"),
         ([], "rules.words.top", 50, RecipeError, "'top' does not fit 'words > 2'; accepted: another expression, or"),
         ([], "rules.best.top=0.5..0.9", 3, RunError, "even rules.best.top=0.5 is expected to give"),

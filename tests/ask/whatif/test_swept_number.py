@@ -83,7 +83,7 @@ REFUSED = {
     ],
     "a range or list in braces": ["rules.x=words > {2..3:1}"],
     "a range from a smaller number to a larger one": ["balance.t=100..10"],
-    "and numbers of rows: balance.rows, sample.rows, sample.mixture.rows, ": ["sample.soft_cap.penalty=0.1..0.2"],
+    "rules.NAME.rows, balance.rows, sample.rows, sample.mixture.rows, ": ["sample.soft_cap.penalty=0.1..0.2"],
     f"rules.x: 2 values up to 1e+19; {LIMIT}": ["rules.x=words > {0..9999999999999999999}"],
     f"balance.t: 2 values up to inf; {LIMIT}": ["balance.t={1..1" + "0" * 5000 + "}"],
     f"rules.x: 1,001 values up to 1; {LIMIT}": [f"rules.x=words > {{{','.join(['1'] * 1001)}}}"],

@@ -80,7 +80,7 @@ def test_shares_are_softmax_of_complexity():
     scaled = np.exp(np.array([0.2 * 0.3, 0.9 * 0.6]) / 0.5)
     np.testing.assert_allclose(find_shares(groups, section, inter), scaled / scaled.sum(), rtol=1e-7)
     assert find_shares(groups, section.model_copy(update={"by": "size"}), None).tolist() == [2 / 3, 1 / 3]
-    with pytest.raises(RunError, match="cluster is '7' in a row, but there are 3 centroids"):
+    with pytest.raises(RunError, match="a row has cluster = '7', but there are 3 centroids"):
         find_shares(groups_of(["0", "7"], [1, 1], [0, 0]), section, inter)
     # By default at least half an equal share, but one row of a small cluster may go.
     few = find_quotas(groups_of(["0", "1", "2"], [100, 9, 1], [0.9, 0, 0]), section, inter)

@@ -79,7 +79,7 @@ def test_a_page_has_a_limit(monkeypatch):
     monkeypatch.setattr(dumps, "MAX_PAGE", 1000)
     page = "<page><title>{0}</title><ns>0</ns><revision><text>{0}</text></revision></page>"
     assert read(f"{HEAD}{page.format('a' * 1001)}</mediawiki>".encode(), "x.xml") == ["a" * 1001]
-    with pytest.raises(RunError, match="a page of over 1,000 bytes"):
+    with pytest.raises(RunError, match="a page that is too large; accepted: at most 1,000 bytes"):
         read(f"{HEAD}{page.format('a' * 1001).removesuffix('</page>')}".encode(), "x.xml")
 
 

@@ -65,7 +65,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     refused([str(tmp_path / "nothing.parquet")], "no such file")
     write_texts(tmp_path / "20240101.de", 5)
     refused([german, german], "is named twice; accepted: each file once")
-    refused([german, str(tmp_path / "20240101.de")], "are both from de, but have different dates or forms")
+    refused([german, str(tmp_path / "20240101.de")], "are both from de, but have different dates or formats")
     refused([german], "not a wordnet file; accepted: WordNet 3.0's", wordnets=[str(tmp_path / "dewiki-1.zip")])
     assert make_plan([f"de={texts}"], [], [], ["de"], Mode.corrected).keys == {"de": "de"}
     monkeypatch.setitem(__import__("sys").modules, "ipadic", None)
@@ -81,5 +81,5 @@ def test_parts_of_a_large_dump_are_one_snapshot_and_its_index_is_left_out(tmp_pa
     plan = make_plan([str(tmp_path)], [], [], [], Mode.corrected)
     assert [Path(part.path).name for part in plan.parts] == names
     (tmp_path / "enwiki-20260101-pages-articles.xml.bz2").write_bytes(b"x")
-    with pytest.raises(RecipeError, match="different dates or forms"):
+    with pytest.raises(RecipeError, match="different dates or formats"):
         make_plan([str(tmp_path)], [], [], [], Mode.corrected)

@@ -167,7 +167,7 @@ def test_images_that_cannot_be_decoded_are_missing(web, tmp_path):
 
 HEADLESS = "http://a/1\ta dog\n"
 REFUSED = {  # name: (file, its content, keys of the source, part of the message)
-    "verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),
+    "verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"]}, "the recipe verifies md5, but compute_hash is sha256"),
     "not verified": ("a.csv", "url,caption\nx,y\n", {"verify_hash": ["md5", "md5"], "compute_hash": None}, "but compute_hash is None"),
     "quality": ("a.csv", "url,caption\nx,y\n", {"image_size": 9, "encode_format": "png"}, "encode_quality: 95; for png"),
     "no contact": ("a.csv", "url,caption\nx,y\n", {"network": {}}, "network.contact"),
@@ -182,7 +182,7 @@ REFUSED = {  # name: (file, its content, keys of the source, part of the message
         "column 'url' has 'a dog', but no URL in the first 1 row; accepted: the names in the order of the columns, such as "
         "column_names: [caption, url]",
     ),
-    "an array": ("a.json", '[{"url": "http://a/1", "caption": "a dog"}]', {}, "it is a JSON array; accepted: JSON lines"),
+    "an array": ("a.json", '[{"url": "http://a/1", "caption": "a dog"}]', {}, "the file is a JSON array; accepted: JSON lines"),
     "fewer columns": ("a.tsv", HEADLESS, {"column_names": ["url", "caption", "score"]}, "Expected 3 columns, got 2"),
     "named twice": ("a.tsv", HEADLESS, {"column_names": ["url", "url"]}, "two columns are named 'url'"),
     "names in JSON": ("a.jsonl", '{"url": "x", "caption": "y"}', {"column_names": ["url", "caption"]}, "JSON lines already has column names"),

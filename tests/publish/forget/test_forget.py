@@ -326,7 +326,7 @@ def test_the_record_names_what_was_asked_and_what_was_found(run):
     assert run.run["forgotten"] == Record.read(RunStore(str(run.folder))).facts.to_json()
     assert "forgotten.parquet" in run.table("manifest")["path"].to_pylist()
     assert victim["caption"] not in str(explain_sample(str(run.folder), victim["uid"]))
-    with pytest.raises(RunError, match="this URL was removed on request on 20"):
+    with pytest.raises(RunError, match="`curate forget` removed this URL on 20"):
         explain_sample(str(run.folder), victim["url"])
     sql = "SELECT count(*) FROM forgotten WHERE kind = 'uid' AND time > '2020-01-01'"
     assert run_query(str(run.folder), sql).rows[0][0] >= 1

@@ -94,7 +94,7 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted, tmp_path):
     assert now.status == 1 and "nobody works on it" in now.out and "max_failed" in now.out
     assert "last error of a worker: " in now.out and " ERROR audit: " in now.out, now.out
     again = drive()
-    assert again.returncode == 1 and "found no job for this driver" in again.stdout
+    assert again.returncode == 1 and "this driver finds no job to run" in again.stdout
 
 
 def test_an_error_of_any_library_ends_the_lease(tmp_path, monkeypatch):

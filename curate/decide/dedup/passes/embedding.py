@@ -136,7 +136,7 @@ def _check(section: EmbeddingCosine, measure: Measure) -> None:
 def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     _check(section, measure)
     if section.within is not None:
-        raise ValueError("dedup.against: embedding.within is for dedup.by: an evaluation set has no such column")
+        raise ValueError("dedup.against: remove embedding.within, because an evaluation set has no such column")
     if section.of not in {model.name for model in measure.embedders if model.encodes}:
         error = f"needs a model of measure.clip to encode its images, but {section.of!r} is precomputed"
         raise ValueError(f"dedup.against: {error}; accepted: a model, or phash")
