@@ -25,22 +25,16 @@ def files_by_kind(out):
     return names.values()
 
 
-@pytest.mark.slow
-def test_commands_name_a_folder_in_the_place_of_a_file(cli, out, tmp_path):
-    (tmp_path / "uids.txt").write_text("0" * 32)
-    commands = {
-        "verify": [], "sql": ["FROM kept LIMIT 1"], "whatif": ["--set", "rules.words=words > 3"], "diff": [str(out)],
-        "forget": ["--uids", str(tmp_path / "uids.txt")],  # may end halfway
-    }  # fmt: skip
-    for name in files_by_kind(out):
-        broken = tmp_path / "broken" / name
-        shutil.copytree(out, broken)
-        (broken / name).unlink()
-        (broken / name).mkdir()
-        for command, arguments in commands.items():
-            done = cli(command, str(broken), *arguments)
-            assert done.status == 0 or f"{broken / name}: {IN_PLACE}" in done.err, (name, command, done)
+def test_commands_name_a_folder_in_the_place_of_a_file(cli, out):
+    for name in ("shards/00001.parquet", "tables/decisions/00000.parquet", "run.json"):
+        (out / name).rename(out.parent / "file")
+        (out / name).mkdir()
+        for command, *arguments in (["verify"], ["sql", "FROM kept"]):
+            done = cli(command, str(out), *arguments)
+            assert done.status == 0 or f"{out / name}: {IN_PLACE}" in done.err, (name, command, done)
             assert done.status or command != "verify", name
+        (out / name).rmdir()
+        (out.parent / "file").rename(out / name)
 
 
 def test_a_run_names_one_after_the_other_and_continues_once_all_are_gone(cli, out, tmp_path):

@@ -75,14 +75,6 @@ def test_pandas_can_be_imported_later_and_arrow_uses_jemalloc(recipe, monkeypatc
     assert {"pandas", "apache_beam"} <= imported("plan", str(recipe), "--no-estimate", after=after)
 
 
-@pytest.mark.slow
-def test_a_run_in_other_processes(recipe):
-    """Beam options come with all that Beam imports, in every process."""
-    options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
-    assert "pymongo" in imported("run", str(recipe), "--out", str(recipe.parent / "processes"), *options)
-    assert (recipe.parent / "processes" / "_SUCCESS").exists()
-
-
 @pytest.mark.skipif(not find_spec("triton"), reason="torch for processors has no triton")
 def test_a_command_with_torch_ends_without_a_word_of_leaks():
     code = """

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import random
 import signal
 import socket
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from curate.cli.interrupt import raise_when_interrupted
 from tests.cli.shared import interrupt, start
 from tests.kit.waiting import wait_until
 from tests.pipelines.engines import endless
@@ -122,12 +120,6 @@ def seconds_of(running):
     return times.user + times.system
 
 
-def test_other_processes_are_left_alone():
-    before = signal.getsignal(signal.SIGINT)
-    raise_when_interrupted()  # where no command has begun
-    assert signal.getsignal(signal.SIGINT) is before
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
 def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
@@ -225,31 +217,3 @@ def test_an_interrupt_while_it_imports():
             running = start_to_count("plan", recipe)
             time.sleep(delay)
             assert interrupt(running) == (130, "", "curate: interrupted\n")
-
-
-def stop(process):
-    """Have a process do nothing until it gets SIGCONT."""
-    process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
-
-
-@pytest.mark.slow
-def test_at_some_moments_of_a_run(pool, tmp_path):
-    ended, times, out = [], 4, tmp_path
-    for number in range(times):
-        running = start_to_count("run", str(pool / "tars.yaml"), "--out", str(out / str(number)))
-        time.sleep(3.0 * (number + random.Random(number).random()) / times)
-        if running.poll() is None:
-            command = psutil.Process(running.pid)
-            for process in (command, *command.children(recursive=True)):  # so that no child ends meanwhile
-                stop(process)
-            is_done = (out / str(number) / "_SUCCESS").exists()
-            running.send_signal(signal.SIGINT)
-            for process in command.children(recursive=True):
-                process.resume()
-            status, _, err = interrupt(running, signal.SIGCONT)
-            at_the_end = (-signal.SIGINT, 0)  # Python has put its handlers back, or has ended
-            assert status in (130, *(at_the_end if is_done else ())) and "Traceback" not in err, err
-        ended.append(running.wait())
-        running.communicate()
-    assert 130 in ended

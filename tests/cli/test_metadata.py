@@ -110,12 +110,8 @@ def test_bad_input_of_build(tmp_path, cli):
         done = cli("metadata", "build", "--wiki", str(dump), "--out", str(out), *more)
         assert done.status == status and part in done.err and not done.out and not out.exists(), done
 
-    for data, part in (
-        (whole[: len(whole) // 2], "is cut off in"),
-        (whole[:600] + b"\0\0" + whole[602:], "damaged in"),
-    ):
-        dump.write_bytes(data)
-        refused(1, f"curate: {dump}: {part} the bzip2 stream at byte")
+    dump.write_bytes(whole[: len(whole) // 2])
+    refused(1, f"curate: {dump}: is cut off in the bzip2 stream at byte")
     dump.write_bytes(whole)
     hour.write_bytes(hour.read_bytes()[:-30])
     refused(1, f"curate: {hour}: damaged or cut off", "--views", str(tmp_path / "views"))

@@ -46,14 +46,6 @@ def test_too_many_failed_samples_are_warned_of(cli, pool):
     assert "warning" not in cli("plan", recipe, *changes(enough)).out
 
 
-def test_a_plan_takes_the_options_of_a_run(cli, pool):
-    recipe = str(pool / "texts.yaml")
-    assert cli("plan", recipe, "--no-estimate", "--", "--runner=local").status == 0
-    wrong = [cli(*words, "--", "--runner=Nosuch") for words in (("plan", recipe), ("run", recipe, "--out", "o"))]
-    assert wrong[0] == wrong[1] and wrong[0].status == 2 and "no runner 'Nosuch'" in wrong[0].err
-    assert "one RECIPE, then Beam options after --" in cli("plan", recipe, recipe).err
-
-
 def test_a_model_that_only_workers_can_run(cli, pool):
     """On this machine it is an error; for another engine it is why nothing is estimated."""
     model = changes(f"measure.clip={{model: 'onnx:{CLIP}', device: cuda}}")

@@ -3,12 +3,10 @@
 import io
 import re
 import sys
-import time
 
 import pyarrow as pa
 import pytest
 
-from curate.ask.whatif import estimate
 from curate.cli import common, progress
 from curate.cli.progress import describe_downloads, show_progress, show_sample
 from curate.download.rates import log_download, read_downloads
@@ -80,17 +78,6 @@ def test_within_a_unit_images_are_counted(folder, capsys):
         folder.write_bytes("tables/samples/00000.parquet", b"")
 
 
-def test_a_sample_of_the_pool_has_progress_where_it_takes_long(cli, pool, folder, monkeypatch, capsys):
-    with show_sample(folder, 2):
-        folder.write_bytes("tables/samples/00000.parquet", b"")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.01)
-    measure = estimate.measure
-    monkeypatch.setattr(estimate, "measure", lambda *of: (measure(*of), time.sleep(0.5))[0])
-    done = cli("plan", str(pool / "texts.yaml"))
-    assert re.fullmatch(r"measure (\d)/\1 units", done.err.splitlines()[-1])
-
-
 def test_what_is_slow_says_what_it_does(monkeypatch, capsys):
     monkeypatch.setattr(common, "SLOW", 600)
     with common.say_if_slow("planning"):
@@ -99,11 +86,6 @@ def test_what_is_slow_says_what_it_does(monkeypatch, capsys):
     monkeypatch.setattr(common, "SLOW", 0.01)
     with common.say_if_slow("planning"):
         wait_until(lambda: "planning" in capsys.readouterr().err)
-
-
-def test_it_ends_with_an_error_too(folder):
-    with pytest.raises(RuntimeError, match="inside"), show_progress(folder, 1):
-        raise RuntimeError("inside")
 
 
 def test_rates_are_those_of_the_run(folder):

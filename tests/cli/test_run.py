@@ -36,6 +36,10 @@ def test_a_run_prints_what_it_counted(finished, name):
     assert (folder / "_SUCCESS").exists() and not (folder / "tmp").exists()
     assert sum(json.loads((folder / "shards/sizes.json").read_text()).values()) == counts["kept"] > 0
     assert set(counts) <= {"failed", *run["recipe"]["rules"], "duplicate", "balance", "kept", "unmatched"}
+    ids = {row["entry_id"]: row["pool"] for row in pq.read_table(folder / "entries.parquet").to_pylist()}
+    assert [*ids] == [0, 1, 2, 6, 7], "an entry's ID is its position in the list"
+    matched = query(folder, "FROM matched SELECT entry_id, count(*) AS n GROUP BY 1 ORDER BY 1")
+    assert dict(matched) == {entry: rows for entry, rows in ids.items() if rows}
     if name == "tars":
         assert (counts["failed"], counts["words"], counts["side"]) == (3, 3, 3)
 
@@ -217,25 +221,6 @@ def test_rows_that_could_not_be_read_are_found(cli, tmp_path):
     assert counted[0]["example"].endswith("pool.parquet unit 0 row 3")
     done = cli("run", str(recipe), "--out", str(tmp_path / "other"), "--set", "max_failed=0.1")
     assert done.status == 1 and "no_caption 2" in done.err and "pool.parquet unit 0 row 3" in done.err
-
-
-@pytest.mark.usefixtures("without_beam")
-def test_an_entrys_id_is_its_position_in_the_list(cli, tmp_path):
-    """Although entries before it are dropped: in all tables, and after balancing."""
-    captions = [f"a {name} {i}" for i in range(30) for name in ("cat", "dog", "a b")] + ["nothing at all"]
-    urls = [f"http://x/{i}" for i in range(len(captions))]
-    pq.write_table(pa.table({"url": urls, "text": captions}), tmp_path / "pool.parquet")
-    (tmp_path / "list.json").write_text(json.dumps(["cat", ",", "cat", "", "dog", "a b", "zebra", "."]))
-    source = "input: [{name: own, format: parquet, path: pool.parquet}]"
-    (tmp_path / "recipe.yaml").write_text(f"{source}\nmatch: {{metadata: list.json}}\nbalance: {{t: 10}}\n")
-    out = tmp_path / "out"
-    assert cli("run", str(tmp_path / "recipe.yaml"), "--out", str(out)).status == 0
-    entries = pq.read_table(out / "entries.parquet").to_pylist()
-    listed = [(row["entry_id"], row["entry"], row["pool"]) for row in entries]
-    assert listed == [(0, "cat", 30), (4, "dog", 30), (5, "a b", 30), (6, "zebra", 0)]
-    matched = query(out, "FROM matched SELECT entry_id, count(*) AS n GROUP BY 1 ORDER BY 1")
-    assert matched == [(0, 30), (4, 30), (5, 30)]
-    assert sum(row["kept"] for row in entries) < 60 and all(0 < row["kept"] < 30 for row in entries[:3])
 
 
 @pytest.mark.thorough

@@ -1,7 +1,6 @@
 """What commands say of rules on sizes over tars whose images img2dataset made squares, as it does by default."""
 
 import io
-import json
 import tarfile
 
 import pytest
@@ -48,16 +47,3 @@ def test_rules_on_sizes_of_resized_images_are_warned_of(cli, recipe):
     planned = cli("plan", str(recipe), *original)
     assert planned.status == 0 and "resized" not in planned.out and " side −" in flat(planned.out)
     assert "resized" not in cli("plan", str(recipe), "--set", "rules.side=words > 2").out
-
-
-def test_the_first_recipe_says_it(cli, tmp_path, recipe):
-    """What its comment says to write works."""
-    out = tmp_path / "recipe.yaml"
-    assert cli("init", "--out", str(out)).status == 0
-    text = out.read_text()
-    assert COLUMNS in text and SIDE in text
-    path = json.dumps(f"{recipe.parent}/pool/*.tar")
-    words = changes(f"input.columns={COLUMNS.partition(' ')[2]}", f"input.path={path}", f"rules.side={SIDE}")
-    words += changes(f"rules.aspect={ASPECT}", "max_failed=1.0", "rules.english=words > 0")
-    planned = cli("plan", str(out), *words)
-    assert planned.status == 0 and " side −" in flat(planned.out) and "warning" not in planned.out, planned.out

@@ -9,8 +9,6 @@ from curate.ask.opened import connected
 from curate.ask.report.sections import funnel_section
 from curate.cli import summary as summaries
 from curate.cli.summary import summary
-from curate.store.layout import table_file
-from curate.store.store import RunStore
 from tests import kit
 from tests.cli.shared import ask
 
@@ -38,22 +36,6 @@ def test_a_target_size_that_whole_t_miss(cli, pool, tmp_path):
     assert 1 < sizes[0] < 0.95 * 7 and sizes[1] > 7
     for text in (ran, cli("whatif", out, "--rows", "7").out):
         assert "t = 1, the largest" in text and f"{sizes[1]:.0f} with t = 2\n" in text
-
-
-def test_a_sample_to_explain_is_of_a_table_that_has_rows(tmp_path):
-    """The first ones have none where all of their URLs are tried again, in units after all others."""
-    store, kept, failed, dropped = RunStore(str(tmp_path)), "a" * 32, "b" * 32, "c" * 32
-
-    def write(unit, *rows):
-        columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("uid", "rule"))}
-        store.write_parquet(table_file("decisions", unit, unit), pa.table(columns))
-
-    for unit in range(20):
-        write(unit)
-    write(20, (None, "failed"), (kept, None), (failed, "failed"))
-    assert summaries._find_example(store) == "UID"
-    write(21, (dropped, "words"))
-    assert summaries._find_example(store) == dropped
 
 
 def test_short_texts_dropped_by_language_are_warned_of(tmp_path):

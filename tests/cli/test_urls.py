@@ -103,12 +103,3 @@ def test_rules_on_sizes_of_squares_are_warned_of(cli, recipe):
     ):
         done = cli("plan", str(recipe), *size, "--set", f"input.resize_mode={mode}", "--set", f"rules.size={rule}")
         assert done.status == 0 and ("makes every image 256 x 256" in done.out) == told, done.out
-
-
-@pytest.mark.thorough
-def test_a_run_that_keeps_nothing_says_so(cli, recipe, tmp_path):
-    done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
-    assert done.status == 0 and f"failed drops the most, {ROWS} of {ROWS}" in done.out and "allow_networks" in done.out
-    assert cli("run", str(recipe), "--out", str(tmp_path / "run")).status == 0
-    again = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--retry")
-    assert again.status == 0 and "downloaded: 72 of 90 URLs" in again.out

@@ -25,14 +25,11 @@ IMAGES = {
 }
 TEXTS = {
     "rules": {
-        "words": "words > 3",
-        "aligned": {"top": 0.7, "of": "clip_score"},
-        "side": "least(width, height) >= 110",
+        "words": "words > 3", "aligned": {"top": 0.7, "of": "clip_score"}, "side": "least(width, height) >= 110",
         "wide": {"top": 0.9, "of": "width"},
     },
-    "dedup": {"prefer": "clip_score"},
-    "output": {"rows_per_shard": 300},
-}
+    "dedup": {"prefer": "clip_score"}, "output": {"rows_per_shard": 300},
+}  # fmt: skip
 
 RECIPES = {
     "images, t": ("webdataset", {**IMAGES, "balance": {"t": 2}}),
@@ -134,7 +131,7 @@ def test_processes_give_the_same_bytes(layouts, metadata, tmp_path, small_units,
 
 @pytest.mark.slow
 def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
-    """No match and no rules; a rule that nothing passes; a pool without a readable sample."""
+    """No match and no rules; a rule that nothing passes; a pool without a row, or without a readable sample."""
     path = layouts["webdataset"]["7 shuffled"]
     bad_samples = [sample for sample in kit.make_samples() if sample.key.startswith("bad")]
     bad = kit.write_tar(tmp_path / "bad.tar", bad_samples)
@@ -143,6 +140,10 @@ def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
         "nothing passes": kit.recipe_of(
             path, match={"metadata": metadata}, rules={"no": "words > 1000", "top": {"top": 0.5, "of": "words"}},
             balance={"t": 5},
+        ),
+        "no row": kit.recipe_of(
+            kit.write_parquets(tmp_path / "none", kit.make_rows(9)[:0], 1), "parquet", match={"metadata": metadata},
+            rules={"best": {"top": 0.5, "of": "clip_score"}}, balance={"t": 1}, max_failed=0, max_failed_files=0,
         ),
         "nothing readable": kit.recipe_of(str(bad), match={"metadata": metadata}, rules={"top": {"top": 0.5, "of": "words"}}),
     }  # fmt: skip

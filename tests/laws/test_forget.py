@@ -12,7 +12,7 @@ import yaml
 
 from curate.ask.query import find_run
 from curate.ask.verify import verify_run
-from curate.base.errors import CurateError, RunError
+from curate.base.errors import RunError
 from curate.cli.run import run as command
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import load_recipe
@@ -190,6 +190,12 @@ def test_with_no_or_another_record_a_run_is_refused(original, recipe, tmp_path):
         assert any("forgotten.parquet" in fault for fault in verify_run(str(run.folder))[1])
         path.write_bytes(record)
     assert prepare(recipe, str(run.folder)).finished
+    path.unlink()
+    (run.folder / "run.json").write_bytes(b"{")
+    files = kit.files_of(run.folder)
+    with pytest.raises(RunError, match=r"forgotten\.parquet .*restore it from a copy"):
+        kit.run_local(recipe, run.folder)
+    assert kit.files_of(run.folder) == files
 
 
 def test_a_record_that_nothing_names_is_missed(original, tmp_path):
@@ -362,13 +368,6 @@ def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path):
     words = ["a new caption of it a", "a new caption of it b", elsewhere, samples[0].url or ""]
     assert left_of(new.folder, words) == []
     conserved(new)
-
-
-def test_a_list_that_is_none_is_told_before_the_run(recipe, tmp_path):
-    blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", "0" * 32, "hello")})
-    with pytest.raises(CurateError, match="line 2: 'hello' is not an item"):
-        prepare(blocking, str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_names_lists_beside_it(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from curate.ask.verify import verify_run
 from curate.recipe.recipe import load_recipe
 from tests import kit
-from tests.kit.kills import check_killed, kill_at, kill_workers
+from tests.kit.kills import check_killed, kill_at
 from tests.kit.web import Web, running
 
 pytestmark = pytest.mark.thorough
@@ -107,14 +107,6 @@ def test_kills(whole, web, tmp_path, monkeypatch):
     asked = Counter(path for _, path, _ in web.log[asked_before:] if path != "/robots.txt")
     assert len(asked) == URLS and max(asked.values()) <= 1 + kills
     assert asked.total() < URLS + kills * URLS / 2
-
-
-@pytest.mark.slow
-def test_kills_of_the_process_that_downloads(whole):
-    recipe, undisturbed = whole
-    out = recipe.parent / "disturbed"
-    kill_workers(out, recipe, [("pool/*_stats.json", 3), ("pool/*_stats.json", 9), ("shards/*.tar", 1)])
-    check_equal(out, undisturbed)
 
 
 @pytest.mark.slow

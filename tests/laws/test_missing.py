@@ -1,10 +1,6 @@
 """Samples that img2dataset could not fetch, by the Parquet file beside each tar, are rows, with their own limit."""
 
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -20,6 +16,7 @@ from curate.pool.plan import make_plan
 from curate.read.errors import InputError
 from tests import kit
 from tests.kit import conserved
+from tests.kit.range_server import serving_ranges
 
 pytestmark = pytest.mark.thorough
 
@@ -44,15 +41,6 @@ def lost_rows(shard):
         {"key": f"{shard}9991", "url": f"https://x/lost/{shard}/1", "status": "failed_to_resize", "error_message": "image decoding error",
          "uid": f"{shard}{UID[1:]}", **common},
     ]  # fmt: skip
-
-
-@contextmanager
-def serving(handler):
-    """A web server on this machine, and its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +181,8 @@ def test_wherever_the_tars_are(samples, tmp_path):
     (tmp_path / "pool/00002.parquet").unlink()
     store = fsspec.filesystem("memory")
     store.put(f"{tmp_path}/pool/", "/missing/", recursive=True)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with serving(handler) as server:
-        for path in ("memory://missing/*.tar", f"{server}/pool/{{00000..00002}}.tar"):
+    with serving_ranges(tmp_path) as served:
+        for path in ("memory://missing/*.tar", f"{served.url}/pool/{{00000..00002}}.tar"):
             recipe = kit.recipe_of(path)
             parts = [part for unit in make_plan(recipe).units for part in unit.parts]
             assert [bool(part.listing_fingerprint) for part in parts] == [True, True, False]

@@ -1,9 +1,7 @@
 """Runs in S3, which a server on loopback imitates, can do all that local runs can, and write the same bytes."""
 
-import importlib
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import RecipeError, RunError
-from curate.download.shared_hosts import SharedHosts
 from curate.publish import publish
 from curate.store.lease import Holder
 from curate.store.lock import find_holder, locked
@@ -36,39 +33,6 @@ from tests.laws.attempts import twice
 
 __all__ = ["bucket"]
 pytestmark = pytest.mark.thorough
-
-
-def test_processes_share_hosts(bucket, monkeypatch):
-    """By conditional PUT, three processes take turns in the one slot of a host."""
-    at_once, most, lock, puts = 0, 0, threading.Lock(), threading.Lock()
-    responses = importlib.import_module("moto.s3.responses").S3Response
-    put = responses.put_object
-
-    def put_alone(*arguments):  # moto checks if an object exists some time before it puts it
-        with puts:
-            return put(*arguments)
-
-    monkeypatch.setattr(responses, "put_object", put_alone)
-
-    def work(number):
-        nonlocal at_once, most
-        own = SharedHosts(RunStore(f"{bucket}/hosts"), "tmp/hosts/key", 1, 1.0, lambda hosts: None)
-        with own.expecting(["busy", *(f"host{number}-{n}" for n in range(1000))]):
-            for n in range(4):
-                with own.slot("busy"), own.slot(f"host{number}-{n}"):
-                    with lock:
-                        at_once += 1
-                        most = max(most, at_once)
-                    time.sleep(0.05)
-                    with lock:
-                        at_once -= 1
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    files = RunStore(f"{bucket}/hosts").files()
-    assert most == 1
-    assert json.loads(RunStore(f"{bucket}/hosts").read_bytes(files[-1])) == [{}, {}]
-    assert len(files) < 40
 
 
 @pytest.mark.parametrize("rows", [1, 2_000_000])

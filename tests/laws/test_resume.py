@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import yaml
 
@@ -20,8 +19,7 @@ from curate.store.store import RunStore
 from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
 from tests import kit
-from tests.kit import forked
-from tests.kit.kills import check_finished, check_killed, count_files, kill_at, kill_workers, states_of
+from tests.kit.kills import check_finished, check_killed, kill_workers, states_of
 
 
 class Case(NamedTuple):
@@ -32,7 +30,7 @@ class Case(NamedTuple):
     whole: Path
 
 
-def make_case(folder, clean, shards, run):
+def make_case(folder, clean, shards):
     kit.write_tars(folder / "pool", kit.make_samples(clean), shards)
     recipe = {
         "input": {"name": "pool", "format": "webdataset", "path": f"pool/{{00000..{shards - 1:05d}}}.tar"},
@@ -42,24 +40,14 @@ def make_case(folder, clean, shards, run):
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     case = Case(load_recipe(str(path)), path, folder / "whole")
-    run(case)
+    kit.run_local(case.recipe, case.whole)
     return case
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A few samples in 2 tars, run in this process."""
-    return make_case(tmp_path_factory.mktemp("small"), 12, 2, lambda case: kit.run_local(case.recipe, case.whole))
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """12 units, run by the command."""
-
-    def run(case):
-        assert forked.run("run", case.path, "--out", case.whole).returncode == 0
-
-    return make_case(tmp_path_factory.mktemp("many"), 60, 12, run)
+    return make_case(tmp_path_factory.mktemp("small"), 12, 2)
 
 
 # ---------------------------------------------------------------- kills
@@ -79,23 +67,9 @@ def test_a_kill_before_each_kind_of_file(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_chain_of_kills(many, tmp_path):
-    """SIGKILL hits the run again and again, each time a little further on."""
-    out, rng, killed = tmp_path / "out", np.random.default_rng(20), 0
-    moments = np.sort(rng.choice(np.arange(1, count_files(many.whole)), 6, replace=False)).tolist()
-    for files in moments:
-        killed += kill_at(files, float(rng.uniform(0, 0.1)), out, "run", many.path, "--out", out)
-        check_killed(out)
-    last = forked.run("run", many.path, "--out", out)
-    assert last.returncode == 0, last.stderr
-    check_finished(out, many.whole)
-    # On a crowded machine the last ones may end before they are killed.
-    assert killed >= len(moments) / 2
-
-
-@pytest.mark.slow
-def test_kills_of_the_process_that_works(many, tmp_path):
-    """The command survives kills while it measures, decides, emits and publishes."""
+def test_kills_of_the_process_that_works(tmp_path):
+    """The command survives kills while it measures, decides, emits, and publishes."""
+    many = make_case(tmp_path, 60, 12)
     measuring = [("tables/samples/*.parquet", 2), ("tables/samples/*.parquet", 7)]
     later = [("tables/decisions/*.parquet", 1), ("shards/*.tar", 2), ("manifest.parquet", 1)]
     kill_workers(tmp_path / "out", many.path, measuring + later)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,15 +95,6 @@ def test_another_t_measures_and_matches_nothing(done, reuse):
     assert tables(new, *names) == tables(old, *names) and len(tables(new, *names)) == 3 * 6
     assert not set(tables(new, "decisions").values()) & set(tables(old, "decisions").values())
     assert new.counts["kept"] < old.counts["kept"]
-
-
-def test_another_t_opens_no_parquet(metadata, tmp_path, reuse):
-    path = kit.write_parquets(tmp_path / "rows", kit.make_rows(500), 3)
-    match = {"metadata": metadata}
-    old = kit.run_local(kit.recipe_of(path, "parquet", match=match, balance={"t": 20}), tmp_path / "old")
-    seen, new = reuse(kit.recipe_of(path, "parquet", match=match, balance={"rows": 200}), old.folder)
-    assert seen == [] and tables(new, *MEASURED, "matches") == tables(old, *MEASURED, "matches")
-    assert len(tables(new, "scores")) == 1 and new.counts["kept"] < 240 < old.counts["kept"]
 
 
 ALL = sorted([*(f"{i:05d}.tar" for i in range(6)), *(f"match {i}" for i in range(6))])
@@ -239,13 +229,6 @@ def test_a_source_in_front(run, done, tmp_path, reuse):
 
 
 @pytest.mark.thorough
-def test_a_source_taken_away_from_the_front(done, tmp_path, reuse):
-    recipe, _ = done
-    old = kit.run_local(two_sources(recipe(), tmp_path), tmp_path / "old")
-    assert reuse(recipe(), old.folder)[0] == []
-
-
-@pytest.mark.thorough
 def test_a_file_in_front(metadata, tmp_path, reuse, monkeypatch):
     """Of a source whose later units stay as they were."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 100))
@@ -285,32 +268,6 @@ def test_another_column_of_scores_is_measured(tmp_path, reuse):
     assert seen == ["00000.parquet", "00001.parquet"]
     assert new.table("scores").column_names[-1] == "beauty"
     assert new.table("scores")["beauty"].null_count == len(kit.make_rows(200))
-
-
-@pytest.mark.thorough
-def test_what_can_be_reused_and_what_not(tars, tmp_path, reuse):
-    """A folder without a run is refused; tables of an unfinished run are reused; damaged ones are not."""
-    recipe = kit.recipe_of(tars)
-    with pytest.raises(Exception, match="is not a run"):
-        prepare(recipe, str(tmp_path / "new"), str(tmp_path))
-    old = kit.run_local(recipe, tmp_path / "old")
-    (old.folder / "_SUCCESS").unlink()
-    (old.folder / "tables/samples/00001.parquet").write_bytes(b"PAR1")
-    (old.folder / "tables/members/00002.parquet").unlink()
-    reuse(recipe.model_copy(update={"seed": 1}), old.folder)
-
-
-@pytest.mark.thorough
-def test_taken_files_are_the_runs_own(done, tmp_path):
-    """A file that one run rewrites does not change in the other."""
-    recipe, old = done
-    new = kit.run_local(recipe(seed=1), tmp_path / "new", reuse=old.folder)
-    before = kit.files_of(old.folder)
-    (new.folder / "_SUCCESS").unlink()
-    (new.folder / "tables/samples/00000.parquet").unlink()
-    time.sleep(0.01)
-    kit.run_local(recipe(seed=1), tmp_path / "new")
-    assert kit.files_of(old.folder) == before
 
 
 @pytest.mark.thorough

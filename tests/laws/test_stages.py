@@ -86,6 +86,7 @@ def test_the_pool_is_what_the_first_run_kept(tars):
     scores = second.table("scores").filter(second.table("decisions")["kept"])
     assert scores["number"].to_pylist() == list(column(second, "number").values())
     assert set(scores["input_repeats"].to_pylist()) == {2}
+    assert first.run["identity"] in (second.folder / "README.md").read_text()
     assert verify_run(str(second.folder))[1] == []
 
 
@@ -126,17 +127,6 @@ def test_two_stages_keep_what_one_of_all_rules_keeps(tars, tmp_path):
     one = run_local(recipe_of(tars.pool, source=COLUMNS, rules=rules), tmp_path / "one")
     assert second.kept == one.kept and 20 < second.counts["kept"] < first.counts["kept"]
     assert set(column(second, "probability").values()) == {1.0}
-
-
-def test_a_third_stage_multiplies_all_three(tars, tmp_path):
-    _, first, second = tars
-    third = run_local(stage(second, "second", sample={"rows": 12}), tmp_path / "third")
-    p = [of_table(ran, "decisions", "probability") for ran in tars[1:]]
-    assert column(third, "input_probability") == {uid: p[0][uid] * p[1][uid] for uid in column(third, "uid")}
-    share = 12 / second.counts["kept"]
-    assert column(third, "probability") == {uid: p[0][uid] * p[1][uid] * share for uid in column(third, "uid")}
-    languages = of_table(first, "samples", "language")
-    assert column(third, "language") == {uid: languages[uid] for uid in column(third, "uid")}
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -317,15 +307,6 @@ def test_explain_goes_on_without_the_first_run(tars, tmp_path):
     assert page.count("verdict: kept") == 2 and f"cannot explain this stage: {first.folder}: no such folder" in page
     with pytest.raises(RunError, match=r"curate cannot explain this stage: .* no such folder"):
         explain_sample(str(third.folder), "f" * 32)
-
-
-def test_the_card_says_where_the_pool_came_from(tars):
-    facts = tars.first.run
-    kept, rows = facts["counts"]["kept"], sum(facts["counts"].values())
-    line = next(
-        text for text in (tars.second.folder / "README.md").read_text().splitlines() if f"{kept} of {rows}" in text
-    )
-    assert facts["identity"] in line
 
 
 def test_inputs_that_name_other_columns_are_refused(texts, tmp_path):

@@ -4,9 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import signal
 import tarfile
-from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +16,7 @@ import pytest
 
 from curate.base.errors import RecipeError, RunError
 from curate.cli.run import run as command
-from curate.read.json_fields import read_json
 from pipelines import curate as pipeline
-from pipelines.claim import claim_folder
 from tests import kit
 from tests.kit import Ran, conserved, loads, runs
 
@@ -56,25 +52,6 @@ def run(path, out, form="webdataset", **sections):
     if form == "webdataset":
         loads(done)
     return done
-
-
-@contextmanager
-def within(seconds):
-    """Fails where the block hangs."""
-
-    class HangsError(BaseException):
-        pass
-
-    def ring(*_):
-        raise HangsError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # ---------------------------------------------------------------- tars
@@ -115,17 +92,6 @@ def test_strange_json(tmp_path):
         assert repr(fields) == repr(old | {"uid": fields["uid"]})
 
 
-def test_deep_json_is_judged_alike_by_all_runners():
-    """Runners call at different depths of the stack."""
-
-    def read_below(frames, data):
-        return read_below(frames - 1, data) if frames else read_json(data)[1] is None
-
-    for depth in (10, 100, 300, 500, 700, 900):
-        data = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
-        assert read_below(0, data) == read_below(400, data), depth
-
-
 def test_strange_suffixes(tmp_path):
     suffixes = ["x\ny", "z" * 200, "", "json.gz", "..", "con", "jpg ", "seg.png", "jpg.jpg", "é", "\u202egpj"]
     members = [*sample("a", 0), *((f"a.{suffix}", b"x%d" % n) for n, suffix in enumerate(["a/../../etc", *suffixes]))]
@@ -154,25 +120,13 @@ def test_a_header_that_announces_too_much(size, before, tmp_path):
     assert done.outcomes.get(("x.tar", "b")) == ("truncated_member" if reason == "truncated_tar" else without_it)
 
 
-def test_one_key_in_many_places(tmp_path):
-    """The same key in two tars and two sources: all are kept, under distinct names."""
-    paths = [tar_of(tmp_path / f"{n}.tar", *sample("same", n)) for n in range(4)]
-    recipe = kit.recipe_of(paths[:2])
-    other = recipe.input[0].model_copy(update={"name": "other", "path": tuple(paths[2:])})
-    done = kit.run_local(recipe.model_copy(update={"input": (*recipe.input, other)}), tmp_path / "out")
-    conserved(done)
-    assert done.counts == {"kept": 4}
-    assert len(loads(done)) == 4
-    assert set(done.table("samples")["source"].to_pylist()) == {"pool", "other"}
-
-
 # ---------------------------------------------------------------- what is no file
 def test_what_is_no_file(tmp_path):
     (tmp_path / "folder.tar").mkdir()
     os.mkfifo(tmp_path / "fifo.tar")
     (tmp_path / "link.tar").symlink_to(tmp_path / "nowhere")
     for name, match in (("folder", "is a folder"), ("fifo", "fifo.tar"), ("link", "no such file")):
-        with within(120), pytest.raises(RecipeError, match=match):
+        with pytest.raises(RecipeError, match=match):
             run(str(tmp_path / f"{name}.tar"), tmp_path / "out")
 
 
@@ -188,15 +142,15 @@ def test_links_to_tars(tmp_path):
 
 # ---------------------------------------------------------------- files that change
 def changing(monkeypatch, after, path, data):
-    """Replaces a file once the run was planned (`claim_folder`) or measured (`decide_rows`)."""
+    """Replace or remove a file after the run was planned (`claim_folder`) or measured (`decide_rows`)."""
     module = runs if after == "claim_folder" else pipeline
     step = getattr(module, after)
 
     def stepping(*arguments):
         result = step(*arguments)
-        aside = path.with_suffix(".new")
-        aside.write_bytes(data)
-        aside.replace(path)
+        path.unlink()
+        if data is not None:
+            path.write_bytes(data)
         return result
 
     monkeypatch.setattr(module, after, stepping)
@@ -213,12 +167,7 @@ def test_a_file_that_changes_before_it_is_measured(tmp_path, monkeypatch):
 
 def test_a_file_that_vanishes(tmp_path, monkeypatch):
     paths = [Path(tar_of(tmp_path / f"{n}.tar", *sample("a", n))) for n in range(2)]
-
-    def starting(*arguments):
-        claim_folder(*arguments)
-        paths[0].unlink()
-
-    monkeypatch.setattr(runs, "claim_folder", starting)
+    changing(monkeypatch, "claim_folder", paths[0], None)
     done = run([str(path) for path in paths], tmp_path / "out")
     assert done.reasons == {("0.tar", None): "unreadable"} and done.counts == {"kept": 1}
 
@@ -413,17 +362,3 @@ def test_types_that_differ_between_files(tmp_path):
     assert done.reasons == {("a.parquet", None): "damaged_row_group"} and done.counts == {"kept": 16}
     table = pq.read_table(done.folder / "shards/00000.parquet")
     assert table["hash"].to_pylist()[:6] == [float(big)] * 6 and table["when"].type == pa.timestamp("ns")
-
-
-def test_an_empty_recipe_of_files(tmp_path):
-    """Nothing at all in the pool: a finished run of nothing."""
-    schema = pa.schema({"url": pa.string(), "caption": pa.string(), "score": pa.float32()})
-    pq.write_table(schema.empty_table(), tmp_path / "x.parquet")
-    recipe = kit.recipe_of(
-        str(tmp_path / "x.parquet"), "parquet", match={"metadata": kit.write_metadata(tmp_path)},
-        rules={"best": {"top": 0.5, "of": "score"}}, balance={"t": 1}, max_failed=0, max_failed_files=0,
-    )  # fmt: skip
-    for done in (kit.run_local(recipe, tmp_path / "local"), kit.run_beam(recipe, tmp_path / "beam")):
-        conserved(done)
-        assert done.counts == {} and len(np.load(done.folder / "uids.npy")) == 0
-    assert kit.lasting_files(tmp_path / "local") == kit.lasting_files(tmp_path / "beam")

@@ -49,14 +49,8 @@ def test_what_a_run_does_not_have_is_not_written(store):
     assert plain["near"] == [NEAR] and read_facts(store).near == [models.NearFacts.model_validate(NEAR)]
     words, aligned = plain["rules"][0], plain["rules"][2]
     assert words == {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None}
-    assert aligned == words | {
-        "name": "aligned",
-        "sql": None,
-        "top": 0.9,
-        "of": "clip_score",
-        "threshold": 0.25,
-        "single": True,
-    }
+    top = {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25, "single": True}
+    assert aligned == words | top
     assert RunFacts.model_validate(plain | {"metadata": None, "t": None}).to_json()["metadata"] is None
 
 

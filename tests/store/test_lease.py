@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import threading
 import time
 import uuid
 from contextlib import ExitStack
@@ -83,14 +82,6 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(store, clock, monk
         assert read_leases(store) == {}
         renew_lease(store, hold.lease)
         assert read_leases(store) == {}, "what was freed is not taken again"
-
-
-def test_nothing_is_renewed_once_the_work_has_ended(store, monkeypatch):
-    monkeypatch.setattr(leases, "BETWEEN", 0.01)
-    before = set(threading.enumerate())
-    with locked(store, "run") as hold, renewing(store, hold.lease):
-        assert sum(thread.name == "lease" for thread in threading.enumerate()) >= 2
-    assert "lease" not in {thread.name for thread in set(threading.enumerate()) - before} and not store.files()
 
 
 def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):

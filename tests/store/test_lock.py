@@ -3,24 +3,18 @@
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from curate.base.errors import RunError
 from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
-from tests import kit
-from tests.kit import files_of, forked
-from tests.kit.range_server import serving_ranges
-from tests.kit.waiting import wait_until
 
 HOLD = """
 import sys, time
@@ -45,30 +39,6 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path):
     assert (tmp_path / "tmp/lock").exists()
     with locked(RunStore(str(tmp_path)), "run"):
         pass
-
-
-@pytest.mark.slow
-def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path):
-    """The second names the first one's process and changes nothing; the first one succeeds."""
-    path, go = Path(kit.write_tars(tmp_path / "tars", kit.make_samples(6), 1)).parent, threading.Event()
-    (tmp_path / "link").symlink_to("real")
-    (tmp_path / "real").mkdir()
-    with serving_ranges(path, gates={"GET": go}) as served:
-        for name, more in (("first", ""), ("other", "seed: 5")):
-            text = f"input: {{name: pool, format: webdataset, path: '{served.url}/00000.tar'}}\nmax_failed: 1.0\n{more}"
-            (tmp_path / f"{name}.yaml").write_text(text)
-        running = forked.start("run", tmp_path / "first.yaml", "--out", tmp_path / "link")
-        wait_until(lambda: list(tmp_path.glob("real/parts/attempts/*/*")), running.is_alive)
-        before = files_of(tmp_path / "real")
-        for name in ("first", "other"):
-            other = forked.run("run", tmp_path / f"{name}.yaml", "--out", tmp_path / "real")
-            assert other.returncode == 1 and re.search(
-                r"real: curate run \(process \d+ on .*is running here", other.stderr
-            )
-        assert files_of(tmp_path / "real") == before and not (tmp_path / "real/_SUCCESS").exists()
-        go.set()
-        running.join()
-    assert running.exitcode == 0 and (tmp_path / "real/_SUCCESS").exists()
 
 
 def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path):

@@ -84,15 +84,6 @@ def test_it_stands_only_when_the_block_ends(folder):
     assert folder.read_bytes("deep/er/a") == b"half" and not folder.files("tmp")
 
 
-def test_parquet_with_key_and_note(folder):
-    folder.write_parquet("tables/x.parquet", TABLE, "the key", "the note é")
-    assert folder.read_parquet("tables/x.parquet").equals(TABLE)
-    assert folder.read_parquet("tables/x.parquet", ["n"]).column_names == ["n"]
-    assert folder.footer("tables/x.parquet") == ("the key", "the note é", 2)
-    assert has_key(folder, "tables/x.parquet", "the key")
-    assert not has_key(folder, "tables/x.parquet", "another") and not has_key(folder, "none.parquet", "the key")
-
-
 def test_parquet_without_a_key_stands_for_nothing(folder, tmp_path):
     """The file is plain Parquet; other metadata of a table is dropped."""
     folder.write_parquet("x.parquet", TABLE)

@@ -8,12 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import DamagedError, RecipeError
 from curate.base.meter import METER
-from curate.read.listing import list_files
 from curate.store.layout import DIGESTS
 from curate.store.store import RunStore
 from curate.store.stored_files import StoredFiles
@@ -36,23 +34,6 @@ def test_what_another_process_wrote_is_there(folder):
     assert files.state("b") != before
     with pytest.raises(FileNotFoundError):
         files.state("none")
-
-
-def test_files_are_hashed_by_large_blocks(tmp_path, monkeypatch):
-    """In a store, each block takes a request."""
-    sizes = []
-
-    class BlockFile(io.FileIO):
-        def readinto(self, buffer):
-            sizes.append(len(buffer))
-            return super().readinto(buffer)
-
-    (tmp_path / "a").write_bytes(b"x" * (5 << 20))
-    monkeypatch.setattr(StoredFiles, "open", lambda files, name: BlockFile(files.path(name)))
-    monkeypatch.setattr(LocalFileSystem, "open", lambda _, path, mode: BlockFile(path))
-    assert StoredFiles(str(tmp_path)).digest("a").bytes == 5 << 20
-    list_files(str(tmp_path / "a"), {}, content=True)
-    assert sizes == [1 << 22] * 6
 
 
 def test_a_library_that_does_not_count_from_the_end(monkeypatch):
@@ -197,14 +178,6 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
         for read in (folder.digest, folder.read_json, folder.read_parquet):
             with pytest.raises(OSError, match=f"{name}: is not a regular file"):
                 read(name)
-
-
-def test_a_file_without_bytes_is_not_read(tmp_path, monkeypatch):
-    """A reader of the kernel's messages, a regular file, would wait for the next one."""
-    folder = StoredFiles(str(tmp_path))
-    (tmp_path / "empty").touch()
-    monkeypatch.setattr("builtins.open", None)
-    assert folder.read_bytes("empty") == b"" and folder.digest("empty").bytes == 0
 
 
 def test_a_folder_is_no_file(monkeypatch):
