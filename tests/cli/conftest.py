@@ -13,7 +13,7 @@ from tests.kit.commands import cli, finished, pool, run  # noqa: F401 (fixtures)
 
 @pytest.fixture
 def without_beam(monkeypatch):
-    """Let runs do their steps in this process, one after the other: Beam takes two thirds of the time of small ones."""
+    """Let runs do their steps in this process, one by one. In small runs, Beam takes two thirds of the time."""
 
     class Steps(InProcessUnits):
         def __init__(self, root, units, context, hints, spool):

@@ -1,4 +1,4 @@
-"""What `curate plan` says of costs, and what the run then used."""
+"""The costs that `curate plan` estimates, and those of the run."""
 
 import json
 import re
@@ -59,11 +59,11 @@ def test_a_finished_run_predicts_the_costs_of_another(pool, finished):
     said = run_command("plan", str(pool / "tars.yaml"), *words).out
     assert f"from 60 rows of {out}" in said and "about 1,000,000,000" in said
     page = {line.split()[0]: line for line in said.partition("core-")[2].splitlines() if line.strip()}
-    assert "measure" not in page and "match" not in page and "rules" in page  # they are lent
+    assert "measure" not in page and "match" not in page and "rules" in page  # the run reuses these tables
 
 
 def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path):
-    """Where shards came after a run, a plan that reuses it has to measure their rows alone, and so has the run."""
+    """If the pool gets new shards after a run, a plan and a run that reuse it measure only the rows of these shards."""
     tars = Path(kit.write_tars(tmp_path / "all", kit.make_samples(120), 10)).parent
     (pool := tmp_path / "pool").mkdir()
     (tmp_path / "recipe.yaml").write_text(
@@ -95,7 +95,7 @@ def test_prices_are_checked_first(tmp_path):
 
 
 def test_a_part_that_cannot_have_so_few_rows_is_measured(pool):
-    """The share of `balance.rows` that a part should have is fewer than t = 1 keeps of it."""
+    """The part's share of `balance.rows` is smaller than what t = 1 keeps."""
     result = run_command("plan", str(pool / "tars.yaml"), "--set", "balance={rows: 4}", "--measure", "20")
     assert result.status == 0, result.err
     page = {line.split()[0]: line for line in result.out.partition("core-seconds")[2].splitlines() if line.strip()}

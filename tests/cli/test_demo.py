@@ -1,4 +1,4 @@
-"""`curate demo`: the whole of it, and what it does not touch."""
+"""`curate demo` as a whole, and the folders that it does not touch."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.cli.shared import ask, tree
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_beam")
 def test_demo(cli, tmp_path, monkeypatch):
-    """On a smaller pool."""
+    """The pool is smaller than the usual one."""
     monkeypatch.setattr("curate.cli.demo.write_pool", lambda pool, samples, seed, shards: write_pool(pool, 150, 0, 4))
     out = tmp_path / "demo"
     done = cli("demo", "--out", str(out))
@@ -60,7 +60,7 @@ def test_other_folders_are_left_alone(cli, finished, name, tmp_path):
 
 
 def test_an_interrupted_demo_continues(cli, tmp_path, monkeypatch):
-    """While it generates the pool: the recipe is there, the truth is not."""
+    """The interrupt comes while the demo generates the pool: the recipe is there, the truth is not."""
 
     def fail(pool, **_):
         Path(pool).mkdir()

@@ -1,4 +1,4 @@
-"""A driver that was handed a run: it outlives its shell, is followed, killed, cancelled and continued; one at a time."""
+"""`--detach` hands a run to a driver. It outlives its shell, and users follow, kill, cancel, and continue it."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
 
 def wait_for(process, served, method, before=0):
-    """Wait until the server was asked in this way once more."""
+    """Wait until the server gets one more request with this method."""
     wait_until(
         lambda: sum(request[0] == method for request in served.requests) > before,
         lambda: process is None or process.is_running(),
@@ -48,7 +48,7 @@ class Handed:
         return run_command("cancel", str(self.out))
 
     def detach(self, *words):
-        """Hand it over, and return the driver once it works."""
+        """Hand the run over, and return the driver once it works."""
         before = len(self.served.gets(""))
         done = self.run("--detach", *words)
         assert done.status == 0, done.err
@@ -113,7 +113,7 @@ def test_it_is_cancelled_and_goes_on_when_run_again(handed):
 
 
 def test_a_run_that_was_not_handed_over(handed):
-    """It is followed, but not canceled: the user who started it is there."""
+    """`status` follows the run, but `cancel` does not end it, because its user is there."""
     command = [sys.executable, "-m", "curate", "run", str(handed.recipe), "--out", str(handed.out)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_said_before_it_is_handed_over(handed):
 
 @pytest.mark.slow
 def test_an_interrupt_before_it_is_handed_over_ends_the_driver(tmp_path):
-    """Of the shell's command; the driver is in a session of its own."""
+    """The interrupt reaches the shell's command; the driver has its own session."""
     (tmp_path / "00000.tar").write_bytes(b"")
     (tmp_path / "recipe.yaml").write_text("")
     gate = threading.Event()

@@ -1,4 +1,4 @@
-"""A folder in a file's place in a run: each command names it, and what to do; once that is done, a run goes on."""
+"""If a run has a folder in the place of a file, commands name it and what to do. Then the run continues."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ def out(cli, tmp_path):
 
 
 def files_by_kind(out):
-    """A file of each kind."""
+    """Return a file of each kind."""
     names = {re.sub(r"\d+", "N", name): name for name in sorted(str(p.relative_to(out)) for p in out.rglob("*.*"))}
     assert len(names) >= 17
     return names.values()
@@ -41,7 +41,7 @@ def test_a_run_names_one_after_the_other_and_continues_once_all_are_gone(cli, ou
     recipe = str(tmp_path / "tars.yaml")
     whole = (out / "uids.npy").read_bytes()
     names = files_by_kind(out)
-    for name in ("run.json", "manifest.parquet"):  # without which nothing tells whose folder it is
+    for name in ("run.json", "manifest.parquet"):  # without them, nothing says which run it is
         shutil.copytree(out, tmp_path / name, ignore=shutil.ignore_patterns("_SUCCESS", name))
         (tmp_path / name / name).mkdir()
         done = cli("run", recipe, "--out", str(tmp_path / name))

@@ -54,7 +54,7 @@ def test_what_was_done_is_printed(cli, texts, tmp_path):
 
 
 def test_absent_items_are_printed_as_they_were_given(cli, texts, tmp_path, monkeypatch):
-    """In their own case, from standard input too; those of a table, which has no lines, by hash."""
+    """Items keep their case, also from standard input. Tables have no lines, so their items are shown by hash."""
     items = [8 * "ABCD", "http://x/\x1b[2J", "http://x/\xff"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f" {items[0]} \r\n".encode())))
     (tmp_path / "urls.txt").write_bytes("\n".join(items[1:]).encode("latin-1"))
@@ -82,7 +82,7 @@ def test_a_wrong_list_changes_nothing(cli, texts, tmp_path):
 
 
 def kill(run, items, record):
-    """Leave the run as a killed `forget` does."""
+    """Change the run to the state that a killed `forget` leaves."""
     (run / "_SUCCESS").unlink()
     (run / "tmp").mkdir()
     (run / "tmp/forgetting.json").write_text(json.dumps({"items": items, "record": record}))
@@ -100,7 +100,7 @@ def test_an_interrupted_request_is_completed(cli, texts, tmp_path):
 
 
 def test_a_request_that_was_lost_is_reported(cli, pool, texts, caplog):
-    """It was killed before the record had it: by `forget`, and by the run that continues."""
+    """A kill came before the record had the request. `forget`, and a run that continues, report it."""
     lost = {"items": 9, "requests": 1, "key": "", "digest": ""}
     kill(texts, 7, lost)
     assert "a request of 7 items was interrupted before it was recorded" in cli("forget", str(texts)).out

@@ -1,4 +1,4 @@
-"""What a process of a command imports: nothing that its work does not need."""
+"""A command imports nothing that its work does not need."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ print("imported", *sorted(sys.modules))
 
 
 def imported(*arguments, after=""):
-    """The modules of a process in which a command has run."""
+    """Run a command in a process, and return the modules that it imported."""
     code = COMMAND.format(after=after)
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_a_run_of_text_imports_no_library_of_images_or_models(recipe):
 
 @pytest.mark.parametrize("named", [None, "system"])
 def test_pandas_can_be_imported_later_and_arrow_uses_jemalloc(recipe, monkeypatch, named):
-    """Unless another allocator is named."""
+    """`named` is the allocator that the environment names."""
     pytest.importorskip("pandas")
     monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
     if named:

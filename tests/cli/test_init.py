@@ -136,7 +136,7 @@ def test_refusals(cli):
 
 @pytest.mark.thorough
 def test_the_first_recipes_run(cli, tmp_path):
-    """Basic over tars, LAION's over its columns, MetaCLIP's over URLs and captions: with nothing changed but paths."""
+    """Only paths change: Basic runs over tars, LAION's recipe over its columns, MetaCLIP's over URLs and captions."""
     for kind in ("basic", "laion", "metaclip"):
         assert cli("init", kind, "--out", str(tmp_path / f"{kind}.yaml")).status == 0
     kit.write_tars(tmp_path / "pool", kit.make_samples(48), 2)
@@ -160,7 +160,7 @@ def test_schema_is_json(cli):
 
 @pytest.mark.parametrize("name", [name for name in HELP if "examples" in HELP[name]])
 def test_examples_are_commands(name):
-    """Each is one of its command, with arguments and options that it has."""
+    """Each example uses its command, with arguments and options that exist."""
     import typer
 
     for example in HELP[name]["examples"]:

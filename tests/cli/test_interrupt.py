@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command with status 130, and `kill` with 143, at once and wherever it is; what it was to remove is removed."""
+"""Ctrl-C ends a command at once with status 130, and `kill` with 143. The command removes its temporary files."""
 
 import os
 import pty
@@ -32,7 +32,7 @@ def started(code, *arguments, **options):
 
 
 def test_an_interrupt_in_a_callback_is_not_dropped():
-    """Python drops what is raised there; where C++ calls back, the process would abort."""
+    """Python drops exceptions in callbacks; in a callback from C++, the process would abort."""
     code = """
         import ctypes, os, signal
 
@@ -53,7 +53,7 @@ def test_an_interrupt_in_a_callback_is_not_dropped():
 
 
 def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait():
-    """One that does not ask for signals, as most of C does not."""
+    """Most C code does not check for signals."""
     code = """
         import hashlib
 
@@ -63,7 +63,7 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait():
 
         main.main = work
     """
-    assert interrupt(started(code, "verify")) == (130, "", SAID)  # the work takes longer than its patience
+    assert interrupt(started(code, "verify")) == (130, "", SAID)  # the work takes longer than `interrupt` waits
 
 
 @ends
@@ -115,7 +115,7 @@ def test_a_shell_gets_it_as_an_exception(finished):
 
 
 def seconds_of(running):
-    """What the process has used of processors."""
+    """Return the CPU seconds that the process used."""
     times = psutil.Process(running.pid).cpu_times()
     return times.user + times.system
 
@@ -123,7 +123,6 @@ def seconds_of(running):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
 def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
-    """In the midst of measuring."""
     code = """
         import time
         from curate.measure import unit as measuring
@@ -145,7 +144,7 @@ def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
 
 @ends
 def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expected):
-    """Else it goes on where nobody waits for it, and is paid for. The error that Beam makes of it is not told."""
+    """Otherwise the job would continue and cost money. The message does not show Beam's error."""
     runner = f"--runner={endless.__name__}.EndlessRunner"
     words = ["run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), "--", runner]
     running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
@@ -187,7 +186,7 @@ def test_a_background_job_can_be_ended(tmp_path):
 
 
 def start_to_count(*arguments):
-    """Start a command, and return it at the moment from which an interrupt is its own: before, Python itself is starting."""
+    """Start a command, and return it once Python has started: from then on, curate handles interrupts."""
     script = """if True:
         import sys
         from functools import partial
@@ -210,7 +209,7 @@ def start_to_count(*arguments):
 
 
 def test_an_interrupt_while_it_imports():
-    """Or later, on a crowded machine, while it waits for its recipe, which nobody sends."""
+    """On a busy machine, the interrupt may come later, while the command waits for a recipe that never comes."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         recipe = f"http://127.0.0.1:{silent.getsockname()[1]}/recipe.yaml"
         for delay in (0, 0.02, 0.1):

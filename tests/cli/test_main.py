@@ -1,4 +1,4 @@
-"""Commands as users meet them: exit statuses, what is said where, and no traceback for any argument."""
+"""Commands as users see them: exit statuses, output, errors, and no traceback for any argument."""
 
 import io
 import logging
@@ -147,7 +147,7 @@ def test_errors_become_statuses(cli, monkeypatch, error, status, said):
 
 
 def test_log_messages_go_where_standard_error_is(monkeypatch):
-    """Progress bars replace it. A library's message that does not fit its arguments ends nothing: logging shows where it is."""
+    """Progress bars replace standard error. If a message does not fit its arguments, logging shows its place."""
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
     for arguments in ((), (UserWarning,)):
         logging.lastResort.emit(logging.makeLogRecord({"msg": "it is slow", "args": arguments}))

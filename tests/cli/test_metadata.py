@@ -1,4 +1,4 @@
-"""`curate metadata import`, `show` and `build`."""
+"""`curate metadata import`, `show`, and `build`."""
 
 import gzip
 import json

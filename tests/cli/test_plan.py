@@ -1,4 +1,4 @@
-"""`curate plan` as a whole; test_costs.py has what it says about costs."""
+"""`curate plan` as a whole; test_costs.py tests the costs."""
 
 import re
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_too_many_failed_samples_are_warned_of(cli, pool):
 
 
 def test_a_model_that_only_workers_can_run(cli, pool):
-    """On this machine it is an error; for another engine it is why nothing is estimated."""
+    """On this machine, this is an error. For another engine, the plan says why it estimates nothing."""
     model = changes(f"measure.clip={{model: 'onnx:{CLIP}', device: cuda}}")
     here = cli("plan", str(pool / "tars.yaml"), *model)
     assert here.status == 2 and "the recipe sets device: cuda" in here.err

@@ -1,4 +1,4 @@
-"""Progress of runs, samples and downloads, on a terminal and as lines."""
+"""Progress of runs, samples, and downloads, on a terminal and as lines."""
 
 import io
 import re
@@ -73,7 +73,7 @@ def test_within_a_unit_images_are_counted(folder, capsys):
         with show_progress(folder, units):
             work = Checkpoints(folder, MEASURED, 0, f"key {units}")
             assert len(work.complete("a tar", steps[0].schema, lambda first: steps)) == 1536
-        last = capsys.readouterr().err.splitlines()[-1]  # on a crowded machine there is a line before
+        last = capsys.readouterr().err.splitlines()[-1]  # on a busy machine, another line comes before
         assert last == f"{expected}  decide 0/{units} units  emit 0 shards"
         folder.write_bytes("tables/samples/00000.parquet", b"")
 
@@ -102,7 +102,7 @@ def test_rates_are_those_of_the_run(folder):
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_the_last_line_counts_all_downloads(folder, finished, capsys, monkeypatch):
-    """Also directly after a refresh; a finished run has them only in run.json."""
+    """The line counts downloads directly after a refresh too. A finished run has them only in run.json."""
     monkeypatch.setattr(progress, "_BETWEEN", 1000.0)
     monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.05)
     log_download(folder, "a", FACTS)

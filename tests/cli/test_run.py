@@ -78,7 +78,7 @@ def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(cli, pool, 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
 def test_a_name_and_a_license_may_change(cli, pool, out):
-    """In place: only the files that describe the run are written again."""
+    """curate writes only the files that describe the run again."""
     assert cli("report", str(out)).status == 0
     before, facts = tree(out), json.loads((out / "run.json").read_text())
     with Run(str(out)) as run:
@@ -122,7 +122,7 @@ def test_a_stop_while_a_name_changes(cli, pool, out, monkeypatch, step):
 
 
 def test_a_name_of_a_damaged_run_changes(cli, pool, out):
-    """What is damaged is recomputed."""
+    """The run recomputes damaged files."""
     entries = out / "entries.parquet"
     entries.write_bytes(b"x" * entries.stat().st_size)
     command = ["run", str(pool / "texts.yaml"), "--out", str(out), "--set", "name=better"]
@@ -201,7 +201,7 @@ def test_a_debugger_reaches_each_step(cli, pool, tmp_path, monkeypatch):
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_beam")
 def test_rows_that_could_not_be_read_are_found(cli, tmp_path):
-    """By their uid, URL or position, in a pool without keys; and they are not counted as files."""
+    """`explain` and SQL find them by uid, URL, or position. The summary does not count them as files."""
     uids = [f"{i:032x}" for i in range(9)]
     captions = [None if i in (3, 4) else f"a photo of {i}" for i in range(9)]
     urls = [None if i == 5 else f"http://x/{i}" for i in range(9)]

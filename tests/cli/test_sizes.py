@@ -1,4 +1,4 @@
-"""What commands say of rules on sizes over tars whose images img2dataset made squares, as it does by default."""
+"""Warnings about rules on sizes if img2dataset made the images square, as it does by default."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ ASPECT = "greatest(original_width, original_height) <= 3 * least(original_width,
 
 @pytest.fixture(scope="module")
 def recipe(shared, tmp_path_factory):
-    """Of photographs, laid on white squares, with img2dataset's json."""
+    """Write a recipe for photographs on white squares, with img2dataset's JSON."""
     folder = tmp_path_factory.mktemp("sizes")
     samples = []
     with tarfile.open(shared / "photos.tar") as tar:
@@ -36,7 +36,7 @@ def recipe(shared, tmp_path_factory):
 
 
 def test_rules_on_sizes_of_resized_images_are_warned_of(cli, recipe):
-    """A rule that sees the size before drops what the other does not."""
+    """A rule on the original size drops samples; a rule on the new size drops none."""
     planned = cli("plan", str(recipe))
     text = flat(planned.out)
     assert planned.status == 0 and "side 0 (0.00%)" in text

@@ -1,4 +1,4 @@
-"""`curate sql` and `curate explain`, as commands: what they print where, as processes too."""
+"""`curate sql` and `curate explain` as commands: output, errors, and processes."""
 
 import csv
 import io
@@ -94,7 +94,7 @@ def test_only_rows_go_into_a_pipe(finished, format, lines, first):
 @pytest.mark.thorough
 @pytest.mark.parametrize("format", ["csv", "json"])
 def test_it_ends_quietly_when_its_reader_does(finished, format):
-    """Rows are printed as they are computed."""
+    """The command prints rows as it computes them."""
     running = process(finished["texts"][0], ENDLESS, "--format", format)
     assert len(running.stdout.read(1 << 16)) == 1 << 16
     running.stdout.close()

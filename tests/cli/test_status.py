@@ -1,4 +1,4 @@
-"""A job that goes on without its driver: one at a time, followed and cancelled by its handle, and whole without anybody."""
+"""A job that continues without its driver. Users follow and cancel it by its handle, and it finishes by itself."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ class ElsewhereJob(Job):
 
 @dataclass
 class Service(PipelineResult):
-    """A service that works on jobs in threads of its own; each waits until it is let begin."""
+    """A service that works on jobs in its own threads. Each job waits for `begins`."""
 
     jobs: ClassVar[dict[str, "Service"]] = {}
     work: Callable[[], object]
@@ -74,7 +74,7 @@ class Service(PipelineResult):
 
 
 class Elsewhere(Local):
-    """The engine that uses it."""
+    """The engine of this service."""
 
     key = "elsewhere"
     outlasts_driver = True
@@ -98,7 +98,7 @@ class Elsewhere(Local):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of leases, later by `late` seconds; and the engine is registered."""
+    """Register the engine, and return the clock of leases, which is `late` seconds ahead."""
     clock = SimpleNamespace(late=0.0, monotonic=time.monotonic, time=lambda now=time.time: now() + clock.late)
     monkeypatch.setattr(leases, "time", clock)
     monkeypatch.setattr(engines, "KINDS", (*engines.KINDS, Elsewhere))
@@ -134,7 +134,7 @@ class Run:
 
 @pytest.fixture(params=["memory"])
 def run(request, pool, clock, tmp_path):
-    """A run in a store of this process, in a folder, and in a bucket."""
+    """A run in memory, in a folder, or in a bucket."""
     name = uuid.uuid4().hex
     place = request.getfixturevalue("bucket") if request.param == "s3" else "memory:/"
     url = str(tmp_path / name) if request.param == "local" else f"{place}/{name}"
@@ -187,7 +187,7 @@ def test_a_cancel(run):
 
 
 def test_a_job_that_fails_says_why(run):
-    """Nobody was there when it did."""
+    """Nobody waited for the job when it failed."""
     run.recipe = run.recipe.with_name("tars.yaml")
     hand_over(run, "--set", "max_failed=0.01")
     run.finish()
@@ -200,7 +200,7 @@ def test_a_job_that_fails_says_why(run):
 
 
 def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeypatch):
-    """The job has a name before, and is found by it."""
+    """The job has a name before it starts, and curate finds it by this name."""
     hand_over(run)
     lease = find_lease(run.store)
     died = {"is_detached": False, "lasts": 900.0, "began": "1"}

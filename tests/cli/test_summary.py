@@ -1,4 +1,4 @@
-"""What a run prints at its end: how to get enough shards for a training loader."""
+"""What a run prints at its end, such as how to get enough shards for a training loader."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_a_target_size_that_whole_t_miss(cli, pool, tmp_path):
 
 
 def test_short_texts_dropped_by_language_are_warned_of(tmp_path):
-    """Where the model alone named their language, and where they are many; in the report too."""
+    """The warning comes if only the model named their language, and if they are many. The report has it too."""
     captions = ["A brown hen.", "A house by the sea, and a dog", *(f"Ein Haus am Meer {n}" for n in range(8))]
     path = kit.write_parquets(tmp_path / "pool", pa.table({"url": [f"u{n}" for n in range(10)], "text": captions}), 1)
     warning = r"english dropped 9 short texts \(90\.0%\) by language, but .*; set measure.language.short to words"

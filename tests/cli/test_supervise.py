@@ -1,4 +1,4 @@
-"""The command `curate run` survives the process that works for it: what died is named, and the next one continues."""
+"""`curate run` survives its worker process: it names the process that died, and starts another one, which continues."""
 
 import signal
 
@@ -73,7 +73,7 @@ def test_an_engine_of_its_own_is_not_supervised():
     assert status == 128 + signal.SIGABRT and out.count("process") == 1 and not err
 
 
-# Starts a process in a session of its own, which has the socket too, and waits.
+# Starts a process in its own session, which inherits the socket, and waits.
 GRANDCHILD = """
 def work(number):
     if number and "once" in sys.argv:
@@ -90,7 +90,7 @@ def work(number):
 
 
 def started(running):
-    """The child and the grandchild, once they are there."""
+    """Return the child and the grandchild, once they have started."""
     assert running.stdout.readline().startswith("process 0 of ")
     return [psutil.Process(int(number)) for number in running.stdout.readline().split()]
 
@@ -115,7 +115,7 @@ def test_the_second_interrupt_does_not_wait():
 
 
 def test_all_end_with_the_command():
-    """It cannot say anything to them."""
+    """A killed command cannot signal its processes."""
     running = command(GRANDCHILD)
     processes = started(running)
     running.kill()
@@ -124,7 +124,7 @@ def test_all_end_with_the_command():
 
 
 def test_what_a_dead_process_has_started_ends():
-    """It may have what the next one needs, such as the memory of a GPU."""
+    """Otherwise it could hold what the next process needs, such as the memory of a GPU."""
     running = command(GRANDCHILD, "once")
     child, grandchild = started(running)
     child.kill()
@@ -138,7 +138,7 @@ def bucket():
         yield bucket
 
 
-# Takes a folder; the first process dies then, the second one waits for a file before.
+# Locks a folder. Then the first process dies; the second one waits for a file before it locks the folder.
 FOLDER = """
 from curate.cli.run import CommandKeeper
 from curate.store.lock import locked
@@ -157,7 +157,7 @@ def work(number):
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_nobody_gets_in_between(place, tmp_path, request):
-    """The folder is the command's, by its lock or its lease: a second command learns of its process."""
+    """The command keeps its lock or lease, and a second command names the first one's process."""
     url = str(tmp_path / "run") if place == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     store, go = RunStore(url), tmp_path / "go"
     running = command(FOLDER, url, str(go))

@@ -1,4 +1,4 @@
-"""Control characters of strangers' text never reach standard output or error raw; data in a pipe stays data."""
+"""Commands escape control characters of the pool in what they print; data in a pipe stays as it is."""
 
 import io
 import json
@@ -91,7 +91,7 @@ def test_csv_in_a_pipe_is_data(cli, finished):
 
 @pytest.mark.slow
 def test_a_pool_of_hostile_names_on_a_terminal(pool, tmp_path):
-    """Keys, captions, members of tars and files: in a run's bars and summary, and in all that shows it."""
+    """Keys, captions, members of tars, and files have control characters. All commands escape them."""
     (tmp_path / "tars").mkdir()
     for tar_file in (pool / "tars").iterdir():
         shutil.copy(tar_file, tmp_path / "tars" / f"0{CLEAR}{tar_file.name}")
@@ -131,7 +131,7 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool, tmp_path):
 
 @pytest.mark.thorough
 def test_a_run_goes_on_where_nobody_reads_what_it_prints(tmp_path):
-    """As behind `2>&1 | head -1`."""
+    """`2>&1 | head -1` closes the pipe early."""
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(12)[:12], 2)
     (tmp_path / "r.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
     read, write = os.pipe()

@@ -26,7 +26,7 @@ def web():
 
 @pytest.fixture(scope="module")
 def recipe(web, tmp_path_factory):
-    """One in ten URLs is gone, and another gives no image."""
+    """One in ten URLs is gone, and one in ten gives no image."""
     folder = tmp_path_factory.mktemp("urls")
     kinds = {0: "gone/{}", 1: "text/{}"}
     urls = [web.url(kinds.get(i % 10, "image/{}").format(i), i % 4) for i in range(ROWS)]
@@ -42,7 +42,7 @@ def recipe(web, tmp_path_factory):
 def test_a_plan_a_run_and_a_plan_after_it(cli, recipe, web):
     out = str(recipe.parent / "run")
     planned = cli("plan", str(recipe), "--out", out)
-    assert planned.status == 0 and not web.log, planned.err  # nothing is asked of anyone
+    assert planned.status == 0 and not web.log, planned.err  # a plan sends no request
     text = " ".join(planned.out.split())
     assert f"web urls 1 file {ROWS} URLs" in text
     assert "URLs 90, 0 of them in finished shards" in text
@@ -82,7 +82,7 @@ def test_a_plan_a_run_and_a_plan_after_it(cli, recipe, web):
 
 
 def test_the_first_recipe_runs(cli, recipe, web, tmp_path):
-    """On a list, as its comment says."""
+    """The recipe reads a list, as its comment says."""
     out = tmp_path / "urls.yaml"
     assert cli("init", "urls", "--out", str(out)).status == 0
     text = out.read_text().replace("    from: text-run ", f"    path: {recipe.parent}/list.parquet #")

@@ -1,4 +1,4 @@
-"""`curate verify` finds what was changed, whatever it is, with exit status 1 and the name of the file."""
+"""`curate verify` finds any change: it exits with status 1, and names the file."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def flip(path, place=0.5):
 
 
 def edit_table(path, column, change):
-    """Changes a column of a Parquet file, which stays a good one with its footer."""
+    """Change a column of a Parquet file; the file stays valid."""
     table = pq.read_table(path)
     place = table.column_names.index(column)
     field = table.schema.field(place)
@@ -90,7 +90,7 @@ def drop_last_row(path):
 
 
 def keep_other(run):
-    """One kept row for one that balancing dropped: counts stay what they are."""
+    """Exchange a kept row and one that balancing dropped, so that the counts stay the same."""
     table = pq.read_table(run / TABLES)
     kept, rule = table["kept"].to_pylist(), table["rule"].to_pylist()
     gone, come = kept.index(True), rule.index("balance")

@@ -1,4 +1,4 @@
-"""`curate whatif` as a command: what it prints where, and that a rerun agrees."""
+"""`curate whatif` as a command: what it prints, and that a run agrees."""
 
 import csv
 import io
@@ -115,7 +115,7 @@ def test_a_sweep_marks_the_value_of_the_run(cli, texts):
 
 @pytest.mark.thorough
 def test_repeats_are_counted(cli, pool, tmp_path):
-    """As many as uids.npy has, and as the run's probabilities give."""
+    """The count equals that in uids.npy, and the sum of the run's probabilities."""
     run = tmp_path / "run"
     repeat = changes("output.repeat=CASE WHEN words > 3 AND rarest > 0 THEN 3 ELSE 1 END")
     assert cli("run", str(pool / "texts.yaml"), "--out", str(run), *repeat).status == 0

@@ -1,4 +1,4 @@
-"""Two attempts at the same work at once, as an engine makes if it speculates, or thinks that a worker is dead."""
+"""Two attempts at the same work at once. Engines start a second one if the first is slow, or its worker seems dead."""
 
 import random
 import threading

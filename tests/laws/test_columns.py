@@ -41,7 +41,7 @@ RULES = {"tagged": "tag = 'a' AND license = 'cc0' AND number < 50", "best": {"to
 
 
 def scores(run):
-    """The rows of `scores` by key; of a repeated key the first."""
+    """The rows of `scores` by key. If a key repeats, its first row counts."""
     found = {}
     for key, row in zip(run.table("samples")["key"].to_pylist(), run.table("scores").to_pylist(), strict=True):
         found.setdefault(key, row)
@@ -56,7 +56,6 @@ def ran(tars, tmp_path_factory):
 
 
 def test_values_and_rules(ran):
-    """The oracle is the list of keys."""
     found = scores(ran)
     for i, key in enumerate(KEYS):
         row = found[key]
@@ -81,7 +80,7 @@ def test_everything_sees_them(ran):
 
 
 def test_a_changed_file_reads_no_input(ran, tars, tmp_path, monkeypatch):
-    """The result is that of a run from scratch."""
+    """The new run equals a run from scratch."""
     recipe = kit.recipe_of(tars, source=source(write_own(tmp_path, lambda i: -i)), rules=RULES)
     read = kit.watch_measuring(monkeypatch)
     new = kit.run_local(recipe, tmp_path / "new", reuse=ran.folder)
@@ -137,7 +136,7 @@ def rows(tmp_path_factory):
 
 
 def test_parquet_columns_by_name(rows, tmp_path, monkeypatch):
-    """Only columns that an expression names are read: text, booleans and lists. An additional one is read alone."""
+    """A run reads only the columns that expressions name. A later run reads only new columns."""
     rules = {"safe": "NSFW = 'UNLIKELY' AND safe", "faces": "len(boxes) < 2"}
     old = kit.run_local(kit.recipe_of(rows, "parquet", rules=rules), tmp_path / "old")
     assert old.table("scores").column_names[3:] == ["clip_score", "NSFW", "safe", "boxes"]
@@ -192,7 +191,7 @@ def test_no_key_of_a_source_is_ignored(rows, tars, tmp_path):
 
 
 def test_two_sources_supply_one_column(tars, tmp_path):
-    """One source has it in its json, the other gets it by a join."""
+    """One source has the column in its JSON; the other gets it by a join."""
     more = kit.write_tars(tmp_path / "more", kit.make_samples(20, seed=3), 1)
     join = {"path": f"{tmp_path}/own.parquet", "on": "key", "columns": {"number": "n"}}
     pq.write_table(pa.table({"key": ["00001", "00002"], "n": [0.5, 1.5]}), join["path"])

@@ -67,7 +67,7 @@ def names_of(run, table="samples"):
 
 
 def rows_equal(run, other):
-    """That two runs hold the same rows, in order, in every table, and the same shards."""
+    """Check that two runs hold the same rows, in order, in every table, and the same shards."""
     for table in TABLES:
         assert run.table(table).equals(other.table(table)), table
     ours, theirs = (kit.lasting_files(one.folder).items() for one in (run, other))
@@ -122,7 +122,7 @@ def test_one_units_tables_are_reused(recipe, runs, tmp_path, measured):
 
 @pytest.mark.slow
 def test_forgotten_rows_are_gone_from_chunks(recipe, runs, tmp_path):
-    """The same rows go as from files of units, and stay out if the run is published again."""
+    """A request removes the same rows from both runs, and they stay out if the run is published again."""
     kept = [row for row in runs[0].table("decisions").to_pylist() if row["kept"]]
     urls = runs[0].table("samples", ["url"])["url"].to_pylist()[100:102]
     uids = [bytes.fromhex(kept[place]["uid"]) for place in (5, -5)]
@@ -160,9 +160,9 @@ def test_only_damaged_chunks_are_made_anew(shift, recipe, runs, tmp_path, measur
         path.write_bytes([data[: len(data) // 2], b"", data, b""][(place + shift) % 4])
         if (place + shift) % 4 == 3:
             path.unlink()
-        if table in ("samples", "scores"):  # of which columns are of the inputs
+        if table in ("samples", "scores"):  # they have columns of the inputs
             units += runs[0].run["units_per_file"][place]
-    (out / "uids.npy").unlink()  # by which the run knows that something happened to it
+    (out / "uids.npy").unlink()  # so that the run is not finished
     kit.run_local(recipe, out)
     assert len(measured) == units
     assert kit.lasting_files(out) == kit.lasting_files(runs[0].folder)

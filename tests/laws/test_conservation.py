@@ -27,7 +27,7 @@ KEPT_INSTEAD = {
 
 
 def cases(kind):
-    """The bad inputs of one kind; none if the shared data is absent (the tests skip then)."""
+    """Return the bad inputs of one kind; none without the shared data, and pytest then skips the tests."""
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     path = Path(os.environ.get("CURATE_SHARED_DATA", folder)) / "bad/cases.json"
     found = json.loads(path.read_text()) if path.exists() else []
@@ -112,7 +112,7 @@ def test_bad_parquet(case, bad, tmp_path):
     run = kit.run_local(kit.recipe_of(paths, "parquet"), tmp_path / "out")
     conserved(run)
     assert (run.reasons.get((name, None)) in FILE_REASONS) == case["file_reported"]
-    if case["file_reported"] or name == "duplicate_urls.parquet":  # a uid names a pair: other captions are other pairs
+    if case["file_reported"] or name == "duplicate_urls.parquet":  # a uid names a pair of URL and caption
         assert run.counts == {"kept": 10}
     else:
         assert run.counts.get("kept", 0) == case["rows_ok"]
@@ -123,7 +123,7 @@ def test_bad_parquet(case, bad, tmp_path):
 
 @pytest.mark.thorough
 def test_all_bad_inputs_through_beam(bad, tmp_path):
-    """Every tar in one run, with every step on; and every Parquet file in another."""
+    """One run reads all tars, with every step on; another reads all Parquet files."""
     recipe = kit.recipe_of(
         f"{bad}/tars/*.tar", measure={"image": {"phash": True}, "language": {}}, balance={"t": 20, "one_per": "url"},
         match={"metadata": kit.write_metadata(tmp_path, ["a", "of", "box", "picture"])}, output={"rows_per_shard": 5},
@@ -200,7 +200,7 @@ def test_hostile_names_touch_nothing(bad, tmp_path):
 
 
 def test_a_key_cannot_take_anothers_name(tmp_path):
-    """A stranger chooses keys and own uids: a key that looks like another sample's uid makes no two samples one."""
+    """Pools choose keys and uids. If a key looks like another sample's uid, both samples stay."""
     uid = "ab" * 16
     image = [kit.encode(kit.picture(i)) for i in range(4)]
     keys, captions = ("../bad", uid, uid.upper(), "same"), ("first", "second", "third", "fourth")

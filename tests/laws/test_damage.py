@@ -32,7 +32,7 @@ pytestmark = pytest.mark.thorough
 
 
 def flip(share):
-    """Flip a bit of the byte at this share of a file."""
+    """Return a function that flips a bit at this share of a file."""
 
     def flipped(data):
         changed = bytearray(data)
@@ -109,7 +109,7 @@ def texts(tmp_path_factory):
 
 # ---------------------------------------------------------------- what is damaged
 def kinds_of(folder):
-    """A file of each kind: the last one, of several units and shards."""
+    """Return the last file of each kind, by kind. Numbers of units and shards do not count."""
     return {re.sub(r"[0-9a-f]{32}|\d{5,}(-\d{5})?", "*", name): name for name in kit.files_of(folder)}
 
 
@@ -121,7 +121,7 @@ def damage(folder, name, how):
 
 
 def inodes(folder):
-    """The inode of each table's and shard's file, without merged tables, which each run merges again."""
+    """Return the inode of each table and shard, without merged tables, because each run merges them again."""
     return {
         name: (folder / name).stat().st_ino
         for name in kit.files_of(folder)
@@ -130,7 +130,7 @@ def inodes(folder):
 
 
 def made_with(name):
-    """A pattern of the files that are written together with a file."""
+    """Return a pattern of the files that curate writes together with this file."""
     name = described_by(name)
     unit = re.sub(r"\D", "", name.rpartition("/")[2].partition(".")[0])[:5]
     if name.startswith("shards/") and unit:
@@ -141,7 +141,7 @@ def made_with(name):
 
 
 def described_by(name):
-    """The file that a digest is of; any other file itself."""
+    """Return the file that a digest describes; of other files, the file itself."""
     return re.sub(r"^parts/digests/", "", name)
 
 

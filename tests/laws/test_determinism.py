@@ -73,7 +73,7 @@ def metadata(tmp_path_factory):
 
 
 def same(one, other):
-    """Asserts that two runs decided alike."""
+    """Check that two runs decided alike."""
     assert one.counts == other.counts
     assert one.kept == other.kept
     assert one.verdicts == other.verdicts
@@ -108,7 +108,7 @@ def test_any_layout_gives_the_same_set(name, layouts, metadata, tmp_path, small_
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["images, rows", "texts, rows"])
 def test_beam_equals_memory(name, layouts, metadata, tmp_path, small_units, monkeypatch):
-    """Without Beam, on one worker, on two threads, with other buckets and packets: always the same bytes."""
+    """All runs give the same bytes: without Beam, on one worker, on two threads, with other buckets and packets."""
     form, sections = section(name, metadata)
     recipe = kit.recipe_of(layouts[form]["7 shuffled"], form, **sections)
     local = kit.lasting_files(kit.run_local(recipe, tmp_path / "local").folder)
@@ -157,7 +157,7 @@ def test_unusual_recipes_through_beam(layouts, metadata, tmp_path):
 @pytest.mark.thorough
 @pytest.mark.parametrize("dedup", [{"by": ["uid"]}, {"by": ["uid"], "prefer": "words"}])
 def test_ties_are_broken_by_content(dedup, tmp_path):
-    """Rows with one uid differ in captions or images: which one is kept does not depend on positions or shards."""
+    """Rows have the same uid, but other captions or images. The kept row does not depend on positions or shards."""
     uid = "0123456789abcdef0123456789abcdef"
     picture = [kit.encode(kit.picture(i)) for i in range(2)]
     rows = [

@@ -64,7 +64,7 @@ def some(run):
 
 
 def same(run, other):
-    """That two runs hold the same, apart from times."""
+    """Check that two runs hold the same, apart from times."""
     assert kit.lasting_files(run.folder) == kit.lasting_files(other.folder)
     assert set(kit.files_of(run.folder)) == set(kit.files_of(other.folder))
     tables = [r.table("forgotten").drop_columns(["time"]) for r in (run, other)]
@@ -119,7 +119,7 @@ def test_a_request_that_was_killed_goes_on(killed):
 
 
 def test_a_run_of_the_recipe_goes_on_too(killed, recipe, tmp_path):
-    """It decides again, without the samples in the record."""
+    """The run decides again, without the samples in the record."""
     fresh = None
     for folder in killed.states[4::12]:
         run = kit.run_local(recipe, folder)
@@ -136,7 +136,7 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original, recipe, tmp
     """Otherwise it would overwrite the request's record."""
     run = copy_of(original, tmp_path / "run")
     requested, words = some(original)
-    (run.folder / "shards/00001.tar").unlink()  # so that there is something to do
+    (run.folder / "shards/00001.tar").unlink()  # so that the run is not finished
     prepared = prepare(recipe, str(run.folder))
     with (
         locked(RunStore(str(run.folder)), "forget"),
@@ -293,7 +293,7 @@ def listed(path, *lines):
 
 @pytest.mark.slow
 def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe, original, tmp_path):
-    """Also rows that are only linked to listed ones; through Beam as in one process."""
+    """Rows that are linked to listed ones stay out too, with Beam and without."""
     rows = rows_of(original)
     pairs = [
         (one, two) for one in rows for two in rows
@@ -316,7 +316,7 @@ def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe, original, tmp_p
 
 @pytest.mark.slow
 def test_a_resumed_run_blocks_no_less_and_no_more_of_a_chain(tmp_path):
-    """Rows are linked in a chain, by image and URL in turn, which is longer than the rounds of the search."""
+    """Images and URLs link rows in a chain. The chain is longer than the search has rounds."""
     pictures = [kit.encode(kit.picture(i)) for i in range(6)]
     chain = [
         kit.Sample(f"{i:02d}", pictures[i // 2], f"number {i} of the chain", f"https://example.com/{(i + 1) // 2}")

@@ -101,7 +101,7 @@ def test_kills(whole, web, tmp_path, monkeypatch):
     assert there.isdisjoint(path for _, path, _ in web.log[before:])
     check_equal(out, undisturbed)
     assert not list(tmp_path.rglob("*.tar"))
-    # On a crowded machine the last ones may end before they are killed.
+    # On a busy machine, the last runs may end before their kill.
     assert killed >= kills / 2, f"only {killed} runs were still there to be killed"
     # Only URLs of unfinished shards are requested again.
     asked = Counter(path for _, path, _ in web.log[asked_before:] if path != "/robots.txt")
@@ -120,7 +120,7 @@ def test_the_order_of_downloads_changes_nothing(whole, web, monkeypatch):
 
 @pytest.mark.slow
 def test_an_image_that_ends_what_resizes_it_is_a_row_that_failed(web, tmp_path):
-    """It kills three processes of the command; the next one isolates it, and keeps all others."""
+    """The image kills three processes of the command. The next process isolates it, and keeps all others."""
     web.images["deadly"] = kit.encode(kit.picture(0).resize((31, 31)))
     urls = [web.url(f"image/{name}", 0) for name in (0, 1, 2, "deadly", 4, 5)]
     pq.write_table(pa.table({"url": urls, "caption": [f"caption {url}" for url in urls]}), tmp_path / "list.parquet")

@@ -1,5 +1,6 @@
-"""Law 3 for several attempts at the same work, as an engine makes if it speculates, or thinks a worker dead: the first
-complete file wins, and each attempt's answer follows from the files in place, not from its own.
+"""Law 3 for several attempts at the same work: the first complete file wins, and all answer from the files in place.
+
+Engines start a second attempt if the first is slow, or if its worker seems dead.
 """
 
 import hashlib
@@ -95,7 +96,7 @@ def prepared_for(recipe, out):
     return Prepared(prepared.context, prepared.plan.units[0])
 
 
-# Each attempt ends first, and at each file of a unit (scores, samples, matches, and the end) each one is first.
+# At each file of a unit (scores, samples, matches, and the end), either attempt comes first.
 TURNS = list(itertools.product(range(4), (1, 4)))
 
 
@@ -125,7 +126,7 @@ def damage(store, name):
 
 
 def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
-    """Tables have the rows of one attempt; the other one agrees or ends, and the next one continues from the files."""
+    """Tables have the rows of one attempt. The other one agrees or fails, and a third continues from the files."""
     asked, read = recipe(tmp_path, max_failed_files=1.0), unit_module.measure_part
 
     def measure_part(settings, source, part, *rest):
@@ -142,7 +143,7 @@ def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
         with run.context.open_tables(run.unit) as tables:
             stored = run.count(tables)
         assert all(one[1:] == stored for one in answers if one not in errors), turns
-        again = run.measure_and_count()  # what the engine tries again
+        again = run.measure_and_count()  # the engine tries it again
         assert all(one == again for one in answers if one not in errors)
         run.check()
         first.add("b" if again[0] else "a")
@@ -154,7 +155,7 @@ def test_an_attempt_that_could_not_read_a_file(tmp_path, monkeypatch):
 def test_texts_are_of_the_answers_that_are_there(starts, tmp_path, monkeypatch):
     """The engine never answers the same twice, and sometimes not at all.
 
-    With two starts, the first one was cut off, and continues during the second.
+    With two starts, the first run seemed dead, but continues during the second.
     """
     count = itertools.count()
     path = kit.write_parquets(tmp_path / "pool", kit.make_rows(12), 1)
@@ -213,7 +214,7 @@ class Changing(dict[str, bytes]):
 
 @pytest.mark.parametrize("by_runs", [1, 2])
 def test_a_shard_is_of_one_download(by_runs, tmp_path):
-    """By two attempts of a run, or by two runs that share a store."""
+    """Two attempts of one run, or two runs that share a store, download it."""
     pytest.importorskip("img2dataset")
     web = Web({}, 4)
     web.images = Changing()
@@ -238,7 +239,7 @@ def test_a_shard_is_of_one_download(by_runs, tmp_path):
 
 
 def check_shard(folder):
-    """Check that tar, Parquet file and statistics of the shard come from one download, and nothing else exists."""
+    """Check that the shard's tar, Parquet file, and statistics come from one download, and that nothing else exists."""
     [tar], [sidecar], [statistics] = (list(folder.glob(f"*{ending}")) for ending in (".tar", ".parquet", "_stats.json"))
     with tarfile.open(tar) as file:
         images = {one.name.partition(".")[0]: file.extractfile(one).read() for one in file if one.name.endswith("jpg")}

@@ -1,4 +1,4 @@
-"""Samples that img2dataset could not fetch, by the Parquet file beside each tar, are rows, with their own limit."""
+"""Samples that img2dataset could not fetch are rows, by the Parquet file beside each tar, and have their own limit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ NOT_FOUND = "HTTP Error 404: Not Found"
 
 
 def listed(samples, lost):
-    """What img2dataset writes beside a tar."""
+    """Return the table that img2dataset writes beside a tar."""
     names = ("url", "caption", "key", "status", "error_message", "uid")
     came = [{"url": s.url, "caption": s.caption, "key": s.key, "status": "success", "width": 48} for s in samples]
     return pa.Table.from_pylist(
@@ -34,7 +34,7 @@ def listed(samples, lost):
 
 
 def lost_rows(shard):
-    """Two samples that a shard lacks."""
+    """Return the rows of two samples that a shard lacks."""
     common = {"caption": f"a lost picture {shard}"}
     return [
         {"key": f"{shard}9990", "url": f"https://x/lost/{shard}/0", "status": "failed_to_download", "error_message": NOT_FOUND, **common},
@@ -176,7 +176,7 @@ def test_a_sidecar_is_part_of_its_unit(samples, tmp_path):
 
 
 def test_wherever_the_tars_are(samples, tmp_path):
-    """In a store, which lists folders, and on a web server, which does not."""
+    """An object store lists folders; a web server does not."""
     write_pool(tmp_path / "pool", samples)
     (tmp_path / "pool/00002.parquet").unlink()
     store = fsspec.filesystem("memory")

@@ -34,7 +34,7 @@ def model(tmp_path_factory):
 
 
 def varied(image, kind):
-    """The picture again: resized, at another quality, or cropped by a pixel."""
+    """Return the picture resized, at another quality, or cropped by a pixel."""
     opened = Image.open(io.BytesIO(image))
     if kind == 0:
         return kit.encode(opened.resize((opened.width + 9, opened.height + 7), Image.Resampling.LANCZOS))
@@ -78,7 +78,7 @@ def test_the_same_set_whatever_the_sharding(model, tmp_path, monkeypatch):
 
 
 def test_the_cosine_that_joined_a_row(model, tmp_path):
-    """It is the largest cosine to any row that reached deduplication; SQL and explain show it."""
+    """SQL and `explain` show the largest cosine to any row that reached deduplication."""
     path = kit.write_tars(tmp_path / "tars", make_pool(), 4)
     asked = recipe(path, model, PASSES["both"])
     done, beam = kit.run_local(asked, tmp_path / "local"), kit.run_beam(asked, tmp_path / "beam", n_buckets=3)

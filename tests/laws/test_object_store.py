@@ -1,4 +1,4 @@
-"""Runs in S3, which a server on loopback imitates, can do all that local runs can, and write the same bytes."""
+"""Runs in S3 can do all that local runs can, and write the same bytes. A local server imitates S3."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.thorough
 
 @pytest.mark.parametrize("rows", [1, 2_000_000])
 def test_the_first_complete_file_wins(rows, bucket):
-    """By conditional PUT, for small and for large files."""
+    """A conditional PUT decides, for small and for large files."""
 
     def scores(value, rows=1):
         return pa.table({"score": np.full(rows, value)})
@@ -60,7 +60,7 @@ def test_the_first_complete_file_wins(rows, bucket):
 
 
 def test_of_many_who_come_at_once_one_has_the_lease(bucket):
-    """By conditional PUT; also if the holder is dead, and all try to end its lease."""
+    """A conditional PUT decides, also if the holder is dead and all try to end its lease."""
     folder = RunStore(f"{bucket}/leased")
     inside = []
 
@@ -127,7 +127,7 @@ def run_units(path, out, **sections):
 
 @pytest.mark.slow
 def test_no_file_is_left_but_the_manifest_s(bucket, tmp_path, monkeypatch):
-    """An earlier start had more shards and other chunks of units; and attempts that work twice leave nothing."""
+    """An earlier start had more shards and other chunks of units. Attempts that repeat work leave no files either."""
     samples = kit.make_samples(40)
     path = kit.write_tars(tmp_path / "pool", samples, 8)
     monkeypatch.setattr(publish, "MIN_UNITS", 2)
@@ -181,7 +181,7 @@ def test_a_run_in_a_bucket(bucket, tmp_path):
 
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path):
-    """For inputs by name and by glob, and for --out."""
+    """The message comes for inputs by name and by glob, and for --out."""
     local = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(5)[:5], 1))
     with serving_s3() as url, bucket_at(url):
         for path in ("s3://nosuch/a.tar", "s3://nosuch/*.tar"):

@@ -123,7 +123,7 @@ def test_a_kill_within_a_unit(small, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on_with_its_recipe_alone(small, tmp_path, monkeypatch):
-    """It is stopped before each step in turn, and gets further each time; limits may change meanwhile."""
+    """Each stop comes one step later. Limits may change between the starts."""
     for step in ("match", "decide_rows", "emit"):
         with monkeypatch.context() as patched, pytest.raises(TypeError):
             patched.setattr(f"pipelines.curate.{step}", None)
@@ -145,7 +145,7 @@ def unfinished(whole, out):
 
 @pytest.mark.thorough
 def test_files_of_others_are_removed_and_missing_ones_made_anew(small, tmp_path):
-    """Matching reads the run's copy of the metadata in tmp/, which is gone."""
+    """The run's copy of the metadata in tmp/ is gone, and matching needs it."""
     out = unfinished(small.whole, tmp_path / "out")
     for name in ("shards/00099.tar", "shards/00099.parquet", "tables/samples/00099.parquet", "tables/other/0.parquet"):
         (out / name).parent.mkdir(exist_ok=True)
@@ -194,7 +194,7 @@ def refuse_second_tar(monkeypatch):
 
 @pytest.mark.thorough
 def test_a_file_that_could_not_be_opened_is_tried_again(small, refuse_second_tar, tmp_path):
-    """After a run that failed by its limit, and after one that finished without the file, whose other unit is kept."""
+    """One run failed by its limit, another finished without the file. Both read the file later."""
     strict = small.recipe.model_copy(update={"max_failed_files": 0.1})
     with pytest.raises(RunError, match="unreadable"):
         refuse_second_tar(lambda: kit.run_local(strict, tmp_path / "out"))
@@ -223,7 +223,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(small, refuse_second_tar
     ],
 )
 def test_a_failed_read_deletes_nothing(name, error, small, tmp_path, monkeypatch):
-    """A failed read is no evidence of damage: the run ends with the reason, and later continues from all files."""
+    """A failed read does not show damage. The run ends with the reason, and later continues from all files."""
     out = unfinished(small.whole, tmp_path / "out")
     before = {path: path.stat().st_ino for top in ("tables", "shards") for path in (out / top).rglob("*.parquet")}
     fail_to_read(name, error, small.recipe, out, monkeypatch)
@@ -235,7 +235,7 @@ def test_a_failed_read_deletes_nothing(name, error, small, tmp_path, monkeypatch
 
 @pytest.mark.thorough
 def test_a_failed_read_hides_no_damage(small, tmp_path, monkeypatch):
-    """In a published run one file is missing, and another cannot be read now."""
+    """In a published run, one file is missing, and reads of another fail."""
     out = Path(shutil.copytree(small.whole, tmp_path / "out"))
     (out / "shards/00000.tar").unlink()
     before = {path: path.stat().st_ino for path in out.rglob("*") if path.is_file()}

@@ -48,7 +48,7 @@ def web():
 
 @pytest.fixture(scope="module", autouse=True)
 def short_memory():
-    """The next run asks failing hosts again, like a new process."""
+    """Let each run try failing hosts again, like a new process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
@@ -59,7 +59,7 @@ def urls_of(web):
 
 
 def wanted_on(day):
-    """The status of each URL after trying it on each day until this one."""
+    """Return the status of each URL after tries on all days until this one."""
     kinds = {path: "ok" if comes is not None and comes <= day else "http_503" for path, comes in KINDS.items()}
     statuses = [*(kinds | {"status/404/{}": "http_404", "status/500/{}": "http_500"}).values()]
     return statuses * (URLS // len(KINDS))

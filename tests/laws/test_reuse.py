@@ -65,7 +65,7 @@ def measured(monkeypatch):
 
 @pytest.fixture
 def reuse(measured, tmp_path):
-    """Run a recipe that reuses a run, check that it equals a run from scratch, and return what is measured and it."""
+    """Run a recipe with reuse, and check it against a run from scratch. Return what is measured, and the new run."""
 
     def run(recipe, old, run=kit.run_local):
         before = kit.files_of(old)
@@ -135,7 +135,7 @@ def test_other_metadata_is_matched_not_measured(done, tmp_path, reuse):
 
 # ---------------------------------------------------------------- other files
 def touch(path):
-    """Makes a file look written a second later than it was."""
+    """Let a file look a second newer."""
     found = path.stat()
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
 
@@ -149,7 +149,7 @@ def test_what_changed_is_measured(tars, metadata, tmp_path, reuse):
     size = changed.stat().st_size
     kit.write_tar(changed, kit.make_samples(60, seed=9)[:10])
     with changed.open("ab") as file:
-        file.write(bytes(max(0, size - changed.stat().st_size)))  # not even the size may differ
+        file.write(bytes(max(0, size - changed.stat().st_size)))  # the size stays the same
     touch(changed)
     with pytest.raises(Exception, match=r"its inputs, .* changed.*--reuse"):
         prepare(recipe, str(old.folder))
@@ -159,7 +159,7 @@ def test_what_changed_is_measured(tars, metadata, tmp_path, reuse):
 
 @pytest.mark.parametrize("form", ["{00000..00005}.tar", "*.tar"])
 def test_a_moved_pool_is_not_measured(form, tars, tmp_path, reuse):
-    """Its tables name the new paths, also of unreadable files; a signal may be added."""
+    """Tables name the new paths, also of unreadable files. A recipe may add a signal."""
     (tmp_path / "tars/00001.tar").write_bytes(b"no tar" * 999)
     old = kit.run_local(kit.recipe_of(f"{tmp_path}/tars/{form}", measure={"text_area": {}}), tmp_path / "old")
     (tmp_path / "tars").rename(tmp_path / "moved")
@@ -175,7 +175,7 @@ def test_a_moved_pool_is_not_measured(form, tars, tmp_path, reuse):
 
 @pytest.mark.thorough
 def test_a_copied_pool_is_measured_unless_contents_are_compared(tars, tmp_path, measured):
-    """As `cp -r` copies: the files are written later."""
+    """`cp -r` gives files a later time."""
     shutil.copytree(tmp_path / "tars", tmp_path / "copy", copy_function=shutil.copyfile)
     copy = tars.replace("tars", "copy")
     for content, count in ((False, 6), (True, 0)):
@@ -198,7 +198,7 @@ def test_tars_added_at_the_end(tars, metadata, tmp_path, reuse):
 @pytest.mark.thorough
 @pytest.mark.parametrize("count", [(110, 111), (110, 400)])
 def test_tars_added_at_the_end_keep_small_units(count, tmp_path):
-    """Small pools of many tars: units hold several; all but the last are the same when tars are added, within a step of four."""
+    """Units of small pools hold several tars. More tars, up to four times as many, change only the last unit."""
     kit.write_tars(tmp_path / "tars", kit.make_samples(400)[: count[1]], count[1])
 
     def keys(tars):
@@ -230,7 +230,7 @@ def test_a_source_in_front(run, done, tmp_path, reuse):
 
 @pytest.mark.thorough
 def test_a_file_in_front(metadata, tmp_path, reuse, monkeypatch):
-    """Of a source whose later units stay as they were."""
+    """The source's later units stay as they were."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 100))
     kit.write_parquets(tmp_path / "rows", kit.make_rows(600), 6)
     sections = {**SECTIONS, "match": {"metadata": metadata}, "measure": {"language": {}}, "dedup": {"by": ["uid"]}}

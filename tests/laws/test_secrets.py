@@ -55,7 +55,7 @@ def sources(storage):
 
 
 def test_a_secret_is_nowhere(tmp_path, monkeypatch):
-    """Not in run folders, trial runs, the report, output, temporary files and messages."""
+    """Run folders, trial runs, the report, output, temporary files, and messages do not have it."""
     watched, recipes = tmp_path / "watched", tmp_path / "recipes"
     (watched / "tmp").mkdir(parents=True)
     recipes.mkdir()

@@ -60,7 +60,7 @@ class Stages(NamedTuple):
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory):
-    """Both balance; the first repeats its rows."""
+    """Both runs balance; the first repeats its rows."""
     folder = tmp_path_factory.mktemp("stages")
     pool = write_tars(folder / "pool", make_samples(), 3)
     match = {"metadata": write_metadata(folder)}
@@ -131,7 +131,7 @@ def test_two_stages_keep_what_one_of_all_rules_keeps(tars, tmp_path):
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_draws_of_stages_are_independent(tmp_path, joined):
-    """Also with one seed, and by a join: otherwise a second run would keep what the first one kept."""
+    """They are independent with one seed, and by a join. Otherwise a second run would keep what the first one kept."""
     (tmp_path / "entries.txt").write_text("dog\ncat\n")
     urls, captions = ([f"{text}{i}" for i in range(4000)] for text in ("https://a.example/", "a dog "))
     pq.write_table(pa.table({"url": urls, "caption": captions}), tmp_path / "pool.parquet")
@@ -166,7 +166,7 @@ def test_runs_and_other_sources_go_together(tars, tmp_path):
 # ---------------------------------------------------------------- without images
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """URLs; only the first recipe names the column of the captions."""
+    """The pool has URLs. Only the first recipe names the column of the captions."""
     folder = tmp_path_factory.mktemp("texts")
     rows = kit.make_rows(600)
     rows = rows.rename_columns(["alt" if name == "text" else name for name in rows.column_names])

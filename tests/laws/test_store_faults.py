@@ -47,7 +47,7 @@ class TestS3(SurvivalTests):
 
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
 def test_replies_of_a_minute(stored, monkeypatch):
-    """They are requested again after 30 s."""
+    """The run repeats these requests after 30 s."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
     assert stored.survive_minutes() == stored.expected
 
@@ -60,7 +60,7 @@ def test_large_files(stored, monkeypatch):
 
 
 def test_captions_survive_cut_connections(proxy, tmp_path):
-    """A run survives cut connections, and puts answers, texts and times into place together, by copies."""
+    """A run survives cut connections, and puts answers, texts, and times into place together, by copies."""
     with FaultServer() as server:
         engines = f"{{llm: {{openai: {{base_url: '{server.base_url}', model: tiny-llm}}}}}}"
         captions = f"captions: {{engines: {engines}, rewrite: {{engine: llm, styles: [human, coco]}}}}"
@@ -70,7 +70,7 @@ def test_captions_survive_cut_connections(proxy, tmp_path):
 
 
 def test_a_renewal_that_fails_does_not_end_a_lease(proxy, monkeypatch):
-    """A store that is busy for a while did not give the folder to another command."""
+    """The store is busy for a while, but gave the folder to no other command."""
     monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
     monkeypatch.setattr(lease, "BETWEEN", 0.1)
     store = RunStore("s3://bucket/leased")

@@ -35,13 +35,13 @@ def tar_of(path, *members):
 
 
 def sample(key, number, fields=None):
-    """The members of a good sample."""
+    """Return the members of a good sample."""
     members = [(f"{key}.jpg", IMAGES[number]), (f"{key}.txt", f"a red dog {number}".encode())]
     return members if fields is None else [*members, (f"{key}.json", fields)]
 
 
 def parquet_of(path, **columns):
-    """A file of ten good rows of text, with further columns or others in their place."""
+    """Write a file of ten good rows of text, with more or other columns."""
     pq.write_table(pa.table({"url": URLS, "caption": CAPTIONS, **columns}), path, row_group_size=4)
     return str(path)
 
@@ -103,7 +103,7 @@ def test_strange_suffixes(tmp_path):
 @pytest.mark.parametrize("size", [8**11 - 1, 2**40, 2**62, 2**80])
 @pytest.mark.parametrize("before", [0, 2], ids=["an image", "an ancillary member"])
 def test_a_header_that_announces_too_much(size, before, tmp_path):
-    """The samples before it are kept; its own sample is reported if the header can be read."""
+    """The run keeps the samples before it, and reports the header's sample if the header can be read."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         for name, data in [*sample("a", 0), *sample("b", 1)[:before]]:
@@ -131,7 +131,7 @@ def test_what_is_no_file(tmp_path):
 
 
 def test_links_to_tars(tmp_path):
-    """A pool of links, as caches of datasets keep them, is a pool."""
+    """Caches of datasets keep pools of links."""
     tar_of(tmp_path / "blob", *sample("a", 0))
     (tmp_path / "pool").mkdir()
     tar_of(tmp_path / "pool/0.tar", *sample("b", 1))
@@ -157,7 +157,7 @@ def changing(monkeypatch, after, path, data):
 
 
 def test_a_file_that_changes_before_it_is_measured(tmp_path, monkeypatch):
-    """The run describes what it read."""
+    """The run describes the new file."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     changing(monkeypatch, "claim_folder", path, path.read_bytes().replace(b"red dog 1", b"bad cat 1"))
     done = run(str(path), tmp_path / "out")
@@ -195,7 +195,7 @@ def test_a_file_that_changes_after_it_was_measured(change, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("form", ["webdataset", "parquet"])
 def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatch):
-    """A server may send other bytes under the same ETag and size: they are not emitted."""
+    """A server may send other bytes with the same ETag and size. The run does not emit them."""
     path = Path(tar_of(tmp_path / "x.tar", *sample("a", 0), *sample("b", 1)))
     if form == "parquet":
         path = tmp_path / "x.parquet"
@@ -211,7 +211,7 @@ def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatc
     assert not (tmp_path / "out/_SUCCESS").exists()
     path.write_bytes(data)
     os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
-    done = run(str(path), tmp_path / "out", form)  # of a server that gives the right ones again
+    done = run(str(path), tmp_path / "out", form)  # the server gives the right bytes again
     assert done.counts == {"kept": 2}
 
 
@@ -293,7 +293,7 @@ def test_scores_of_any_number(kind, tmp_path):
 
 
 def test_scores_that_are_no_numbers(tmp_path):
-    """They may be columns, but a top rule refuses them."""
+    """They can be columns, but a top rule refuses them."""
     for values in ([[1.0]] * 10, [{"a": 1}] * 10, [Decimal(1)] * 10, CAPTIONS):
         path = parquet_of(tmp_path / "x.parquet", score=pa.array(values))
         with pytest.raises(RecipeError, match="score"):
@@ -318,7 +318,7 @@ COLUMNS = {
 
 
 def test_columns_that_nobody_asked_for(tmp_path):
-    """They are copied to the output: as columns beside text, as fields of the json beside images."""
+    """The output has them: as columns beside text, and as fields of the JSON beside images."""
     done = run(parquet_of(tmp_path / "x.parquet", **COLUMNS), tmp_path / "texts", "parquet")
     assert done.counts == {"kept": 10}
     assert set(COLUMNS) <= set(pq.read_schema(done.folder / "shards/00000.parquet").names)

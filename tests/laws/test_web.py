@@ -1,4 +1,4 @@
-"""A web of strangers, one command: every URL has the right verdict, nothing hangs, nowhere else is connected to, memory is flat."""
+"""Servers misbehave: each URL has its verdict, nothing hangs, curate connects to no other host, memory is flat."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ NETWORK = {
     "contact": "me@example.org", "allow_networks": ["127.0.0.0/8"], "per_host": PER_HOST, "pause": 0.01,
     "max_seconds": 3, "max_bytes": 2_000_000, "max_pause": 0.3, "attempts": 2,
 }  # fmt: skip
-# URLs, or paths of any host, and what becomes of them: `ok`, or the reason that they give nothing for.
+# URLs, or paths of any host, and their status: `ok`, or the reason for the failure.
 KINDS = {
     "to//image/{n}": "ok", "to/http://127.0.0.9:{port}/image/{n}": "ok", "busy/{n}": "ok", "raw/date": "http_429",
     "image/{n}?a=ü&b=c d#e": "ok",
@@ -91,7 +91,7 @@ class Downloaded:
 
 
 def urls_of(web, count):
-    """URLs, every other one of an image and the others of all kinds in turn, in any order; and what is to become of each."""
+    """Return URLs in random order, half of them images, half of all kinds in turn, and the status of each."""
     kinds = list(KINDS.items())
     urls, wanted = [], []
     for n in range(count):
@@ -126,7 +126,7 @@ def write_recipe(folder, urls, network=None, **source):
 
 
 def run(command):
-    """Run a command; return the bytes of memory that it had at most. It ends, whatever servers do."""
+    """Run a command, and return its peak memory in bytes. It ends, whatever servers do."""
     with tempfile.TemporaryFile() as errors:
         process, memory = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors), 0
         while process.poll() is None:
@@ -173,7 +173,7 @@ def test_hosts_are_asked_within_their_limits(downloaded):
 
 
 def test_nothing_else_is_connected_to(downloaded):
-    """By any call of any thread: the hosts of the web, and the resolvers of names."""
+    """No call of any thread reaches a host except those of the web and the resolvers of names."""
     if downloaded.calls is None:
         pytest.skip("strace is not there")
     asked = set(re.findall(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([0-9.]+)"\)', downloaded.calls))
@@ -189,7 +189,7 @@ def test_nothing_else_is_connected_to(downloaded):
 
 @pytest.mark.slow
 def test_memory_is_flat(tmp_path):
-    """Five times as many URLs of all kinds; and of bodies without end no more is held than threads times the limit."""
+    """Memory does not grow with five times as many URLs. Endless bodies take at most threads times the limit."""
     with running(make_web()) as web:
         few, many = (download(web, tmp_path / f"{count}", count).memory for count in (MANY // 5, MANY))
         assert many < few + 100_000_000, f"{few:,} {many:,}"

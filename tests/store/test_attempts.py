@@ -1,4 +1,4 @@
-"""Attempts at a unit: the number of those that did not end."""
+"""Attempts at a unit: curate counts those that did not end."""
 
 import pytest
 

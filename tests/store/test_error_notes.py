@@ -73,7 +73,7 @@ def test_of_a_unit_any_error_has_a_note_which_says_where(folder):
 
 
 def test_errors_stay_what_they_are(folder, tmp_path):
-    """Also in a folder that takes no note."""
+    """This holds even if the folder takes no note."""
     assert not fail(folder, TransientError("away")).permanent
     (tmp_path / "tmp").write_bytes(b"")
     assert "one" in str(fail(RunStore(str(tmp_path)), RunError("one")))

@@ -41,7 +41,7 @@ def test_the_first_stays(folder):
 
 
 def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder):
-    """On a disk, where a look is free, also if tables were merged."""
+    """On a disk, this holds even if tables were merged."""
     put(folder, 1.0)
     folder.delete("parts")
     folder.write_bytes("_SUCCESS", b"")
@@ -80,7 +80,7 @@ def test_without_a_key_it_holds_until_the_next_start(folder):
 
 
 def test_what_a_kill_left_of_a_replacement_is_completed(folder, monkeypatch):
-    """The commit decides: the next attempt puts its files into place."""
+    """The commit decides: the next attempt puts the committed files into place."""
 
     def die(*_):
         raise KeyboardInterrupt

@@ -85,7 +85,7 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(store, clock, monk
 
 
 def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):
-    """Also on a disk, where the lock ends with the process."""
+    """This holds on a disk too, where the lock ends with the process."""
     with locked(folder, "run", outlasts=True) as hold:
         hold.record(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
         hold.is_handed_over = True

@@ -37,7 +37,7 @@ def test_what_another_process_wrote_is_there(folder):
 
 
 def test_a_library_that_does_not_count_from_the_end(monkeypatch):
-    """As Azure's."""
+    """Azure's library does not."""
     plain = MemoryFileSystem.cat_file
 
     def cat_file(fs, path, start=None, end=None):

@@ -1,4 +1,4 @@
-"""A log in a store: few objects, however many lines."""
+"""A log in a store takes few objects, however many lines it has."""
 
 import os
 import threading
