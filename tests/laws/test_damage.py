@@ -110,7 +110,8 @@ def texts(tmp_path_factory):
 # ---------------------------------------------------------------- what is damaged
 def kinds_of(folder):
     """Return the last file of each kind, by kind. Numbers of units and shards do not count."""
-    return {re.sub(r"[0-9a-f]{32}|\d{5,}(-\d{5})?", "*", name): name for name in kit.files_of(folder)}
+    kinds = {re.sub(r"[0-9a-f]{32}|\d{5,}(-\d{5})?", "*", name): name for name in kit.files_of(folder)}
+    return dict(sorted(kinds.items(), key=lambda kind_and_name: kind_and_name[1]))
 
 
 def damage(folder, name, how):
@@ -219,20 +220,21 @@ def check_published(case, name, how, out, caplog):
 )
 def test_each_kind_of_file(check, state, damages, images, texts, tmp_path, caplog):
     """Each file has the next damage; all checks that fail are reported at once."""
-    failed, seen, damages = [], set(), itertools.cycle(damages)
+    failed, seen = [], set()
     for case in (images, texts):
-        files = getattr(case, state)
+        files, hows = getattr(case, state), itertools.cycle(damages)
         for kind, name in kinds_of(files).items():
+            how = next(hows) if (files / name).stat().st_size else "gone"
             if kind in seen:
                 continue
             seen.add(kind)
-            how = next(damages) if (files / name).stat().st_size else "gone"
+            out = tmp_path / f"{len(seen)}"  # curate logs some damage once a folder
             caplog.clear()
             try:
-                check(case, name, how, tmp_path / "out", caplog)
+                check(case, name, how, out, caplog)
             except Exception as error:
                 failed.append(f"{name} {how}: {type(error).__name__}: {str(error)[:400]}")
-            shutil.rmtree(tmp_path / "out")
+            shutil.rmtree(out)
     assert len(seen) > 20 and not failed, "\n".join(failed)
 
 
