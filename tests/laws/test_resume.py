@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 
@@ -19,7 +20,8 @@ from curate.store.store import RunStore
 from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
 from tests import kit
-from tests.kit.kills import check_finished, check_killed, kill_workers, states_of
+from tests.kit import forked
+from tests.kit.kills import check_finished, check_killed, count_files, kill_at, kill_workers, states_of
 
 
 class Case(NamedTuple):
@@ -66,10 +68,29 @@ def test_a_kill_before_each_kind_of_file(small, tmp_path):
             check_finished(out, small.whole)
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("many"), 60, 12)
+
+
 @pytest.mark.slow
-def test_kills_of_the_process_that_works(tmp_path):
+def test_a_chain_of_kills(many, tmp_path):
+    """SIGKILL ends the run again and again, each time a little later."""
+    out, rng, killed = tmp_path / "out", np.random.default_rng(20), 0
+    moments = np.sort(rng.choice(np.arange(1, count_files(many.whole)), 6, replace=False)).tolist()
+    for files in moments:
+        killed += kill_at(files, float(rng.uniform(0, 0.1)), out, "run", many.path, "--out", out)
+        check_killed(out)
+    last = forked.run("run", many.path, "--out", out)
+    assert last.returncode == 0, last.stderr
+    check_finished(out, many.whole)
+    # On a busy machine, the last runs may end before their kill.
+    assert killed >= len(moments) / 2
+
+
+@pytest.mark.slow
+def test_kills_of_the_process_that_works(many, tmp_path):
     """The command survives kills while it measures, decides, emits, and publishes."""
-    many = make_case(tmp_path, 60, 12)
     measuring = [("tables/samples/*.parquet", 2), ("tables/samples/*.parquet", 7)]
     later = [("tables/decisions/*.parquet", 1), ("shards/*.tar", 2), ("manifest.parquet", 1)]
     kill_workers(tmp_path / "out", many.path, measuring + later)
