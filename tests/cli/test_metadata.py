@@ -69,7 +69,7 @@ def test_entries_of_several_languages(cli, tmp_path):
     done = cli("metadata", "show", path, "--language", "de")
     assert [line.split() for line in done.out.splitlines()[-2:]] == [["2", "de", "'dog'"], ["3", "de", "'Hund'"]]
     assert ["entries", "4", "2", "en,", "2", "de"] in [line.split() for line in done.out.splitlines()]
-    assert "has no such entry" in cli("metadata", "show", path, "--language", "fr").err
+    assert "has no entry in it" in cli("metadata", "show", path, "--language", "fr").err
     path = write("b", entry=["St. Louis", "cat", "你好。犬", "Dr. No"], language=["en", "en", "zh", "de"])
     for more, part in (
         ([], "match them (1 en, 1 zh, 1 de): 'St. "),

@@ -37,8 +37,8 @@ def by_language(**section):
 
 
 CASES = [
-    (derive("1", words="2"), "derive.words: there is a column words already"),
-    (derive("1", kept="2"), "derive.kept: there is a column kept already"),
+    (derive("1", words="2"), "derive.words: a column words already exists"),
+    (derive("1", kept="2"), "derive.kept: a column kept already exists"),
     (derive("c"), "derive.x: no column 'c'"), (derive("y", y="words"), "derive.x: no column 'y'"),
     (derive("zscore(words, 1)"), "zscore() takes one argument"),
     (derive("zscore(minmax(words))"), "zscore() takes one argument, which must not contain zscore, minmax, quantile"),

@@ -206,7 +206,7 @@ def test_other_bytes_under_the_same_state_end_the_run(form, tmp_path, monkeypatc
     monkeypatch.setattr("curate.pool.formats.input_format.file_state", lambda path, storage: "the same")
     with monkeypatch.context() as patched:
         changing(patched, "decide_rows", path, data.replace(IMAGES[1], bytes(other)))
-        with pytest.raises(RunError, match=rf"x\.{path.suffix[1:]}: the image of sample .* is not the one that"):
+        with pytest.raises(RunError, match=rf"x\.{path.suffix[1:]}: the image of sample .* has changed since"):
             run(str(path), tmp_path / "out", form)
     assert not (tmp_path / "out/_SUCCESS").exists()
     path.write_bytes(data)

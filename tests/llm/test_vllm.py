@@ -114,7 +114,7 @@ def test_what_cannot_be_loaded_is_said(made, monkeypatch):
     with pytest.raises(RunError, match="vllm tiny: cannot be loaded: no such model"):
         VllmEngine(Vllm(model="tiny")).check()
     monkeypatch.setattr(sys.modules["vllm.platforms"], "current_platform", SimpleNamespace(device_type=""))
-    with pytest.raises(RecipeError, match="vllm tiny: vLLM finds no device here"):
+    with pytest.raises(RecipeError, match="vllm tiny: vLLM finds no device on this machine"):
         VllmEngine(Vllm(model="tiny")).check()
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(RecipeError, match=r"vllm tiny: vLLM cannot be imported .*pip install '\.\[vllm\]'"):

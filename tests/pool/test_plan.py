@@ -186,7 +186,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path):
     assert all(plan(*sources).pool.has_images for sources in ([source(image)], [tar], [tar, source(image)]))
     for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
         message = refusal(*mixed)
-        assert "'a' has no images" in message and "not both" in message
+        assert "'a' has no images" in message and "or only Parquet without images" in message
     assert "'a' has images, and source 'a' has files without" in refusal(source([text, image]))
 
 
@@ -227,7 +227,7 @@ def test_columns_that_are_no_scores(tmp_path):
 
 
 REFUSED = [  # tables, or a path; columns in the recipe; parts of the message
-    ([pa.table({"x": [1], "y": [2]})], {}, ["'pool'", "none of 1 files", "0.parquet", "no caption column", "columns: x, y"]),
+    ([pa.table({"x": [1], "y": [2]})], {}, ["'pool'", "any of 1 files", "0.parquet", "no caption column", "columns: x, y"]),
     *(
         ([captions(2, s=[0.1, 0.2])], columns, ["link", "columns: caption, s"])
         for columns in ({"url": "link"}, {"scores": ["s", "link"]}, {"caption": "link"})

@@ -70,7 +70,9 @@ def test_tables_grow():
 def test_tibetan_needs_its_dictionary_which_nobody_downloads_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(botok.config, "DEFAULT_BASE_PATH", tmp_path)
     tokens._load_tibetan.cache_clear()
-    with pytest.raises(RecipeError, match=f"has no dictionary at {tmp_path}/general; python -c"):
+    with pytest.raises(
+        RecipeError, match=f"has no dictionary at {tmp_path}/general; to download it once, run python -c"
+    ):
         load_tokeniser("dz")
     for folder in ("dictionary", "adjustments"):
         (tmp_path / "general" / folder / "words").mkdir(parents=True)
