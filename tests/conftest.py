@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 MEMORY = "/dev/shm"
 if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 8 << 30:
     os.environ.setdefault("TMPDIR", MEMORY)
+    tempfile.tempdir = None  # read the variable again
 # How fast an example is says nothing here: a machine may be busy with other tests. Each run has the same examples, so that
 # no change is refused for what another one did; with --hypothesis-profile=random each run draws others.
 quiet = [HealthCheck.too_slow]

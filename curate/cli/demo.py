@@ -38,7 +38,7 @@ def demo(out: Annotated[str, Option("--out", "-o", metavar="DIR")] = "curate-dem
     if not os.path.exists(recipe):
         _write_recipe(out, recipe)
     if not os.path.exists(f"{pool}/{_TRUTH}"):
-        print(f"generating a pool of 2,000 pictures, some with known defects, in {pool}", file=sys.stderr)
+        print(f"generating a pool of 2,000 pictures, some with defects on purpose, in {pool}", file=sys.stderr)
         compile_kernels = "; ".join(f"import {module}; {module}.compile_kernels()" for module in _KERNELS)
         command, silent = [sys.executable, "-c", compile_kernels], subprocess.DEVNULL
         at_interrupt(subprocess.Popen(command, stdout=silent, stderr=silent).kill)
