@@ -114,9 +114,9 @@ def claim_folder(prepared: Prepared) -> None:
     prepared.retries.write(store)
     is_shared = not store.is_local and store.fs.protocol != "memory"  # only this process sees memory
     if (context.place.is_cluster or is_shared) and not store.is_guarded():
-        cause = "is unguarded: the store has no conditional PUT, or the disk has no hard links"
-        risk = "a second attempt at a unit, or a second command, may replace files of the first"
-        _log.warning(f"{store.url}: {cause}, so {risk}; turn speculation off, and run one command at a time")
+        cause = "the store has no conditional PUT, or the disk has no hard links"
+        risk = "a second attempt at a unit, or a second command, may overwrite files of the first"
+        _log.warning(f"{store.url}: {cause}, so {risk}; turn off speculative tasks, and run one command at a time")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
     if metadata is not None:

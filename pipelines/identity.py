@@ -59,10 +59,10 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
     if old.identity != find_identity(context):
         now = run_keys(context, units)
         anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
-        tables = f" (it recomputes {anew})" if old.keys["pool"] == now["pool"] and anew else ""
+        tables = f", and recomputes only {anew}" if old.keys["pool"] == now["pool"] and anew else ""
         remedy = "Choose another folder, or delete this one"
         reuse = f"with --reuse {out}, a run in another folder reuses what is still valid"
-        raise RecipeError(f"--out {out}: holds a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
+        raise RecipeError(f"--out {out} holds a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
@@ -79,9 +79,9 @@ def _explain_change(old: RunClaim, context: RunContext) -> str:
     if other:
         return f"of the same recipe, but with another model, file or version for {', '.join(other)}"
     if old.curate != __version__:
-        return f"of curate {old.curate}, but this is {__version__} (curate {old.curate} can finish it)"
-    causes = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
-    return f"of another pool or setting (the recipe is the same, but {causes})"
+        return f"of curate {old.curate}, but this is {__version__}; only curate {old.curate} can finish it"
+    causes = "an input, the metadata, an evaluation set, a joined file, a library or --fingerprint changed"
+    return f"of the same recipe, but {causes}"
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:

@@ -214,7 +214,7 @@ LINES, WEIGHTED, TWINS, SHARE, CALM, PLAIN = Lines(), Weighted(), TwinsRelation(
 '''
 ENGINE, REWRITE = {"engines": {"bird": {"parrot": {}}}}, {"rewrite": {"engine": "bird", "styles": ["human"]}}
 EMBEDDINGS = {"embeddings": {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}}
-UNKNOWN = "unknown key, or a {} of a package that is not installed"
+UNKNOWN = "unknown key; it may be a {} of a package that is not installed"
 # By group of entry points: what messages call such a kind, and its class; the key and the object of the one here; the
 # sections that use it; and what a recipe says without the package.
 KINDS = {

@@ -191,8 +191,8 @@ def count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counte
     # A null in a column that must not have nulls counts as neither.
     if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
         bad = _count_values(unreadable)[True]
-        problem = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
-        raise ConservationError(f"unit {unit.name}: {problem}, or a row is both kept and dropped, or neither")
+        problem = f"{bad} of {len(samples)} samples could not be read, but the rows by rule are {verdicts}"
+        raise ConservationError(f"unit {unit.name}: {problem}; or a row is both kept and dropped, or neither")
     return verdicts
 
 

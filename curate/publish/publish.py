@@ -370,7 +370,7 @@ def _publish(
 ) -> None:
     if count := count_forgotten_since(context.store, context.reuse):  # some tables may be older than that
         assert context.reuse is not None
-        problem = f"`curate forget` removed {pluralise(count, 'item')} there while this run reused its tables"
-        raise RunError(f"{context.reuse.url}: {problem}; run again to remove them here too")
+        problem = f"`curate forget` removed {pluralise(count, 'item')} from this run while another reused its tables"
+        raise RunError(f"{context.reuse.url}: {problem}; start the other run again, so that it removes them as well")
     json_dtype = types[1] if types else None
     publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

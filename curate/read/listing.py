@@ -276,8 +276,9 @@ def check_state(
         return
     hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
-        problem = f"the file changed during the run: it was {state} before, now it is {now}"
-        raise RunError(f"{path[:300]}: {problem}; run into a new folder with --reuse of this one, for all other files")
+        problem = f"the file changed during the run: it was {state}, and now it is {now}"
+        remedy = "start a run in a new folder, with --reuse of this folder for the files that did not change"
+        raise RunError(f"{path[:300]}: {problem}; {remedy}")
 
 
 def file_version(fs: Any, info: dict[str, Any], content: bool = False) -> str:

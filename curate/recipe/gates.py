@@ -62,7 +62,7 @@ class Gates(KindsSection):
             if "entries" in needs and not has_entries:
                 raise ValueError(f"captions.gates.{key} needs match, because it checks metadata entries")
             if needs & {"clip", "f_clip"} and self.of not in models:
-                model = f"the model {self.of!r} in measure.clip, with embeddings: true"
+                model = f"a model named {self.of!r} in measure.clip, with embeddings: true"
                 raise ValueError(f"captions.gates.{key} needs {model}")
             if "f_clip" in needs and not models[self.of].scores_words:
-                raise ValueError(f"captions.gates.{key} needs words: true of the model {self.of!r} in measure.clip")
+                raise ValueError(f"captions.gates.{key} needs words: true in measure.clip.{self.of}")

@@ -72,8 +72,8 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
     for key, value in _leaves(storage):
         is_text = isinstance(value, str) and value and not isinstance(value, Variable)
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
-            problem = f"input {source!r}: storage.{key}: a secret would be sent to workers"
-            accepted = f"{_PREFIX}NAME with a variable that is set on all workers, or nothing if machines have a role"
+            problem = f"input {source!r}: storage.{key} holds a secret, which would be sent to workers"
+            accepted = f"{_PREFIX}NAME, a variable that is set on every worker; or no key, if the machines have a role"
             raise RecipeError(f"{problem}; accepted: {accepted}")
 
 

@@ -266,7 +266,7 @@ class KindsSection(Section):
     def unknown_key(cls, key: str) -> str:
         text = super().unknown_key(key)
         if cls.registry.group and "did you mean" not in text:
-            other = f"unknown key, or a {cls.registry.what} of a package that is not installed"
+            other = f"unknown key; it may be a {cls.registry.what} of a package that is not installed"
             text = "; ".join([text.replace("unknown key", other), *cls.registry.broken.values()])
         return str(cls.registry.broken.get(key, text))
 

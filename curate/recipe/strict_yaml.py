@@ -68,22 +68,22 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth, self._nodes = self._depth + 1, self._nodes + 1
         if self._nodes > _MAX_NODES:
-            raise _refusal(f"more than {_MAX_NODES:,} keys and values", event.start_mark, "at most that")
+            raise _refusal("too many keys and values", event.start_mark, f"at most {_MAX_NODES:,}")
         if self._depth > MAX_DEPTH:
-            raise _refusal(f"nested more than {MAX_DEPTH} deep", event.start_mark, "at most that")
+            raise _refusal("the value is nested too deeply", event.start_mark, f"at most {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self._depth -= 1
         if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            alias = "an alias inside the value that it refers to"
-            raise _refusal(alias, event.start_mark, "aliases of values that end before them")
+            alias = "an alias stands inside the value that it names"
+            raise _refusal(alias, event.start_mark, "aliases of earlier values")
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             if half := find_surrogate(node.value):
-                raise _refusal(f"half a surrogate pair, {half}", node.start_mark, "text that UTF-8 can represent")
+                raise _refusal(f"{half} is half of a surrogate pair", node.start_mark, "text that UTF-8 can represent")
             return 1 + len(node.value), 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
@@ -94,21 +94,22 @@ class _Loader(yaml.SafeLoader):
         characters = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
         if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
-            size = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep"
-            raise _refusal(f"{size} once aliases are followed", node.start_mark, "at most that")
+            problem = "with its aliases in place, the value is too long or nested too deeply"
+            limits = f"at most {MAX_CHARACTERS:,} characters, and {MAX_DEPTH} levels"
+            raise _refusal(problem, node.start_mark, limits)
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node. Raises yaml.YAMLError if the value contradicts the node's tag."""
         kind, mark = node.tag.rpartition(":")[2], node.start_mark
         if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
-            raise _refusal(f"a number of {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
+            raise _refusal(f"a number has {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
         if kind in _NOT_PLAIN:
-            raise _refusal(f"a value of type {kind}", mark, "mappings, lists, texts, numbers and dates")
+            raise _refusal(f"a value has the type {kind}", mark, "mappings, lists, texts, numbers and dates")
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is not {kind}, line {mark.line + 1}") from None
+            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is not of the type {kind}, line {mark.line + 1}") from None
 
 
 def _check_keys(node: yaml.MappingNode) -> None:

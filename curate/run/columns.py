@@ -91,11 +91,11 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             has_one = f"{labels[name]} also has a column with this name"
             raise RecipeError(f"measure: {label} has a column {name}, and {has_one}; rename it")
         if name in supplied:
-            error = f"{label} has a column {name}, and the pool has one already; leave the signal out"
-            accepted = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
+            error = f"{label} has a column {name}, and so has the pool; leave the signal out or give it another name"
+            accepted = "or take other columns of the pool, with columns.scores or join.columns"
             raise RecipeError(f"measure: {error}, {accepted}")
         labels[name] = label
     for name in (column.name for column in related_columns(recipe)):
         if name in labels or name in supplied:
-            raise RecipeError(f"relate: there is a column {name} already; give the relation another name")
+            raise RecipeError(f"relate: a column {name} exists already; give the relation another name")
         labels[name] = "relate"

@@ -102,10 +102,10 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     sizes = {path: os.path.getsize(path) for path in files.values()}
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        error = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
-        of_them = f"{largest} alone {format_bytes(sizes[largest])}"
-        larger = "for larger files a URL: of a store, or file:///… in a folder that all machines share"
-        raise RecipeError(f"{error}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
+        error = f"other machines need {pluralise(len(sizes), 'local file')} of {format_bytes(total)} in all"
+        of_them = f"the largest, {largest}, has {format_bytes(sizes[largest])}"
+        larger = "give larger files as URLs, of a store or as file:///… in a folder that all machines share"
+        raise RecipeError(f"{error}; {of_them}; accepted: at most {format_bytes(MAX_BYTES)}; {larger}")
     return recipe.model_copy(update=changed), files
 
 

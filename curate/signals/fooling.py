@@ -49,7 +49,7 @@ class Fooling(EmbeddingSection):
         models = [other for other in run.models.values() if isinstance(other, dict) and "weights" in other]
         digests = [other["weights"]["sha256"] for other in models]
         if "embeddings" not in run.keys or model["weights"]["sha256"] not in digests:
-            raise RecipeError(f"{where} has no embeddings by {model['model']} with these weights")
+            raise RecipeError(f"{where} has no embeddings of {model['model']} with the weights that this recipe uses")
         return run.keys["embeddings"]
 
     def load(self, name: str, built: BuildContext) -> tuple[F32, F32 | None]:

@@ -159,12 +159,12 @@ def held_error(store: RunStore, holder: Holder) -> RunError:
     """Return the error for a command that finds the folder in use."""
     who, end = f"{store.url}: {holder}", ""
     if holder.is_detached or not store.is_local:
-        end = f"`curate cancel {store.url}` frees the folder, `curate run … --take-over` continues the run"
+        end = f"`curate cancel {store.url}` frees the folder, and `curate run … --take-over` continues the run"
         if holder.is_stale:
-            return RunError(f"{who} was {holder.last_renewed}, so its lease is stale: {end}")
+            return RunError(f"{who} was {holder.last_renewed}, so it probably no longer runs; {end}")
         if holder.has_exited and not holder.handle:
-            return RunError(f"{who} has ended and left its lease: {end}")
-        end = f"; if it is dead, {end}"
+            return RunError(f"{who} has ended without freeing the folder; {end}")
+        end = f". If it no longer runs, {end}"
     return RunError(f"{who} is running here; wait until it ends, or stop it{end}")
 
 

@@ -102,7 +102,8 @@ class RangeSource(ByteSource):
             self._fs.get_file(self._path, name)
             copied = MmapSource(name)
         if copied.size != self.size:
-            raise OSError(f"{self._path}: {self.size} bytes were announced, {copied.size} received; has it changed?")
+            problem = f"the store announced {self.size} bytes and sent {copied.size}; the file may have changed"
+            raise OSError(f"{self._path}: {problem}")
         return copied
 
     def _length_together(self, offset: int, least: int) -> int:
@@ -120,7 +121,7 @@ class RangeSource(ByteSource):
         if len(data) == self.size > length:  # the server ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
-            problem = f"{length} bytes at {offset} were requested, {len(data)} received; has it changed?"
+            problem = f"the store sent {len(data)} of {length} bytes at {offset}; the file may have changed"
             raise OSError(f"{self._path}: {problem}")
         return memoryview(data)
 

@@ -116,10 +116,11 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
             try:
                 installed = getattr(importlib.import_module(name), "__version__", "of no version")
             except ImportError as error:
-                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}); the driver has {version}")
+                cause = f"{type(error).__name__}: {error}"
+                wrong.append(f"{name} {version} of the driver cannot be imported on the executor ({cause})")
                 continue
             if installed != version:
-                wrong.append(f"{name} is {installed}, but {version} on the driver")
+                wrong.append(f"the executor has {name} {installed}, but the driver has {version}")
         errors: Callable[[int], Iterable[str]] | None = None
         if not wrong:
             try:
@@ -128,7 +129,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
                 take_resources()
                 errors = cloudpickle.loads(look)
             except (ImportError, AttributeError) as error:
-                wrong.append(f"{error}: its code differs, although its version is the same")
+                wrong.append(f"{error}: curate's code differs from the driver's, although the version is the same")
         for number in numbers:
             seen = [] if errors is None else list(errors(number))
             yield socket.gethostname(), sys.executable, "; ".join(wrong), seen
@@ -140,9 +141,9 @@ def _explain_refusal(settings: SparkOptions) -> str:
     import pyspark
 
     master = settings.read_conf().get("spark.master", "the master")
-    version = f"the same version of Spark as PySpark here, {pyspark.__version__}"
-    remedy = "its page shows both: pip install 'pyspark==VERSION', on both sides"
-    return f"{master} did not accept the application; accepted: a master's own port, and {version} ({remedy})"
+    remedy = "check that this is the port of the master, and that it runs the same version"
+    install = "its web page shows both; pip install 'pyspark==VERSION' installs its version here"
+    return f"{master} did not accept an application of Spark {pyspark.__version__}; {remedy} ({install})"
 
 
 def _explain(error: str) -> str:

@@ -113,7 +113,7 @@ def _check(pipeline: proto.Pipeline) -> None:
         if not transform.subtransforms and any(c.is_bounded == proto.IsBounded.UNBOUNDED for c in outputs):
             refused.add(f"an unbounded collection, as in streaming ({transform.unique_name})")
     if refused:
-        raise NotImplementedError(f"SparkRunner does not support {'; nor '.join(sorted(refused))}")
+        raise NotImplementedError(f"SparkRunner does not support {'; '.join(sorted(refused))}")
 
 
 def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:

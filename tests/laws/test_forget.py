@@ -257,7 +257,7 @@ def test_what_is_forgotten_in_a_run_while_it_is_reused(original, recipe, tmp_pat
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, before, stepping)
-        with pytest.raises(RunError, match=r"old: `curate forget` removed \d+ items there while this run"):
+        with pytest.raises(RunError, match=r"old: `curate forget` removed \d+ items from this run while another"):
             kit.run_local(other, tmp_path / "new", reuse=old.folder)
     new = kit.run_local(other, tmp_path / "new", reuse=old.folder)
     conserved(new)

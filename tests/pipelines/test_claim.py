@@ -90,4 +90,4 @@ def test_a_store_without_conditional_writes_is_warned_of_if_others_may_work(
     prepared = prepare(make_recipe(tmp_path), f"{protocol and 'memory:/'}{tmp_path / 'run'}")
     with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):
         pass
-    assert any("turn speculation off" in message for message in caplog.messages) is warned
+    assert any("turn off speculative tasks" in message for message in caplog.messages) is warned

@@ -34,10 +34,12 @@ def begun(tmp_path):
 
 def test_a_version_that_recomputes_tables_names_them(run, begun, tmp_path, monkeypatch):
     monkeypatch.setitem(VERSIONS, "decide", 99)
-    anew = r".*still valid \(it recomputes decisions, shards\)"
-    with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
+    anew = r".*still valid, and recomputes only decisions, shards"
+    with pytest.raises(RecipeError, match=f"a library or --fingerprint changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))
-    with pytest.raises(RecipeError, match=rf"of curate 0.0.9, but this is 0.1.0 \(curate 0.0.9 can finish it\){anew}"):
+    with pytest.raises(
+        RecipeError, match=rf"of curate 0.0.9, but this is 0.1.0; only curate 0.0.9 can finish it{anew}"
+    ):
         prepare(make_recipe(tmp_path), str(begun))
 
 
@@ -53,7 +55,7 @@ def test_another_pool_is_refused(run, tmp_path):
     (tmp_path / "pool/00000.parquet").unlink()
     (tmp_path / "pool").rmdir()
     kit.write_parquets(tmp_path / "pool", kit.make_rows(13), 1)
-    with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs"):
+    with pytest.raises(RecipeError, match=r"of the same recipe, but an input"):
         prepare(make_recipe(tmp_path), str(run))
 
 

@@ -105,8 +105,8 @@ def test_a_plan_before_the_run_relates_its_sample(path, tmp_path):
         ({"negclip": {"x": {"of": "l14"}}, "vas": {"x": {"of": "l14"}}}, "two relations are named 'x'"),
         ({"clusters": {"x": {"of": "l14", "k": 0}}}, "relate.clusters.x.k: Input should be greater"),
         ({"cluster": {"x": {"of": "l14", "k": 2}}}, "did you mean 'clusters'"),
-        (RELATE | {"vas": {"topic_distance": {"of": "l14"}}}, "there is a column topic_distance already"),
-        ({"vas": {"caption": {"of": "l14"}}}, "relate: there is a column caption already"),
+        (RELATE | {"vas": {"topic_distance": {"of": "l14"}}}, "a column topic_distance exists already"),
+        ({"vas": {"caption": {"of": "l14"}}}, "relate: a column caption exists already"),
     ],
 )
 def test_what_is_refused(relate, wanted, path, tmp_path):

@@ -236,7 +236,7 @@ def test_fooling_after_a_shift(world, model):
     with pytest.raises(RecipeError, match="is not a finished run"):
         prepare(recipe(world, model, fooling=shifted), str(world / "third"))
     other = kit.run_local(recipe(world, write_model(world / "other", 1)), world / "fourth")
-    with pytest.raises(RecipeError, match="has no embeddings by local-dir with these weights"):
+    with pytest.raises(RecipeError, match="has no embeddings of local-dir with the weights"):
         prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
 
 

@@ -97,7 +97,7 @@ def test_what_was_handed_over_waits_a_day_and_then_works(folder, clock):
     holder = find_holder(folder)
     assert holder is not None and holder.is_waiting and not holder.is_stale and not holder.has_exited
     clock.now += 401
-    stale = rf"was last active .* ago, so its lease is stale: `curate cancel {folder.url}` frees .*--take-over"
+    stale = rf"was last active .* ago, so it probably no longer runs; `curate cancel {folder.url}` frees .*--take-over"
     with pytest.raises(RunError, match=stale):
         check_unlocked(folder)
     renew_lease(folder, hold.lease)
@@ -128,10 +128,10 @@ def test_a_process_that_left_its_lease(store):
         [holder] = read_leases(store).values()
         gone = holder.model_copy(update={"began": "1"})
         store.write_json("tmp/lease/000001", gone.model_dump())
-        with pytest.raises(RunError, match=r"curate run .* has ended and left its lease: .*--take-over"):
+        with pytest.raises(RunError, match=r"curate run .* has ended without freeing the folder; .*--take-over"):
             check_unlocked(store)
         store.write_json("tmp/lease/000001", gone.model_dump() | {"host": "other"})
-        with pytest.raises(RunError, match=r"curate run .* on other.* is running here; .*; if it is dead, .*"):
+        with pytest.raises(RunError, match=r"curate run .* on other.* is running here; .*\. If it no longer runs, .*"):
             check_unlocked(store)
 
 

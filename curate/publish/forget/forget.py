@@ -70,9 +70,9 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         raise no_run(folder, url)
     interrupted = _is_interrupted(folder)
     if not len(requested) and (dry_run or not interrupted):
-        begun = "an earlier request was interrupted; without --dry-run it is completed"
-        reason = begun if interrupted else "no earlier request was interrupted"
-        raise RecipeError(f"{url}: nothing to forget, and {reason}; give --uids, --urls or --sha256")
+        begun = "An earlier request was interrupted: run the command without --dry-run to complete it"
+        given = f"{url}: the request names no rows; give --uids, --urls or --sha256"
+        raise RecipeError(f"{given}. {begun}" if interrupted else given)
     if dry_run:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):

@@ -115,7 +115,7 @@ def test_a_cluster_of_another_spark(recipe, stopping, tmp_path):
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
         text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
-    assert re.search("did not accept the application; accepted: .* the same version of Spark as PySpark here, 4", text)
+    assert re.search("did not accept an application of Spark 4.*; check .* runs the same version", text)
 
 
 def test_another_python(recipe, tmp_path, spark, monkeypatch):
