@@ -18,7 +18,7 @@ from curate import __version__
 from curate.ask.opened import connected
 from curate.base.errors import RecipeError, RunError, describe, is_disk_full
 from curate.base.registry import Registry, version
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.decide.decontamination import write_evaluation
 from curate.decide.settings import DecideSettings
 from curate.download.retry_record import Retries
@@ -102,7 +102,7 @@ def claim_folder(prepared: Prepared) -> None:
     if identity.is_finished(context, prepared.plan.units, store.url):
         raise RunError(f"{store.url}: another command finished this run meanwhile; there is nothing left to do")
     if lost := lost_items(store, record):
-        request = f"a request to forget {pluralise(lost, 'item')}"
+        request = f"a request to forget {pluralize(lost, 'item')}"
         _log.error(f"{store.url}: {request} was interrupted before it was recorded; make the request again")
     identity.log_damage(store)
     clear_tmp(store, keep=STEPS_LOG)

@@ -37,9 +37,9 @@ def check(*words):
     return choose_engine(words).check()
 
 
-def tokenise(wiki, load):
+def tokenize(wiki, load):
     load.cache_clear()
-    return tokens.load_tokeniser(wiki)
+    return tokens.load_tokenizer(wiki)
 
 
 def plan(form, kind, **source):
@@ -60,14 +60,14 @@ CASES = [
     ("gcp", "gcsfs", lambda folder: RunStore("gs://bucket/run").exists("a")),
     ("gcp", "gcsfs", lambda folder: read_whole("gcs://bucket/a.txt", 100)),
     ("gcp", "apache_beam.runners.dataflow.internal.apiclient", lambda _: check("--runner=dataflow", *DATAFLOW.split())),
-    ("bo", "botok", lambda folder: tokenise("bo", tokens._load_tibetan)),
-    ("ja", "fugashi", lambda folder: tokenise("ja", tokens._load_japanese)),
-    ("ja", "ipadic", lambda folder: tokenise("ryu", tokens._load_japanese)),
-    ("km", "khmercut", lambda folder: tokens.load_tokeniser("km")),
-    ("lo", "laonlp.tokenize", lambda folder: tokens.load_tokeniser("lo")),
-    ("my", "burmesenlp", lambda folder: tokenise("my", tokens._load_burmese)),
-    ("th", "pythainlp.tokenize", lambda folder: tokens.load_tokeniser("th")),
-    ("zh", "jieba", lambda folder: tokenise("zh_yue", tokens._load_chinese)),
+    ("bo", "botok", lambda folder: tokenize("bo", tokens._load_tibetan)),
+    ("ja", "fugashi", lambda folder: tokenize("ja", tokens._load_japanese)),
+    ("ja", "ipadic", lambda folder: tokenize("ryu", tokens._load_japanese)),
+    ("km", "khmercut", lambda folder: tokens.load_tokenizer("km")),
+    ("lo", "laonlp.tokenize", lambda folder: tokens.load_tokenizer("lo")),
+    ("my", "burmesenlp", lambda folder: tokenize("my", tokens._load_burmese)),
+    ("th", "pythainlp.tokenize", lambda folder: tokens.load_tokenizer("th")),
+    ("zh", "jieba", lambda folder: tokenize("zh_yue", tokens._load_chinese)),
     ("wordnet", "wn", lambda folder: wordnets._read_lmf("omw-de.xml")),
     ("crawl", "resiliparse", lambda folder: plan(CommonCrawlInput, CrawlSource, format="commoncrawl", path="a.wat.gz")),
     ("pmc", "lxml", lambda folder: plan(PmcInput, PmcSource, format="pmc", path=str(folder))),

@@ -20,7 +20,7 @@ from curate.ask.text_pages import render_page
 from curate.base import ids, schema, stages
 from curate.base.compiling import interpreting
 from curate.base.errors import CurateError, RecipeError, RunError
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import one_line, pluralize
 from curate.decide.draw.inclusion import entry_draws
 from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
@@ -114,7 +114,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
     is_missing = status in schema.MISSING_REASONS
     if is_missing:
         for download in run.report("attempts", unit=row["unit"], row=row["row"]):
-            failure += f" ({pluralise(download['attempts'], 'attempt')}, the last at {download['last']} UTC)"
+            failure += f" ({pluralize(download['attempts'], 'attempt')}, the last at {download['last']} UTC)"
     facts = {
         "failure": f"{'not downloaded' if is_missing and row['sha256'] is None else 'could not be read'}: {failure}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
@@ -127,7 +127,7 @@ def explain_verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | Non
         facts |= {"value": show_value(row.get(words.of)), "meaning": words.meaning}
     if row["kept"]:
         reason = words.kept.format(**facts) if words and row["draw"] is not None else ""
-        reason += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
+        reason += f"; {pluralize(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
         if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
             reason += f"; probability of both stages {show_value(earlier * row['probability'])}"
         return reason
@@ -170,13 +170,13 @@ def _others(run: OpenRun, row: dict[str, Any]) -> dict[str, Any]:
             representatives.append(other | {"links": links, "match": "; ".join(_compare(run, row, other))})
     elif row["kept"] or {"rule": row["rule"]} in run.rows("FROM later_rules"):
         duplicates = run.rows("SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row", uid=uid)
-        lists.append(("duplicates", f"represents {pluralise(len(duplicates), 'other row')}", duplicates))
+        lists.append(("duplicates", f"represents {pluralize(len(duplicates), 'other row')}", duplicates))
     one_per = str((run.facts.recipe.get("balance") or {}).get("one_per"))
     column = {"url": "url", "image": "sha256"}.get(one_per)
     if column and row[column] and (row["kept"] or row["rule"] in (stages.OTHER_TEXT, "balance")):
         sql = f"SELECT * FROM survivors WHERE {column} = $image AND uid <> $uid ORDER BY uid"
         texts = run.rows(sql, image=row[column], uid=uid)
-        note = f"{pluralise(len(texts), 'other row')} with the same {one_per}; curate draws at most one of them all"
+        note = f"{pluralize(len(texts), 'other row')} with the same {one_per}; curate draws at most one of them all"
         lists.append(("texts", note, texts))
     hidden = {*UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
     return {

@@ -1,7 +1,7 @@
 """What commands print: pages of styled lines for a terminal, and rows of a query as a table, as CSV or as JSON.
 
 Texts are partly untrusted (captions, URLs, keys): their control characters are escaped. On a terminal pages are in
-colours and wrapped to its width, with a hanging indent; in a pipe plain text, one value a line, which can be searched.
+colors and wrapped to its width, with a hanging indent; in a pipe plain text, one value a line, which can be searched.
 """
 
 import html
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curate.base.wording import CONTROL, all_digits, escape, pluralise
+from curate.base.wording import CONTROL, all_digits, escape, pluralize
 
 Part = str | tuple[str, str] | Text  # text, or text and a style of rich's, or both in one
 _WIDEST = 60  # columns that a cell of `columns` may take
@@ -206,7 +206,7 @@ def _write_table(result: Result, file: IO[str]) -> None:
     cells = [list(map(cell_text, row, exact)) for row in rows]
     file.writelines(f"{text}\n" for text in _table(list(map(escape, result.names)), rows, cells))
     is_cut = any(len(cell) == _CELL and cell.endswith("…") for row in cells for cell in row)
-    Page((line(f"({pluralise(len(cells), 'row')})"), *([line((_CUT, "dim"))] if is_cut else []))).write(file)
+    Page((line(f"({pluralize(len(cells), 'row')})"), *([line((_CUT, "dim"))] if is_cut else []))).write(file)
 
 
 def _table(names: list[str], rows: list[tuple[Any, ...]], cells: list[list[str]]) -> Iterator[str]:
@@ -242,7 +242,7 @@ def table_html(table: pa.Table) -> str:
     rows = tuples(table.slice(0, _SHOWN))
     cells = ("".join(f"<td>{html_text(cell_text(value))}</td>" for value in row) for row in rows)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
-    count = f"{pluralise(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")
+    count = f"{pluralize(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{count}</p>"
 
 

@@ -25,7 +25,7 @@ from curate.ask.library import check_params, fill_params, find_query, is_name, n
 from curate.ask.output import Result
 from curate.base.errors import RecipeError, RunError
 from curate.base.process import CORES, at_interrupt, temporary_folder
-from curate.base.wording import escape, one_line, pluralise
+from curate.base.wording import escape, one_line, pluralize
 from curate.emit.output_format import find_written
 from curate.expressions.check import is_too_deep, parse_sql, walk_tree
 from curate.publish.stats_duckdb import TABLES
@@ -141,7 +141,7 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
             count_all = f"SELECT count(*) FROM {find_query(text).table}"
             [(total,)] = _wait(connection, lambda: connection.execute(count_all, values | {"limit": None}).fetchall())
             if total > len(first):
-                note = f"the first {len(first):,} of {pluralise(total, 'row')}; --param limit={total} shows all"
+                note = f"the first {len(first):,} of {pluralize(total, 'row')}; --param limit={total} shows all"
         return Result(names, _fetch(connection, first), exact, note)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
 from curate.base.stages import COUNTED, USUAL
-from curate.base.wording import format_seconds, pluralise
+from curate.base.wording import format_seconds, pluralize
 from curate.download.rates import read_downloads
 from curate.pool.plan import Unit
 from curate.store import layout
@@ -89,10 +89,10 @@ def find_status(url: str, ask: Ask) -> Status:
     steps = [*_count_steps(store, units, exit_status == NOT_YET)]
     steps[1:1] = _dedup_steps(records, units)
     if downloads := read_downloads(store)[0]:
-        share = f"{pluralise(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
+        share = f"{pluralize(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
     if failed := count_failed(records):
-        steps.append(("failed", pluralise(failed, "row"), ""))
+        steps.append(("failed", pluralize(failed, "row"), ""))
     notes = []
     if holder:
         notes += [f"see {address}" for address in (holder.page, holder.log) if address]
@@ -157,7 +157,7 @@ def describe_attempts(attempts: Mapping[str, int], units: Iterable[Unit] = ()) -
         kind, _, stem = work.rpartition("/")
         title = stem.replace("-", " ") if stem.startswith("shard-") else titles.get(stem, f"unit {stem}")
         isolated = ", now runs in a separate process" if ISOLATE_AFTER <= killed < MAX_ATTEMPTS else ""
-        texts.append(f"{f'{kind} of ' if kind else ''}{title} (killed {pluralise(killed, 'time')}{isolated})")
+        texts.append(f"{f'{kind} of ' if kind else ''}{title} (killed {pluralize(killed, 'time')}{isolated})")
     if len(attempts) > _SHOWN:
         texts.append(f"and {len(attempts) - _SHOWN:,} more")
     return ", ".join(texts) or "no unit was being measured or captioned"

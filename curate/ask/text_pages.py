@@ -50,7 +50,7 @@ def _environment() -> jinja2.Environment:
         finalize=_show_value,
         optimized=False,  # each page is rendered once, and optimizing takes longer
     )
-    for name in ("pluralise", "format_bytes", "format_seconds", "all_digits", "describe_seen", "next_size"):
+    for name in ("pluralize", "format_bytes", "format_seconds", "all_digits", "describe_seen", "next_size"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["pad"] = lambda text, width, right=False: pad(wording.escape(text), width, right)
     environment.filters |= {"quote": shlex.quote, "repr": repr}

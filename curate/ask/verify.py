@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate.base import schema, stages
 from curate.base.errors import ConservationError, RunError
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings, count_verdicts
@@ -124,7 +124,7 @@ def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str]
     errors += _check_shards(settings, uids)
     rows, failed, published = verdicts.total(), verdicts[stages.FAILED], verdicts[stages.KEPT]
     sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
-    return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], errors
+    return [f"{pluralize(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], errors
 
 
 def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _check_absence(settings: PublishSettings, units: list[Unit]) -> tuple[list[s
     errors = list(_find_forgotten(settings, units, record.items))
     if not named or len(record) != named.items or not record.extends(named):
         errors.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
-    requested = f"{pluralise(record.requested, 'item')} requested"
+    requested = f"{pluralize(record.requested, 'item')} requested"
     return [f"forgotten items are absent from tables, shards and uids.npy ({requested})"], errors
 
 

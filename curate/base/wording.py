@@ -19,7 +19,7 @@ _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")  # the number in a Retry-After hea
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # an address in a library's message, which differs in each process
 
 
-def pluralise(number: int, noun: str, nouns: str = "") -> str:
+def pluralize(number: int, noun: str, nouns: str = "") -> str:
     """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is an irregular plural."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 

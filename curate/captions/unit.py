@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32, I64
-from curate.base.numeric.vectors import embedding_matrix, normalised
+from curate.base.numeric.vectors import embedding_matrix, normalized
 from curate.base.process import cleaned_up
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
@@ -288,7 +288,7 @@ class _Scorer(NamedTuple):
             return None
         encoder = load_encoder_of(settings.signals, settings.scorer.name)
         column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
-        images = normalised(embedding_matrix(column)[rows.rows])
+        images = normalized(embedding_matrix(column)[rows.rows])
         has_words = settings.captions.gates.needs("f_clip") and settings.scorer.scores_words
         return cls(encoder, images, to_texts(rows.column("caption")), has_words)
 

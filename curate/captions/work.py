@@ -62,7 +62,7 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
     return errors
 
 
-def summarise(
+def summarize(
     captions: Captions, engine_ids: dict[str, str], captioned: Sequence[Captioned], sent: dict[tuple[str, str], Sent]
 ) -> list[CaptionWork]:
     """Return the cost of captions in the whole run, by kind and engine; `sent` comes from `sum_sent`."""

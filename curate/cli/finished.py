@@ -10,7 +10,7 @@ from curate.ask.explain import explain_sample
 from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
 from curate.base.errors import RunError
-from curate.base.wording import format_bytes, pluralise
+from curate.base.wording import format_bytes, pluralize
 from curate.cli.common import RunArgument, print_lines
 
 
@@ -38,7 +38,7 @@ def verify(directory: RunArgument) -> None:
     if errors:
         rest = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
         remedy = "to recompute a damaged file, delete the file and run the recipe again with the same --out"
-        head = f"{directory}: {pluralise(len(errors), 'difference')} ({remedy})"
+        head = f"{directory}: {pluralize(len(errors), 'difference')} ({remedy})"
         raise RunError("\n  ".join([head, *errors[:20], *rest]))
     for line in checked:
         print(f"checked: {line}")

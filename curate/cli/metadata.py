@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from typer import Argument, Option, Typer
 
 from curate.base.errors import RecipeError
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.cli import common
 from curate.cli.common import HelpCommand, print_page
 from curate.match.building.wikis import Limits, Mode
@@ -48,7 +48,7 @@ def build(
     with common.say_if_slow("planning: files are listed"):
         plan = make_plan(wiki, views, wordnet, chosen, mode, listed=["en"] if english else [])
     if plan.unnamed:
-        many = pluralise(len(plan.unnamed), "file")
+        many = pluralize(len(plan.unnamed), "file")
         print(f"skipped {many} whose names contain no language, such as {plan.unnamed[0]}", file=sys.stderr)
     with show_counting(work_folder(out), len(plan.parts)):
         report = run_build(plan, out, mode, Limits(pmi=pmi), options, on, english)

@@ -16,7 +16,7 @@ from curate.ask.status import count_done, seconds_between
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt, background_thread
 from curate.base.stages import COUNTED, USUAL
-from curate.base.wording import format_bytes, pluralise
+from curate.base.wording import format_bytes, pluralize
 from curate.cli import common
 from curate.cli.common import Escaped, plain
 from curate.download.rates import read_downloads
@@ -92,7 +92,7 @@ class _Progress:
     def images(self) -> str:
         """The number of images measured so far, as text; empty once all units are measured. A unit may take hours."""
         images = steps_done[MEASURED] - self._first
-        return f" ({pluralise(images, 'image')})" if images and self.counts["measure"] < self.units else ""
+        return f" ({pluralize(images, 'image')})" if images and self.counts["measure"] < self.units else ""
 
 
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:

@@ -12,7 +12,7 @@ from typer import Option
 from curate.ask.status import describe_attempts
 from curate.base.errors import RecipeError, RunError
 from curate.base.stages import COUNTED
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.cli import common
 from curate.cli.detach import describe_handover, detached, is_driver, start_driver
 from curate.cli.progress import show_progress
@@ -56,7 +56,7 @@ class CommandKeeper(Keeper):
     def _died(self) -> str:
         if not (self._supervisor and self._supervisor.total):
             return ""
-        return f"{pluralise(self._supervisor.total, 'process', 'processes')} died, the last {self._supervisor.death}"
+        return f"{pluralize(self._supervisor.total, 'process', 'processes')} died, the last {self._supervisor.death}"
 
     def keep(self, holder: Holder, lock: int | None) -> None:
         if self._supervisor:
@@ -246,7 +246,7 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     remove_leftovers(store)
     reason = "no failed URL is worth another attempt" if retry else "this run is already finished"
     if not retry and len(mendable := find_mendable(store, prepared.plan.units, context.recipe.input)):
-        reason += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
+        reason += f", and {pluralize(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)
     if changed := update_metadata(prepared):
         print(f"{out}: {reason}; updated only its {' and '.join(changed)}")

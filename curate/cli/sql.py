@@ -13,7 +13,7 @@ from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError, reraised
 from curate.base.process import CORES, memory_limited
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.cli import common
 from curate.cli.interrupt import raise_when_interrupted
 
@@ -89,8 +89,8 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
         asking(directory, query, params) as result,
     ):
         written, missing = export_rows(run, result, folder)
-    lost = f", without {pluralise(missing, 'row')} whose image is not readable" if missing else ""
-    print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
+    lost = f", without {pluralize(missing, 'row')} whose image is not readable" if missing else ""
+    print(f"wrote {pluralize(written, 'sample')} to {folder}{lost}; in Python:\n")
     print("  import fiftyone as fo")
     print(f"  dataset = fo.Dataset.from_dir({folder!r}, dataset_type=fo.types.FiftyOneDataset)")
     print("  fo.launch_app(dataset)")

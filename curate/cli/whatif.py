@@ -15,7 +15,7 @@ from curate.ask.whatif.surviving import open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.cli import common
 from curate.cli.common import Format, print_page
 from curate.recipe.recipe import Recipe
@@ -138,7 +138,7 @@ def _print_answer(
         common.print_result(_result(table), format)
         common.print_lines(line())
     if len(languages) > _LANGUAGES:
-        common.print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}; for all, --format csv"))
+        common.print_lines(line(f"{pluralize(len(languages) - _LANGUAGES, 'more language')}; for all, --format csv"))
 
 
 def _rounded(table: pa.Table) -> pa.Table:

@@ -130,7 +130,7 @@ def _derive(units: Units, settings: DecideSettings, index: int) -> Answer[Fits]:
     """Fit the statistics of a segment's columns, apply the next segment, and return the statistics."""
     name, statistics = f"Derive {index}", _Statistics(settings, index)
     add = Fold[Fits](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
-    fitted = units.ask(f"{name}: summarise", statistics.fit, combine=add)
+    fitted = units.ask(f"{name}: summarize", statistics.fit, combine=add)
     ranks = None
     if statistics.calls(of_ranks=True):
         ranks = units.group(f"{name}: count", units.pairs(f"{name}: keys", statistics.split), _count, fitted)

@@ -35,7 +35,7 @@ WHITE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 _TOGETHER = 1 << 18  # texts converted to Python objects at a time
 
 
-def normalise(texts: Any) -> Any:
+def normalize(texts: Any) -> Any:
     """Normalize texts to NFC in Python, because Arrow's `utf8_normalize` decomposes characters that NFC composes."""
     if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
         return texts

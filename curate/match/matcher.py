@@ -43,7 +43,7 @@ from curate.base.ids import digest
 from curate.base.numeric.arrays import I32, I64, U8, U64, string_buffers, whole
 from curate.base.process import temporary_folder
 from curate.match import kernel
-from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, MARKS, PUNCTUATION, SCRIPTS, WHITE, normalise
+from curate.match.characters import CORRECTED_MARKS, CORRECTED_SCRIPTS, MARKS, PUNCTUATION, SCRIPTS, WHITE, normalize
 from curate.match.languages import OTHER, keys_of
 from curate.recipe.recipe import CORRECTED, REFERENCE
 
@@ -131,7 +131,7 @@ class Matcher:
 def _correct(texts: Any) -> pa.Array:
     texts = pc.utf8_trim(texts, WHITE)
     others = pc.invert(pc.string_is_ascii(texts)).fill_null(False)
-    changed = normalise(texts.filter(others))
+    changed = normalize(texts.filter(others))
     changed = pc.replace_substring_regex(changed, f"([{CORRECTED_MARKS}])", r" \1 ")
     corrected: pa.Array = pc.replace_with_mask(texts, others, changed)
     return corrected
@@ -144,7 +144,7 @@ def build_tables(entries: pa.Array, keys: pa.Array, mode: str, folder: Path) -> 
     if the spaced text has two spaces in a row. Raises RecipeError if an entry has more than 32,767 bytes.
     """
     if mode == CORRECTED:
-        entries = normalise(entries)
+        entries = normalize(entries)
     if mode == REFERENCE:
         keys = pa.repeat(pa.scalar(OTHER), len(entries))
     lengths: Any = pc.binary_length(entries)  # type: ignore[call-overload]

@@ -28,8 +28,8 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError, reraised
 from curate.base.schema import METADATA
-from curate.base.wording import one_line, pluralise
-from curate.match.characters import CORRECTED_MARKS, MARKS, normalise
+from curate.base.wording import one_line, pluralize
+from curate.match.characters import CORRECTED_MARKS, MARKS, normalize
 from curate.match.languages import keys_of
 from curate.recipe.files import read_columns, read_whole, unpack
 from curate.recipe.recipe import CORRECTED, REFERENCE
@@ -67,7 +67,7 @@ class ImportReport:
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(entries):,} {reason}" for reason, entries in reasons.items() if len(entries))
         never = len(self.never_match)
-        notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
+        notes = [pluralize(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
         notes += [f"{never:,} can never match, see `curate metadata show --mode {self.mode}`" if never else ""]
         return f"metadata: {'; '.join(filter(None, notes))}"
 
@@ -80,7 +80,7 @@ def never_match(entries: pa.Array, mode: str = REFERENCE) -> pa.Array:
     """
     marks = MARKS + CORRECTED_MARKS * (mode == CORRECTED)
     pattern = rf"[\t\n\r]|[^ ][{marks}]|[{marks}][^ ]|[{marks}] [{marks}]"
-    never: pa.Array = pc.match_substring_regex(normalise(entries) if mode == CORRECTED else entries, pattern)
+    never: pa.Array = pc.match_substring_regex(normalize(entries) if mode == CORRECTED else entries, pattern)
     return never
 
 

@@ -103,7 +103,7 @@ class OnnxEncoder(Encoder):
     def _encode(self, side: Side, items: Any) -> F32:
         with self._use() as graphs:
             if side == "images":
-                return graphs.images.run({"pixel_values": self._folder.pixels.normalise(items)})
+                return graphs.images.run({"pixel_values": self._folder.pixels.normalize(items)})
             mask = np.arange(items.shape[1]) <= (items == self._tokenizer.end).argmax(axis=1)[:, None]
             return graphs.texts.run({"input_ids": items, "attention_mask": mask})
 
@@ -143,7 +143,7 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
     word = pad([tokenizer.encode("a")], folder.context_length)
     is_cut = not isinstance(shapes["input_ids"][1], int)
     fillers: dict[str, npt.NDArray[Any]] = {
-        "pixel_values": folder.pixels.normalise([folder.pixels.view(Image.new("RGB", (8, 8)))]),
+        "pixel_values": folder.pixels.normalize([folder.pixels.view(Image.new("RGB", (8, 8)))]),
         "input_ids": word.ids[:, : word.counts[0]] if is_cut else word.ids,
     }
     fillers["attention_mask"] = np.ones_like(fillers["input_ids"])

@@ -190,7 +190,7 @@ class Pixels:
             image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
-    def normalise(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    def normalize(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return the model's input, float32 [n, 3, height, width], with the floats of ToTensor and Normalize."""
         pixels = np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2), np.float32)
         if self.factor is None:

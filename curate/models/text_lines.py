@@ -38,7 +38,7 @@ class _Networks(NamedTuple):
 class Line(NamedTuple):
     """A line of text, as a rectangle: its center, and vectors from there to the middle of its end and its bottom."""
 
-    centre: np.ndarray
+    center: np.ndarray
     along: np.ndarray
     across: np.ndarray
 
@@ -76,7 +76,7 @@ def read_line(picture: Image.Image, line: Line) -> str:
     """Return the text that is recognized in a line of an RGB image; empty if the confidence is too low."""
     networks = _load()
     width, height = (max(1, round(2 * side)) for side in _sides(line))
-    corner = line.centre - line.along - line.across
+    corner = line.center - line.along - line.across
     matrix = np.stack([2 * line.along / width, 2 * line.across / height, corner], 1).ravel().tolist()
     crop = picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=_GREY)
     width = min(max(1, round(width * _LINE_HEIGHT / height)), _LINE_WIDTH)
@@ -139,7 +139,7 @@ def _widened(line: Line) -> Line:
     along, across = along * np.sign(along[0]), across * np.sign(across[1])
     if np.hypot(*across) >= 1.5 * np.hypot(*along):
         along, across = across, -along
-    return Line(line.centre, along, across)
+    return Line(line.center, along, across)
 
 
 def _sides(line: Line) -> tuple[float, float]:
@@ -154,9 +154,9 @@ def area(line: Line) -> float:
 def _pixels(line: Line, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
     """Return a window of an image of that width and height, and which of its pixels have centers in the line."""
     reach = np.abs(line.along) + np.abs(line.across) + 1
-    (x0, y0), (x1, y1) = (np.clip(np.floor(line.centre + way * reach), 0, size).astype(int) for way in (-1, 1))
-    x = np.arange(x0, x1)[None, :] + 0.5 - line.centre[0]
-    y = np.arange(y0, y1)[:, None] + 0.5 - line.centre[1]
+    (x0, y0), (x1, y1) = (np.clip(np.floor(line.center + way * reach), 0, size).astype(int) for way in (-1, 1))
+    x = np.arange(x0, x1)[None, :] + 0.5 - line.center[0]
+    y = np.arange(y0, y1)[:, None] + 0.5 - line.center[1]
     inside = [np.abs(x * part[0] + y * part[1]) <= part @ part + 1e-6 for part in (line.along, line.across)]
     return (slice(y0, y1), slice(x0, x1)), inside[0] & inside[1]
 

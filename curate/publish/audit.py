@@ -18,7 +18,7 @@ from curate.base import schema, stages
 from curate.base.errors import ConservationError, RunError
 from curate.base.process import groups, in_threads
 from curate.base.stages import KEPT
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.download.source import UrlsSource
 from curate.emit.output_format import OutputFormat, find_output
 from curate.match.unit import MatchSettings
@@ -293,7 +293,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
     failed, recipe = audit.verdicts[stages.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
-            problem = f"{signal}: fails on each of {pluralise(error.rows, 'image')}; the first error is"
+            problem = f"{signal}: fails on each of {pluralize(error.rows, 'image')}; the first error is"
             raise RunError(f"{problem} {error.example}")
     never_came = audit.failing.keys() & schema.MISSING_REASONS.keys()
     missing = sum(audit.failing[reason].rows for reason in never_came)

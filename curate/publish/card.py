@@ -15,7 +15,7 @@ import jinja2
 import yaml
 
 from curate.base.stages import FORGOTTEN
-from curate.base.wording import escape, format_bytes, pluralise
+from curate.base.wording import escape, format_bytes, pluralize
 from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import ContentFacts, RunFacts
 
@@ -111,7 +111,7 @@ def citation(run: RunFacts) -> str:
     """Return a citation: name and size of the dataset, and the identity of its run."""
     forgotten = run.counts.get(FORGOTTEN, 0)
     less = f" without {forgotten:,} removed on request" if forgotten else ""
-    return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
+    return f"{escape(run.name)}, {pluralize(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
 
 
 @cache
@@ -126,7 +126,7 @@ def template(name: str) -> jinja2.Template:
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     dumps = partial(json.dumps, ensure_ascii=False)
-    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise, "json": dumps}
+    environment.filters |= filters | {"bytes": format_bytes, "pluralize": pluralize, "json": dumps}
     of_run = {"summary": summary, "steps": steps, "languages": languages, "citation": citation}
     environment.globals |= of_run
     return environment.from_string(files("curate.publish").joinpath(name).read_text("utf-8"))

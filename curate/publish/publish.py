@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from curate.base import schema, stages
 from curate.base.errors import RunError
 from curate.base.numeric.arrays import F64, I64, concat_small
-from curate.base.wording import pluralise
-from curate.captions.work import Captioned, summarise
+from curate.base.wording import pluralize
+from curate.captions.work import Captioned, summarize
 from curate.decide.apply_rules import RuleAnswer
 from curate.decide.decide_rows import Decided
 from curate.decide.dedup import exact
@@ -129,7 +129,7 @@ def _describe(settings: PublishSettings, results: Results, digests: Lines) -> No
         digests_of = pool.map(lambda path: (path, downloaded.get(path) or recorded_digest(store, path)), files)
         lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in digests_of if file)
     with store.commit(_PUBLISHED) as group:
-        facts = _summarise(settings, counts, results, entries, lines).changed(downloads=downloads)
+        facts = _summarize(settings, counts, results, entries, lines).changed(downloads=downloads)
         describe_run(group, facts, lines, results.audit, results.uids, entries)
 
 
@@ -157,7 +157,7 @@ def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F6
     return table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
 
 
-def _summarise(
+def _summarize(
     settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table, digests: Lines
 ) -> RunFacts:
     store, recipe, pool = settings.store, settings.recipe, settings.pool
@@ -195,7 +195,7 @@ def _summarise(
         used=sum_used(records, digests),
         links=nest_counts(audit.links) or None,
         drift=results.drift or [],
-        caption_work=summarise(recipe.captions, claim.engine_ids, captioned, sum_sent(records))
+        caption_work=summarize(recipe.captions, claim.engine_ids, captioned, sum_sent(records))
         if recipe.captions and captioned
         else [],
         near=near,
@@ -370,7 +370,7 @@ def _publish(
 ) -> None:
     if count := count_forgotten_since(context.store, context.reuse):  # some tables may be older than that
         assert context.reuse is not None
-        problem = f"`curate forget` removed {pluralise(count, 'item')} from this run while another reused its tables"
+        problem = f"`curate forget` removed {pluralize(count, 'item')} from this run while another reused its tables"
         raise RunError(f"{context.reuse.url}: {problem}; start the other run again, so that it removes them as well")
     json_dtype = types[1] if types else None
     publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import F16, F32, U64, distinct, split_by
 from curate.base.numeric.spherical import add_points, cosine_distances, mean_directions, rounded
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
@@ -80,7 +80,7 @@ class ClustersRelation(Relation):
     def apply(
         self, model: Mapping[str, npt.NDArray[Any]], section: ClustersSection, rows: EmbeddedRows
     ) -> Sequence[pa.Array]:
-        images, centroids = normalised(rows.images), model["centroids"]
+        images, centroids = normalized(rows.images), model["centroids"]
         nearest = nearest_centroid(images, centroids)
         distances = cosine_distances(rows.images.astype(np.float32), centroids, nearest)
         return [pa.array(nearest), pa.array(distances.astype(np.float32))]
@@ -167,7 +167,7 @@ def _move(reading: Reading, training: Training | None, sums: Sums | None) -> Tra
 
 
 def _save(reading: Reading, training: Training | None) -> Model | None:
-    return None if training is None else reading.keep(centroids=normalised(training.model.load()["centroids"]))
+    return None if training is None else reading.keep(centroids=normalized(training.model.load()["centroids"]))
 
 
 def smallest_hashes(asking: Asking, name: str, seed: int, n: int) -> Answer[U64]:

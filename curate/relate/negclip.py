@@ -15,7 +15,7 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import F16, F64, U64
 from curate.base.numeric.spherical import padded
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.models.products import products_with
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
@@ -82,13 +82,13 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
 
     The `hashes` of the rows and the `references` (ascending) show which rows are themselves reference rows.
     """
-    their_images, their_texts = (products_with(normalised(sides[:, i]).T, 1 / temperature) for i in (0, 1))
+    their_images, their_texts = (products_with(normalized(sides[:, i]).T, 1 / temperature) for i in (0, 1))
     scores = np.empty(len(images))
     index = np.searchsorted(references, hashes)
     index[references[np.minimum(index, len(references) - 1)] != hashes] = -1
     n = len(references)
     for (part, image_block), (_, text_block) in zip(padded(images, n), padded(texts, n), strict=True):
-        some_images, some_texts = normalised(image_block), normalised(text_block)
+        some_images, some_texts = normalized(image_block), normalized(text_block)
         cosines = np.einsum("nd,nd->n", some_images.astype(np.float64), some_texts.astype(np.float64))
         itself = np.full(len(some_images), -1)
         itself[: part.stop - part.start] = index[part]

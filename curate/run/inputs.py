@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from curate.base import ids
 from curate.base.errors import RecipeError
-from curate.base.wording import format_bytes, pluralise
+from curate.base.wording import format_bytes, pluralize
 from curate.read.listing import list_files
 from curate.recipe.captions import Captions
 from curate.recipe.errors import locate
@@ -102,7 +102,7 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     sizes = {path: os.path.getsize(path) for path in files.values()}
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        error = f"other machines need {pluralise(len(sizes), 'local file')} of {format_bytes(total)} in all"
+        error = f"other machines need {pluralize(len(sizes), 'local file')} of {format_bytes(total)} in all"
         of_them = f"the largest, {largest}, has {format_bytes(sizes[largest])}"
         larger = "give larger files as URLs, of a store or as file:///… in a folder that all machines share"
         raise RecipeError(f"{error}; {of_them}; accepted: at most {format_bytes(MAX_BYTES)}; {larger}")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from curate.base.errors import naming
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import quality_axis, quality_score
@@ -44,7 +44,7 @@ class Axis(on_embeddings.EmbeddingSection):
             return quality_axis(*(rows for rows, _ in sides))
 
     def compute(self, embeddings: Embeddings, loaded: F32) -> Sequence[pa.Array]:
-        return [pa.array(quality_score(normalised(embeddings.images), loaded))]
+        return [pa.array(quality_score(normalized(embeddings.images), loaded))]
 
 
 KIND = on_embeddings.embedding_kind("axes", Axis)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from curate.base.errors import naming
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.formulas.embedding_scores import Classifier, fit_classifier
@@ -67,7 +67,7 @@ class Classes(on_embeddings.EmbeddingSection):
 
     def compute(self, embeddings: Embeddings, loaded: tuple[Classifier, F32 | None]) -> Sequence[pa.Array]:
         classifier, prompts = loaded
-        tags = classifier.classify(normalised(embeddings.images), prompts, self.alpha)
+        tags = classifier.classify(normalized(embeddings.images), prompts, self.alpha)
         return on_embeddings.tag_values(tags, list(self.examples))
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, reraised
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.models.tensor_files import ACCEPTED_ARRAY, describe_array, read_array, read_rows
 from curate.read.listing import list_files
 from curate.recipe.section import Column, UserFile, UserPaths
@@ -64,7 +64,7 @@ class Clusters(EmbeddingSection):
         return unchanged(name, load_clusters(name, self), built)
 
     def compute(self, embeddings: Embeddings, loaded: "LoadedClusters") -> Sequence[pa.Array]:
-        nearest = nearest_centroid(normalised(embeddings.images), loaded.centroids)
+        nearest = nearest_centroid(normalized(embeddings.images), loaded.centroids)
         return [pa.array(nearest), *([] if loaded.selected is None else [pa.array(loaded.selected[nearest])])]
 
     def method(self, name: str, built: BuildContext) -> Method:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.recipe.section import Column
 from curate.signals.formulas.embedding_scores import tag_contexts
 from curate.signals.on_embeddings import EmbeddingSection, embedding_kind, encoder_of, tag_values
@@ -56,7 +56,7 @@ class Context(EmbeddingSection):
         return encoded.reshape(-1, len(self.values), encoded.shape[1])
 
     def compute(self, embeddings: Embeddings, loaded: F32) -> Sequence[pa.Array]:
-        tags = tag_contexts(normalised(embeddings.images), loaded, self.temperature)
+        tags = tag_contexts(normalized(embeddings.images), loaded, self.temperature)
         return tag_values(tags, list(self.values))
 
 

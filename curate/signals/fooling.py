@@ -9,7 +9,7 @@ from pydantic import Field
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import embedding_matrix, normalised
+from curate.base.numeric.vectors import embedding_matrix, normalized
 from curate.recipe.measure import column_prefix
 from curate.recipe.section import Column, UserPath
 from curate.signals.formulas.embedding_scores import fooling_score, mean_shift
@@ -57,7 +57,7 @@ class Fooling(EmbeddingSection):
         return prompts, None if self.shift is None else run_shift(self.shift, column_prefix(self.of))
 
     def compute(self, embeddings: Embeddings, loaded: tuple[F32, F32 | None]) -> Sequence[pa.Array]:
-        return [pa.array(fooling_score(normalised(embeddings.images), *loaded))]
+        return [pa.array(fooling_score(normalized(embeddings.images), *loaded))]
 
 
 def run_shift(run: str, prefix: str) -> F32:

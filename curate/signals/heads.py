@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base.errors import RecipeError
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.models import heads
 from curate.models.heads import Activation, Output, load_head
 from curate.recipe.section import Column, UserFile
@@ -48,7 +48,7 @@ class Head(EmbeddingSection):
         return unchanged(name, load_head(self.path, self.activation, self.output), built)
 
     def compute(self, embeddings: Embeddings, loaded: heads.Head) -> Sequence[pa.Array]:
-        return [pa.array(loaded.apply(normalised(embeddings.side(self.input))))]
+        return [pa.array(loaded.apply(normalized(embeddings.side(self.input))))]
 
     def method(self, name: str, built: BuildContext) -> Method:
         return replace(super().method(name, built), side=self.input)

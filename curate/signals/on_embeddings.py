@@ -15,7 +15,7 @@ from pydantic import Field
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.base.process import process_cache
 from curate.models.encoder import Encoder
 from curate.models.tensor_files import array_digest, read_rows
@@ -171,7 +171,7 @@ class WithTargets(EmbeddingSection):
         else:
             rows, digests = encode_exemplars(where, encoder_of(self, built), self.targets)
         check_unchanged(name, digests, built.identities[name])
-        return normalised(rows)
+        return normalized(rows)
 
     def _read_arrays(self, where: str, dimension: int) -> Iterator[F32]:
         files = picture_files(where, self.targets)

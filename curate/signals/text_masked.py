@@ -48,10 +48,10 @@ def paint_over_text(image: Image.Image) -> Image.Image:
     for line in lines:
         width = 2 * _RING * float(np.hypot(*line.across))
         sides = (side * (1 + width / max(float(np.hypot(*side)), 1e-9)) for side in (line.along, line.across))
-        ring = _filled(picture.size, [Line(line.centre, *sides)]) & ~is_text
+        ring = _filled(picture.size, [Line(line.center, *sides)]) & ~is_text
         around = pixels[ring] if ring.any() else rest
-        colour = around.mean(axis=0) if len(around) else pixels.mean(axis=(0, 1))
-        draw.polygon(_corners(line), fill=tuple(int(value) for value in np.rint(colour)))
+        color = around.mean(axis=0) if len(around) else pixels.mean(axis=(0, 1))
+        draw.polygon(_corners(line), fill=tuple(int(value) for value in np.rint(color)))
     return painted
 
 
@@ -65,7 +65,7 @@ def _filled(size: tuple[int, int], lines: list[Line]) -> npt.NDArray[np.bool_]:
 
 def _corners(line: Line) -> list[tuple[float, float]]:
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    return [tuple(line.centre + x * line.along + y * line.across - 0.5) for x, y in signs]
+    return [tuple(line.center + x * line.along + y * line.across - 0.5) for x, y in signs]
 
 
 KIND = look_kind("text_masked", TextMasked, paint_over_text, identify)

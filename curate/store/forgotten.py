@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids, schema
 from curate.base.errors import DamagedError, RunError
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import one_line, pluralize
 from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, WIDTHS, Hashes, Items, column_hashes
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
@@ -60,7 +60,7 @@ class Record:
         except DamagedError:
             named, is_lost = None, True
         if named is not None:
-            is_complete, items = record.extends(named), f" ({pluralise(named.items, 'item')})"
+            is_complete, items = record.extends(named), f" ({pluralize(named.items, 'item')})"
         else:  # if an intact run.json names none, a first request may have been killed before it wrote the record
             is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:

@@ -22,7 +22,7 @@ import fsspec
 import curate
 from curate.base.errors import CurateError, RecipeError, reraised
 from curate.base.process import cleaned_up, in_threads
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import one_line, pluralize
 from curate.download.lists import kind_of
 from curate.download.source import UrlsSource
 from curate.measure.current import needed_signals
@@ -75,7 +75,7 @@ def raise_faults(faults: Mapping[str, list[str]]) -> None:
     """Raise RecipeError with the errors that workers found, and their hosts."""
     lines = []
     for error, hosts in islice(faults.items(), _FAULTS):
-        others = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+        others = f" and {pluralize(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
         lines.append(f"{error} (on {hosts[0]}{others})")
     if lines:
         raise RecipeError("\n".join(lines))

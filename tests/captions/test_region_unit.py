@@ -58,11 +58,11 @@ def test_what_was_looked_at_is_not_looked_at_again(model, tmp_path, monkeypatch)
     looked = []
     detect = ZeroShotDetector.detect
 
-    def pluralise(self, pictures, queries, threshold):
+    def pluralize(self, pictures, queries, threshold):
         looked.append(len(pictures))
         return detect(self, pictures, queries, threshold)
 
-    monkeypatch.setattr(ZeroShotDetector, "detect", pluralise)
+    monkeypatch.setattr(ZeroShotDetector, "detect", pluralize)
     fewer = recipe(path, model).model_copy(update={"rules": {"red": "caption LIKE '%a%'"}})
     second = kit.run_local(fewer, tmp_path / "b", reuse=tmp_path / "a")
     before, after = (set(done.table("regions")["digest"].to_pylist()) for done in (first, second))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.process import CORES
-from curate.base.wording import format_bytes, pluralise
+from curate.base.wording import format_bytes, pluralize
 from curate.store.store import RunStore
 from tests.kit import encode, picture
 from tests.kit.packages import needs_img2dataset
@@ -51,7 +51,7 @@ def test_a_plan_a_run_and_a_plan_after_it(cli, recipe, web):
     assert (
         "34.5 s per shard, including its slowest URL" in text
     )  # 1.5 s of all at once, and 3 attempts of 10 s with pauses of 1 and 2 s
-    at_once = pluralise(min(CORES, 3), "shard")
+    at_once = pluralize(min(CORES, 3), "shard")
     assert f"on this machine, {at_once} at a time (1 per unit)" in text  # a unit is one shard, for the list is small
     assert "estimate: none yet, since nothing is downloaded" in text
     smaller = " ".join(cli("plan", str(recipe), "--set", "input.image_size=64").out.split())

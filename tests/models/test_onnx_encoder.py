@@ -149,4 +149,4 @@ def test_pixels_are_open_clips(mode, interpolation):
         for size in SIZES:
             image = picture(number, "L" if mode == "I;16" else mode, size)
             image = Image.fromarray(np.asarray(image, np.uint16) * 257) if mode == "I;16" else image
-            assert np.array_equal(ours.normalise([ours.view(image)])[0], theirs(image).numpy()), (mode, size)
+            assert np.array_equal(ours.normalize([ours.view(image)])[0], theirs(image).numpy()), (mode, size)

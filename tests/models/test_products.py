@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.models.products import Products, TorchProducts
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def test_both_are_their_definition(kind):
 
 def test_a_rows_number_does_not_depend_on_its_position():
     """A library may sum the first rows of a block in a different order than the last rows."""
-    rows, others = (normalised(RNG.normal(size=(n, 24)).astype(np.float32)) for n in (64, 900))
+    rows, others = (normalized(RNG.normal(size=(n, 24)).astype(np.float32)) for n in (64, 900))
     logit, column = RNG.normal(size=64), np.full(64, -1)
     made = Products(others.T, 100.0)
     for shift in (1, 5, 12, 40):

@@ -129,7 +129,7 @@ def test_sums_that_differ_publish_nothing(unpublished, tmp_path, wrong):
     assert kit.files_of(run.folder) == before
 
 
-STEPS = ("write_failures", "count_entries", "_summarise", "describe_run", "mark_published")
+STEPS = ("write_failures", "count_entries", "_summarize", "describe_run", "mark_published")
 
 
 @pytest.fixture(scope="module")

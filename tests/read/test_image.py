@@ -293,8 +293,8 @@ def test_transparency_lies_on_white():
     for picture in (rgba, rgba.convert("LA"), rgba.quantize(4)):
         with Image.open(io.BytesIO(encode(picture, "PNG"))) as image:
             assert np.array_equal(np.asarray(as_rgb(image).convert("L")), black_and_white)
-    grey = Image.new("L", (8, 8), 7)
-    with Image.open(io.BytesIO(encode(grey, "PNG", transparency=7))) as image:
+    gray = Image.new("L", (8, 8), 7)
+    with Image.open(io.BytesIO(encode(gray, "PNG", transparency=7))) as image:
         assert np.asarray(as_rgb(image)).min() == 255
 
 

@@ -83,7 +83,7 @@ def test_scores_of_photos_equal_a_plain_loop(models, shared, tmp_path):
 
 
 def test_scores_of_every_mode_equal_a_plain_loop(models, shared, tmp_path):
-    """CMYK, palettes, 16 bits, grey, transparency, EXIF rotation, animations, AVIF; unreadable images have no score."""
+    """CMYK, palettes, 16 bits, gray, transparency, EXIF rotation, animations, AVIF; unreadable images have no score."""
     files = sorted((shared / "bad/images").iterdir())
     table = pa.table({"image": [file.read_bytes() for file in files], "caption": [file.stem for file in files]})
     pq.write_table(table, tmp_path / "x.parquet")

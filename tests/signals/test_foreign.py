@@ -21,7 +21,7 @@ from tests.kit.waiting import wait_until
 
 PAGE = (ROOT / "curate/signals/README.md").read_text()
 SECTION = PAGE.partition("## A signal of your own\n")[2].partition("\n## ")[0]
-OBSERVE = "grey = np.asarray"
+OBSERVE = "gray = np.asarray"
 WHERE = "signal 'blur' of package curate-blur 0.1: "
 
 

@@ -47,10 +47,10 @@ def world(tmp_path):
     """Tars, exemplars and a head."""
     kit.write_tars(tmp_path / "tars", kit.make_samples(16), 2)
     (tmp_path / "examples").mkdir()
-    for name, colour in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
+    for name, color in (("warm", (200, 80, 40)), ("cold", (40, 80, 200))):
         for i in range(3):
             noise = np.random.default_rng(i).integers(0, 50, (70, 60, 3))
-            Image.fromarray((noise + colour).astype(np.uint8)).save(tmp_path / f"examples/{name}{i}.png")
+            Image.fromarray((noise + color).astype(np.uint8)).save(tmp_path / f"examples/{name}{i}.png")
     write_head(tmp_path / "head.safetensors", 0)
     return tmp_path
 

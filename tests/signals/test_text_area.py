@@ -56,7 +56,7 @@ def rectangle(x, y, long, short, degrees):
 
 def polygon(line):
     corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    return shapely.Polygon([line.centre + a * line.along + b * line.across for a, b in corners])
+    return shapely.Polygon([line.center + a * line.along + b * line.across for a, b in corners])
 
 
 LINES = st.builds(rectangle, st.floats(0, 90), st.floats(0, 60), st.floats(2, 50), st.floats(2, 20), st.floats(0, 180))
@@ -74,7 +74,7 @@ def test_the_area_is_that_of_the_ink_and_a_margin(font):
     most = sum((right - left + height) * (bottom - top + height) for left, top, right, bottom in boxes)
     area = look(image)[0] * image.width * image.height
     assert 0.95 * ink < area < most
-    for line, box in zip(sorted(find_lines(image), key=lambda line: line.centre[1]), boxes, strict=True):
+    for line, box in zip(sorted(find_lines(image), key=lambda line: line.center[1]), boxes, strict=True):
         assert polygon(line).intersection(shapely.box(*box)).area > 0.9 * shapely.box(*box).area
 
 

@@ -24,7 +24,7 @@ from curate.ask.report.galleries import Row, position_of
 from curate.ask.report.page import render_sections
 from curate.base.errors import RecipeError
 from curate.base.stages import KEPT
-from curate.base.wording import format_bytes, pluralise
+from curate.base.wording import format_bytes, pluralize
 
 MAX_ROWS = 300  # rows on a page
 _PICTURES = 600  # pictures on a page, spread evenly over the rows, but at least two each
@@ -136,7 +136,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
             values.append(("pictures", f"the first {limit} of {count(len(group))}"))
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         cards.append(Card(parts, values, row[at] or "", verdict, rule, missing))
-    title = f"{count(MAX_ROWS)} of {count(total)} rows" if total > MAX_ROWS else result.note or pluralise(total, "row")
+    title = f"{count(MAX_ROWS)} of {count(total)} rows" if total > MAX_ROWS else result.note or pluralize(total, "row")
     facts = {"cards": cards, "query": query, **galleries.of_cards(run, cards)}
     lead = "Rows in the query's order. Captions, URLs and images come from the pool, and nobody has checked them."
     return HtmlPage(render_sections("Rows of a query", run, [Section("rows", title, facts)], lead))

@@ -29,7 +29,7 @@ from curate.ask.whatif.surviving import (
 )
 from curate.base import schema, stages
 from curate.base.process import in_threads
-from curate.base.wording import all_digits, pluralise
+from curate.base.wording import all_digits, pluralize
 from curate.decide.draw.selection import Choice
 from curate.decide.select_rows import expected_kept
 from curate.recipe.recipe import Recipe
@@ -74,7 +74,7 @@ class WhatIf(Tables):
         return next((row["whatif"] for row in self.facts.to_pylist() if row["fact"] == name), None)
 
     def __repr__(self) -> str:
-        rows = pluralise(round(self.expected), "row")
+        rows = pluralize(round(self.expected), "row")
         return f"{', '.join(self.changes) or 'no change'}: {rows} expected ± {self.error:,.0f}"
 
 

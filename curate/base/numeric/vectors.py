@@ -50,7 +50,7 @@ def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:
     return result
 
 
-def normalised(rows: npt.NDArray[Any]) -> F32:
+def normalized(rows: npt.NDArray[Any]) -> F32:
     """Return the rows scaled to length 1. Rows of zeros are not changed."""
     rows = np.asarray(rows, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -51,7 +51,7 @@ def are_equal(a: pa.Array, b: pa.Array | pa.Scalar) -> Mask:
     return to_mask(pc.equal(a, b))
 
 
-def normalised(column: pa.Array) -> pa.StringArray:
+def normalized(column: pa.Array) -> pa.StringArray:
     """Return lower-case words: other characters become one space, stripped at the ends; null becomes ""."""
     lowered = pc.utf8_lower(filled(column))
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(lowered, r"[^\p{L}\p{M}\p{N}]+", " "))

@@ -21,7 +21,7 @@ from curate.base import ids
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F64, I64
 from curate.base.process import in_threads
-from curate.base.wording import next_size, pluralise
+from curate.base.wording import next_size, pluralize
 from curate.decide.draw import inclusion, selection
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.entry_sums import EntryVector, own_entries
@@ -123,11 +123,11 @@ def _say_uncertain(reference: LanguageLimit, languages: Sequence[LanguageLimit])
     if not languages:
         return ""
     shown = ", ".join(
-        f"{limit.language} (t = {limit.t:,}, {pluralise(limit.matches, 'match', 'matches')} in all)"
+        f"{limit.language} (t = {limit.t:,}, {pluralize(limit.matches, 'match', 'matches')} in all)"
         for limit in languages[:_SHOWN]
     )
     rest = f" and {len(languages) - _SHOWN} more" if len(languages) > _SHOWN else ""
-    few = f"t is uncertain in {pluralise(len(languages), 'language')} whose tail has fewer than {FEW} matches"
+    few = f"t is uncertain in {pluralize(len(languages), 'language')} whose tail has fewer than {FEW} matches"
     others = [f"{limit.language}: …" for limit in languages if limit.language != reference.language]
     by_hand = ", ".join([f"{reference.language}: {reference.t}", *others[:1]])
     return f"{few}: {shown}{rest}; to set t yourself, write balance.t: {{{by_hand}}}"
@@ -343,7 +343,7 @@ def _explain_all_kept(outcome: selection.Outcome) -> str:
         return "no row reached this step"
     rows = outcome.section.rows
     if rows is not None and rows >= outcome.kept:
-        return f"balance.rows is {rows:,}, and only {pluralise(outcome.kept, 'row')} reached this step"
+        return f"balance.rows is {rows:,}, and only {pluralize(outcome.kept, 'row')} reached this step"
     entries: pa.Table = outcome.entries
     if pc.min(entries["probability"]).as_py() == 1:
         maximum = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())

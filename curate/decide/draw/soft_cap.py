@@ -22,7 +22,7 @@ from curate.base.errors import RunError
 from curate.base.numeric.arrays import F32, F64, I32, I64, U64
 from curate.base.numeric.elementary import GOLDEN, log, mix64, unit
 from curate.base.process import groups, in_threads
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.decide.draw.groups import check_numbers
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, required
 from curate.recipe.deciding import Sample
@@ -237,7 +237,7 @@ class SoftCapChoice(Choice):
     @property
     def label(self) -> str:
         draws, section = self.draws_of, self.section
-        rounds = pluralise(draws.whole + len(draws.keys), "batch", "batches")
+        rounds = pluralize(draws.whole + len(draws.keys), "batch", "batches")
         return f"{section.draws if draws.rows else 0:,} draws of {draws.rows:,} rows by {section.of} in {rounds}"
 
 

@@ -18,7 +18,7 @@ from curate.base.errors import RunError, reraised
 from curate.base.process import groups
 from curate.match.building.ngrams import WORDS, count_ngrams
 from curate.match.building.parts import Part
-from curate.match.building.tokens import Tokeniser
+from curate.match.building.tokens import Tokenizer
 from curate.match.building.wikis import BuildSettings, Mode, normal_name
 from curate.match.building.wikitext import read_texts
 from curate.match.building.wordnets import name_order, read_wordnet
@@ -97,10 +97,10 @@ def count_part(_tables: object, part: Part, settings: BuildSettings) -> Counted:
         keep("names", part.wiki, table, name_order(part.path))
         totals.names[part.wiki] = len(names)
     else:
-        tokeniser = Tokeniser(part.wiki, settings.mode is Mode.corrected)
-        for texts in groups(map(tokeniser.encode, read_texts(part)), len, BLOCK):
+        tokenizer = Tokenizer(part.wiki, settings.mode is Mode.corrected)
+        for texts in groups(map(tokenizer.encode, read_texts(part)), len, BLOCK):
             block = b"".join(texts)
-            words, pairs = count_ngrams(block, tokeniser.classes)
+            words, pairs = count_ngrams(block, tokenizer.classes)
             settings.store.write_parquet(keep("words", part.wiki, words).pairs_name, pairs)
             totals.tokens[part.wiki] += int(pc.sum(words["count"]).as_py() or 0)
             totals.pages[part.wiki] += len(texts)

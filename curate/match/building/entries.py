@@ -24,7 +24,7 @@ from curate.match.building.counts import CountFile, Totals
 from curate.match.building.ngrams import WORDS
 from curate.match.building.tokens import MARKS
 from curate.match.building.wikis import BuildSettings, Mode
-from curate.match.characters import CORRECTED_MARKS, normalise
+from curate.match.characters import CORRECTED_MARKS, normalize
 from curate.match.languages import KEYS_WITHOUT_SPACES
 from curate.match.metadata import never_match
 from curate.run.units import SideOutput
@@ -78,7 +78,7 @@ def clean(entries: Any, wiki: str, settings: BuildSettings, limited: bool = True
         unusable = pc.is_in(entries, pa.array(["", *string.punctuation], pa.large_string()))
         return pc.if_else(unusable, None, entries)
     entries = pc.utf8_trim_whitespace(entries)
-    entries = normalise(entries) if settings.mode is Mode.corrected else entries
+    entries = normalize(entries) if settings.mode is Mode.corrected else entries
     marks = MARKS + (CORRECTED_MARKS if settings.mode is Mode.corrected else "")
     dropped = pc.equal(pc.utf8_trim(entries, marks), pa.scalar("", entries.type))
     if limited:

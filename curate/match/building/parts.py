@@ -17,7 +17,7 @@ from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError, reraised
 from curate.base.process import groups, in_threads
 from curate.base.wording import did_you_mean
-from curate.match.building.tokens import load_tokeniser
+from curate.match.building.tokens import load_tokenizer
 from curate.match.building.wikis import Mode, all_keys, find_wiki, key_of_wiki, normal_name
 from curate.match.building.wordnets import WORDNET_SUFFIXES, find_wordnet, is_wordnet
 from curate.read.listing import InputFile, list_files
@@ -85,7 +85,7 @@ def make_plan(
     texts, lexicons = ([item for item in items if item[0] in kept] for items in (texts, lexicons))
     _check_snapshots(texts)
     for wiki in sorted({wiki for wiki, *_ in texts}):
-        load_tokeniser(wiki)
+        load_tokenizer(wiki)
     pieces = [piece for pieces in in_threads(_split, [*texts, *lexicons]) for piece in pieces]
     if views:
         pieces += [("views", file.path, "", 0, 0) for file in list_files(tuple(views), {}, suffixes=(".gz",))]

@@ -27,33 +27,33 @@ _BRACKETS = ("()", "[]", "{}", "“”", "‘’", "（）", "【】", "《》",
 _TAGS = re.compile(r"&lt;.*?&gt;|<.*?>")
 _SPLIT = "\n"  # between two texts, and in place of uncounted tokens
 _lock = threading.Lock()  # tokenizers may not be thread-safe, and hold the GIL anyway
-Tokenise = Callable[[str], Any]  # returns the tokens of a text
+Tokenize = Callable[[str], Any]  # returns the tokens of a text
 
 
-class Tokeniser:
+class Tokenizer:
     """Splits a Wikipedia's texts into tokens; immutable, so threads may share it."""
 
     def __init__(self, wiki: str, corrected: bool = False) -> None:
-        self._tokenise = load_tokeniser(wiki)
+        self._tokenize = load_tokenizer(wiki)
         self._corrected = corrected
-        self.classes = _classes(corrected, self._tokenise is not None)
+        self.classes = _classes(corrected, self._tokenize is not None)
 
     def encode(self, text: str) -> bytes:
         """Return a text as bytes for `count_ngrams`. It ends with a BREAK, so that texts can be joined."""
         text = _TAGS.sub("", text) if "<" in text or "&lt;" in text else text
         text = unicodedata.normalize("NFC", text) if self._corrected else text
         text = text.replace("\0", " ")
-        if self._tokenise is None:
+        if self._tokenize is None:
             return f"{text}\0".encode()
         with _lock:
-            tokens = [token for run in text.split() for token in self._tokenise(run) if token]
+            tokens = [token for run in text.split() for token in self._tokenize(run) if token]
         plain = " ".join(_SPLIT if _is_odd(token, self._corrected) else token for token in tokens)
         return f"{plain}{_SPLIT}".encode()
 
 
 @cache
-def _classes(corrected: bool, is_tokenised: bool) -> U8:
-    if is_tokenised:
+def _classes(corrected: bool, is_tokenized: bool) -> U8:
+    if is_tokenized:
         return make_classes(" ", _SPLIT, [])
     return make_classes(WHITE, f"\0{MARKS}{CORRECTED_MARKS if corrected else ''}", SCRIPTS)
 
@@ -64,7 +64,7 @@ def _is_odd(token: str, corrected: bool) -> bool:
     return any((pair[0] in token) != (pair[1] in token) for pair in _BRACKETS)
 
 
-def load_tokeniser(wiki: str) -> Tokenise | None:
+def load_tokenizer(wiki: str) -> Tokenize | None:
     """Return the tokenizer of a wiki; None if spaces separate words. Raises RecipeError if it is missing."""
     kind = _KINDS.get(wiki)
     if kind is None:
@@ -75,19 +75,19 @@ def load_tokeniser(wiki: str) -> Tokenise | None:
 
 
 @cache
-def _load_chinese() -> Tokenise:
+def _load_chinese() -> Tokenize:
     import logging
 
     import jieba
 
     jieba.setLogLevel(logging.WARNING)
     jieba.initialize()
-    tokenise: Tokenise = jieba.cut
-    return tokenise
+    tokenize: Tokenize = jieba.cut
+    return tokenize
 
 
 @cache
-def _load_japanese() -> Tokenise:
+def _load_japanese() -> Tokenize:
     import fugashi
     import ipadic
 
@@ -96,7 +96,7 @@ def _load_japanese() -> Tokenise:
 
 
 @cache
-def _load_burmese() -> Tokenise:
+def _load_burmese() -> Tokenize:
     from burmesenlp import word_tokenize
     from burmesenlp.lexicon import Lexicon
 
@@ -104,18 +104,18 @@ def _load_burmese() -> Tokenise:
 
 
 @cache
-def _load_tibetan() -> Tokenise:
+def _load_tibetan() -> Tokenize:
     from botok import WordTokenizer, config
 
     pack = config.DEFAULT_BASE_PATH / config.DEFAULT_DIALECT_PACK
     if not pack.is_dir():  # without a network it would retry the download for an hour
         remedy = "to download it once, run python -c 'import botok; botok.WordTokenizer()'"
         raise RecipeError(f"botok, the tokenizer of bo and dz, has no dictionary at {pack}; {remedy}")
-    tokeniser = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
-    return lambda text: (token.text for token in tokeniser.tokenize(text, split_affixes=False))
+    tokenizer = WordTokenizer(config.Config(config.DEFAULT_DIALECT_PACK, config.DEFAULT_BASE_PATH))
+    return lambda text: (token.text for token in tokenizer.tokenize(text, split_affixes=False))
 
 
-_KINDS: dict[str, tuple[Callable[[], Tokenise], str]] = {  # loader and extra
+_KINDS: dict[str, tuple[Callable[[], Tokenize], str]] = {  # loader and extra
     **dict.fromkeys(("zh", "zh_classical", "zh_yue"), (_load_chinese, "zh")),
     **dict.fromkeys(("ja", "ryu"), (_load_japanese, "ja")),
     **dict.fromkeys(("bo", "dz"), (_load_tibetan, "bo")),

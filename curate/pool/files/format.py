@@ -28,7 +28,7 @@ from curate.base.errors import reraised
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import in_threads, process_folder, read_ahead
 from curate.base.schema import OK
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.download.lists import kind_of
 from curate.pool.files.captions import FILE_NAMES, joined
 from curate.pool.files.captions import FileColumns as FileNames
@@ -274,7 +274,7 @@ class FilesInput(interface.InputFormat):
         return (None if data is None else bytes(data) for data in _read_files(source, images))
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        return pluralise(sum(part.rows or 0 for part in parts), "sample")
+        return pluralize(sum(part.rows or 0 for part in parts), "sample")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
         """Return nothing: each file is compared with its listing when it is read."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base.numeric.arrays import Mask
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.download.retry_record import Retry
 from curate.pool.formats.found_files import FoundFiles
 from curate.read.columns import Columns, find_columns, score_type
@@ -233,7 +233,7 @@ class InputFormat(ABC):
 
     def describe(self, parts: Sequence[InputPart]) -> str:
         """Return how many files, or other countable items, a source's parts come from."""
-        return pluralise(len({part.path for part in parts}), "file")
+        return pluralize(len({part.path for part in parts}), "file")
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return what the part adds to a unit's size: bytes in a pool with images, rows in a pool without."""

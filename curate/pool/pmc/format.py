@@ -24,7 +24,7 @@ from curate.base import ids
 from curate.base.numeric.arrays import Mask
 from curate.base.process import read_ahead
 from curate.base.schema import OK, define
-from curate.base.wording import pluralise
+from curate.base.wording import pluralize
 from curate.pool.formats import input_format as interface
 from curate.pool.formats.found_files import FoundFiles
 from curate.pool.formats.input_format import Batches, InputPart, InputSample, PartRows, PlannedSource
@@ -257,7 +257,7 @@ class PmcInput(interface.InputFormat):
         return f"its columns: {', '.join(COLUMNS.names)}"
 
     def describe(self, parts: Sequence[InputPart]) -> str:
-        return pluralise(sum(part.path.count(",") + 1 for part in parts), "article")
+        return pluralize(sum(part.path.count(",") + 1 for part in parts), "article")
 
     def state(self, path: str, storage: dict[str, Any]) -> str:
         return ids.digest(list(read_ahead(partial(packages.package_state, storage=storage), expand_braces(path))))

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import one_line, pluralize
 from curate.download.lists import KINDS, TABULAR, UrlList, describe_list, kind_of, read_rows
 from curate.download.source import UrlsSource
 from curate.pool.formats.found_files import FoundFiles, find_urls, is_url, name_columns, read_head, texts_of
@@ -98,7 +98,7 @@ def _check_urls(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
     values = texts.get(roles.url or "", [])
     if not values or any("://" in value for value in values):
         return
-    problem = f"column {roles.url!r} has {values[0][:80]!r}, but no URL in the first {pluralise(len(values), 'row')}"
+    problem = f"column {roles.url!r} has {values[0][:80]!r}, but no URL in the first {pluralize(len(values), 'row')}"
     accepted = "URLs that begin with http:// or https://"
     if holder := find_urls(texts):
         accepted = f"columns: {{url: {holder}}}"

@@ -18,7 +18,7 @@ from numba import njit
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32, F64, I32, I64
 from curate.base.numeric.spherical import padded
-from curate.base.numeric.vectors import dot, normalised, squares
+from curate.base.numeric.vectors import dot, normalized, squares
 from curate.models.products import SOME, Products
 
 GAP_SHARE = 0.25  # of the distance between the means of images and texts: the shift in CLIPMasterPrints
@@ -55,7 +55,7 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
     maximize the minimum over the prompts; K = 25 to 100.
     """
     if g is not None:
-        images, prompts = normalised(images - g), normalised(prompts + g)
+        images, prompts = normalized(images - g), normalized(prompts + g)
     return np.asarray((images @ prompts.T).min(axis=1))
 
 
@@ -73,7 +73,7 @@ def quality_axis(good: F32, bad: F32) -> F32:
 
 def quality_score(images: F32, axis: F32) -> F32:
     """Return the cosine of each image and a `quality_axis`: higher if the image is closer to the good exemplars."""
-    return np.asarray(images @ normalised(axis[None])[0])
+    return np.asarray(images @ normalized(axis[None])[0])
 
 
 def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
@@ -174,9 +174,9 @@ def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
     """
     x = embeddings.astype(np.float64)
     means = np.stack([x[labels == label].mean(axis=0) for label in range(classes)])
-    centred = x - means[labels]
+    centered = x - means[labels]
     size, dimension = x.shape
-    scatter = centred.T @ centred  # (N - 1) Σ̂: the centered rows have mean 0
+    scatter = centered.T @ centered  # (N - 1) Σ̂: the centered rows have mean 0
     trace = np.trace(scatter) / max(size - 1, 1)
     if trace <= _ROUNDING:
         alike = f"the {size} examples of {classes} classes do not differ within any class"
@@ -194,7 +194,7 @@ def largest_cosine(images: npt.NDArray[Any], targets: Products) -> F32:
     """
     out = np.empty(len(images), np.float32)
     for part, block in padded(images, SOME):
-        out[part] = targets.largest(normalised(block))[: part.stop - part.start]
+        out[part] = targets.largest(normalized(block))[: part.stop - part.start]
     return out
 
 
@@ -202,7 +202,7 @@ def covariance(targets: npt.NDArray[Any]) -> F64:
     """Return Σ, the mean of t·tᵀ over targets [t, d] of unit length: float64[d, d]."""
     whole = np.zeros((targets.shape[1], targets.shape[1]))
     for start in range(0, len(targets), 1 << 16):
-        rows = normalised(targets[start : start + (1 << 16)]).astype(np.float64)
+        rows = normalized(targets[start : start + (1 << 16)]).astype(np.float64)
         whole += rows.T @ rows
     return whole / max(1, len(targets))
 
@@ -211,6 +211,6 @@ def alignment(images: npt.NDArray[Any], sigma: F64) -> F32:
     """Return fᵀΣf for each image f of unit length, float32[n]: the "Variance Alignment Score" (arXiv 2402.02055)."""
     out = np.empty(len(images), np.float32)
     for part, block in padded(images, len(sigma)):
-        rows = normalised(block).astype(np.float64)
+        rows = normalized(block).astype(np.float64)
         out[part] = np.einsum("nd,nd->n", rows @ sigma, rows)[: part.stop - part.start]
     return out

@@ -21,9 +21,9 @@ def naive_close(hashes, distance):
 @st.composite
 def hash_pools(draw):
     """A few centers, and hashes that differ from them in some bits, so that chains and distances around k are common."""
-    centres = draw(st.lists(st.integers(0, FULL) | st.sampled_from([0, FULL]), min_size=1, max_size=4))
+    centers = draw(st.lists(st.integers(0, FULL) | st.sampled_from([0, FULL]), min_size=1, max_size=4))
     flips = st.lists(st.integers(0, 63), max_size=12).map(lambda bits: sum(1 << bit for bit in set(bits)))
-    return draw(st.lists(st.builds(lambda c, f: c ^ f, st.sampled_from(centres), flips), max_size=25))
+    return draw(st.lists(st.builds(lambda c, f: c ^ f, st.sampled_from(centers), flips), max_size=25))
 
 
 ROWS = st.sampled_from([1, 300, 3_000, 10**6, 10**9])  # bands for so many: other schemes, the same result

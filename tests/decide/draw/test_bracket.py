@@ -46,7 +46,7 @@ def test_solve_t_is_the_largest(rows, target):
 
 @pytest.mark.parametrize("left", [1, 2, ROUNDS])
 def test_bracket_over_partial_sums(pool, left):
-    """Sums from 7 parts, added as integers, give the t whose neighbours enclose the target size."""
+    """Sums from 7 parts, added as integers, give the t whose neighbors enclose the target size."""
     parts = [pa.array(pool.lists[i::7], pa.list_(pa.int32())) for i in range(7)]
     target, bracket = 1500, replace(Bracket.start(pool.counts.max(), 1500), left=left)
     while len(ts := bracket.points):

@@ -34,12 +34,12 @@ def is_mark(character, mode):
     return character in string.punctuation + EXTRA + (CORRECTED if mode == "corrected" else "")
 
 
-def tokens_of(text, mode, tokenise):
+def tokens_of(text, mode, tokenize):
     """The tokens that count, and None where no pair may continue."""
     text = re.sub(r"&lt;.*?&gt;|<.*?>", "", text)
     text = unicodedata.normalize("NFC", text) if mode == "corrected" else text
     tokens = []
-    if tokenise is None:
+    if tokenize is None:
         token = ""
         for character in text:
             is_single = any(first <= ord(character) <= last for first, last in RANGES)
@@ -51,19 +51,19 @@ def tokens_of(text, mode, tokenise):
                 token += character
         return [*tokens, *([token] if token else []), None]
     for run in text.split():
-        for token in tokenise(run):
+        for token in tokenize(run):
             is_odd = any((pair[0] in token) != (pair[1] in token) for pair in PAIRED)
             tokens.append(None if is_mark(token[0], mode) or is_odd else token)
     return [*tokens, None]
 
 
-def build_wiki(wiki, texts, names, views, mode, limits, tokenise):
+def build_wiki(wiki, texts, names, views, mode, limits, tokenize):
     """Entries and sources, in order."""
     words = Counter()
     pairs = Counter()
     for text in texts:
         before = None
-        for token in tokens_of(text, mode, tokenise):
+        for token in tokens_of(text, mode, tokenize):
             if token is not None:
                 words[token] += 1
                 if before is not None:
@@ -74,7 +74,7 @@ def build_wiki(wiki, texts, names, views, mode, limits, tokenise):
     information = {pair: Fraction(n * total, words[pair[0]] * words[pair[1]]) for pair, n in pairs.items()}
     least = Fraction(2) ** limits.pmi
     information = {pair: x for pair, x in information.items() if (x >= least if first else x > least)}
-    space = "" if tokenise else " "
+    space = "" if tokenize else " "
     ranked_pairs = sorted(information, key=lambda pair: (-information[pair], -pairs[pair], space.join(pair).encode()))
 
     def by_count(counter):

@@ -14,7 +14,7 @@ import pytest
 from curate.base.schema import METADATA
 from curate.match.building.dumps import Articles
 from curate.match.building.parts import make_plan
-from curate.match.building.tokens import load_tokeniser
+from curate.match.building.tokens import load_tokenizer
 from curate.match.building.wikis import Limits, Mode
 from curate.match.building.wikitext import strip_markup
 from tests.kit.wikis import NAMESPACES, SMALL, build, build_plan, draw_views, write_all
@@ -38,8 +38,8 @@ def test_it_equals_the_definition(tmp_path, mode):
         plain = [strip_markup(text, [name.lower() for _, name in NAMESPACES[language]]) for text in texts[language]]
         views = naive.count_titles(hours, language, mode)
         limits = naive.Limits(**SMALL)
-        names, tokenise = NAMES[language], load_tokeniser(language)
-        expected = naive.build_wiki(language, plain, names, views, mode, limits, tokenise)
+        names, tokenize = NAMES[language], load_tokenizer(language)
+        expected = naive.build_wiki(language, plain, names, views, mode, limits, tokenize)
         entries = [(row["entry"], row["source"]) for row in table if row["language"] == language]
         assert entries == expected
         assert {source for _, source in expected} >= {"number", "unigram", "bigram", "title"}

@@ -1,4 +1,4 @@
-"""Tokens: by characters, and by each language's tokeniser."""
+"""Tokens: by characters, and by each language's tokenizer."""
 
 import itertools
 import random
@@ -10,7 +10,7 @@ import pytest
 from curate.base.errors import RecipeError
 from curate.match.building import tokens
 from curate.match.building.ngrams import count_ngrams
-from curate.match.building.tokens import Tokeniser, load_tokeniser
+from curate.match.building.tokens import Tokenizer, load_tokenizer
 from tests.match.building import naive
 
 TEXTS = {
@@ -22,8 +22,8 @@ TEXTS = {
 
 
 def counted(wiki, texts, mode):
-    tokeniser = Tokeniser(wiki, mode == "corrected")
-    words, pairs = count_ngrams(b"".join(map(tokeniser.encode, texts)), tokeniser.classes)
+    tokenizer = Tokenizer(wiki, mode == "corrected")
+    words, pairs = count_ngrams(b"".join(map(tokenizer.encode, texts)), tokenizer.classes)
     names = words["word"].to_pylist()
     columns = (pairs[name].to_pylist() for name in pairs.column_names)
     return dict(zip(names, words["count"].to_pylist(), strict=True)), {
@@ -34,7 +34,7 @@ def counted(wiki, texts, mode):
 def plain(wiki, texts, mode):
     words, pairs = Counter(), Counter()
     for text in texts:
-        tokens = list(naive.tokens_of(text, mode, load_tokeniser(wiki)))
+        tokens = list(naive.tokens_of(text, mode, load_tokenizer(wiki)))
         words.update(token for token in tokens if token is not None)
         pairs.update(pair for pair in itertools.pairwise(tokens) if None not in pair)
     return words, pairs
@@ -73,7 +73,7 @@ def test_tibetan_needs_its_dictionary_which_nobody_downloads_unasked(tmp_path, m
     with pytest.raises(
         RecipeError, match=f"has no dictionary at {tmp_path}/general; to download it once, run python -c"
     ):
-        load_tokeniser("dz")
+        load_tokenizer("dz")
     for folder in ("dictionary", "adjustments"):
         (tmp_path / "general" / folder / "words").mkdir(parents=True)
     (tmp_path / "general/dictionary/words/words.tsv").write_text("བོད་\nསྐད་ཡིག་\n")

@@ -38,8 +38,8 @@ def measured(folder, *tables, **options):
     return run_over(folder, *tables, **options).table("samples").to_pydict()
 
 
-def jpeg(colour=0, size=(40, 30), format="JPEG"):
-    return kit.encode(Image.new("RGB", size, (colour, 100, 200)), format)
+def jpeg(color=0, size=(40, 30), format="JPEG"):
+    return kit.encode(Image.new("RGB", size, (color, 100, 200)), format)
 
 
 # ---- rows

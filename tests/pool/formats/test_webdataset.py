@@ -20,8 +20,8 @@ from tests import kit
 UID = "0123456789abcdef" * 2
 
 
-def jpeg(colour=0, size=(40, 30), format="JPEG"):
-    return kit.encode(Image.new("RGB", size, (colour, 100, 200)), format)
+def jpeg(color=0, size=(40, 30), format="JPEG"):
+    return kit.encode(Image.new("RGB", size, (color, 100, 200)), format)
 
 
 def write_tar(path, samples):

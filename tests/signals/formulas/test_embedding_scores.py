@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.base.numeric.vectors import normalised
+from curate.base.numeric.vectors import normalized
 from curate.publish import drift
 from curate.publish.drift import draw_directions, measure_drift
 from curate.signals.formulas import embedding_scores
@@ -26,8 +26,8 @@ from curate.signals.formulas.embedding_scores import (
 )
 
 
-def unit(*shape, seed=0, centre=None, spread=1.0):
-    x = spread * np.random.default_rng(seed).standard_normal(shape) + (0 if centre is None else centre)
+def unit(*shape, seed=0, center=None, spread=1.0):
+    x = spread * np.random.default_rng(seed).standard_normal(shape) + (0 if center is None else center)
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -67,11 +67,11 @@ GAP = np.full(16, 0.6)  # images lie around it, and texts opposite
 
 
 def shift(images, texts, g):
-    return normalised(images - g), normalised(texts + g)
+    return normalized(images - g), normalized(texts + g)
 
 
 def test_shift_by_loops():
-    images, texts = unit(30, 16, centre=GAP), unit(20, 16, seed=1, centre=-GAP)
+    images, texts = unit(30, 16, center=GAP), unit(20, 16, seed=1, center=-GAP)
     g = mean_shift(images, texts)
     np.testing.assert_allclose(g, 0.25 * np.array(subtract(mean(images), mean(texts))), atol=1e-7)
     for rows, found, sign in ((images, shift(images, texts, g)[0], -1), (texts, shift(images, texts, g)[1], 1)):
@@ -84,7 +84,7 @@ def test_shift_by_loops():
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_fooling_score_by_loops(shifted):
-    images, prompts = unit(40, 16, centre=GAP), unit(25, 16, seed=1, centre=-GAP)
+    images, prompts = unit(40, 16, center=GAP), unit(25, 16, seed=1, center=-GAP)
     g = mean_shift(images, prompts) if shifted else None
     found = fooling_score(images, prompts, g)
     assert found.dtype == np.float32 and found.shape == (40,)
@@ -148,7 +148,7 @@ def test_nearest_centroid_is_its_definition(monkeypatch):
     images, centroids = unit(500, 8, seed=1), unit(33, 8, seed=2)
     expected = [int(np.argmax(centroids @ image)) for image in images]
     tied = np.concatenate([centroids, centroids[:1]])
-    near = normalised(centroids[0] + 0.1 * unit(400, 8, seed=3))
+    near = normalized(centroids[0] + 0.1 * unit(400, 8, seed=3))
     for cells in (1, 20, 1000, embedding_scores.CELLS):  # centroids in parts too
         monkeypatch.setattr(embedding_scores, "CELLS", cells)
         assert nearest_centroid(images, centroids).tolist() == expected
@@ -161,9 +161,9 @@ def test_nearest_centroid_is_its_definition(monkeypatch):
 
 
 def labelled(k, per_class, d, seed=0, spread=0.5):
-    centres = unit(k, d, seed=seed + 100)
+    centers = unit(k, d, seed=seed + 100)
     labels = np.repeat(np.arange(k), per_class)
-    x = centres[labels] + spread * np.random.default_rng(seed).standard_normal((k * per_class, d)) / math.sqrt(d)
+    x = centers[labels] + spread * np.random.default_rng(seed).standard_normal((k * per_class, d)) / math.sqrt(d)
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
 
 
@@ -171,8 +171,8 @@ def gaussian_by_loops(x, labels, k):
     """W and b by the definition, with lists; only the inverse is numpy's (Gauss-Jordan would be no clearer)."""
     n, d = x.shape
     mus = [mean([row for row, label in zip(x, labels, strict=True) if label == c]) for c in range(k)]
-    centred = [subtract(row, mus[label]) for row, label in zip(x, labels, strict=True)]
-    cov = [[math.fsum(row[i] * row[j] for row in centred) / (n - 1) for j in range(d)] for i in range(d)]
+    centered = [subtract(row, mus[label]) for row, label in zip(x, labels, strict=True)]
+    cov = [[math.fsum(row[i] * row[j] for row in centered) / (n - 1) for j in range(d)] for i in range(d)]
     trace = math.fsum(cov[i][i] for i in range(d))
     inverse = d * np.linalg.inv([[(n - 1) * cov[i][j] + trace * (i == j) for j in range(d)] for i in range(d)])
     w = [[dot(inverse[i], mu) for mu in mus] for i in range(d)]
@@ -184,7 +184,7 @@ def gaussian_by_loops(x, labels, k):
 def test_classifier_by_loops(k, per_class, d, monkeypatch):
     x, labels = labelled(k, per_class, d)
     if d == 40:  # all in a plane: the ridge makes the covariance invertible
-        x = normalised(x[:, :2] @ unit(2, 40, seed=3))
+        x = normalized(x[:, :2] @ unit(2, 40, seed=3))
         monkeypatch.setattr(embedding_scores, "ROWS", 10)
     w, b, mus, inverse = gaussian_by_loops(x, labels, k)
     classifier = fit_classifier(x, labels, k)
@@ -237,7 +237,7 @@ def drift_by_loops(raw, curated, theta):
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 13), (7, 21), (1, 9), (5, 1), (1, 1)])
 def test_drift_by_loops(n, m, monkeypatch):
     monkeypatch.setattr(drift, "BLOCK", 7 if n == 20 else drift.BLOCK)
-    raw, curated = unit(n, 6), unit(m, 6, seed=1, centre=0.4)
+    raw, curated = unit(n, 6), unit(m, 6, seed=1, center=0.4)
     found = measure_drift(raw, curated, seed=3, directions=20)
     squared, error = drift_by_loops(raw, curated, draw_directions(20, 6, 3))
     assert found.squared == pytest.approx(squared, rel=1e-5, abs=1e-7)
