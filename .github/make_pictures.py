@@ -20,7 +20,7 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 INK, SOFT, LINE = "#1f2933", "#52606d", "#9aa5b1"
-BLUE, GREEN, GREY, AMBER = ("#e8f1fb", "#4a90d9"), ("#e9f6ec", "#3f9b57"), ("#f5f7fa", LINE), ("#fdf3e1", "#d9932b")
+BLUE, GREEN, GRAY, AMBER = ("#e8f1fb", "#4a90d9"), ("#e9f6ec", "#3f9b57"), ("#f5f7fa", LINE), ("#fdf3e1", "#d9932b")
 SANS = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, monospace"
 
@@ -128,12 +128,12 @@ def flow() -> str:
     """Return the flow of a run."""
     wide, high, columns, rows = 176, 84, (16, 232, 448), (44, 204)
     boxes = [
-        ("pool", ("tars, Parquet, URLs", "on disk, s3, gs, http"), GREY),
+        ("pool", ("tars, Parquet, URLs", "on disk, s3, gs, http"), GRAY),
         ("measure", ("decode, hash, CLIP,", "language, matches"), BLUE),
         ("decide", ("rules, duplicates,", "balance"), GREEN),
         ("caption", ("LLM rewrites, filtered;", "optional"), AMBER),
-        ("emit", ("webdataset shards,", "original bytes"), GREY),
-        ("publish", ("statistics for SQL,", "report, dataset card"), GREY),
+        ("emit", ("webdataset shards,", "original bytes"), GRAY),
+        ("publish", ("statistics for SQL,", "report, dataset card"), GRAY),
     ]
     parts = []
     for number, (title, lines, (fill, stroke)) in enumerate(boxes):
@@ -159,8 +159,8 @@ def flow() -> str:
 def steps() -> str:
     """Return the order in which rows are dropped."""
     rows = [
-        ("failed", "could not be read, or has no caption", "", GREY),
-        ("forgotten", "taken out on request, or in a blocklist", "blocklist", GREY),
+        ("failed", "could not be read, or has no caption", "", GRAY),
+        ("forgotten", "taken out on request, or in a blocklist", "blocklist", GRAY),
         ("rules", "each rule of the recipe, in order", "rules", GREEN),
         ("unmatched", "no metadata entry in the caption", "match", GREEN),
         ("contaminated", "near an image of an evaluation set", "dedup.against", GREEN),
@@ -187,14 +187,14 @@ def steps() -> str:
 def passes() -> str:
     """Return the walk of the units: what each does alone, what all are asked between, and the files that are there then."""
     rows = [
-        ("plan, claim", "the driver, once", "the units of the plan", ("run.json", "inputs/"), GREY),
+        ("plan, claim", "the driver, once", "the units of the plan", ("run.json", "inputs/"), GRAY),
         ("measure, match", "each unit", "sums, reference rows → models", ("samples scores", "matches members"), BLUE),
         ("relate, rules", "each unit", "thresholds; near rows → groups", ("related",), BLUE),
         ("duplicates, later rules", "each unit", "counts → t, limits or quotas", (), GREEN),
         ("draw", "each unit", "audit: are all rows accounted for?", ("decisions",), GREEN),
         ("caption", "each unit, kept rows", "kept rows → which shard holds them", ("answers", "captions"), AMBER),
-        ("emit", "each shard", "lines of the manifest", ("shards/",), GREY),
-        ("publish", "one step, over summaries", "", ("manifest stats", "_SUCCESS, last"), GREY),
+        ("emit", "each shard", "lines of the manifest", ("shards/",), GRAY),
+        ("publish", "one step, over summaries", "", ("manifest stats", "_SUCCESS, last"), GRAY),
     ]
     left, middle, right, wide, high, pitch = 16, 268, 578, 222, 48, 70
     heads = ((left, "work"), (middle, "asked of all units, before work goes on"), (right, "files written"))

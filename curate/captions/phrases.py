@@ -149,7 +149,7 @@ def _trimmed(run: list[_Word], after: _Word) -> str:
     words = list(itertools.dropwhile(lambda word: word.kind in ("number", "and"), run))
     while words and (words[-1].kind != "noun" or _is_picture(words[-1].text, len(words))):
         words.pop()
-    if all(len(word.text) == 1 or word.text.lower() in _WORDS["colours"] for word in words):
+    if all(len(word.text) == 1 or word.text.lower() in _WORDS["colors"] for word in words):
         return ""
     bare = all(word.kind == "modifier" for word in words[:-1])
     if bare and after.text.lower() == "of" and words[-1].text.lower() in _WORDS["quantities"]:
