@@ -43,7 +43,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def next_size(rows: int, t: int, expected: float, above: float | None) -> str:
-    """Return the expected size at t + 1, `above`, as text; empty if the size at t is within 5 % of `rows`."""
+    """Return the expected size at t + 1, `above`, as text; empty if the size at t is within 5% of `rows`."""
     return "" if above is None or expected >= 0.95 * rows else f"{above:,.0f} with t = {t + 1:,}"
 
 

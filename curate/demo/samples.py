@@ -172,7 +172,7 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
     if image is None:
         return None
     width, height = decode(image).size
-    # Places and sizes stay the original's: cropping moves them by at most 3 %.
+    # Places and sizes stay the original's: cropping moves them by at most 3%.
     scene = replace(original.scene, width=width, height=height)
     copy = replace(original, image=image, suffix="jpg", scene=scene, url=_url(rng, scene, "jpg", row))
     if rng.random() < 0.5:

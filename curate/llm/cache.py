@@ -126,7 +126,7 @@ def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: S
 class Index(NamedTuple):
     """The locations of a run's answers: the sorted first halves of digests, and the file and row of each.
 
-    Half a digest is enough: among a billion answers, two have the same half with a probability of 3 %. Then one of them
+    Half a digest is enough: among a billion answers, two have the same half with a probability of 3%. Then one of them
     is requested again.
     """
 

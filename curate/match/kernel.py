@@ -7,7 +7,7 @@ An atom of the spaced text is a character without boundaries, the text between s
 text between two spaces; its hash includes whether a space precedes it. An entry is a run of whole atoms; the first one
 follows a space or is a character without boundaries. Each prefix of whole atoms that several entries share, or that is
 an entry, has a slot in the table of its language. Every other entry has a slot at its first unshared prefix. There are
-about 1.3 slots per entry, of 16 bytes at 60 % load, regardless of the length of entries, followed by the bytes of the
+about 1.3 slots per entry, of 16 bytes at 60% load, regardless of the length of entries, followed by the bytes of the
 entries and a filter. A walk starts at each atom where an entry may begin, continues while prefixes have slots, and
 compares all bytes there: hashes only narrow down the search.
 

@@ -195,7 +195,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     # Arrays are as long as the largest id, so at least a tenth of the ids must be used.
     highest = min(10 * len(table) + 1000, MAX_ENTRIES)
     if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > highest:
-        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips over 90 % of the numbers")
+        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips over 90% of the numbers")
     return table
 
 

@@ -38,7 +38,7 @@ from curate.store.checkpoints import Checkpoints
 
 # Two batches of a model on a GPU; one minute at 18 images per second with two units in progress. Texts are encoded at
 # the end of a step, sorted by length: on a GPU they have about a third more padding than in steps twice as long, on a
-# CPU 5 % more.
+# CPU 5% more.
 STEP_ROWS = 512
 UNREADABLE = "unreadable"  # the reason for files that may be readable later
 OK = pa.scalar(schema.OK)

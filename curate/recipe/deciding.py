@@ -121,8 +121,8 @@ class Dedup(Section):
     - The pass `uid` always runs. If you do not list it, it runs first.
 
     If rows have the same uid, the one with the smallest hash of image (or URL) and caption stays, unless `prefer` says
-    otherwise. The run reports each group with more than 5 % of the rows. It also reports the largest group of
-    near-duplicates, if this has at least 10 rows and 0.1 % of the rows.
+    otherwise. The run reports each group with more than 5% of the rows. It also reports the largest group of
+    near-duplicates, if this has at least 10 rows and 0.1% of the rows.
     """
 
     gives = (

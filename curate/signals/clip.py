@@ -48,7 +48,7 @@ class Clip(OpenClip):
       `vision_model.onnx` and `text_model.onnx`. Such a model runs without torch, and on GPUs with onnxruntime-gpu. You
       cannot set `pretrained`, `words`, or `context_length`.
     - **Precision**: on a CPU, bf16 is 2.9 times faster than fp32 (ViT-B/32). In the demo's pool, scores then change by
-      at most 0.007, and of the best 30 % of the rows, 98.3 % are the same.
+      at most 0.007, and of the best 30% of the rows, 98.3% are the same.
     - **More signals**: with `embeddings: true`, you can add a head, context, or axis later without running the model
       again.
     """

@@ -21,7 +21,7 @@ KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
 SMALL = 1 << 20  # a file with at most this many bytes is read at once
 _FEW = 64  # tables with at most this many rows are not compressed: starting a compressor per column takes half the time
-# Text columns whose values rarely repeat. Captions of row-aligned tables use a dictionary: it costs 5 % if none
+# Text columns whose values rarely repeat. Captions of row-aligned tables use a dictionary: it costs 5% if none
 # repeats, and saves most of the bytes if they do.
 _PLAIN = frozenset(("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry"))
 # For row-aligned tables: integers are close to the previous one; hex digits without lengths compress twice as well.

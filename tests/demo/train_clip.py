@@ -5,7 +5,7 @@ In: a seed; the scenes are drawn here. Out: a folder that open_clip loads as `lo
 holds the graphs that it made with seed 0.
 
 Training draws 60,000 scenes with four captions each and takes 3,000 steps of 256 pairs: 21 minutes of CPU time. Among
-100 captions of new scenes, the right one comes first for 95.8 %; `test_clip.py` measures it.
+100 captions of new scenes, the right one comes first for 95.8%; `test_clip.py` measures it.
 
 The model is open_clip's plain `CLIP` with OpenAI's vocabulary and a context of 77 tokens: a small ModifiedResNet on
 64 × 64 pixels, the whole picture squashed, and a causal text transformer 32 wide, four layers deep. Its embeddings

@@ -22,7 +22,7 @@ from tests import kit
 from tests.kit.web import Web, running
 
 PROCESSES, PER_HOST, HOSTS = 8, 2, 40
-BIG = 0  # the host that has 30 % of the URLs
+BIG = 0  # the host that has 30% of the URLs
 
 
 def shared(store, per_host=1, closed=None):

@@ -111,7 +111,7 @@ def test_the_cosine_that_joined_a_row(model, tmp_path):
 
 
 def test_a_large_group_is_warned_of(model, tmp_path):
-    """A group of over 5 % of the rows that reach deduplication is large: 4 of 60, but not 3 of 60."""
+    """A group of over 5% of the rows that reach deduplication is large: 4 of 60, but not 3 of 60."""
     samples = kit.make_samples(80)[:80]
     alike, others = ([vary(samples[first], 1, key=samples[n].key, caption=samples[n].caption, url=samples[n].url)
                       for n in range(first + 1, first + count)] for first, count in ((0, 4), (4, 3)))  # fmt: skip

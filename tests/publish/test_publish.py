@@ -212,7 +212,7 @@ NEAR = [{"phash": {"distance": 8}}]
 
 
 def test_the_largest_near_group_is_named():
-    """Over 5 % of the rows, or with nearness the largest of 10 rows and 0.1 %."""
+    """Over 5% of the rows, or with nearness the largest of 10 rows and 0.1%."""
     of_pass, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
     for by, of, expected in (
         (["phash"], of_pass, []),

@@ -3,7 +3,7 @@
 In: trials (runs of parts of a pool in a temporary folder) or a finished run, and the amount of work. The model of a
 step's use is a·processes + b + c·units + d·rows; for CPU, each coefficient is at least 0. Trials vary one term at a
 time: `first` and `second` differ in whether the process has worked before, `scattered` and `adjacent` in how many units
-hold the same rows. Margins are 90 % intervals.
+hold the same rows. Margins are 90% intervals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ DISK = "disk"  # of machines, in GB-seconds; not measured per step
 # constants, which vary with caches and other load.
 _CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.1, 0.008, 0.05, 0.1, 0.3
 _PACKED = 0.2  # of grouped bytes, whose packing depends on their number
-_STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # Student's t at 90 %, by degrees of freedom
+_STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # Student's t at 90%, by degrees of freedom
 _CONSTANTS = tuple(stage.name for stage in STAGES if stage.grows == "run")
 _STAGES = 15  # about how many stages of a run work on all units; about as many do not
 
@@ -104,7 +104,7 @@ class Workers(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A sum with its 80 % interval."""
+    """A sum with its 80% interval."""
 
     value: float
     low: float

@@ -57,14 +57,14 @@ def count(value: int | Decimal | None) -> str:
 
 def percent(part: float, whole: float) -> str:
     """Return a share of `whole`; "–" if `whole` is 0."""
-    return f"{100 * part / whole:.2f}\N{NO-BREAK SPACE}%" if whole else "–"
+    return f"{100 * part / whole:.2f}%" if whole else "–"
 
 
 def format_shares(shares: Sequence[float | None]) -> list[str]:
     """Return the shares in a column with two digits, or up to four if a small share would show as zero."""
     smallest = min((abs(share) for share in shares if share), default=1.0)
     digits = next((digits for digits in (2, 3) if smallest >= 10 ** -(digits + 2)), 4)
-    return ["–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%" for share in shares]
+    return ["–" if share is None else f"{100 * share:.{digits}f}%" for share in shares]
 
 
 class Bar(NamedTuple):

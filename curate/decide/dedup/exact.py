@@ -28,7 +28,7 @@ Records = npt.NDArray[np.void]
 LARGE_SHARE = 0.05  # a group with a larger share of the rows that reach deduplication gives a warning
 # With passes by nearness, the largest group is reported if it has this size and share, because such groups may chain.
 LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
-LARGE_GROUPS = 20  # maximum per bucket: no more groups can have over 5 % of the rows; each group is in one bucket
+LARGE_GROUPS = 20  # maximum per bucket: no more groups can have over 5% of the rows; each group is in one bucket
 
 
 def record_type(passes: int) -> np.dtype[np.void]:

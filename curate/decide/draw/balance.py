@@ -91,7 +91,7 @@ class LimitsChoice(selection.Choice):
         return f"{self.label}; {above}" if above else self.label
 
     def shortfall(self, section: Balance) -> str:
-        """Return a warning if no t comes within 5 % of the share of the tail, or if languages have few matches."""
+        """Return a warning if no t comes within 5% of the share of the tail, or if languages have few matches."""
         if self.languages:
             return _say_uncertain(self.languages[0], [limit for limit in self.languages if limit.is_uncertain])
         ts, shares = inclusion.tail_shares(self.counts)

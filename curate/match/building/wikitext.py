@@ -2,7 +2,7 @@
 
 `strip_markup` turns the wikitext of a page into plain text in one pass over its marks, in linear time for any nesting.
 It keeps what a reader sees in paragraphs, headings and lists. Unclosed marks are text, as in MediaWiki; templates are
-not expanded. It is ten times as fast as mwparserfromhell, and 98.7 % of the words agree
+not expanded. It is ten times as fast as mwparserfromhell, and 98.7% of the words agree
 (`tests/match/building/test_wikitext.py`).
 """
 

@@ -18,5 +18,5 @@ def test_a_name_is_no_expression(name):
     bins = [Bin(f"about {n}", n, n + 1, 1, 1) for n in (1, 2)]
     root = ElementTree.fromstring(render_svg(describe_bins(bins, name, {})[0], name))
     assert name in {element.text for element in root.iter("text")}
-    half = "pool 50.00\N{NO-BREAK SPACE}% (1), kept 50.00\N{NO-BREAK SPACE}% (1)"
+    half = "pool 50.00% (1), kept 50.00% (1)"
     assert {element.text for element in root.iter("title")} == {f"about {n}: {half}" for n in (1, 2)}

@@ -22,7 +22,7 @@ from tests.kit.written_runs import RUN, SMALL, write_units
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
 def test_each_share_is_rounded_by_itself(counts):
     total = sum(counts) or 1
-    texts = [text.removesuffix("\N{NO-BREAK SPACE}%") for text in format_shares([n / total for n in counts])]
+    texts = [text.removesuffix("%") for text in format_shares([n / total for n in counts])]
     digits = len(texts[0].partition(".")[2])
     assert texts == [f"{100 * (n / total):.{digits}f}" for n in counts] and 2 <= digits <= 4
 
