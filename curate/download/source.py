@@ -48,8 +48,8 @@ _Contact = Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pa
 class NetworkPolicy(Section):
     """How to download: which servers to contact, how often, and how much to accept.
 
-    - curate uses only http and https. It connects only to public addresses, and checks the address of each connection,
-      also after redirects.
+    - curate uses only http and https. It connects only to public addresses. It checks the address of each connection,
+      including those after redirects.
     - These headers can opt an image out: X-Robots-Tag (with img2dataset's directives or `none`), TDM-Reservation, and
       Content-Usage. curate does not read /.well-known/tdmrep.json, or `Content-Usage` rules in robots.txt.
     """
@@ -59,7 +59,7 @@ class NetworkPolicy(Section):
     contact: _Contact = Field(examples=["you@example.org"])
     """Your email address, or the URL of a page about you. curate sends it to every server."""
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
-    """Networks that curate may use although they are not public, such as 127.0.0.0/8 for this machine."""
+    """Networks that are not public, but that curate may connect to, such as 127.0.0.0/8 for this machine."""
     robots: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
     """Whether curate respects robots.txt."""
     opt_out: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
@@ -74,9 +74,10 @@ class NetworkPolicy(Section):
     """Maximum number of connections to one host at the same time, from all workers together."""
     attempts: int = Field(3, examples=[5], ge=1)
     """Maximum number of attempts for a URL. curate tries again after 408, 425, 429, 5xx, DNS errors, and timeouts. Each
-    `--retry` allows as many attempts again."""
+    `--retry` allows this many more attempts."""
     pause: float = Field(1.0, examples=[2], gt=0)
-    """Seconds before the second attempt. Each further pause is twice as long, unless the server names one."""
+    """Seconds before the second attempt. Each further pause is twice as long, unless the server asks for a specific
+    pause."""
     max_pause: float = Field(30.0, examples=[60], gt=0)
     """Longest pause, in seconds. If the next pause would be longer, the URL fails."""
 
@@ -102,14 +103,15 @@ NetworkPolicy.runtime_fields = frozenset(NetworkPolicy.model_fields) - _OF_ROWS
 
 
 class UrlsSource(Source):
-    """Lists of URLs to download into img2dataset's shards: Parquet, CSV, TSV, or JSON lines, plain or compressed.
+    """Lists of URLs in Parquet, CSV, TSV, or JSON lines, plain or compressed. curate downloads the images.
 
-    Needs `pip install '.[img2dataset]'`. Options with a name from img2dataset do the same as in img2dataset, except:
+    Needs `pip install '.[img2dataset]'`. Options that have the same name as in img2dataset work as they do there, with
+    these exceptions:
 
     - Images keep their size unless you set `image_size`, as with img2dataset's `disable_all_reencoding`.
     - A shard has 1,000 rows by default.
     - `network.attempts` replaces `retries`, and `network.contact` replaces `user_agent_token`.
-    - `bbox_col` and `save_additional_columns` do not exist. The json always has all columns of the list that have
+    - `bbox_col` and `save_additional_columns` do not exist. The json always contains every column of the list that has
       numbers, text, booleans, or times.
 
     More about downloads:
@@ -118,7 +120,7 @@ class UrlsSource(Source):
     - With `image_size`, the columns `width` and `height` describe the resized image, which is a square by default.
       Rules can use the columns `original_width` and `original_height` instead.
     - Accepted image formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP.
-    - Several runs may use one `store` at the same time. curate does not download an image that is already there.
+    - Several runs may use one `store` at the same time. curate does not download an image that is already in the store.
     """
 
     example: ClassVar[Any] = {
@@ -131,9 +133,9 @@ class UrlsSource(Source):
     gives = (
         Column("failures", "reason", "string", "Reason code, such as `dns`, `timeout`, `http_404`, `robots`."),
         Column("failures", "detail", "string", "Error message."),
-        Column("failures", "attempts", "int32", "Number of attempts, those of `--retry` included."),
+        Column("failures", "attempts", "int32", "Number of attempts, including those of `--retry`."),
         Column("failures", "attempted", "timestamp[ms, tz=UTC]", "Time at which the last attempt ended."),
-        Column("failures", "may_pass", "bool", "Whether a further attempt could succeed."),
+        Column("failures", "may_pass", "bool", "Whether another attempt could succeed."),
     )
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -143,9 +145,10 @@ class UrlsSource(Source):
     path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
     """Files with the lists. Set either `path` or `from`."""
     from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
-    """Folder of a finished run without images. curate downloads its kept rows, and keeps their columns and weights."""
+    """Folder of a finished run without images. curate downloads the images of its kept rows, and keeps their columns
+    and probabilities."""
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
-    """Which columns have the URLs, the captions, and so on. Only needed if curate does not recognize their names."""
+    """Names of the columns with URLs, captions, and so on. Set only those that curate does not recognize."""
     column_names: tuple[_Text, ...] | None = Field(None, exclude_if=not_, examples=[["url", "caption"]], min_length=2)
     """Names of all columns in order, for CSV or TSV files without a header line. null: the first line has the names."""
     network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
@@ -163,22 +166,23 @@ class UrlsSource(Source):
     compute_hash: Hash | None = Field("sha256", examples=["md5"])
     """Write this hash of the downloaded bytes to the json. null: write none."""
     verify_hash: tuple[_Text, Hash] | None = Field(None, examples=[["sha256", "sha256"]])
-    """Column with a hash, and its kind, such as `[sha256, sha256]`. Other images are refused. null: do not check."""
+    """Column with the expected hash, and the kind of hash, such as `[sha256, sha256]`. curate refuses an image that has
+    another hash. null: do not check."""
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
-    """Refuse images with one of these X-Robots-Tag directives. null: img2dataset's directives and `none`."""
+    """Refuse images with one of these X-Robots-Tag directives. null: img2dataset's default directives, and `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
     """Resize images to this many pixels per side; see `resize_mode`. null: keep the original images."""
     resize_mode: _Mode = Field("border", examples=["keep_ratio"])
-    """`border` scales and pads to a square, `center_crop` scales and crops to a square, `keep_ratio` sets the shorter
-    side to `image_size`, `keep_ratio_largest` sets the longer side to it, and `no` keeps the size."""
+    """`border`: scale and pad to a square. `center_crop`: scale and crop to a square. `keep_ratio`: scale the shorter
+    side to `image_size`. `keep_ratio_largest`: scale the longer side to `image_size`. `no`: keep the size."""
     resize_only_if_bigger: bool = Field(False, examples=[True])
     """Do not enlarge images."""
     upscale_interpolation: _Interpolation = Field("lanczos", examples=["cubic"])
-    """Interpolation for images that are enlarged."""
+    """Interpolation method for enlarging images."""
     downscale_interpolation: _Interpolation = Field("area", examples=["lanczos"])
-    """Interpolation for images that are reduced."""
+    """Interpolation method for shrinking images."""
     encode_quality: int = Field(95, examples=[90], ge=0, le=100)
-    """Quality for jpg and webp, 0 to 100, or compression level for png, 0 to 9."""
+    """Quality of jpg and webp files (0 to 100), or compression level of png files (0 to 9)."""
     encode_format: Literal["jpg", "png", "webp"] = Field("jpg", examples=["webp"])
     """Format of resized images."""
     skip_reencode: bool = Field(False, examples=[True])

@@ -41,8 +41,8 @@ from curate.recipe.section import ModelPath
 class Guided(EngineOptions):
     """An image captioner from transformers that runs in curate's own process, with classifier-free guidance.
 
-    Needs `pip install '.[guided]'`. Such a model reads only the image, so use it for `recaption` with
-    `styles: [plain]`. curate supports the families vision-encoder-decoder, blip, and git.
+    Needs `pip install '.[guided]'`. Such a model reads only the image, so use it for `recaption` with `styles:
+    [plain]`. curate supports the model families vision-encoder-decoder, blip, and git.
     """
 
     example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}

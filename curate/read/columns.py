@@ -69,7 +69,7 @@ class Columns(Section):
     image: str | None = Field(None, examples=["image"])
     """Column with images: bytes, or a struct that has a field `bytes`."""
     scores: tuple[str, ...] | None = Field(None, examples=[["similarity", "NSFW"]])
-    """Columns that rules can use: numbers, text, booleans, dates, lists of numbers. null: all float columns."""
+    """Columns that rules can use: numbers, text, booleans, dates, or lists of numbers. null: all float columns."""
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:

@@ -39,14 +39,15 @@ class Price(Section):
     output: float = Field(0.0, examples=[0.4], ge=0)
     """Price of a million tokens of answers."""
     hour: float = Field(0.0, examples=[2.5], ge=0)
-    """Price of each hour that the engine works."""
+    """Price of each hour in which the engine works."""
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
         return (tokens_in * self.input + tokens_out * self.output) / 1e6 + seconds / 3600 * self.hour
 
 
 class EngineSpec(OneKind):
-    """A language model. Set one of these keys, and perhaps a price. Other sections refer to its name in `engine`."""
+    """A language model. Set one engine, such as `openai`, and optionally `price`. Other sections use its name in
+    `engine`."""
 
     registry = ENGINES
 
@@ -146,13 +147,14 @@ class CaptionOutput(Section):
     """Which captions the shards contain, and where.
 
     Each sample's json has a field `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation:
-    {language: text}}`. It replaces a field of the input with the same name. If a style has several texts, the second
-    one is `human_2`, the third one `human_3`, and so on. If no synthetic caption passed the gates, `syn.json` has only
-    the original.
+    {language: text}}`. If the input has a field with this name, curate replaces it. If a style has several texts, the
+    second one is `human_2`, the third one `human_3`, and so on. If no synthetic caption passed the gates, `syn.json`
+    has only the original.
     """
 
     mix: dict[str, float] = Field({}, examples=[{"fused": 0.3, "rewrite": 0.2}])
-    """Shares of samples whose `.txt` has a synthetic caption, by kind: `rewrite`, `recaption`, or `fused`."""
+    """For each kind (`rewrite`, `recaption`, or `fused`), the share of samples that get such a caption in their
+    `.txt`."""
     syn_json: bool = Field(False, examples=[True], strict=True)
     """Also write a file `syn.json` for each sample, as DataCompDR does."""
 
@@ -184,7 +186,7 @@ class Captions(KindsSection):
     gives = (
         Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
         Column("captions", "style", "string", "The caption's style; for a translation, its language."),
-        Column("captions", "ordinal", "int32", "Number of the caption among those of its style, from 0."),
+        Column("captions", "ordinal", "int32", "Number of the caption within its style, from 0."),
         Column("captions", "text", "string", "The caption."),
         Column("captions", "model", "string", "Model that wrote the caption."),
         Column("captions", "prompt", "string", "Digest of the request: prompt, image, model, and sampling settings."),

@@ -37,16 +37,16 @@ SCHEMES = Registry[Any]("balancing scheme", ".decide.draw.schemes:KINDS")
 
 
 class Top(Section):
-    """A rule that keeps the rows with the largest values in a column. Rows that tie with the last one stay, too.
+    """A rule that keeps the rows with the largest values in a column. It also keeps rows that tie with the last one.
 
-    With `top`, the key `over` decides how many rows that is:
+    If you set `top`, the key `over` decides how many rows the rule keeps:
 
     - `reached`: n counts the rows that reach the rule and have a value. The rule keeps the best ⌊top·n⌋ + 1 of them, as
       DataComp does.
     - `pool`: N counts all rows of the pool. The rule keeps a row if it is among the best ⌊top·N⌋ + 1 of the whole pool,
       even if earlier rules dropped some of these.
     - `budget`: N counts all rows of the pool. The rule keeps the best ⌊top·N⌋ of the rows that reach it. The recipe
-      `s-cliploss-normsim` uses it.
+      `s-cliploss-normsim` uses `budget`.
     """
 
     gives = (
@@ -112,7 +112,7 @@ Pass = Annotated[Annotated[str, KindOf(KEYS), TEXT] | Annotated[Near, BuiltFrom(
 
 
 class Dedup(Section):
-    """Drops duplicates in one or several passes. Of each group of duplicates, one row stays.
+    """Drops duplicates in one or several passes. curate keeps one row of each group of duplicates.
 
     The passes run in the order of `by`:
 
@@ -120,20 +120,21 @@ class Dedup(Section):
     - A [section](#dedupby) finds near-duplicates.
     - The pass `uid` always runs. If you do not list it, it runs first.
 
-    If rows have the same uid, the one with the smallest hash of image (or URL) and caption stays, unless `prefer` says
-    otherwise. The run reports each group with more than 5% of the rows. It also reports the largest group of
-    near-duplicates, if this has at least 10 rows and 0.1% of the rows.
+    Of several rows with the same uid, curate keeps the one with the smallest hash of image (or URL) and caption, unless
+    `prefer` chooses another. The run reports each group with more than 5% of the rows. It also reports the largest
+    group of near-duplicates, if that group has at least 10 rows and at least 0.1% of all rows.
     """
 
     gives = (
-        Column("decisions", "duplicate_of", "string", "uid of the row that stays instead of this one."),
-        Column("decisions", "duplicate_cosine", "float32", "Largest cosine with its group (1 for 0.9999 and above)."),
+        Column("decisions", "duplicate_of", "string", "For a duplicate, uid of the row that remains from its group."),
+        Column("decisions", "duplicate_cosine", "float32", "Largest cosine with a row of its group (1 if ≥ 0.9999)."),
     )
 
     by: tuple[Pass, ...] = Field(("uid",), examples=[["uid", "sha256", {"phash": {"distance": 4}}]])
     """The passes, in the order in which they run."""
     prefer: AnyColumn | None = Field(None, examples=["clip_score"])
-    """Column of numbers. Of each group, the row with the largest value stays. null: the row with the smallest uid."""
+    """Column of numbers. curate keeps the row with the largest value in each group. null: keep the row with the
+    smallest uid."""
     against: Annotated[Against, BuiltFrom(Against.full)] | None = Field(
         None, examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}]
     )
@@ -172,7 +173,7 @@ Threshold = Annotated[Annotated[_T, INTEGER] | Annotated[dict[str, _T], Field(mi
 
 
 class Balance(Section):
-    """Balanced sampling (MetaCLIP): thins each entry with more than t rows. Set `t`, `rows`, or `tail_share`.
+    """Balanced sampling (MetaCLIP): downsamples each entry with more than t rows. Set `t`, `rows`, or `tail_share`.
 
     curate draws separately for each entry of a row, and keeps the row if one draw succeeds. A draw for an entry with
     `count` rows succeeds with the probability p = t / max(count, t). So the row is kept with the probability
@@ -182,27 +183,30 @@ class Balance(Section):
 
     - `tail_share` inverts MetaCLIP 2's function `t_to_p`. MetaCLIP 2's own inverse, `p_to_t`, also counts entries with
       exactly t rows, and often gives another t.
-    - `of: COLUMN` thins the values of a column instead of entries. Rows without a value are dropped.
-    - `scheme: per_language` gives each language its own t (MetaCLIP 2). curate chooses it so that the tail, the entries
-      with fewer than t rows, has the same share of matches as in the language that `language` names. `t` is the t of
-      that language. To set t for other languages yourself, write a mapping.
+    - `of: COLUMN` downsamples the frequent values of a column instead of entries. Rows without a value are dropped.
+    - `scheme: per_language` gives each language its own t (MetaCLIP 2). The tail of a language is its entries with
+      fewer than t rows. curate chooses each t so that the tail has the same share of matches as in the reference
+      language, which `language` names. The key `t` sets the t of the reference language. To set t for other languages
+      yourself, write a mapping.
     - `one_per` treats rows with the same URL or image as captions of one image. All of them count toward entries. Only
       the one with the smallest hash of uid and seed can be kept. The others are dropped as `other_text`, and π is
       divided by the number of captions.
     """
 
     gives = (
-        Column("decisions", "probability", "float64", "Probability π of being kept; 1 if nothing is drawn."),
-        Column("decisions", "draw", "float64", "Smallest u/p of the row's entries. Below 1, the row is kept."),
+        Column("decisions", "probability", "float64", "Probability π that the row is kept; 1 if nothing is drawn."),
+        Column("decisions", "draw", "float64", "Smallest u/p over the row's entries. If below 1, the row is kept."),
     )
 
     t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
-    """MetaCLIP's t: curate thins entries with more rows. With `scheme: per_language`, it may map languages to t."""
+    """MetaCLIP's t: curate downsamples entries with more than t rows. With `scheme: per_language`, `t` may also be a
+    mapping of languages to values of t."""
     rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
     """Target number of rows. curate uses the largest t that keeps at most this many rows on average. If t = 1 keeps
     more, the run stops with an error."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
-    """Target share of the matches of entries with fewer than t rows (MetaCLIP 2). curate uses the nearest t."""
+    """Target share of all matches that belong to entries with fewer than t rows (MetaCLIP 2). curate uses the t that
+    comes nearest."""
     of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
     """Column to balance instead of entries, such as clusters or tags. null: balance entries, which needs `match`."""
     counts: fields.UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
@@ -210,7 +214,8 @@ class Balance(Section):
     scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["per_language"])
     """`metaclip`: one t for all entries. `per_language`: one t for each language."""
     language: str = Field("en", exclude_if="en".__eq__, examples=["de"])
-    """With `per_language`: the reference language. The tails of all other languages get the share that its tail has."""
+    """Reference language, for `scheme: per_language`. In every other language, the tail gets the same share of matches
+    as in this language."""
     one_per: Literal["url", "image"] | None = Field(None, exclude_if=is_none, examples=["url"])
     """Keep at most one caption for each URL, or for each image (same sha256). null: treat each row separately."""
 
@@ -242,7 +247,7 @@ class Balance(Section):
 
 
 class Sample(KindsSection):
-    """Draws a fixed number of rows, instead of `balance`. Set `rows`, both `rows` and `weights`, or one section.
+    """Draws a fixed number of rows, instead of `balance`. Set `rows`, or `rows` and `weights`, or one section below.
 
     `rows` alone draws at random, and all rows are equally likely. With `weights`, curate draws without replacement, as
     numpy's `choice` does with `p`. It never draws a row whose weight is null, NaN, infinite, or not above 0. With the

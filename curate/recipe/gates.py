@@ -16,14 +16,15 @@ GATES = Registry[Any]("gate", ".captions.gates.registry:KINDS", "curate.gates", 
 class Gates(KindsSection):
     """Settings of the quality filters (gates) for synthetic captions. By default, all gates that apply are on.
 
-    A caption that fails a gate is not in the shards. The table `captions` has it, with the name of the gate. Gates are
-    heuristics. `preamble` and `unsafe` miss what their rules do not foresee, and `language` misses short texts.
+    curate does not write captions that fail a gate to the shards. The table `captions` still has them, with the name of
+    the gate. Gates are heuristics: `preamble` and `unsafe` find only the patterns that they know, and `language` misses
+    short texts.
 
     Some guidance for the limits:
 
     - `entries: 0.4` rejects one in seven of curate's own example pairs, which are good rewrites. It rejects half of the
-      texts that lost their rarest entry.
-    - `entries: 0.6` rejects one in three of these good rewrites, and two thirds of the texts that lost their rarest
+      rewrites that lost their rarest entry.
+    - `entries: 0.6` rejects one in three of these good rewrites, and two thirds of the rewrites that lost their rarest
       entry.
     - The scale of `clip_score` depends on the model.
     - With ViT-H-14, a wrong word lowers `f_clipscore` by about 0.00035.

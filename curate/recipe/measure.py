@@ -40,7 +40,7 @@ class Image(Section):
         Column("samples", "bytes", "int64", "Size of the image file in bytes."),
         Column("samples", "format", "string", "Image format, detected from the bytes: jpeg, png, webp, and so on."),
         Column("samples", "sha256", "string", "sha256 of the image file: 64 hex digits."),
-        Column("samples", "original_sha256", "string", "sha256 of the first download, if the input states it."),
+        Column("samples", "original_sha256", "string", "sha256 of the image as first downloaded, if the input has it."),
         Column("samples", "phash", "uint64", "Perceptual hash, or null without `phash: true`."),
     )
 
@@ -49,9 +49,11 @@ class Image(Section):
     phash: bool = Field(False, examples=[True], strict=True)
     """Compute a perceptual hash of 64 bits, for deduplication."""
     jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
-    """Decode JPEGs at 1/2, 1/4, or 1/8 if both sides keep this many pixels. null: full size, as open_clip does."""
+    """Decode a JPEG at 1/2, 1/4, or 1/8 of its size if both sides still have at least this many pixels. null: decode at
+    full size, as open_clip does."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
-    """Do not decode images with more pixels than this, or with a side over 1,048,576 pixels; they fail."""
+    """Maximum number of pixels. Larger images, and images with a side over 1,048,576 pixels, fail without being
+    decoded."""
 
 
 def measured_by(column: str) -> str:
@@ -74,7 +76,7 @@ class Embedder(Section):
 
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars, and captions
     name: ColumnName = Field("clip", examples=["large"])
-    """Name of the model: the prefix of its columns (see below), and what other sections refer to in `of`."""
+    """Name of the model. Its columns begin with this name (see below), and other sections refer to it in `of`."""
 
     @property
     def prefix(self) -> str:
@@ -108,7 +110,7 @@ class PrecomputedEmbeddings(Embedder):
     text: str = Field(examples=["l14_txt"], min_length=1)
     """Name of the column or array with caption embeddings."""
     keep: bool = Field(False, examples=[True], strict=True)
-    """Keep the embeddings in the table `embeddings`. `relate` and deduplication by embedding need it."""
+    """Keep the embeddings in the table `embeddings`. `relate` and deduplication by embedding need them."""
 
 
 class OnEmbeddings(Section):
@@ -116,11 +118,12 @@ class OnEmbeddings(Section):
 
     needs_encoder: ClassVar[bool] = True  # whether it encodes prompts or exemplars, and so needs a model
     of: ColumnName = Field("clip", examples=["l14"])
-    """A name in `measure.clip`. `heads`, `clusters`, `normsim`, and `vas` also accept one in `measure.embeddings`."""
+    """Name of a model in `measure.clip`. `heads`, `clusters`, `normsim`, and `vas` also accept a name in
+    `measure.embeddings`."""
 
 
 class Measure(KindsSection):
-    """Signals to measure, such as languages and scores. Each adds columns that rules and SQL can use.
+    """Signals to measure, such as languages and scores. Each signal adds columns that rules and SQL can use.
 
     curate measures a signal once, even if you change the rules later. Other packages can add signals.
     """

@@ -14,16 +14,16 @@ MAX_REPEATS = 1000  # maximum number of times that the curated set has a row
 
 
 class Output(Section):
-    """Sets the format and columns of the shards, and how often each row counts.
+    """Sets the format and columns of the shards, and how often each row repeats.
 
-    **Names.** In the shards, samples are named by their keys. A sample is named by its uid instead if its key is not a
-    safe file name, or if another kept sample has the same key.
+    **Names.** In the shards, curate names each sample by its key. It uses the uid instead if the key is not a safe file
+    name, or if another kept sample has the same key.
 
     **Columns.** The shards always have the input's columns. If the pool has no images, these are all its columns. If it
     has images, they are img2dataset's columns, and up to 200 json fields with numbers, texts, or booleans. All shards
     have the same columns: a json field becomes a column with the type of most of its values in the pool, and values of
-    other types become null. Of the columns that `columns` adds by default, those whose name the input already has are
-    left out. If the pool has a column `input_probability`, `probability` is multiplied by it.
+    other types become null. By default, `columns` does not add a column if the input already has one with the same
+    name. If the pool has a column `input_probability`, curate multiplies `probability` by it.
 
     **Repeats.** `repeat` is an [expression](rules.md#expressions). NULL and values below 1 count as 1. DataComp's
     resharder repeats each row as often as its uid is in `uids.npy`. To repeat the better half of the kept rows:

@@ -64,24 +64,25 @@ class Match(Section):
     - `worldwide` works exactly as MetaCLIP 2's code does. It strips white space at both ends of the caption. A caption
       matches only entries in its own language. If its language has no entries, it matches the entries of the language
       `other`. An entry that begins with a Chinese, Thai, Lao, Burmese, Khmer, or Tibetan character, or with ASCII
-      punctuation, needs no space before it. If it ends with such a character, it needs no space after it.
+      punctuation, needs no space before it. An entry that ends with such a character needs no space after it.
     - `corrected` works like `worldwide`, with three corrections. Kana, Bopomofo, and other scripts without spaces count
       as such characters, too. It also puts spaces around full-width marks and `، ؟ ۔ । ।`. It normalizes captions and
       entries to Unicode's NFC.
 
-    `worldwide` and `corrected` need each caption's language. It comes from `measure.language`, or from a column of the
-    pool that `input.columns.language` names, with codes from lid.176, ISO 639, or BCP 47. On each machine, matching
-    needs about 50 bytes per entry in the folder `TMPDIR`. `curate metadata show` counts the entries that curate drops,
-    and those that can never match.
+    `worldwide` and `corrected` need each caption's language. The language comes from `measure.language`, or from the
+    pool's column that you name in `input.columns.language`. The column may have codes from lid.176, ISO 639, or BCP 47.
+    On each machine, matching needs about 50 bytes per entry in the folder `TMPDIR`. `curate metadata show` counts the
+    entries that curate drops, and those that can never match.
     """
 
     gives = (
-        Column("matches", "entry_ids", "list<int32>", "Ids of the caption's entries, ascending (`entries.parquet`)."),
-        Column("matches", "language_key", "string", "Language of the entries to match; not with `reference`."),
+        Column("matches", "entry_ids", "list<int32>", "Ids of the caption's entries (see `entries.parquet`), sorted."),
+        Column("matches", "language_key", "string", "Language whose entries it may match; not for `reference`."),
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
-    """The entries: a JSON list, text lines, or Parquet. Limits: 2^25 entries, 1 GiB, and 32,767 bytes per entry."""
+    """File with the entries: a JSON list, a text file with one entry per line, or Parquet. Limits: 2^25 entries, 1 GiB,
+    and 32,767 bytes per entry."""
     mode: Literal["reference", "worldwide", "corrected"] = Field(REFERENCE, examples=["worldwide"])
     """How to match: like MetaCLIP (`reference`), MetaCLIP 2 (`worldwide`), or MetaCLIP 2 with fixes (`corrected`)."""
 
@@ -111,7 +112,7 @@ class Recipe(KindsSection):
     )
     """Where samples come from: one source, or a list of sources."""
     measure: Annotated[Measure, BuiltFrom(Measure.full)] = Field({}, examples=[Measure.example], validate_default=True)
-    """Signals to measure, such as languages and scores. Each adds columns that rules and SQL can use."""
+    """Signals to measure, such as languages and scores. Each signal adds columns that rules and SQL can use."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """List of words and titles (metadata entries) to find in captions (MetaCLIP). null: do not match captions."""
     relate: Annotated[Relate, BuiltFrom(Relate.full)] = Field(

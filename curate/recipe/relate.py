@@ -17,7 +17,8 @@ class OnKept(Section):
     """Base of the sections of relations. `of` names a model whose embeddings the run keeps."""
 
     of: ColumnName = Field("clip", examples=["l14"])
-    """A name in `measure.clip` that has `embeddings: true`, or in `measure.embeddings` that has `keep: true`."""
+    """Name of a model in `measure.clip` with `embeddings: true`, or of embeddings in `measure.embeddings` with `keep:
+    true`."""
 
 
 class Relate(KindsSection):

@@ -26,12 +26,13 @@ _Storage = Annotated[dict[str, Any], AfterValidator(read_variables), _Named]
 class Join(Section):
     """Adds columns from your own files. A row of a file belongs to the sample with the same key, uid, or URL.
 
-    Use it for your own scores, for the decisions of another run, or for an allowlist. An allowlist is a file of uids,
-    with `columns: {listed: uid}` and the rule `listed IS NOT NULL`.
+    Use `join` for your own scores, for the decisions of another run, or for an allowlist. An allowlist is a file of
+    uids, with `columns: {listed: uid}` and the rule `listed IS NOT NULL`.
 
-    - The files must have a column with the name in `on`. If one of its values occurs twice, the run does not start.
+    - The files must have a column with the name in `on`. If a value occurs twice in this column, the run does not
+      start.
     - Samples that the files do not list get null.
-    - If a file changes, curate reads only its columns again.
+    - If a file changes, curate reads only the joined columns again.
     - curate reads a `.npy` of uids as a table with the columns `uid` and `times` (int32), the number of times that the
       uid occurs.
     """
@@ -49,10 +50,11 @@ class Join(Section):
 class Source(Section):
     """A source of samples. All formats have these keys. The sections below list the other keys of each format.
 
-    In a recipe, either all sources have images, or none has.
+    A recipe cannot combine sources that have images with sources that have none.
 
-    - Other columns of a source keep their names and go to the table `scores`.
-    - If the input has no uids, curate makes them: a hash of URL and caption, or, without a URL, of image and caption.
+    - curate writes a source's other columns to the table `scores`, with the same names.
+    - If the input has no uids, curate computes them. A uid is a hash of the URL and the caption. If there is no URL, it
+      is a hash of the image and the caption.
     - If a file in a range is missing, the run does not start.
     """
 
@@ -79,7 +81,8 @@ class Source(Section):
     path: fields.UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
     """Input files: local paths or fsspec URLs, with ranges and globs. For format `run`, a finished run's folder."""
     storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
-    """Options for the fsspec file system. For a value `env:NAME`, each machine reads its environment variable NAME."""
+    """Options for the fsspec file system. If a value is `env:NAME`, each machine uses the value of its environment
+    variable NAME."""
     join: Annotated[tuple[Join, ...], fields.one_or_several(Join)] = Field(
         (), exclude_if=not_, examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "score"}}]
     )

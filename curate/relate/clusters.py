@@ -29,19 +29,19 @@ Chosen = tuple[U64, npt.NDArray[np.float16]]  # hashes, ascending, and their emb
 class ClustersSection(OnKept):
     """Clusters the images, by spherical k-means on their embeddings (SemDeDup, density-based pruning).
 
-    curate trains the centroids on a sample of at most 256 rows per cluster, which it chooses by a hash of seed and uid.
-    The run stores the centroids in `models/NAME.npy`. Another recipe can use this file as `centroids` in
+    curate trains the centroids on a sample of at most 256 rows per cluster. It chooses this sample by a hash of seed
+    and uid. The run stores the centroids in `models/NAME.npy`. Another recipe can use this file as `centroids` in
     `measure.clusters`.
     """
 
     example: ClassVar[Any] = {"topic": {"k": 1000}}
     gives = (
-        Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null without embedding."),
-        Column("related", "NAME_distance", "float32", "1 − the cosine of the image and this centroid."),
+        Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null if there is no embedding."),
+        Column("related", "NAME_distance", "float32", "Distance to this centroid: 1 − cosine of image and centroid."),
     )
 
     k: int = Field(examples=[1000], ge=1, le=100_000, strict=True)
-    """Number of clusters. If the pool has fewer distinct rows, there is one cluster for each."""
+    """Number of clusters. If the pool has fewer distinct rows, each distinct row gets a cluster."""
     rounds: int = Field(20, examples=[40], ge=1, le=100, strict=True)
     """Maximum number of k-means rounds. Training stops earlier if no centroid moves."""
 

@@ -27,18 +27,18 @@ from curate.run.units import Answer
 class NegClipSection(OnKept):
     """s-CLIPLoss: the CLIP score, reduced if the image or the caption also fits other rows (arXiv 2405.19547).
 
-    It penalizes captions that fit many images, and images that fit many captions. curate compares each row with itself
-    and with a sample of reference rows. These are the rows with the smallest hashes of seed and uid. Each reference row
-    needs about 8 KB of memory.
+    s-CLIPLoss penalizes captions that fit many images, and images that fit many captions. curate compares each row with
+    itself and with a set of reference rows. The reference rows are those with the smallest hashes of seed and uid. Each
+    reference row needs about 8 KB of memory.
     """
 
     example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}
     gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null if the image or the caption has no embedding."),)
 
     references: int = Field(8192, examples=[32768], ge=1, le=1 << 17, strict=True)
-    """Number of reference rows, with which each row is compared."""
+    """Number of reference rows. curate compares each row with all of them."""
     batches: int = Field(1, examples=[5], ge=1, le=100, strict=True)
-    """Number of samples of reference rows. The score is the mean over these samples."""
+    """How many sets of reference rows to use. The score is the mean over these sets."""
     temperature: float = Field(0.01, examples=[0.07], gt=0, le=1, strict=True)
     """The temperature τ that the model was trained with: 0.01 for OpenAI's CLIP, 0.07 for DFN's public model."""
 

@@ -23,12 +23,12 @@ from curate.signals.formulas.embedding_scores import alignment
 class PoolVasSection(OnKept):
     """Scores how well an image matches the main directions of the pool's embeddings (VAS, arXiv 2402.02055).
 
-    Common kinds of images have large scores.
+    Σ is the mean of f·fᵀ over the pool. Common kinds of images have large scores.
     """
 
     example: ClassVar[Any] = {"pool_vas": {}}
     gives = (
-        Column("related", "NAME", "float32", "fᵀΣf, with Σ the mean of f·fᵀ over the pool; null without embedding."),
+        Column("related", "NAME", "float32", "fᵀΣf for the image's embedding f (Σ: see below); null if there is no f."),
     )
 
 

@@ -19,7 +19,7 @@ _EXAMPLES = {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}
 
 
 class Classes(on_embeddings.EmbeddingSection):
-    """Sorts images into classes by a few example images of each class, without training (GDA).
+    """Assigns images to classes, based on a few example images of each class, without training a model (GDA).
 
     Each image gets the most likely class. curate fits the classifier to the embeddings of the examples.
     """

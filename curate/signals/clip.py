@@ -35,9 +35,9 @@ Look = Callable[[Image.Image], Image.Image]
 
 
 class Clip(OpenClip):
-    """Scores how well captions fit their images with an open_clip model, whose embeddings other signals can use.
+    """Scores how well captions fit their images, with an open_clip model. Other signals can use its embeddings.
 
-    If you use several models, name each. A model with the name `X` adds the columns `X_score`, `X_tokens`, and
+    If you use several models, give each a name. A model with the name `X` adds the columns `X_score`, `X_tokens`, and
     `X_truncated`, and in the table `embeddings` the columns `X_image` and `X_text`. Scores differ from those of
     open_clip's own code by at most 1e-5.
 
@@ -47,8 +47,8 @@ class Clip(OpenClip):
       `preprocessor_config.json`, and `tokenizer.json`. It or its subfolder `onnx/` has either `model.onnx`, or
       `vision_model.onnx` and `text_model.onnx`. Such a model runs without torch, and on GPUs with onnxruntime-gpu. You
       cannot set `pretrained`, `words`, or `context_length`.
-    - **Precision**: on a CPU, bf16 is 2.9 times faster than fp32 (ViT-B/32). In the demo's pool, scores then change by
-      at most 0.007, and of the best 30% of the rows, 98.3% are the same.
+    - **Precision**: on a CPU, bf16 is 2.9 times faster than fp32 (ViT-B/32). In the demo's pool, bf16 changes scores by
+      at most 0.007. 98.3% of the rows with the best 30% of scores are the same.
     - **More signals**: with `embeddings: true`, you can add a head, context, or axis later without running the model
       again.
     """
@@ -58,14 +58,14 @@ class Clip(OpenClip):
         Column("scores", "clip_score", "float32", "Cosine of the embeddings of image and caption."),
         Column("scores", "tokens", "int32", "Number of tokens in the caption, with the start and end tokens."),
         Column("scores", "truncated", "bool", "Whether the caption is longer than the model's context."),
-        Column("scores", "misaligned_words", "list<string>", "Words that do not match the image, with `words: true`."),
-        Column("scores", "f_clipscore", "float32", "F-CLIPScore, with `words: true`. 0 is best; it is never positive."),
+        Column("scores", "misaligned_words", "list<string>", "The caption's misaligned words. Only if `words: true`."),
+        Column("scores", "f_clipscore", "float32", "F-CLIPScore: at most 0, which is best. Only if `words: true`."),
         Column("embeddings", "image", _VECTOR, f"Embedding of the image, {_KEPT}"),
         Column("embeddings", "text", _VECTOR, f"Embedding of the caption, {_KEPT}"),
     )
 
     embeddings: bool = Field(False, examples=[True], strict=True)
-    """Keep the embeddings in the table `embeddings`. `relate`, deduplication by embedding, and some gates need it."""
+    """Keep the embeddings in the table `embeddings`. `relate`, deduplication by embedding, and some gates need them."""
     words: bool = Field(False, examples=[True], strict=True)
     """Find words that do not match the image (CLIP4DM), for the columns `misaligned_words` and `f_clipscore`."""
 

@@ -28,7 +28,7 @@ from curate.signals.signal import BuildContext, Embeddings, IdentifyContext
 
 
 class Clusters(EmbeddingSection):
-    """Finds the nearest of given centroids, and whether you selected its cluster (DataComp's image-based filter).
+    """Finds each image's nearest centroid, and whether you selected that cluster (DataComp's image-based filter).
 
     The nearest centroid is the one with the largest dot product. Files are .npy or .pt files; curate never runs code
     from them. If a .pt file has several arrays, curate uses `image_features`.
@@ -43,10 +43,10 @@ class Clusters(EmbeddingSection):
     files = ("centroids",)
     needs_encoder = False
     centroids: UserFile = Field(examples=["centroids.pt"])
-    """File with centroids of length 1: an array [k, dimension]."""
+    """File with the centroids: an array [k, dimension] whose rows have length 1."""
     selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
-    """Files that select clusters: the clusters' numbers, from 0; or embeddings [n, dimension], which select the cluster
-    of each embedding's nearest centroid."""
+    """Files that select clusters. They have either the clusters' numbers, from 0, or embeddings [n, dimension]. Each
+    embedding selects the cluster whose centroid is nearest."""
 
     def identify(self, name: str, context: IdentifyContext) -> str:
         clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]

@@ -17,10 +17,10 @@ _PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdo
 
 
 class Context(EmbeddingSection):
-    """Tags each image by one factor, such as its background, with prompts (PerceptionCLIP).
+    """Tags each image by one factor, such as its background. A prompt describes each tag (PerceptionCLIP).
 
-    Each image gets the most likely tag. With `classes`, curate inserts each class into each prompt, and adds up a tag's
-    probability over the classes.
+    Each image gets the most likely tag. If you set `classes`, curate inserts each class into each prompt, and adds up a
+    tag's probabilities over all classes.
     """
 
     example: ClassVar[Any] = {"setting": {"values": _PROMPTS}}
@@ -30,11 +30,11 @@ class Context(EmbeddingSection):
     )
 
     values: dict[str, str] = Field(examples=[_PROMPTS], min_length=2)
-    """Two or more tags, each with its prompt. With `classes`, each prompt must contain `{}`, where the class goes."""
+    """Two or more tags, each with its prompt. If you set `classes`, each prompt must contain `{}`."""
     classes: tuple[str, ...] = Field((), examples=[["dog", "cat"]])
     """Classes that replace `{}` in the prompts."""
     temperature: float = Field(0.01, examples=[0.02], gt=0)
-    """Cosines are divided by this number before the softmax. CLIP was trained with 0.01."""
+    """curate divides cosines by this number before the softmax. CLIP was trained with 0.01."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Context":

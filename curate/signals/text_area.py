@@ -32,17 +32,17 @@ DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # largest lines of an image, which are read
 MAX_CHARACTERS = 10_000  # the rest of a caption is not compared
 
-_OVERLAP = "Share of the words in the image that the caption also has; null without words or caption."
+_OVERLAP = "Share of the words in the image that the caption also has; null if the image has no words, or no caption."
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 Seen = tuple[float, tuple[str, ...]]  # an image's text_area and recognized words
 
 
 class TextArea(Section):
-    """Finds text in images, and how much of it is in the caption (T-MARS). This section has no keys.
+    """Measures how much text an image has, and how much of it the caption has (T-MARS). This section has no keys.
 
     Needs `pip install '.[ocr]'`. If both columns are large, a model can match image and caption by reading alone.
-    curate reads only the 32 largest lines of an image. If the longer side of an image has 640 pixels, it misses or
+    curate reads only the 32 largest lines of an image. In images whose longer side has 640 pixels, curate misses or
     misreads letters smaller than about 10 pixels.
     """
 

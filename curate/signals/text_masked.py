@@ -22,15 +22,15 @@ _RING = 0.5  # the width of the ring around a line, as a multiple of the line's 
 
 
 class TextMasked(OnEmbeddings):
-    """CLIP scores of images after curate painted over their text (T-MARS, arXiv 2307.03132).
+    """Computes the CLIP score of each image after painting over its text (T-MARS, arXiv 2307.03132).
 
     Needs `pip install '.[ocr]'`. curate paints each line of text with the mean color around it. An image then scores
-    well only if what remains fits the caption. For an image without text, the score equals `clip_score`. The model
-    encodes each image again.
+    well only if the rest of the image fits the caption. For an image without text, the score equals `clip_score`. The
+    model encodes each image again.
     """
 
     example: ClassVar[Any] = {"t_mars": {"of": "clip"}}
-    gives = (Column("scores", "NAME", "float32", "Cosine of the embeddings of painted image and caption."),)
+    gives = (Column("scores", "NAME", "float32", "Cosine of the embeddings of the painted image and the caption."),)
 
 
 def paint_over_text(image: Image.Image) -> Image.Image:

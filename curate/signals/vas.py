@@ -29,7 +29,8 @@ class Vas(WithTargets):
     files = ("targets", "covariance")
 
     targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
-    """Target images: .npy or .pt files with their embeddings [n, dimension]; or image files, folders, or tars."""
+    """Target images: image files, folders of images, or tars; or .npy or .pt files with their embeddings [n,
+    dimension]."""
     covariance: UserPath | None = Field(None, examples=["imagenet_covariance.npy"])
     """A .npy or .pt file with the matrix Σ [dimension, dimension]: the mean of t·tᵀ over the targets' embeddings t."""
 

@@ -19,7 +19,7 @@ class Language(Gate):
     """Fails a text whose language is not its caption's or the target; see `differs`."""
 
     key = "language"
-    summary = "it is in another language than the original or, for a translation, than the target language"
+    summary = "its language is not the original's or, for a translation, not the target language"
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         texts, originals = candidates.texts, candidates.compared

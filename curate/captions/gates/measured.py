@@ -43,7 +43,7 @@ class ClipScore(Gate):
     summary = "its CLIP score is too far below the original's; needs a model with `embeddings: true`"
     relations = frozenset({"rewritten", "seen"})
     needs = frozenset({"clip"})
-    description = "How far a caption's CLIP score (a cosine) may be below the original's."
+    description = "How much lower a caption's CLIP score (a cosine) may be than the original's."
     option = Option("clip_score", float, Field(0.03, description=description, examples=[0.05], ge=0, le=2))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
@@ -57,7 +57,7 @@ class FClipScore(ClipScore):
     key = "f_clipscore"
     summary = "its words fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
     needs = frozenset({"f_clip"})
-    description = "How far a caption's F-CLIPScore may be below the original's. The model needs `words: true`."
+    description = "How much lower a caption's F-CLIPScore may be than the original's. The model needs `words: true`."
     option = Option("f_clipscore", float, Field(3e-4, description=description, examples=[0.001], ge=0))
 
 

@@ -23,7 +23,7 @@ from curate.llm.engine import Request
 
 
 class Fuse(CaptionKind):
-    """A model combines the original caption and a recaption in one sentence (VeCLIP, CapsFusion).
+    """A model combines the original caption and a recaption into one sentence (VeCLIP, CapsFusion).
 
     This needs `captions.recaption`. Do not train on fused texts alone, because this hurts training (VeCLIP): mix them
     with originals. Your own `template` must have the fields `{caption}` and `{recaption}`.

@@ -54,11 +54,11 @@ class Pair(NamedTuple):
 class Rewrite(CaptionKind):
     """A model writes the caption in other words. The prompt shows it three examples of a style (LaCLIP).
 
-    - `examples` adds your own styles. Each is a file with three or more lines `caption => the same in other words`. If
-      you do not set `styles`, your own styles replace the built-in ones.
+    - `examples` adds your own styles. Each style is a file with three or more lines `caption => the same in other
+      words`. If you do not set `styles`, your own styles replace the built-in ones.
     - Your own `template` must have the field `{caption}`. For the examples, it can have the field `{examples}`, which
-      becomes three lines, or the fields `{source_1}`, `{target_1}`, and so on to `{target_3}`. If it has none of these,
-      set only one style.
+      becomes three lines, or the fields `{source_1}`, `{target_1}`, and so on to `{target_3}`. If the template has none
+      of these fields, set only one style.
     - With `template` and `examples`, you can use LaCLIP's own prompt and examples.
     - By default, the temperature is 0.9 and top_p is 0.95, as in the paper.
     """
@@ -73,7 +73,7 @@ class Rewrite(CaptionKind):
     prompt: Literal["completion", "chat"] = Field("completion", examples=["chat"])
     """Form of the prompt: a text that the model continues (`completion`), or a chat, for chat models (`chat`)."""
     examples: dict[Name, UserFile] | None = Field(None, examples=[{"chatgpt": "pairs.txt"}], min_length=1)
-    """Your own styles: each name has a file of examples. null: no own styles."""
+    """Your own styles. Each name gets a file of examples. null: no styles of your own."""
 
     @model_validator(mode="before")
     @classmethod

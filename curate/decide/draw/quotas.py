@@ -41,8 +41,8 @@ class Quotas(Section):
     `by` sets the share of each cluster. The numbers of rows come as close to these shares as `rows`, `least`, `most`,
     and the sizes of the clusters allow. The shares by `complexity` are softmax(d_inter · d_intra / temperature).
     d_inter is the mean distance of a cluster's centroid to the 20 nearest other centroids. d_intra is the mean distance
-    of its rows to the centroid. Rows that have no cluster, or lack a distance that is needed, are never kept.
-    `probability` is null unless `keep` is `random`.
+    of its rows to the centroid. curate never keeps a row without a cluster. If `by` or `keep` needs distances, it never
+    keeps a row without a distance. `probability` is null unless `keep` is `random`.
     """
 
     example: ClassVar[Any] = {"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}
@@ -52,11 +52,14 @@ class Quotas(Section):
     rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
     """Total number of rows."""
     by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
-    """Share of each cluster: the same for all, by its size, or by its complexity (as published)."""
+    """How to choose the share of each cluster: the same for all clusters (`equal`), by size (`size`), or by complexity,
+    as published (`complexity`)."""
     keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
-    """Which rows of a cluster to keep: random ones, the farthest from its centroid (published), or the nearest."""
+    """Which rows of a cluster to keep: random rows, those farthest from its centroid (as published), or those nearest
+    to it."""
     least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
-    """Minimum rows from each cluster. A smaller one gives all its rows. null: half an equal share (published)."""
+    """Minimum number of rows from each cluster. From a smaller cluster, curate takes all rows. null: half of an equal
+    share, as published."""
     most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
     """Maximum number of rows from each cluster. null: no limit."""
     distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])

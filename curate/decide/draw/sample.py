@@ -117,9 +117,9 @@ class Mixture(Section):
     """Draws a sample in which each value of a column has a fixed share.
 
     The rows with the same value are a group. curate draws from each group at random, and `probability` is the fraction
-    that it draws. It rounds the groups' numbers of rows by largest remainders. If a group has too few rows, curate
-    takes all of them, and the run reports this. Rows with null, or with a value that `shares` does not list, are not
-    drawn. With the same shares, a smaller mixture is part of a larger one.
+    that it draws. It rounds the number of rows in each group by the method of largest remainders. If a group has too
+    few rows, curate takes all of them, and the run reports this. Rows with null, or with a value that `shares` does not
+    list, are not drawn. With the same shares, a smaller mixture is part of a larger one.
     """
 
     example: ClassVar[Any] = {"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}

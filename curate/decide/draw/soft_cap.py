@@ -44,7 +44,7 @@ class SoftCap(Section):
     curate draws batch by batch. Within a batch it draws without replacement, with p = softmax(score). Then it subtracts
     `penalty` from the scores of the rows in the batch. It never draws rows whose score is null, NaN, or infinite. If
     fewer rows than `batch` have a score, each batch has all of them. `probability` is null. One worker must hold the
-    scores of all rows, so at most 500 million rows may have one.
+    scores of all rows, so at most 500 million rows may have a score.
     """
 
     example: ClassVar[Any] = {"of": "score", "draws": 1000000}
@@ -53,7 +53,7 @@ class SoftCap(Section):
     of: AnyColumn = Field(examples=["score"])
     """Column of scores. They are logarithms of weights, and curate reads them as float32."""
     draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
-    """Number of draws. The column `repeats` sums to it."""
+    """Number of draws. The values in the column `repeats` add up to this number."""
     penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
     """How much each draw subtracts from the row's score."""
     batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)

@@ -128,23 +128,23 @@ def _completes(page: Page, record: Record) -> bool:
 class CrawlSource(Source):
     """WAT and WARC files from Common Crawl: links to images with their texts. A second run downloads the images.
 
-    Needs `pip install '.[crawl]'`. A row is an image's URL with one text. The column `text_key` names the attribute
+    Needs `pip install '.[crawl]'`. Each row has an image's URL and one text. The column `text_key` names the attribute
     that the text comes from: `alt` or `title`.
 
     - curate skips images without text. It also skips URLs that are not http or https, are longer than 2,048 characters,
       or have control characters. `curate sql RUN links` counts what it skipped.
     - From WARC files, curate also reads lazy-loading attributes, `srcset`, and `picture`. WAT files do not have them.
-    - Columns such as `noai` have the page's robots directives. curate does not apply them itself. To do so, write a
-      rule, as the recipe `metaclip-crawl` does.
+    - Columns such as `noai` have the page's robots directives. curate does not act on them unless you write a rule, as
+      in the recipe `metaclip-crawl`.
     """
 
     example: ClassVar[Any] = {"name": "cc", "format": "commoncrawl", "path": "wat.paths.gz", "prefix": _SERVER}
     neutral_fields = frozenset({"prefix"})
 
     prefix: str = Field("", examples=[_SERVER, "s3://commoncrawl/"])
-    """Text to put before each line of a list of paths (`.paths`, `.paths.gz`)."""
+    """Text to put before each line of `path`, if `path` is a list of paths (`.paths`, `.paths.gz`)."""
     texts: Literal["alt", "alt+title"] = Field("alt", examples=["alt+title"])
-    """Attributes whose texts become rows. With `alt+title`, an image whose two texts differ becomes two rows."""
+    """HTML attributes whose texts become rows. With `alt+title`, an image whose two texts differ becomes two rows."""
 
     def row_fields(self) -> dict[str, Any]:
         return super().row_fields() | {"version": 2}  # version of the code: since 2, HTTP:// becomes lower case

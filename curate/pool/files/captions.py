@@ -40,11 +40,12 @@ SELECT count(*), count(*) FILTER (status IN ('no_image', 'no_caption')),
 
 
 class FileColumns(Columns):
-    """Which columns of a caption table have the files, the captions, and so on, if curate does not recognize them.
+    """Names of a caption table's columns with file names, captions, and so on, if curate does not recognize them.
 
     The keys of [`input.columns`](#inputcolumns) apply too, except `image`, `width`, and `height`. If you do not set
-    `file`, curate takes the first of these columns that the table has: `file_name`, `filename`, `file`, `filepath`,
-    `file_path`, `image_path`, `image`, `path`. If it has none, curate takes a column whose name ends in `_file_name`.
+    `file`, curate uses the first of these columns that the table has: `file_name`, `filename`, `file`, `filepath`,
+    `file_path`, `image_path`, `image`, `path`. If the table has none of them, curate uses a column whose name ends in
+    `_file_name`.
     """
 
     example: ClassVar[Any] = {"file": "photo", "caption": "title"}

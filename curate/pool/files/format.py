@@ -128,22 +128,23 @@ def _name(source: Source, fingerprint: str) -> str:
 class FilesSource(Source):
     """Folders of your own images, with captions in a table, in `metadata` files, or in NAME.txt beside each image.
 
-    curate finds the captions in this order:
+    curate takes the captions from the first of these that exists:
 
-    1. With `table`, in that table. It has one row per caption, with the image's file name. The name is relative to the
+    1. The `table`, if you set one. It has one row per caption, with the image's file name. The name is relative to the
        table's folder or to `path`.
-    2. Without `table`, in files named `metadata.csv`, `metadata.jsonl`, or `metadata.parquet`, as on Hugging Face. They
-       may be in any folder.
-    3. Without those, in text files: the caption of `cat.jpg` is in `cat.txt`.
+    2. Files named `metadata.csv`, `metadata.jsonl`, or `metadata.parquet`, as on Hugging Face. They may be in any
+       folder.
+    3. Text files: the caption of `cat.jpg` is in `cat.txt`.
 
     More about samples:
 
     - Rules can use the table's other columns, and each sample's json includes them.
-    - A row whose image is missing fails as `no_image`, and an image without a caption as `no_caption`.
+    - A row whose image is missing fails as `no_image`. An image without a caption fails as `no_caption`.
     - A row fails as `unsafe_path` if its file name is absolute, is a URL, contains `..`, or is a link that leads out of
       `path`.
-    - If several rows name one image, each row is a sample. `a.jpg` and `a.png` are two samples.
-    - curate skips hidden files. `curate sql RUN links` counts all other files by suffix.
+    - If several rows name the same image, each row is a sample. `a.jpg` and `a.png` are two samples.
+    - curate skips hidden files. `curate sql RUN links` counts the other files that are neither images nor captions, by
+      suffix.
     - A sample's key is the image's path within `path`, without the suffix.
     """
 
@@ -151,11 +152,11 @@ class FilesSource(Source):
     neutral_fields = frozenset({"table"})
 
     path: UserPath = Field(examples=["photos", "photos/*.jpg"])
-    """Folder of images, which curate reads with all its subfolders; or a glob such as `photos/*.jpg`."""
+    """Folder of images, including all its subfolders; or a glob, such as `photos/*.jpg`."""
     table: UserPaths = Field((), exclude_if=not_, examples=["captions.csv"])
     """Tables of captions: CSV, TSV, JSON lines, or Parquet files, plain or compressed."""
     columns: FileNames = Field(FileNames(), examples=[{"file": "photo", "caption": "title"}])
-    """Which columns have the files, the captions, and so on. Only needed if curate does not recognize their names."""
+    """Names of the columns with file names, captions, and so on. Set only those that curate does not recognize."""
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
 

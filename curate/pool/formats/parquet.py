@@ -57,7 +57,7 @@ class ParquetSource(Source):
     example: ClassVar[Any] = {"name": "laion", "format": "parquet", "path": "laion/part-{00000..00127}.snappy.parquet"}
 
     columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
-    """Which columns have the captions, the URLs, and so on. Only needed if curate does not recognize their names."""
+    """Names of the columns with captions, URLs, and so on. Set only those that curate does not recognize."""
 
     _names: dict[str, str] = PrivateAttr({})  # renamed columns
 

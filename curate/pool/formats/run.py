@@ -45,11 +45,12 @@ _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "ex
 class RunSource(Source):
     """The kept rows of a finished run, with that run's scores and languages. No model has to run again.
 
-    The table `decisions` of a run has each row's verdict. The columns above come from this table of the first run.
+    The first run is the run in `path`. Its table `decisions` records whether each row was kept. The columns above come
+    from this table.
 
     - Rows keep their uids but not their embeddings.
-    - `probability` in the shards is the product of both runs' probabilities. The same is true of any pool that has a
-      column `input_probability`, where null counts as 1.
+    - In the shards, `probability` is the product of both runs' probabilities. In the same way, curate multiplies by the
+      column `input_probability` of any other pool that has one. Null counts as 1.
     - curate reads each row once, even if the first run repeats it. To repeat it again, set
       `output: {repeat: input_repeats}`.
     """

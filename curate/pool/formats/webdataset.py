@@ -50,7 +50,7 @@ class WebdatasetSource(Source):
     neutral_fields = frozenset({"columns"})
 
     caption_key: str = Field("caption", examples=["alt_text"])
-    """JSON field that has the caption. It is used for samples without a `.txt`."""
+    """JSON field with the caption. curate uses it for samples that have no `.txt` file."""
     columns: dict[str, JsonType] = Field(
         {}, exclude_if=not_, examples=[{"similarity": "float", "original_width": "int"}]
     )

@@ -31,8 +31,8 @@ class EmbeddingCosine(Section):
     of: ColumnName = Field("clip", examples=["l14"])
     """Name of the model in `measure.clip`, or of the embeddings in `measure.embeddings`."""
     within: AnyColumn | None = Field(None, exclude_if=is_none, examples=["topic"])
-    """Compare only rows that have the same value in this column, such as the same cluster (SemDeDup). Rows without a
-    value are not compared. null: compare all rows."""
+    """Compare only rows that have the same value in this column, such as the same cluster (SemDeDup). curate does not
+    compare rows without a value. null: compare all rows."""
 
 
 _RECALL, _COPIES = -1, -2  # buckets of cells are ≥ 0, those of copies ≤ −2

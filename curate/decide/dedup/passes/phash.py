@@ -20,8 +20,8 @@ from curate.store.tables import UnitTables
 class PhashDistance(Section):
     """Finds images with similar perceptual hashes. It needs `measure: {image: {phash: true}}`.
 
-    For photographs, a distance of up to 8 rarely joins different images. In pools of many millions, use a smaller one.
-    From a distance of 4 on, different drawings, logos, and flat graphics are joined.
+    For photographs, a distance of up to 8 rarely joins different images. In pools of many millions of images, use a
+    smaller distance. At a distance of 4 or more, curate also joins different drawings, logos, and flat graphics.
     """
 
     example: ClassVar[Any] = {"distance": 4}
