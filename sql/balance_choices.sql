@@ -1,9 +1,10 @@
--- Number of head and tail entries, and the tail's share of matches, for other values of t.
--- MetaCLIP chose its t this way. Only samples left when balancing began count. A sample counts once for each entry that
--- it matches. To estimate how many samples each t keeps, use `curate whatif DIR --sweep 'balance.t={A..B}'`. If each
--- language has its own t, the query counts only entries in the language of `balance.language`.
+-- Number of head and tail entries, and the tail's share of matches, at several values of t.
+-- MetaCLIP's authors chose their t this way. Only samples left when balancing began count. A sample counts once for
+-- each entry that it matches. To estimate how many samples each t keeps, use `curate whatif DIR --sweep
+-- 'balance.t={A..B}'`. If each language has its own t, the query counts only entries in the language of
+-- `balance.language`.
 -- theme: Entries and balancing
--- param: at = null [numbers]  values of t, such as '1000 20000'; null: this run's t, and this t divided and multiplied by 2, 4 and 8
+-- param: at = null [numbers]  values of t, such as '1000 20000'; null: this run's t, and this t divided and multiplied by 2, 4, and 8
 -- column: t           the value of t
 -- column: thinned     number of head entries. They have more than t matches, so balancing downsamples them.
 -- column: tail        number of tail entries. They have fewer than t matches, as in MetaCLIP. An entry with exactly t matches is in neither group and keeps all its samples.

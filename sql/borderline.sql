@@ -1,7 +1,7 @@
--- Samples near a threshold: the lowest values that were kept, the highest that were dropped.
+-- Samples near a threshold: lowest values that were kept, highest that were dropped.
 -- theme: Samples to look at
 -- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
--- param: rule = null [rule]              show only samples that this rule dropped; null: any rule whose expression names the number, or every rule if none does
+-- param: rule = null [rule]              show only samples that this rule dropped; null: any rule whose expression names the number. If no rule names it, any rule
 -- param: limit = 10                      maximum number of kept samples, and of dropped samples
 -- column: side     kept or dropped
 -- column: measure  name of the number

@@ -1,6 +1,6 @@
 -- How many synthetic captions passed or failed each quality filter (gate).
 -- theme: Captions
--- column: kind   kind of caption: recaption, fused, rewrite or translation
+-- column: kind   kind of caption: recaption, fused, rewrite, or translation
 -- column: style  name of the style; for a translation, its language
 -- column: gate   the result: `passed`, the name of a gate that failed, or the reason why there is no caption. A caption that fails several gates counts once for each.
 -- column: texts  number of synthetic captions

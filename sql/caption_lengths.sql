@@ -2,7 +2,7 @@
 -- theme: Captions
 -- param: step = 5 [positive]  width of a bucket in words
 -- column: words_from   lowest number of words in the bucket
--- column: words_below  the bucket has captions with fewer words than this
+-- column: words_below  upper end of the bucket, excluded
 -- column: pool         number of samples in the pool
 -- column: kept         number of samples that were kept
 -- column: rate         kept / pool

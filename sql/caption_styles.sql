@@ -1,6 +1,6 @@
--- Quality of synthetic captions by style: how many passed, their length and CLIP score.
+-- Quality of synthetic captions by style: how many passed, their length, and CLIP score.
 -- theme: Captions
--- column: kind            kind of caption: recaption, fused, rewrite or translation
+-- column: kind            kind of caption: recaption, fused, rewrite, or translation
 -- column: style           name of the style; for a translation, its language
 -- column: texts           number of captions requested
 -- column: passed          number of captions that passed all gates

@@ -1,13 +1,13 @@
--- Requests, tokens, time and cost of synthetic captions, by kind and engine.
+-- Requests, tokens, time, and cost of synthetic captions, by kind and engine.
 -- theme: Captions
--- column: kind         kind of caption: recaption, fused, rewrite or translation
+-- column: kind         kind of caption: recaption, fused, rewrite, or translation
 -- column: engine       name of the engine in the recipe
 -- column: model        model that the engine runs
 -- column: requests     number of captions requested
--- column: sent         number of requests that all commands of this run sent, with retries. The other answers came from the cache.
--- column: failed       sent requests that got no answer
--- column: passed       captions that passed all gates
--- column: replaced     passed captions that replace the original caption in the sample's .txt file
+-- column: sent         number of requests that all commands of this run sent, including retries. All other answers came from the cache.
+-- column: failed       number of sent requests that got no answer
+-- column: passed       number of captions that passed all gates
+-- column: replaced     number of passed captions that replace the original caption in the sample's .txt file
 -- column: tokens_in    tokens in prompts, as the engine reports them
 -- column: tokens_out   tokens in answers
 -- column: tokens_sent  tokens in the prompts and answers of sent requests

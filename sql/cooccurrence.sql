@@ -5,7 +5,7 @@
 -- param: class [column of measured]    column that has the class, such as `source` or the output of a classifier
 -- param: context [column of measured]  column that has the context, such as `language` or a tag
 -- param: counter_share = 0.1           mark a context as `counter` if at most this share of the class has it
--- param: min_class = 20                leave out classes with fewer samples
+-- param: min_class = 20                leave out classes with fewer samples than this
 -- param: limit = null                  maximum number of rows
 -- column: class       the class
 -- column: context     the context

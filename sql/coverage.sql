@@ -1,4 +1,4 @@
--- How many metadata entries the pool and the kept set have, and how many keep all rows.
+-- How many metadata entries occur in the pool and in the kept set; how many keep all rows.
 -- Balancing does not downsample an entry with at most t rows. An entry of the tail has fewer than t rows (see
 -- `balance.tail_share`). Samples that could not be read match no entry.
 -- theme: Entries and balancing
@@ -6,11 +6,11 @@
 -- column: in_pool           number of entries that occur in the pool
 -- column: in_survivors      number of entries that occur in the samples left when balancing began
 -- column: in_kept           number of entries that occur in the kept set
--- column: lost              entries that occurred when balancing began but do not occur in the kept set
--- column: head              entries that balancing downsamples
--- column: whole             entries that occurred when balancing began and that balancing does not downsample
--- column: whole_share       share of all matches that these entries had when balancing began
--- column: whole_share_kept  share of all matches that these entries have in the kept set
+-- column: lost              number of entries that occurred when balancing began but do not occur in the kept set
+-- column: head              number of entries that balancing downsamples
+-- column: whole             number of entries that occurred when balancing began and that balancing does not downsample
+-- column: whole_share       share of all matches that belonged to these entries when balancing began
+-- column: whole_share_kept  share of all matches in the kept set that belong to these entries
 SELECT
     count(*) AS entries,
     count(*) FILTER (pool > 0) AS in_pool,

@@ -1,6 +1,6 @@
 -- How many URLs of each source were downloaded, and why the others were not.
 -- theme: Files and failures
--- column: source    source with URLs, or with tars from img2dataset that lack samples
+-- column: source    source that has URLs, or tars from img2dataset with missing samples
 -- column: outcome   `came` if the file was downloaded, even if it cannot be decoded; otherwise the reason code
 -- column: count     number of URLs
 -- column: share     count / all URLs of the source

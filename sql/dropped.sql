@@ -3,7 +3,7 @@
 -- param: rule = null [rule]  show only samples that this step dropped; null: any step
 -- param: limit = 20          maximum number of rows. Rows are in the order of uids, which is arbitrary but always the same.
 -- column: rule          the step that dropped the sample
--- column: uid           uid of the sample; null if the sample could not be read. Then give its key or URL to `curate explain`.
+-- column: uid           uid of the sample; null if the sample could not be read. If it is null, pass the sample's key or URL to `curate explain`.
 -- column: source        name of the source
 -- column: caption       caption of the sample
 -- column: url           URL of the sample

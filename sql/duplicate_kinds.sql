@@ -1,4 +1,4 @@
--- What duplicates and their representatives have in common.
+-- How many duplicates share a uid, image, or URL with their representative, or are similar.
 -- A duplicate counts once, for the first kind that applies: pair, image, url, near.
 -- theme: Duplicates
 -- column: match_type  `pair` (same uid), `image` (same bytes), `url`, or `near` (similar image or embedding)

@@ -1,12 +1,12 @@
 -- Each duplicate next to its representative, most different pairs first.
 -- theme: Duplicates
--- param: match_type = null [text]  show only this kind: pair, image, url or near; null: all
+-- param: match_type = null [text]  show only this kind: pair, image, url, or near; null: all
 -- param: limit = 20                maximum number of pairs
 -- column: uid                     uid of the duplicate
 -- column: representative          uid of its representative. The two uids are equal if both have the same caption and the same URL (or image).
 -- column: match_type              `pair` (same uid), `image` (same bytes), `url`, or `near` (similar image or embedding)
--- column: distance                number of bits in which their perceptual hashes differ; null without hashes
--- column: cosine                  highest cosine similarity to a sample that it was compared with; null if it was not found by embeddings
+-- column: distance                number of bits in which the two perceptual hashes differ; null without hashes
+-- column: cosine                  highest cosine similarity between the duplicate and a sample that it was compared with; null if it was not found by embeddings
 -- column: kept                    whether the representative was kept
 -- column: rule                    the step that dropped the representative, such as `balance`
 -- column: caption                 caption of the duplicate

@@ -1,4 +1,4 @@
--- Groups of duplicates: each representative, and the duplicates that were dropped for it.
+-- Groups of duplicates: each representative, and the duplicates that were dropped.
 -- theme: Duplicates
 -- param: uid = null [text]  show only the group with this sample; null: all groups
 -- param: limit = 20         maximum number of groups, largest first

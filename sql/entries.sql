@@ -2,7 +2,7 @@
 -- Rows are in the order of the metadata. Samples that could not be read match no entry.
 -- theme: Entries and balancing
 -- param: like = '%'    show only entries that match this SQL pattern (% is any text, _ is any character; case-sensitive)
--- param: min_pool = 1  leave out entries that fewer rows of the pool match
+-- param: min_pool = 1  leave out entries that match fewer pool rows than this
 -- param: limit = null  maximum number of rows
 -- column: entry_id     position of the entry in the metadata
 -- column: entry        the metadata entry

@@ -1,9 +1,9 @@
--- What each rule dropped from the samples that match one entry.
+-- How many of the samples that match one entry each rule dropped.
 -- theme: Entries and balancing
 -- param: entry            the entry, as written in the metadata
 -- param: language = null  language of the entry; null: any
 -- column: rule     the step, as in `funnel`
--- column: rows     number of matching samples that are in the pool, that the step dropped, or that were kept
+-- column: rows     number of matching samples: for `pool`, those in the pool; for `kept`, those that were kept; for any other step, those that it dropped
 -- column: share    rows / all samples that match the entry
 -- column: overall  the same share for the whole pool
 WITH found AS (

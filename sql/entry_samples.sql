@@ -6,7 +6,7 @@
 -- column: uid          uid of the sample
 -- column: kept         whether the sample was kept
 -- column: rule         the step that dropped the sample; null if it was kept
--- column: probability  probability, when balancing began, that the sample would be kept
+-- column: probability  probability that the selection keeps the sample, computed when balancing began
 -- column: entries      number of entries that the sample matches
 -- column: caption      caption of the sample
 -- column: url          URL of the sample

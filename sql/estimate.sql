@@ -1,4 +1,4 @@
--- Rows before balancing, estimated from the kept set and compared with the true count.
+-- The number of rows before balancing, estimated from the kept set, and the true number.
 -- This is the Horvitz-Thompson estimate: each kept row counts 1/probability times. The standard error assumes
 -- independent draws, so it is too large with `balance.one_per`. The estimate is null if a kept row has no probability.
 -- After `curate forget`, the estimate may be wrong.

@@ -1,5 +1,5 @@
 -- Number of samples before balancing in each group, estimated from the kept samples.
--- Like `estimate`, but for each value of a column, such as source, language or format.
+-- Like `estimate`, but for each value of a column, such as source, language, or format.
 -- theme: Entries and balancing
 -- param: by = source [column of measured]  column that defines the groups
 -- column: group           the group: a value of the column `by`

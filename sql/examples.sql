@@ -1,6 +1,6 @@
--- A few kept samples from each group, chosen by a hash of the uid: always the same ones.
+-- A few kept samples from each group, chosen by a hash of the uid, so they never change.
 -- theme: Samples to look at
--- param: by = source [column of measured]  column that defines the groups, such as source, language or format
+-- param: by = source [column of measured]  column that defines the groups, such as source, language, or format
 -- param: each = 3 [positive]               number of samples to show from each group
 -- column: group    the group: a value of the column `by`
 -- column: kept     number of kept samples in the group

@@ -1,8 +1,8 @@
--- All columns of one sample. If its uid occurs several times in the pool, each has a row.
+-- All columns of one sample. If the pool has its uid several times, there are several rows.
 -- theme: Samples to look at
 -- param: uid  uid of the sample (32 hex digits)
 -- column: entries  metadata entries that the sample matches
--- column: *        every column of samples, decisions and scores
+-- column: *        all columns of the tables samples, decisions, and scores
 WITH wanted AS (SELECT unit, row FROM samples WHERE uid = lower($uid))
 SELECT
     v.*,

@@ -5,7 +5,7 @@
 -- column: count     number of samples or files
 -- column: share     for samples, count / all samples of the pool
 -- column: meaning   what the reason code means
--- column: example   shard and key of one example: the first by name. If the input has no keys, unit and row.
+-- column: example   shard and key of one example, the first by name. If the input has no keys, the example's unit and row.
 -- column: detail    error message for this example
 -- column: may_pass  number of URLs that may succeed on another attempt (`--retry`). If you repaired files instead, start a new run with `--reuse`.
 SELECT

@@ -1,6 +1,6 @@
--- How many samples each host's URLs gave, lowest share of kept samples first.
+-- How many samples come from each host, lowest share of kept samples first.
 -- theme: Sources, languages and hosts
--- param: min_pool = 1  leave out hosts with fewer samples
+-- param: min_pool = 1  leave out hosts with fewer samples than this
 -- param: limit = 20    maximum number of rows
 -- column: host        host in the URL, without the port
 -- column: pool        number of samples in the pool

@@ -1,4 +1,4 @@
--- How many samples each input file gave, largest share of unreadable samples first.
+-- How many samples each input file has, largest share of unreadable samples first.
 -- theme: Files and failures
 -- param: limit = 20  maximum number of rows
 -- column: source        name of the source

@@ -1,7 +1,7 @@
--- What became of links to images, graphics in articles, and files in folders.
+-- How many links, article graphics, or files became rows, and why the others did not.
 -- theme: Files and failures
 -- column: source   name of the source
--- column: outcome  `row` if the link gave a row (an image may give two); otherwise the reason why it gave none, or the suffix of the file
+-- column: outcome  `row` if the link became a row (an image may become two rows); otherwise the reason why it did not, or, for a file, its suffix
 -- column: links    number of links, graphics, or files; for `row`, number of rows
 -- column: share    this outcome's share of all links and rows of the source
 -- column: pages    number of HTML pages or articles in the source

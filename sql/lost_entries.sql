@@ -2,7 +2,7 @@
 -- Samples that could not be read match no entry, so the query does not list their entries. To compare the two stages of
 -- a two-stage curation, use `curate diff FIRST SECOND --by entry`.
 -- theme: Entries and balancing
--- param: min_pool = 1  leave out entries that fewer rows of the pool match
+-- param: min_pool = 1  leave out entries that match fewer pool rows than this
 -- param: limit = 20    maximum number of entries, most frequent first
 -- column: entry      the metadata entry
 -- column: pool       number of pool rows that match the entry

@@ -3,10 +3,10 @@
 -- param: limit = 20  maximum number of groups, largest first
 -- column: uid       uid of the representative
 -- column: dropped   number of near-duplicates that were dropped. Exact copies do not count.
--- column: cosine    smallest number in `cosines`; null if they were not found by embeddings
+-- column: cosine    smallest number in `cosines`; null if the near-duplicates were not found by embeddings
 -- column: distance  largest number of bits in which a member's perceptual hash differs from the representative's; null without hashes
 -- column: members   uids of the near-duplicates
--- column: cosines   for each member, the highest cosine similarity to a sample that it was compared with; 1 if it is at least 0.9999
+-- column: cosines   for each member, the highest cosine similarity to a sample that it was compared with; 1 if this is at least 0.9999
 -- column: captions  captions of the first three members
 -- column: caption   caption of the representative
 -- column: url       URL of the representative

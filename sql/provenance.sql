@@ -1,4 +1,4 @@
--- How this run was made: versions, models, metadata, start time and duration.
+-- How this run was made: versions, models, metadata, start time, and duration.
 -- theme: Overview
 -- column: fact   name of the fact: a key in run.json, such as `packages.duckdb`
 -- column: value  value of the fact, as text; times are in UTC

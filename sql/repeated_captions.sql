@@ -4,7 +4,7 @@
 -- column: caption  the caption
 -- column: pool     number of pool samples that have this caption
 -- column: kept     number of these samples that were kept
--- column: images   number of different images of these samples; null without images
+-- column: images   number of different images that these samples have; null without images
 WITH repeated AS (
     SELECT hash(caption) AS h, count(*) AS pool
     FROM samples

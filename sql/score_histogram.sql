@@ -1,14 +1,14 @@
--- Histogram of a number, such as a score: in the pool, before balancing, kept and dropped.
+-- Histogram of a number, such as a score: in the pool, before balancing, kept, and dropped.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
 -- param: buckets = 20 [positive]         number of buckets. They have the same width and cover all values from the lowest to the highest.
 -- column: measure    name of the number
 -- column: from       lower end of the bucket
--- column: below      upper end of the bucket. The value itself is in the next bucket, except in the last row.
+-- column: below      upper end of the bucket. It is excluded from the bucket, except in the last row.
 -- column: pool       number of samples in the pool
 -- column: survivors  number of samples left when balancing began
 -- column: kept       number of samples that were kept
--- column: dropped    number of all other samples
+-- column: dropped    number of samples in the bucket that were not kept
 -- column: rate       kept / pool
 WITH seen AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample', 'other_text') AS survived

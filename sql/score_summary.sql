@@ -3,7 +3,7 @@
 -- height, but no score.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number to look at; null: the first score that a rule names, otherwise `clip_score`
--- param: by = source [column of verdicts]  column that defines the groups, such as source, language, rule or kept
+-- param: by = source [column of verdicts]  column that defines the groups, such as source, language, rule, or kept
 -- column: measure      name of the number
 -- column: group        the group: a value of the column `by`
 -- column: pool         number of samples in the group that have the number

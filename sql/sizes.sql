@@ -1,4 +1,4 @@
--- Histogram of widths, heights and shorter sides, in the pool and in the kept set.
+-- Histogram of widths, heights, and shorter sides, in the pool and in the kept set.
 -- To choose a threshold for min_side, use a smaller step, or `score_histogram --param of=min_side`.
 -- theme: Images
 -- param: step = 128 [positive]  width of a bucket in pixels

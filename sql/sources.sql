@@ -1,4 +1,4 @@
--- How many samples of each source were found, dropped and kept.
+-- How many samples of each source were found, dropped, and kept.
 -- theme: Overview
 -- column: source      name of the source
 -- column: pool        number of samples found

@@ -4,7 +4,7 @@
 -- get the final counts.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
--- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
+-- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number. If no rule names it, count the samples that pass all rules
 -- param: rows = 1000 [positive]          how many samples should pass
 -- column: measure    name of the number
 -- column: threshold  the highest threshold that at least `rows` samples pass; null if there are too few samples
@@ -12,7 +12,7 @@
 -- column: passed     number of samples at or above the threshold
 -- column: above      number of samples above the threshold. With the next higher threshold, only these pass.
 -- column: top        passed / number of samples that have the number. You can use it as `top` in a rule.
--- column: rule       the rule; null: after all rules
+-- column: rule       the rule; null if the samples that pass all rules are counted
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), naming AS (

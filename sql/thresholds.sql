@@ -3,7 +3,7 @@
 -- changes later steps: use `curate whatif` to get the final counts.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number to look at; null: the first score that a rule names, otherwise `clip_score`
--- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number, or the samples that pass all rules if none does
+-- param: rule = null [rule]              count the samples that reach this rule; null: the first rule whose expression names the number. If no rule names it, count the samples that pass all rules
 -- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null: the 10th, 20th, … 90th percentile of these samples
 -- column: measure      name of the number
 -- column: threshold    the threshold
@@ -11,7 +11,7 @@
 -- column: passed       number of samples at or above the threshold
 -- column: share        passed / reached
 -- column: kept_in_run  number of samples at or above the threshold that this run kept
--- column: rule         the rule; null: after all rules
+-- column: rule         the rule; null if the samples that pass all rules are counted
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), naming AS (

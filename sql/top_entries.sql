@@ -2,7 +2,7 @@
 -- Samples that could not be read match no entry.
 -- theme: Entries and balancing
 -- param: limit = 20                          maximum number of rows
--- param: by = survivors [number of entries]  sort by this count, largest first: pool, survivors, expected or kept
+-- param: by = survivors [number of entries]  sort by this count, largest first: pool, survivors, expected, or kept
 -- column: entry        the metadata entry
 -- column: pool         number of pool rows that match the entry
 -- column: survivors    number of matching rows left when balancing began

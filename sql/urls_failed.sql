@@ -1,4 +1,4 @@
--- URLs that were not downloaded, with reason, attempts and time of the last attempt.
+-- URLs that were not downloaded, with reason, attempts, and time of the last attempt.
 -- theme: Files and failures
 -- param: may_pass = null [text]  'true': show only URLs that may succeed on another attempt; 'false': only the others; null: all
 -- param: limit = null            maximum number of rows

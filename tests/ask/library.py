@@ -27,7 +27,7 @@ _SHARED = {
     "measure": "name of the number",
     "group": "the group: a value of the column `by`",
     "entry": "the metadata entry",
-    "kind": "kind of caption: recaption, fused, rewrite or translation",
+    "kind": "kind of caption: recaption, fused, rewrite, or translation",
     "style": "name of the style; for a translation, its language",
     "reason": "reason code",
     "uid": "uid of the sample",
