@@ -1,4 +1,4 @@
--- Time, memory, requests, and money that a run and its steps used, in all and per kept sample.
+-- Time, memory, requests, and money that a run used, by step and per kept sample.
 -- If the run reused tables from another run, only its own time and requests count. Prices come from the recipe.
 -- `curate plan --measure N` estimates the same numbers before a run. Some steps do not come from the recipe: `start`
 -- includes the time to compile kernels; `drift` compares at most 4,096 embeddings per source; `audit` and `publish`

@@ -31,7 +31,7 @@ def engines() -> list[str]:
     return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
-_YOURS = "Your data: a file, folder, glob or URL (write ./NAME if it has the name of a recipe). Or a recipe of curate"
+_YOURS = "Your data: a file, folder, glob, or URL (write ./NAME if it has a recipe's name). Or a recipe's name"
 _YOURS = f"{_YOURS}; default: basic. The recipes are {', '.join(kinds())}."
 _ENGINE = f"Write the options of this engine: {', '.join(engines())}."
 
