@@ -1,4 +1,4 @@
--- How many of the samples that match one entry each rule dropped.
+-- For the samples that match one entry: how many of them each rule dropped.
 -- theme: Entries and balancing
 -- param: entry            the entry, as written in the metadata
 -- param: language = null  language of the entry; null: any

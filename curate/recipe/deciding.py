@@ -176,10 +176,10 @@ class Balance(Section):
     """Balanced sampling (MetaCLIP): downsamples each entry with more than t rows. Set `t`, `rows`, or `tail_share`.
 
     curate draws separately for each entry of a row, and keeps the row if one draw succeeds. A draw for an entry with
-    `count` rows succeeds with the probability p = t / max(count, t). So the row is kept with the probability
-    π = 1 − ∏(1 − p). A draw succeeds if u < p, where u is a number from 0 to 1: a hash of uid, entry, and seed. So a
-    larger t keeps the same rows and more. To estimate the pool before balancing, give each kept row the weight 1/π. To
-    compare values of t, use `curate whatif RUN --set balance.t=…`.
+    `count` rows succeeds with the probability p = t / max(count, t). So the row is kept with the probability π = 1 −
+    ∏(1 − p). A draw succeeds if u < p. The number u, from 0 to 1, is a hash of uid, entry, and seed. So a larger t
+    keeps the same rows and more. To estimate the pool before balancing, give each kept row the weight 1/π. To compare
+    values of t, use `curate whatif RUN --set balance.t=…`.
 
     - `tail_share` inverts MetaCLIP 2's function `t_to_p`. MetaCLIP 2's own inverse, `p_to_t`, also counts entries with
       exactly t rows, and often gives another t.
@@ -189,8 +189,8 @@ class Balance(Section):
       language, which `language` names. The key `t` sets the t of the reference language. To set t for other languages
       yourself, write a mapping.
     - `one_per` treats rows with the same URL or image as captions of one image. All of them count toward entries. Only
-      the one with the smallest hash of uid and seed can be kept. The others are dropped as `other_text`, and π is
-      divided by the number of captions.
+      the one with the smallest hash of uid and seed can be kept. curate drops the others as `other_text`, and divides π
+      by the number of captions.
     """
 
     gives = (

@@ -96,7 +96,8 @@ class Recipe(KindsSection):
       the largest values in a column. The rule `NAME: dedup` runs deduplication at its position among the rules. Without
       it, deduplication runs after all rules.
     - A recipe may have at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
-    - A `blocklist` file is a text file with one item per line, or the `forgotten.parquet` of a run.
+    - A `blocklist` file is a text file with one item per line, or the `forgotten.parquet` of a run. curate drops the
+      listed samples as `forgotten`.
     """
 
     registry = SELECTIONS
@@ -134,12 +135,12 @@ class Recipe(KindsSection):
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
     """Format and columns of the shards."""
     blocklist: fields.UserPaths | None = Field(None, examples=["gone.txt"])
-    """Files that list uids, URLs, or sha256 of images to drop as `forgotten`, before any rule. null: none."""
+    """Files that list samples to drop before any rule, by uid, by URL, or by sha256 of the image. null: none."""
     max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
     """The run stops with an error if more than this share of samples cannot be read, or if more than this share of
     caption requests gets no answer. Samples that were not downloaded do not count here."""
     max_missing: float = Field(1.0, examples=[0.5], ge=0, le=1, strict=True)
-    """The run stops with an error if more than this share of the samples was not downloaded. 1: no limit."""
+    """The run stops with an error if more than this share of the samples could not be downloaded. 1 means no limit."""
     max_failed_files: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
     """The run stops with an error if more than this share of the input files cannot be read."""
 
