@@ -2,8 +2,8 @@
 -- If the run reused tables from another run, only its own time and requests count. Prices come from the recipe.
 -- `curate plan --measure N` estimates the same numbers before a run. Some steps do not come from the recipe: `start`
 -- includes the time to compile kernels; `drift` compares at most 4,096 embeddings per source; `audit` and `publish`
--- are counted until run.json is written; `engine` is the time in which no step runs. The numbers do not include files
--- written after run.json, such as stats.duckdb, or other processes of an engine, such as Spark's Java.
+-- are counted until run.json is written; `engine` is the CPU time that belongs to no step. The numbers do not include
+-- files written after run.json, such as stats.duckdb, or other processes of an engine, such as Spark's Java.
 -- theme: Overview
 -- column: what            `run`, a step, or a kind of synthetic captions
 -- column: seconds         wall time of the run. For steps and captions, the time is added up over units, which may run in parallel.
