@@ -124,7 +124,7 @@ def _check_rows(settings: PublishSettings, units: list[Unit]) -> tuple[list[str]
     errors += _check_shards(settings, uids)
     rows, failed, published = verdicts.total(), verdicts[stages.FAILED], verdicts[stages.KEPT]
     sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
-    return [f"{pluralize(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], errors
+    return [f"{pluralize(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids against shards and uids.npy"], errors
 
 
 def _check_shards(settings: PublishSettings, kept: np.ndarray) -> Iterator[str]:

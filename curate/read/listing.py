@@ -149,7 +149,7 @@ def _find(path: str, storage: Storage, content: bool, suffixes: Suffixes, name: 
             start, below = len(inner.rstrip("/")), sorted(fs.find(inner, detail=True).items())
             infos = [info for at, info in below if at.lower().endswith(suffixes) and "/." not in at[start:]]
             if not infos:
-                raise RecipeError(f"{name}: the folder has no files in {', '.join(suffixes)}; accepted: one that has")
+                raise RecipeError(f"{name}: no {', '.join(suffixes)} files in this folder; name one that has some")
         elif not _is_file(fs, infos[0]):
             raise RecipeError(f"{name}: is not a regular file")  # opening a pipe, for example, would wait for data
     for info in infos:

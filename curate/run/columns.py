@@ -91,7 +91,7 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             has_one = f"{labels[name]} also has a column with this name"
             raise RecipeError(f"measure: {label} has a column {name}, and {has_one}; rename it")
         if name in supplied:
-            error = f"{label} has a column {name}, and so has the pool; leave the signal out or give it another name"
+            error = f"{label} and the pool both have a column {name}; remove the signal or give it another name"
             accepted = "or take other columns of the pool, with columns.scores or join.columns"
             raise RecipeError(f"measure: {error}, {accepted}")
         labels[name] = label

@@ -295,7 +295,7 @@ class StoredFiles:
     def key(self, name: str) -> str | None:
         """Return a Parquet file's key, empty if it has none; None if the file is missing, or damaged (which is logged).
 
-        Raises OSError if the read fails. Then nobody knows the content, so nothing may replace the file.
+        Raises OSError if the read fails. Then the content is unknown, so do not overwrite the file.
         """
         if self.is_local and not self.exists(name):  # costs a tenth of an exception
             return None

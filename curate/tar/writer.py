@@ -59,7 +59,7 @@ def tar_header(name: str, size: int) -> bytes:
     """
     raw = name.encode()
     if not raw or b"\0" in raw:
-        raise ValueError(f"member name {name!r}: a name is not empty and has no NUL")
+        raise ValueError(f"member name {name!r} must not be empty or contain a NUL byte")
     return _block(raw, b"", size, b"0") if len(raw) <= 100 and 0 <= size < _MAX_OCTAL else _long_header(raw, size)
 
 

@@ -201,7 +201,7 @@ def test_what_is_refused_before_the_run(models, tmp_path):
     table = pa.table({"image": [b"x"], "caption": ["x"], "clip_score": [0.5]})
     pq.write_table(table, tmp_path / "x.parquet")
     asked = kit.recipe_of(str(tmp_path / "x.parquet"), "parquet", measure={"clip": {"model": models[0]}})
-    with pytest.raises(RecipeError, match="signal 'clip' has a column clip_score, and so has the pool"):
+    with pytest.raises(RecipeError, match="signal 'clip' and the pool both have a column clip_score"):
         prepare(asked, str(tmp_path / "out"))
     with pytest.raises(RecipeError, match="two models are named 'clip'"):
         kit.recipe_of(path, measure={"clip": [{"model": "a"}, {"model": "b"}]})

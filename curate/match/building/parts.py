@@ -81,7 +81,7 @@ def make_plan(
         error = f"--language {missing[0]}: no file of --wiki or --wordnet is in this language"
         raise RecipeError(f"{error}; their languages: {languages}")
     if not kept:
-        raise RecipeError("nothing to build: no file of --wiki or --wordnet is in a language that metadata can have")
+        raise RecipeError("nothing to build: none of the files in --wiki or --wordnet is in a supported language")
     texts, lexicons = ([item for item in items if item[0] in kept] for items in (texts, lexicons))
     _check_snapshots(texts)
     for wiki in sorted({wiki for wiki, *_ in texts}):
