@@ -6,6 +6,7 @@ Views over the large tables are in `curate.publish.views`, because they need pat
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from importlib import resources
 from itertools import chain
 from typing import Any
@@ -17,6 +18,7 @@ from curate.base import schema, stages
 from curate.base.errors import ConservationError
 from curate.base.process import temporary_folder
 from curate.publish.audit import Drops
+from curate.publish.views import quote, quote_name
 from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts, UsedFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
@@ -39,20 +41,39 @@ def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table
     tables = _small_tables(folder, run)
     listed = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     tables["entries"] = listed.select(schema.ENTRIES.names).cast(schema.ENTRIES)
-    # For tables of this size, one thread needs half the time, and gives a smaller file.
-    config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}
-    with temporary_folder() as temporary:
+    with temporary_folder() as temporary, _connect().cursor() as connection:
         path = f"{temporary}/{STATISTICS_FILE}"
-        with duckdb.connect(path, config=config) as connection:
-            connection.begin()
-            for name, table in tables.items():
-                connection.from_arrow(table).create(name)
-            for name, table in _counted(run, drops).items():
-                connection.register(name, table)
-            connection.execute(resources.files("curate.publish").joinpath("stats.sql").read_text("utf-8"))
-            connection.commit()
+        database = quote_name(path)
+        connection.execute(f"ATTACH {quote(path)} AS {database} (STORAGE_VERSION {quote(_STORAGE)}); USE {database}")
+        try:
+            _write_tables(connection, tables, _counted(run, drops))
+        finally:
+            connection.execute(f"USE memory; DETACH {database}")
         with open(path, "rb") as source, folder.create(STATISTICS_FILE) as target:
             shutil.copyfileobj(source, target, 1 << 20)
+
+
+@cache
+def _connect() -> Any:
+    """Return this process's connection. To make one for each run takes longer than to write the tables of a small run.
+
+    For tables of this size, one thread needs half the time, and gives a smaller file.
+    """
+    return duckdb.connect(":memory:", config={"python_enable_replacements": False, "threads": 1})
+
+
+def _write_tables(connection: Any, tables: dict[str, Any], counted: dict[str, pa.Table]) -> None:
+    connection.begin()
+    try:
+        for name, table in tables.items():
+            connection.from_arrow(table).create(name)
+        for name, table in counted.items():
+            connection.register(name, table)
+        connection.execute(resources.files("curate.publish").joinpath("stats.sql").read_text("utf-8"))
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def _small_tables(folder: RunStore, run: RunFacts) -> dict[str, Any]:

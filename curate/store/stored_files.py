@@ -210,8 +210,9 @@ class StoredFiles:
     def digest(self, name: str) -> Digest:
         """Read the whole file, and return its digest. Raises OSError."""
         with self._asking(name), self.open(name) as file:
-            sha256 = hashlib.file_digest(file, "sha256", _bufsize=_BLOCK).hexdigest()
-            return Digest(file.seek(0, os.SEEK_END), sha256)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return Digest(size, hashlib.file_digest(file, "sha256", _bufsize=min(_BLOCK, size + 1)).hexdigest())
 
     def recorded(self, name: str) -> Digest | None:
         """Return the digest that a file's writer recorded, before the run is published; None if there is none.
