@@ -100,7 +100,7 @@ def claim_folder(prepared: Prepared) -> None:
         raise RunError(f"{store.url}: samples were removed here while the run was being prepared; run again")
     is_new = not store.is_local and not identity.is_run(store)
     if identity.is_finished(context, prepared.plan.units, store.url):
-        raise RunError(f"{store.url}: another command finished this run meanwhile; there is nothing left to do")
+        raise RunError(f"{store.url}: another command has already finished this run; there is nothing left to do")
     if lost := lost_items(store, record):
         request = f"a request to forget {pluralize(lost, 'item')}"
         _log.error(f"{store.url}: {request} was interrupted before it was recorded; make the request again")

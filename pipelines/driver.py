@@ -87,7 +87,7 @@ def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool 
     """
     context, engine = prepared.context, prepared.engine
     if folder_lock is None and (attempts := read_attempts(context.store)):
-        in_flight = f"in flight when a process ended: {describe_attempts(attempts, prepared.plan.units)}"
+        in_flight = f"a process ended while it worked on this: {describe_attempts(attempts, prepared.plan.units)}"
         remedy = "if a sample crashes this process too, use `curate run`, which starts a new one"
         _log.warning(f"{context.store.url}: {in_flight}; {remedy}")
     log_used(context.store, START)
@@ -123,7 +123,7 @@ def run(prepared: Prepared, folder_lock: FolderLock | None = None, detach: bool 
                 except EngineUnresponsiveError as error:
                     if folder_lock:
                         folder_lock.is_handed_over = engine.outlasts_driver
-                    text = f"{error}\nThe job may still be running: `curate status {context.store.url}` asks again."
+                    text = f"{error}\nThe job may still be running: run `curate status {context.store.url}`."
                     raise EngineUnresponsiveError(text) from None
 
 
@@ -183,7 +183,7 @@ def explaining(store: RunStore, hint: str, units: Sequence[Unit] = ()) -> Iterat
         if os.environ.get("CURATE_DEBUG"):
             raise
         if attempts := read_attempts(store):
-            hint = f"In flight: {describe_attempts(attempts, units)}. {hint}"
+            hint = f"Work in progress: {describe_attempts(attempts, units)}. {hint}"
         raise RunError(f"{_last_words(error)}\n{hint}") from None
     finally:
         gc.unfreeze()

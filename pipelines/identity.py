@@ -61,8 +61,8 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
         anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
         tables = f", and recomputes only {anew}" if old.keys["pool"] == now["pool"] and anew else ""
         remedy = "Choose another folder, or delete this one"
-        reuse = f"with --reuse {out}, a run in another folder reuses what is still valid"
-        raise RecipeError(f"--out {out} holds a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
+        reuse = f"with --reuse {out}, a run in another folder reuses the tables that are still valid"
+        raise RecipeError(f"--out {out} contains a run {_explain_change(old, context)}. {remedy}; {reuse}{tables}")
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
@@ -71,16 +71,16 @@ def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
 def _explain_change(old: RunClaim, context: RunContext) -> str:
     before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
     if changed := [change.key for change in changes(before, now)]:
-        by = "" if old.curate == __version__ else f" by curate {old.curate}, but this is {__version__}"
+        by = "" if old.curate == __version__ else f" from curate {old.curate}, but this is {__version__}"
         return f"of another recipe or pool (changed: {', '.join(changed)}){by}"
     models = json.loads(json.dumps(context.models))
     other = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
     other += [name for name in models if old.models.get(name) != models[name]]
     if other:
-        return f"of the same recipe, but with another model, file or version for {', '.join(other)}"
+        return f"of the same recipe, but with another model, file, or version for {', '.join(other)}"
     if old.curate != __version__:
-        return f"of curate {old.curate}, but this is {__version__}; only curate {old.curate} can finish it"
-    causes = "an input, the metadata, an evaluation set, a joined file, a library or --fingerprint changed"
+        return f"from curate {old.curate}, but this is {__version__}; only curate {old.curate} can finish it"
+    causes = "an input, the metadata, an evaluation set, a joined file, a library, or --fingerprint changed"
     return f"of the same recipe, but {causes}"
 
 
@@ -119,7 +119,7 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
     try:
         lines = read_manifest(folder)
     except DamagedError:
-        yield layout.MANIFEST_FILE, "is damaged, so no digest is known; recomputing all files"
+        yield layout.MANIFEST_FILE, "is damaged, so curate cannot check the other files and recomputes all of them"
         return
     sizes = folder.sizes()
     for line in lines:

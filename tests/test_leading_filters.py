@@ -135,7 +135,7 @@ def test_semdedup_compares_within_a_cluster(folder, pool, tmp_path):
     ("changes", "message"),
     [
         (["dedup.by.1.embedding.within=topics"], "dedup.by.within: no column 'topics'"),
-        (["dedup.by.1.embedding.within=topic_distance"], "dedup.by.within: .*accepted: integers, texts or booleans"),
+        (["dedup.by.1.embedding.within=topic_distance"], "dedup.by.within: .*accepted: integers, text, or booleans"),
         (["derive.half='topic < 3'", "dedup.by.1.embedding.within=half"], "dedup.by.within: 'half' is derived"),
     ],
 )

@@ -93,7 +93,7 @@ def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_fact
         ("unknown key; did you mean", "plan recipe.yaml --set rulez={}"),
         ("no column '", "plan recipe.yaml --set rules.side=min_sid>1"),
         ("no file matches", "plan recipe.yaml --set input.0.path=no.tar*"),
-        ("holds a run of another recipe or pool", "run recipe.yaml --out run1 --set seed=7"),
+        ("contains a run of another recipe or pool", "run recipe.yaml --out run1 --set seed=7"),
         ("is neither empty nor a run", "run recipe.yaml --out pool"),
         ("could not be read, but max_failed is", "run recipe.yaml --out new --set max_failed=0.01"),
     ],

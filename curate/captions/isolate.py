@@ -91,7 +91,7 @@ class Captioner:
     def _each(self, process: Subprocess, function: Callable[..., Any], items: Sequence[Any], *rest: Any) -> list[Any]:
         """Return the function's result for each item, from a subprocess; an error text for an item that crashes it."""
         if self.is_over:
-            return [f"{self._killed} but a process with a single request or image does not crash"] * len(items)
+            return [f"{self._killed} but a process that handles a single request or image does not crash"] * len(items)
         answers = list[Any]()
         for _, part in process.isolate(function, items, *rest):
             if isinstance(part, EndedError):

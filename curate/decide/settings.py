@@ -193,7 +193,7 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema, derived: Collecti
             continue
         check_groups("dedup.by.within", within, columns)
         if within in derived:
-            raise RecipeError(f"dedup.by.within: {within!r} is derived; accepted: columns of the pool, measure, relate")
+            raise RecipeError(f"dedup.by.within: {within!r} is a column of derive; accepted: other columns")
     if not pool.has_images:
         accepted = ", ".join(key for key, kind in KEYS.kinds().items() if not kind.needs_images)
         for by in dedup.by:

@@ -77,7 +77,7 @@ class CircuitBreaker:
     def note_probe(self, reply: Reply) -> None:
         """Record the result of a probe."""
         if reply.is_no_answer:
-            self._trip(f"{reply.code}: stopped, since the endpoint answers no request: {reply.detail}")
+            self._trip(f"{reply.code}: stopped, because the endpoint does not answer: {reply.detail}")
             self._refusals = MAX_REFUSALS - 1
         elif not reply.is_transient:
             self.note(reply)
@@ -101,7 +101,7 @@ class CircuitBreaker:
             self._was_failing = True
         elif now >= self._next_warning:
             limit = f"curate gives up after {self._patience:.0f} s (patience)"
-            self._warn(f"has answered no request for {passed:.0f} s: {reply.detail}; {limit}")
+            self._warn(f"has not answered any request for {passed:.0f} s: {reply.detail}; {limit}")
             self._next_warning = now + NEXT_WARNING
 
     def _trip(self, reason: str) -> None:

@@ -227,7 +227,7 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
 
 def _prepare(loaded: _Loaded, index: int, request: Request) -> _Prepared | Answer:
     if request.messages:
-        return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
+        return Answer(None, "refused: this model completes a prompt and does not accept chat messages")
     if request.image is None:
         return Answer(None, "no_image: the request has no image")
     try:

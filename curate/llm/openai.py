@@ -121,7 +121,7 @@ def _check_address(base_url: str) -> None:
     if "@" in url.netloc or url.query or url.fragment:
         # The value is not shown, here and above, since it may contain a key.
         accepted = f"{example}, without these; for a key, set `key` to the name of an environment variable"
-        raise fault("base_url", f"contains a user, a password, a query or a fragment; accepted: {accepted}")
+        raise fault("base_url", f"contains a user, a password, a query, or a fragment; accepted: {accepted}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 

@@ -59,7 +59,7 @@ class Reply:
             return read_answer(self.body)
         detail = read_error(self.body)
         if 300 <= self.status < 400:
-            detail = f"redirects to {self.location}; curate does not follow, so that no other server gets the key"
+            detail = f"redirects to {self.location}; curate does not follow redirects, to keep the key secret"
         detail = f"{self.status} {self.reason}".strip() + (f": {detail}" if detail else "")
         return Answer(None, f"{error_code(self.status, detail)}: {detail}")
 

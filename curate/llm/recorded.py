@@ -64,7 +64,7 @@ class RecordedEngine(Engine):
         """Yield each request's recorded answer, in order. Raises RecipeError like `check`."""
         answers = self._answers()
         for index, digest in enumerate(request.digest(self.model) for request in requests):
-            unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"
+            unknown = f"none of the {len(answers)} recorded answers is for request {digest} to {self.model}"
             yield index, answers.get(digest) or Answer(None, f"unknown: {unknown}")
 
     def _answers(self) -> dict[str, Answer]:

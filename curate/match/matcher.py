@@ -114,7 +114,7 @@ class Matcher:
         try:
             id_at, ids = kernel.match_texts(self._tables, data, offsets, languages, MAX_IDS)
         except OverflowError:
-            error = f"{len(array):,} texts have more than {MAX_IDS:,} matches together; pass fewer texts at a time"
+            error = f"{len(array):,} texts have more than {MAX_IDS:,} matches in total; pass fewer texts at a time"
             raise RunError(error) from None
         return pa.ListArray.from_arrays(pa.array(id_at.astype(np.int32)), pa.array(ids))
 
@@ -201,7 +201,7 @@ def open_matcher(metadata_key: str, mode: str, load: Callable[[], pa.Table]) -> 
     If there are none yet, one process builds them from the result of `load` (entry, language), and removes tables that
     were not opened for a day. Raises RunError if the folder belongs to another user, or its disk is full.
     """
-    failed = f"match.mode {mode}: its tables cannot be written below {tempfile.gettempdir()}"
+    failed = f"match.mode {mode}: its tables cannot be written under {tempfile.gettempdir()}"
     remedy = "; set the environment variable TMPDIR to another folder"
     with ExitStack() as stack, reraised(RunError, failed, OSError, remedy=remedy):
         shared = _shared_folder()

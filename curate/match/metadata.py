@@ -64,11 +64,11 @@ class ImportReport:
 
     @property
     def summary(self) -> str:
-        reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
+        reasons = {"empty": self.empty, "that are one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(entries):,} {reason}" for reason, entries in reasons.items() if len(entries))
         never = len(self.never_match)
         notes = [pluralize(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
-        notes += [f"{never:,} can never match, see `curate metadata show --mode {self.mode}`" if never else ""]
+        notes += [f"{never:,} can never match (see `curate metadata show --mode {self.mode}`)" if never else ""]
         return f"metadata: {'; '.join(filter(None, notes))}"
 
 
@@ -114,8 +114,8 @@ def read_metadata(
     if mode not in (None, REFERENCE):
         for name in map(str, table["language"].unique().to_pylist()):
             if not name or keys_of(pa.array([name]), {name})[0].as_py() != name:  # no text's language maps to it
-                accepted = f"accepted with match.mode {mode}: keys, such as en, zh_yue"
-                raise RecipeError(f"metadata {path}: found language {name!r}, which is not a key; {accepted}")
+                accepted = f"accepted with match.mode {mode}: keys, such as en or zh_yue"
+                raise RecipeError(f"metadata {path}: found language {name!r}, which is not a language key; {accepted}")
     cleaned = _clean(table, mode)
     pa.default_memory_pool().release_unused()
     return cleaned
@@ -195,7 +195,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     # Arrays are as long as the largest id, so at least a tenth of the ids must be used.
     highest = min(10 * len(table) + 1000, MAX_ENTRIES)
     if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > highest:
-        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips over 90% of the numbers")
+        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips more than 90% of the numbers")
     return table
 
 

@@ -46,7 +46,7 @@ class IsolatedMeasuring:
         """Return reason and detail if reading a part crashes the subprocess, or if no attempt succeeded; else None."""
         killed = f"{self.killed} processes died while they measured this file,"
         if self.killed >= MAX_ATTEMPTS:
-            return DIED, f"{killed} but a process with a single row does not crash"
+            return DIED, f"{killed} but a process that measures a single row does not crash"
         [(_, error)] = self.process.isolate(_read, [part], source)
         return (DIED, f"{killed} and a process that only read the file {error}") if error else None
 
@@ -72,7 +72,7 @@ class IsolatedMeasuring:
         return {row: self._blame(error) for row, error in parts if error}
 
     def _blame(self, error: EndedError) -> str:
-        return f"{self.killed} processes died while they measured the unit, and one with only this row {error}"
+        return f"{self.killed} processes died while they measured the unit, and one that had only this row {error}"
 
 
 def _begin(settings: MeasureSettings) -> MeasureSettings:

@@ -188,7 +188,7 @@ class _UnitWork:
         for name in names:
             if not tables.read(name, ["uid"])["uid"].equals(self.samples["uid"]):
                 file = tables.store.path(tables.file(name))
-                raise TransientError(f"{file} was made when other files of the unit could be read; run again")
+                raise TransientError(f"{file} was written when a different set of input files could be read; run again")
 
     def _new_samples(self, samples: pa.Table) -> pa.Table:
         source, rows = self.settings.source(self.unit), len(samples)

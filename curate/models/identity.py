@@ -70,7 +70,7 @@ class OpenClip(Embedder):
     def _fits_onnx(self) -> Self:
         graphs, accepted = f"{ONNX}FOLDER runs its graphs unchanged", "accepted: a model of open_clip"
         refused = {
-            "pretrained": (self.pretrained, f"{ONNX}FOLDER has weights of its own"),
+            "pretrained": (self.pretrained, f"{ONNX}FOLDER has its own weights"),
             "precision": (self.precision not in ("auto", "fp32"), f"{graphs}; accepted: auto, fp32"),
             "context_length": (self.context_length, f"{graphs}, and their positions cannot be stretched; {accepted}"),
             "words": (self.scores_words, f"{graphs}, and they do not output their attention; {accepted}"),
@@ -90,7 +90,7 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own size, like in open_clip
     if options.context_length and options.context_length <= context:
         length = options.context_length
-        raise RecipeError(f"{options.where}: context_length {length} is not above the model's own {context}")
+        raise RecipeError(f"{options.where}: context_length {length} must be above the model's own {context}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
         "pretrained": "file" if weights == options.pretrained else options.pretrained,
@@ -165,7 +165,7 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
     defaults = vars(PreprocessCfg())
     if schema is not None:
         if options.pretrained:
-            raise RecipeError(f"pretrained is for plain names; {options.model} has its own weights")
+            raise RecipeError(f"pretrained is only for plain model names; {options.model} has its own weights")
         if schema == "local-dir":
             path, weights = Path(name) / _CONFIG, factory._find_checkpoint_in_dir(Path(name))
             if not path.is_file():

@@ -226,7 +226,7 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
         has = "files without images" if imageless[0] in images else "no images"
-        problem = f"source {images[0]!r} has images, and source {imageless[0]!r} has {has}"
+        problem = f"source {images[0]!r} has images, but source {imageless[0]!r} has {has}"
         accepted = "only sources with images (tars, Parquet with an image column), or only Parquet without images"
         raise RecipeError(f"input: {problem}; accepted: {accepted}")
     return bool(images)

@@ -55,7 +55,7 @@ def find_score_groups(
             of_source.append(ScoreGroup(f"join of {', '.join(columns.names)}", tuple(columns.names), index, digest))
         groups[source.name] = tuple(of_source)
         if both := joined & {name.lower() for name in [*always, *extra]}:
-            raise source.error(f"join adds a column {min(both)!r}, but its files have one too; rename the joined one")
+            raise source.error(f"join adds a column {min(both)!r}, but the input files have one too; rename one")
     return groups, unify_scores([pa.schema(list(fields.values()))])
 
 
@@ -78,7 +78,7 @@ def _identify(source: Source, planned: PlannedSource, index: int) -> tuple[pa.Sc
 def _add(fields: dict[str, pa.Field], source: Source, column: pa.Field, key: str) -> None:
     name, where = column.name, f"{key}: {column.name!r}"
     if name.lower() in schema.OWN_COLUMNS:
-        raise source.error(f"{where} is a column name that curate uses itself; choose other columns, or rename it")
+        raise source.error(f"{where} is a name that curate reserves; choose other columns, or rename it")
     kind = score_type(column.type)
     earlier = fields.get(name.lower())
     if earlier and earlier.name != name:

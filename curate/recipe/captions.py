@@ -166,7 +166,7 @@ class CaptionOutput(Section):
             if name not in accepted:
                 raise ValueError(f"{name!r} cannot replace the original; accepted: {', '.join(accepted)}")
         if any(not 0 <= share <= 1 for share in value.values()) or sum(value.values()) > 1:
-            raise ValueError("a share is between 0 and 1, and their sum at most 1; other samples keep the original")
+            raise ValueError("shares must be from 0 to 1, with a sum of at most 1; other samples keep the original")
         return value
 
 
@@ -219,7 +219,7 @@ class Captions(KindsSection):
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":
         if not self.requested and not self.regions:
-            raise ValueError(f"it writes no captions; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
+            raise ValueError(f"requests no captions; accepted: {', '.join([*CAPTION_KINDS.kinds(), 'regions'])}")
         first: dict[tuple[str, str], str] = {}
         for task in self.requested:
             self._check_engine(task)

@@ -126,7 +126,7 @@ class Dedup(Section):
     """
 
     gives = (
-        Column("decisions", "duplicate_of", "string", "For a duplicate, uid of the row that remains from its group."),
+        Column("decisions", "duplicate_of", "string", "For a duplicate: uid of the row that curate kept instead."),
         Column("decisions", "duplicate_cosine", "float32", "Largest cosine with a row of its group (1 if ≥ 0.9999)."),
     )
 
@@ -195,7 +195,7 @@ class Balance(Section):
 
     gives = (
         Column("decisions", "probability", "float64", "Probability π that the row is kept; 1 if nothing is drawn."),
-        Column("decisions", "draw", "float64", "Smallest u/p over the row's entries. If below 1, the row is kept."),
+        Column("decisions", "draw", "float64", "Smallest u/p of the row's entries. If below 1, the row is kept."),
     )
 
     t: Threshold | None = Field(None, examples=[20000, {"en": 170000, "de": 20000}])
@@ -227,14 +227,14 @@ class Balance(Section):
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if sum(value is not None for value in (self.t, self.rows, self.tail_share)) != 1:
-            raise ValueError("give either t, rows or tail_share")
+            raise ValueError("give exactly one of t, rows, and tail_share")
         if self.of is not None and self.counts is not None:
             raise ValueError("`counts` are for metadata entries, but `of` replaces entries by a column; leave one out")
         by_language = self.scheme == "per_language"
         if by_language and self.of is not None:
             raise ValueError("`per_language` needs metadata entries, but `of` replaces them by a column; leave one out")
         if isinstance(self.t, dict) and not (by_language and self.language in self.t):
-            accepted = f"one number, or with scheme: per_language a number for each language, also {self.language}"
+            accepted = f"one number; with scheme: per_language, also numbers by language, with one for {self.language}"
             raise fault("t", f"found numbers for {', '.join(self.t)}; accepted: {accepted}")
         if self.language != "en" and not by_language:
             raise fault("language", "is only used with scheme: per_language; leave it out")

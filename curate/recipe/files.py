@@ -72,7 +72,7 @@ def read_whole(path: str, limit: int, storage: Mapping[str, Any] = {}) -> bytes:
         with open(inner, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as local:
             content: bytes | None = local.read(min(limit, size) + 1)
         if content is None or len(content) > size:
-            raise OSError("it has fewer or more bytes than its size; accepted: a regular file")
+            raise OSError("its size does not match its number of bytes; accepted: a regular file")
     else:
         with fs.open(inner, "rb") as file:
             content = file.read(limit + 1)

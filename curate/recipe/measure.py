@@ -41,7 +41,7 @@ class Image(Section):
         Column("samples", "format", "string", "Image format, detected from the bytes: jpeg, png, webp, and so on."),
         Column("samples", "sha256", "string", "sha256 of the image file: 64 hex digits."),
         Column("samples", "original_sha256", "string", "sha256 of the image as first downloaded, if the input has it."),
-        Column("samples", "phash", "uint64", "Perceptual hash, or null without `phash: true`."),
+        Column("samples", "phash", "uint64", "Perceptual hash; null unless `phash: true`."),
     )
 
     decode: bool = Field(True, examples=[False], strict=True)
@@ -98,8 +98,8 @@ class PrecomputedEmbeddings(Embedder):
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives = (
-        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Embedding of the image, with `keep: true`."),
-        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Embedding of the caption, with `keep: true`."),
+        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding. Only if `keep: true`."),
+        Column("embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding. Only if `keep: true`."),
     )
 
     encodes: ClassVar[bool] = False

@@ -33,7 +33,7 @@ class Output(Section):
         output: {repeat: CASE WHEN place > 0.5 THEN 2 ELSE 1 END}
     """
 
-    gives = (Column("decisions", "repeats", "int32", "How often the row is in `uids.npy`; only with `repeat`."),)
+    gives = (Column("decisions", "repeats", "int32", "How often `uids.npy` has the row. Only if `repeat` is set."),)
 
     format: Annotated[str, KindOf(OUTPUTS)] | None = Field(None, exclude_if=is_none, examples=["webdataset"])
     """Format of the shards. null: `webdataset` for a pool with images, otherwise `parquet`."""

@@ -77,7 +77,7 @@ class Match(Section):
 
     gives = (
         Column("matches", "entry_ids", "list<int32>", "Ids of the caption's entries (see `entries.parquet`), sorted."),
-        Column("matches", "language_key", "string", "Language whose entries it may match; not for `reference`."),
+        Column("matches", "language_key", "string", "Language of the entries to match. Not if `mode: reference`."),
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
@@ -154,7 +154,7 @@ class Recipe(KindsSection):
     def _rule_forms(cls, rules: Any) -> Any:
         for name, rule in rules.items() if isinstance(rules, dict) else ():
             if not isinstance(rule, (str, dict, Top)):
-                raise ValueError(f"{name} is {rule!r}; a rule is a SQL expression or {{top: fraction, of: column}}")
+                raise ValueError(f"{name} is {rule!r}; accepted: a SQL expression, or {{top: fraction, of: column}}")
             if name in (reserved := (*RESERVED_RULES, *SELECTIONS.kinds())):
                 raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(reserved)})")
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(name)):
@@ -166,7 +166,7 @@ class Recipe(KindsSection):
         if twice := fields.find_twice(source.name for source in self.input):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if len(names := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
-            raise ValueError(f"rules: {' and '.join(names)} are {DEDUP}, which may appear once; leave one out")
+            raise ValueError(f"rules: {' and '.join(names)} are {DEDUP}, which may appear only once; leave one out")
         sizes = len(self.rules), len(self.derive), sum(map(len, self.expressions))
         for (counted, limit), size in zip(_MAX.items(), sizes, strict=True):
             if size > limit:
@@ -314,7 +314,7 @@ def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
 def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
     if name not in rules and value is not None:
         hint = did_you_mean(name, rules).strip()
-        _log.warning("rules.%s adds a rule, after all other rules%s", name, f"; {hint}" if hint else "")
+        _log.warning("rules.%s adds a new rule, after all other rules%s", name, f"; {hint}" if hint else "")
     elif rules.get(name) == DEDUP and value is None:
         leave = "to leave out its passes: --set 'dedup.by=[uid]'"
         _log.warning("--set rules.%s=null: deduplication now comes after all rules; %s", name, leave)
@@ -326,7 +326,7 @@ def _find_index(section: Any, part: str, override: str) -> str | int:
     if isinstance(section, list) and part.isdecimal() and len(part) < 10 and int(part) < len(section):
         return int(part)
     keys = override.partition("=")[0].split(".")
-    accepted = f"a position below {len(section)}" if isinstance(section, list) else "no key below it"
+    accepted = f"a position below {len(section)}" if isinstance(section, list) else "no key inside it"
     if isinstance(section, list) and keys[0] == "input" and not part.isdecimal():
         accepted += f", such as input.0.{part}"
     if keys[:2] == ["balance", "t"]:

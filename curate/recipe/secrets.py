@@ -64,7 +64,7 @@ def check_variables(source: str, storage: dict[str, Any]) -> None:
     for key, value in _leaves(storage):
         if isinstance(value, Variable) and not value:
             missing = f"the environment variable {value.name} is not set on {platform.node()}"
-            raise RecipeError(f"input {source!r}: storage.{key}: {missing}; accepted: one that is set on all workers")
+            raise RecipeError(f"input {source!r}: storage.{key}: {missing}; accepted: one that all workers have")
 
 
 def refuse_literals(source: str, storage: dict[str, Any]) -> None:
@@ -72,8 +72,8 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
     for key, value in _leaves(storage):
         is_text = isinstance(value, str) and value and not isinstance(value, Variable)
         if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
-            problem = f"input {source!r}: storage.{key} holds a secret, which would be sent to workers"
-            accepted = f"{_PREFIX}NAME, a variable that is set on every worker; or no key, if the machines have a role"
+            problem = f"input {source!r}: storage.{key} contains a secret, which would be sent to workers"
+            accepted = f"{_PREFIX}NAME, a variable that is set on every worker; or no key, if a role gives access"
             raise RecipeError(f"{problem}; accepted: {accepted}")
 
 

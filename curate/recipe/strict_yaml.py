@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            alias = "an alias stands inside the value that it names"
+            alias = "an alias is inside the value that it names"
             raise _refusal(alias, event.start_mark, "aliases of earlier values")
         return node
 
@@ -94,7 +94,7 @@ class _Loader(yaml.SafeLoader):
         characters = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
         if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
-            problem = "with its aliases in place, the value is too long or nested too deeply"
+            problem = "with its aliases expanded, the value is too long or nested too deeply"
             limits = f"at most {MAX_CHARACTERS:,} characters, and {MAX_DEPTH} levels"
             raise _refusal(problem, node.start_mark, limits)
         return characters, depth
@@ -105,7 +105,7 @@ class _Loader(yaml.SafeLoader):
         if kind in ("int", "float") and len(node.value) > _MAX_NUMBER:
             raise _refusal(f"a number has {len(node.value):,} characters", mark, f"at most {_MAX_NUMBER}")
         if kind in _NOT_PLAIN:
-            raise _refusal(f"a value has the type {kind}", mark, "mappings, lists, texts, numbers and dates")
+            raise _refusal(f"a value has the type {kind}", mark, "mappings, lists, text, numbers, and dates")
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

@@ -23,13 +23,11 @@ from curate.signals.formulas.embedding_scores import alignment
 class PoolVasSection(OnKept):
     """Scores how well an image matches the main directions of the pool's embeddings (VAS, arXiv 2402.02055).
 
-    Σ is the mean of f·fᵀ over the pool. Common kinds of images have large scores.
+    Σ is the mean of f·fᵀ over the pool, where f is the embedding of an image. Common kinds of images have large scores.
     """
 
     example: ClassVar[Any] = {"pool_vas": {}}
-    gives = (
-        Column("related", "NAME", "float32", "fᵀΣf for the image's embedding f (Σ: see below); null if there is no f."),
-    )
+    gives = (Column("related", "NAME", "float32", "fᵀΣf, where f is the image's embedding; null if it has none."),)
 
 
 # Number of rounded rows, and the sum of their outer products (float64[d, d], integers)

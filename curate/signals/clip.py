@@ -28,7 +28,7 @@ from curate.signals.on_embeddings import encoder_of
 from curate.signals.signal import BuildContext, ImageSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 _VECTOR = "fixed_size_list<float16>"
-_KEPT = "with `embeddings: true`. All zeros if the sample is unreadable."
+_KEPT = "Only if `embeddings: true`. All zeros if the sample is unreadable."
 
 # From a decoded image to the image that the model receives instead.
 Look = Callable[[Image.Image], Image.Image]
@@ -56,12 +56,12 @@ class Clip(OpenClip):
     example: ClassVar[Any] = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
     gives = (
         Column("scores", "clip_score", "float32", "Cosine of the embeddings of image and caption."),
-        Column("scores", "tokens", "int32", "Number of tokens in the caption, with the start and end tokens."),
+        Column("scores", "tokens", "int32", "Number of tokens in the caption, including start and end tokens."),
         Column("scores", "truncated", "bool", "Whether the caption is longer than the model's context."),
         Column("scores", "misaligned_words", "list<string>", "The caption's misaligned words. Only if `words: true`."),
-        Column("scores", "f_clipscore", "float32", "F-CLIPScore: at most 0, which is best. Only if `words: true`."),
-        Column("embeddings", "image", _VECTOR, f"Embedding of the image, {_KEPT}"),
-        Column("embeddings", "text", _VECTOR, f"Embedding of the caption, {_KEPT}"),
+        Column("scores", "f_clipscore", "float32", "F-CLIPScore. The best value is 0. Only if `words: true`."),
+        Column("embeddings", "image", _VECTOR, f"Embedding of the image. {_KEPT}"),
+        Column("embeddings", "text", _VECTOR, f"Embedding of the caption. {_KEPT}"),
     )
 
     embeddings: bool = Field(False, examples=[True], strict=True)

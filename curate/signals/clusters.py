@@ -37,7 +37,7 @@ class Clusters(EmbeddingSection):
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
     gives = (
         Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
-        Column("scores", "in_selected_NAME", "bool", "Whether this cluster is selected; only with `selected`."),
+        Column("scores", "in_selected_NAME", "bool", "Whether this cluster is selected. Only if `selected` is set."),
     )
 
     files = ("centroids",)
@@ -51,7 +51,7 @@ class Clusters(EmbeddingSection):
     def identify(self, name: str, context: IdentifyContext) -> str:
         clusters, dimension = load_clusters(name, self), context.identities[self.of]["dimension"]
         if clusters.centroids.shape[1] != dimension:
-            holding = f"{self.centroids} holds {list(clusters.centroids.shape)}"
+            holding = f"{self.centroids} has shape {list(clusters.centroids.shape)}"
             accepted = f"[k, {dimension}], since embeddings of {self.of!r} have {dimension} dimensions"
             raise RecipeError(f"measure.clusters.{name}: {holding}; accepted: {accepted}")
         return clusters.digest

@@ -28,7 +28,7 @@ class Fooling(EmbeddingSection):
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
-    gives = (Column("scores", "fooling", "float32", "Smallest cosine of image and prompt. A large one is suspicious."),)
+    gives = (Column("scores", "fooling", "float32", "Smallest cosine of image and prompt. Large values are suspect."),)
 
     files = ("shift",)
 

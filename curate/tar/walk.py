@@ -18,7 +18,7 @@ _NO_DATA = b"123456"  # links, devices, folders: some writers state a size for t
 MAX_EXTENSION = 1 << 20  # bytes of one PAX or long-name header; no system allows paths of more than a few kilobytes
 _MAX_CHAIN = 16  # maximum extension headers before one member: writers need three
 _CUT_EXTENSION = "the file ends inside or right after the extension header {last}, at byte {at}"
-_BAD_EXTENSION = "the PAX or long-name header {last}, at byte {at}, is malformed, too long or without a member"
+_BAD_EXTENSION = "the PAX or long-name header {last}, at byte {at}, is malformed, too long, or without a member"
 _OCTAL = re.compile(rb" *([0-7]*) *(?:\0.*)?", re.DOTALL)
 _PAX_LENGTH = re.compile(rb"(\d{1,9}) ")
 

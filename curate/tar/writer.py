@@ -72,7 +72,7 @@ def _block(name: bytes, prefix: bytes, size: int, flag: bytes) -> bytes:
 
 def _long_header(name: bytes, size: int) -> bytes:
     if size < 0:
-        raise ValueError(f"{name.decode()}: a size of {size} bytes")
+        raise ValueError(f"{name.decode()}: size {size} is negative; accepted: 0 or more bytes")
     small = size if size < _MAX_OCTAL else 0
     cut = name.find(b"/", max(len(name) - 101, 1))  # the longest name that fits
     if small == size and 0 < cut <= 155 and cut + 1 < len(name):

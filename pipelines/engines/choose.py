@@ -83,7 +83,7 @@ def choose_engine(words: Sequence[str], on: str | None = None, out: str | None =
         dashes = "--" if where == command else ""
         names = [f"{dashes}{option}" for option in PipelineOptions([]).get_all_options()]
         hint = did_you_mean(f"{dashes}{unread[0].lstrip('-').partition('=')[0]}", names)
-        raise RecipeError(f"{where}: Beam does not know {' '.join(unread)}; {hint}accepted: options of Beam")
+        raise RecipeError(f"{where}: Beam has no option {' '.join(unread)}; {hint}accepted: Beam's options")
     engine.set_up()
     return engine
 
@@ -166,4 +166,4 @@ def _text(value: Any, where: str) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; quote other values")
+    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true, or false; quote other values")

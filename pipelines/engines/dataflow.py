@@ -61,7 +61,7 @@ class DataflowOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: Any) -> None:
-        parser.add_argument("--dataflow_accelerator", help="The GPUs of machines for steps with models, as its hint.")
+        parser.add_argument("--dataflow_accelerator", help="GPUs for the steps with models, as in Dataflow's hint.")
 
 
 class Dataflow(PipelineEngine):
@@ -275,7 +275,7 @@ def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
         return
     bucket, accepted = _RULES["bucket"].values()
     if out and out.startswith("gs://") and not re.fullmatch(bucket, out):
-        yield f"--out {out}: not a possible bucket; accepted: {accepted}"
+        yield f"--out {out}: not a valid bucket; accepted: {accepted}"
         return
     for name in ("temp_location", "staging_location"):
         value = getattr(cloud, name)

@@ -62,7 +62,7 @@ class Job:
         """Return the final state. Raises EngineUnresponsiveError after `patience` seconds without an answer."""
         last_answered = time.monotonic()
         while True:
-            state, problem = str(PipelineState.UNKNOWN), f"{self.engine}: it does not know the job; see {self.logs}"
+            state, problem = str(PipelineState.UNKNOWN), f"{self.engine} does not know this job; see {self.logs}"
             try:
                 state = self.state
             except RunError as error:
@@ -84,7 +84,7 @@ class Job:
         ends = time.monotonic() + seconds
         while not PipelineState.is_terminal(state := self.state):
             if time.monotonic() > ends:
-                raise TimeoutError(f"it is {state}")
+                raise TimeoutError(f"its state is {state}")
             time.sleep(_BETWEEN)
 
     def _end(self) -> None:

@@ -83,7 +83,7 @@ class Prism(Local):
             return
         from apache_beam.runners.portability.prism_runner import PrismJobServer
 
-        source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version"
+        source = "go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, for Beam's version"
         missing = f"{self.name} needs the program prism, which is missing"
         remedy = f"; accepted: --prism_location=FILE ({source})"
         with reraised(RecipeError, missing, OSError, ValueError, RuntimeError, remedy=remedy):

@@ -79,11 +79,11 @@ class Spark(PipelineEngine):
         with needing("Spark needs another package", "'.[spark]' in a checkout of curate"):
             import pyspark
         version = pyspark.__version__
-        oldest, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
+        oldest, accepted = (8, "8, 11, or 17") if version.startswith("3.") else (17, "17 or later")
         _check_java(f"Spark {version} needs Java {accepted}", oldest)
         conf = self._read_conf()
         if conf.get("spark.master") == "yarn" and not spark_cluster.find_hadoop():
-            accepted = "the folder of the cluster's yarn-site.xml and core-site.xml"
+            accepted = "the folder with the cluster's yarn-site.xml and core-site.xml"
             raise RecipeError(f"spark_master_url: yarn: HADOOP_CONF_DIR is not set; accepted: {accepted}")
         if self.outlasts_driver and conf["spark.master"] != "yarn":
             for key in conf:

@@ -100,7 +100,7 @@ class Ask:
         for label, store in self.folders:
             with _adding(errors, f"{label} {store.url}: executors cannot write there"):
                 if not self._is_seen(store):
-                    unseen = "executors do not see what this machine writes there"
+                    unseen = "executors do not see the files that this machine writes there"
                     errors.append(f"{label} {store.url}: {unseen}; {_SHARED}")
         try:
             for source in self.context.sources:

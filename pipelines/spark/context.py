@@ -49,7 +49,7 @@ class SparkOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         setting = f"a setting of Spark, {_EXAMPLE}; may be repeated"
         parser.add_argument("--spark_conf", action="append", metavar="KEY=VALUE", help=setting)
-        folder = "a folder or URL that all workers see, for data between stages"
+        folder = "a folder or URL that all workers can access, for data between stages"
         default = "default: temp_location, or the temporary folder if the master is on this machine"
         parser.add_argument("--spark_exchange", help=f"{folder}; {default}")
 
@@ -63,13 +63,13 @@ class SparkOptions(PipelineOptions):
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # each process keeps the GPU of its first task
-            amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
+            amounts = f"spark.executor.resource.gpu.amount: {gpus:g}, but spark.task.resource.gpu.amount: {of_task:g}"
             raise ValueError(f"{amounts}; accepted: the same number for both; use more executors for more GPUs")
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
             if not re.fullmatch(_MASTERS, url):
-                accepted = "local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
+                accepted = "local[N], spark://HOST:PORT, yarn, or k8s://https://HOST:PORT"
                 raise ValueError(f"--spark_master_url {url}: accepted: {accepted}")
             conf["spark.master"] = url
         return conf

@@ -83,7 +83,7 @@ def _check_master(url: str) -> None:
         except (OSError, OverflowError) as error:
             errors.append(f"{address}: {error}")
     reasons = "; ".join(errors)
-    raise ProbeError(f"no master answers at {url} ({reasons}); accepted: spark://HOST:PORT, as its page shows")
+    raise ProbeError(f"no master answers at {url} ({reasons}); accepted: spark://HOST:PORT, as on its web page")
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
@@ -114,10 +114,10 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
         wrong = []
         for name, version in packages.items():
             try:
-                installed = getattr(importlib.import_module(name), "__version__", "of no version")
+                installed = getattr(importlib.import_module(name), "__version__", "without a version")
             except ImportError as error:
                 cause = f"{type(error).__name__}: {error}"
-                wrong.append(f"{name} {version} of the driver cannot be imported on the executor ({cause})")
+                wrong.append(f"the executor cannot import {name}, but the driver has {version} ({cause})")
                 continue
             if installed != version:
                 wrong.append(f"the executor has {name} {installed}, but the driver has {version}")
@@ -141,9 +141,9 @@ def _explain_refusal(settings: SparkOptions) -> str:
     import pyspark
 
     master = settings.read_conf().get("spark.master", "the master")
-    remedy = "check that this is the port of the master, and that it runs the same version"
-    install = "its web page shows both; pip install 'pyspark==VERSION' installs its version here"
-    return f"{master} did not accept an application of Spark {pyspark.__version__}; {remedy} ({install})"
+    remedy = "check that this is the master's port, and that the master runs the same version"
+    install = "the master's web page shows both; pip install 'pyspark==VERSION' installs its version here"
+    return f"{master} refused an application with Spark {pyspark.__version__}; {remedy} ({install})"
 
 
 def _explain(error: str) -> str:

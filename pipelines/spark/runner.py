@@ -45,7 +45,7 @@ class SparkRunner(PipelineRunner):
                 failing.callback(spark.stop)
             folder = settings.find_exchange() or (tempfile.gettempdir() if is_here(spark.master) else None)
             if folder is None:
-                remedy = "set --spark_exchange to a folder or URL that all of them see"
+                remedy = "set --spark_exchange to a folder or URL that all of them can access"
                 raise ValueError(f"the workers of {spark.master} run on other machines: {remedy}")
             exchange = Exchange(folder, _HELD)
             execution = Execution(spark, steps, exchange, options.get_all_options(drop_default=True))

@@ -108,7 +108,7 @@ def _check(pipeline: proto.Pipeline) -> None:
         if transform.environment_id:
             environment = components.environments[transform.environment_id]
             if environment.urn not in _ENVIRONMENTS:
-                refused.add(f"an environment of its own ({transform.unique_name}: {environment.urn})")
+                refused.add(f"a separate environment ({transform.unique_name}: {environment.urn})")
         outputs = [components.pcollections[name] for name in transform.outputs.values()]
         if not transform.subtransforms and any(c.is_bounded == proto.IsBounded.UNBOUNDED for c in outputs):
             refused.add(f"an unbounded collection, as in streaming ({transform.unique_name})")

@@ -109,6 +109,6 @@ def test_what_kills_whatever_is_asked_fails_unasked():
     [(_, answer)] = unit.answers(spec, "a model", [Request("0" * 32, "rewrite", "human", 0)])
     assert (
         answer.error
-        == "worker_died: 6 processes died while they captioned the unit, but a process with a single request or image does not crash"
+        == "worker_died: 6 processes died while they captioned the unit, but a process that handles a single request or image does not crash"
     )
     assert answer.text is None and not unit.has_fault

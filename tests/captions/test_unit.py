@@ -246,9 +246,9 @@ def test_per_row_is_an_expression(server, path, tmp_path):
 REFUSED = [
     ({"rewrite": {"engine": "llm", "per_row": "words * 2.5"}}, ["captions.rewrite.per_row", "DECIMAL", "integer"]),
     ({"rewrite": {"engine": "llm", "per_row": "entries + 1"}}, ["captions.rewrite.per_row: no column 'entries'"]),
-    ({"rewrite": None}, ["captions: it writes no captions", "recaption, fuse"]),
+    ({"rewrite": None}, ["captions: requests no captions", "recaption, fuse"]),
     ({"output": {"mix": {"fused": 0.5}}}, ["captions.output.mix: no section of captions writes fused"]),
-    ({"output": {"mix": {"rewrite": 1.5}}}, ["a share is between 0 and 1"]),
+    ({"output": {"mix": {"rewrite": 1.5}}}, ["shares must be from 0 to 1"]),
     ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
     ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),
     ({"fuse": {"engine": "llm"}}, ["fuse needs recaption"]),

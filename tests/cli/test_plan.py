@@ -21,7 +21,7 @@ def test_a_plan_changes_nothing(cli, pool, tmp_path):
     assert "1 file " in lines["urls"] and "parquet" in lines["urls"] and " uncompressed " in lines["urls"]
     assert "0 of 1 unit done" in lines["samples"] and "0 of 1 unit done" in lines["decisions"]
     assert lines["kept"].split()[1] == "58" and "±" in lines["kept"]  # t is whole: the largest that expects at most 60
-    assert "metadata: 5 entries; dropped: 1 empty, 1 of one punctuation mark, 1 repeated; 1 can never" in done.out
+    assert "metadata: 5 entries; dropped: 1 empty, 1 that are one punctuation mark, 1 repeated; 1 can never" in done.out
     assert tree(pool) == before and list(tmp_path.iterdir()) == []
     assert "estimate" not in cli("plan", str(pool / "texts.yaml"), "--no-estimate").out
     lines = by_first_word(cli("plan", str(pool / "tars.yaml")).out)

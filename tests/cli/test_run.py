@@ -32,7 +32,7 @@ def test_a_run_prints_what_it_counted(finished, name):
         assert printed[rule].split()[1] == (str(rows) if rule == "kept" or not rows else f"−{rows}")
     assert f"balance: t = {run['t']:,}" in done.out and f"curate sql {folder} funnel" in done.out
     assert "measure" in done.err and "Traceback" not in done.err  # progress goes to standard error
-    assert "metadata: 5 entries; dropped: 1 empty, 1 of one punctuation mark" in done.err
+    assert "metadata: 5 entries; dropped: 1 empty, 1 that are one punctuation mark" in done.err
     assert (folder / "_SUCCESS").exists() and not (folder / "tmp").exists()
     assert sum(json.loads((folder / "shards/sizes.json").read_text()).values()) == counts["kept"] > 0
     assert set(counts) <= {"failed", *run["recipe"]["rules"], "duplicate", "balance", "kept", "unmatched"}

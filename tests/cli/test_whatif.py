@@ -61,7 +61,7 @@ def test_what_changes_nothing_and_what_is_new(cli, finished, caplog):
     same = f"a run would keep the same {counts_of(texts)['kept']} rows"
     assert same in cli("whatif", str(texts), *changes("rules.extra=words > 0")).out
     assert "a run would keep the same" not in cli("whatif", str(tars), *changes("rules.word=words > 3")).out
-    assert "rules.word adds a rule, after all other rules; did you mean 'words'?" in caplog.messages
+    assert "rules.word adds a new rule, after all other rules; did you mean 'words'?" in caplog.messages
 
 
 def test_in_every_format(cli, finished):

@@ -95,7 +95,7 @@ def test_another_field_decodes_no_image(ran, tars, tmp_path, monkeypatch):
     own = write_own(tmp_path)
     for name in ("url", "key"):
         recipe = kit.recipe_of(tars, source=source(own, columns={"number": "float", name: "text"}))
-        with pytest.raises(RecipeError, match=f"columns: '{name}' is a column name that curate uses itself"):
+        with pytest.raises(RecipeError, match=f"columns: '{name}' is a name that curate reserves"):
             kit.run_local(recipe, tmp_path / "refused")
     recipe = kit.recipe_of(tars, source=source(own, columns={"number": "float", "license": "bool"}))
     read = kit.watch_measuring(monkeypatch)

@@ -194,7 +194,7 @@ def test_what_is_near_an_evaluation_image_is_dropped(nearness, model, tmp_path):
     assert named["00004"]["duplicate_of"].endswith("evaluation/a.jpg")
     assert named["00017"]["duplicate_of"].endswith("x.tar 00017")
     (tmp_path / "evaluation/a.jpg").unlink()
-    with pytest.raises(RecipeError, match="holds a run of the same recipe, but an input"):
+    with pytest.raises(RecipeError, match="contains a run of the same recipe, but an input"):
         kit.run_local(asked, tmp_path / "local")
 
 

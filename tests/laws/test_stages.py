@@ -223,7 +223,7 @@ def test_of_a_changed_run_only_the_changed_shards_are_read(tars, tmp_path, monke
     assert seen == [] and again.counts["kept"] < first.counts["kept"]
     gone = pq.read_table(first.folder / "shards/00001.parquet", columns=["uid"])["uid"][3].as_py()
     forget(str(first.folder), Items.of({"uid": [bytes.fromhex(gone)]}))
-    with pytest.raises(RecipeError, match="holds a run of the same recipe, but an input"):
+    with pytest.raises(RecipeError, match="contains a run of the same recipe, but an input"):
         prepare(recipe, str(second.folder))
     without = run_local(recipe, tmp_path / "without", second.folder)
     assert seen == ["00001.tar"]

@@ -265,7 +265,7 @@ def test_an_endpoint_that_answers_nothing_is_given_up(server, open_engine, name)
     server.always, before = fault, len(server.asked)
     answers = engine.ask(form(*texts(500, "more")))
     assert {answer.error.split(": ")[0] for answer in answers} == {code}
-    reason = f"{code}: stopped, since the endpoint answers no request: {detail}"
+    reason = f"{code}: stopped, because the endpoint does not answer: {detail}"
     assert sum(answer.error.startswith(reason) for answer in answers) > 400
     assert MAX_REFUSALS < len(server.asked) - before < 100
     assert ask_one(engine, "a later one").error.startswith(f"{code}: ")  # it is tried
@@ -327,7 +327,7 @@ def test_an_endpoint_that_only_fails_is_given_up_after_warnings(server, open_eng
     stopped = "busy: stopped after 600 s without an answer to any request: 429 Too Many Requests: try again"
     assert errors.count(stopped) > 400
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    starts = [f"{server.base_url}: has answered no request for {s} s: 429 " for s in range(30, 600, 60)]
+    starts = [f"{server.base_url}: has not answered any request for {s} s: 429 " for s in range(30, 600, 60)]
     assert all(map(str.startswith, warnings, starts)) and len(warnings) == len(starts)
     server.always = None
     assert engine.ask(prompts("a dog")) == answered("a dog")

@@ -175,5 +175,5 @@ def test_more_matches_than_a_list_array_holds(monkeypatch):
         (["a", "b"], pa.array(["a b"] * 6)),  # in the kernel
         (["a", "b"], pa.chunked_array([texts, texts])),  # over chunks
     ]:
-        with pytest.raises(RunError, match="more than 10 matches together; pass fewer texts"):
+        with pytest.raises(RunError, match="more than 10 matches in total; pass fewer texts"):
             build_matcher(entries).match(more)

@@ -139,7 +139,9 @@ def test_parquet_that_was_not_imported(tmp_path):
     for name in ("EN", "zh-Hant", ""):  # no text's language leads to it
         pq.write_table(good.set_column(3, "language", pa.array(["be_tarask", name])), tmp_path / "m.parquet")
         assert len(read_metadata(str(tmp_path / "m.parquet"), mode="reference")[0]) == 2
-        with pytest.raises(RecipeError, match=f"found language '{name}', which is not a key; accepted with match.mode"):
+        with pytest.raises(
+            RecipeError, match=f"found language '{name}', which is not a language key; accepted with match.mode"
+        ):
             read_metadata(str(tmp_path / "m.parquet"), mode="corrected")
 
 

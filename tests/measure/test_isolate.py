@@ -155,5 +155,5 @@ def test_few_kills_and_many(settings):
         fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))
     assert fault == (
         "worker_died",
-        "6 processes died while they measured this file, but a process with a single row does not crash",
+        "6 processes died while they measured this file, but a process that measures a single row does not crash",
     )

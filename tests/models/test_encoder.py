@@ -70,7 +70,7 @@ def test_a_stretched_context(model):
     short = a.tokens <= 20
     assert np.abs(a.embeddings - b.embeddings)[short].max() < 1e-6 < np.abs(a.embeddings - b.embeddings)[~short].max()
     assert identify(Clip(model=model, context_length=248)) == identify(Clip(model=model)) | {"context_length": 248}
-    with pytest.raises(RecipeError, match="context_length 77 is not above the model's own 77"):
+    with pytest.raises(RecipeError, match="context_length 77 must be above the model's own 77"):
         identify(Clip(model=model, context_length=77))
 
 

@@ -191,7 +191,7 @@ PREPROCESSING = [
     ({"image_mean": [10**400] * 3}, "int too large"),
 ]  # fmt: skip
 OPTIONS = [
-    ({"precision": "bf16"}, "precision: 'bf16' .*; accepted: auto, fp32"), ({"pretrained": "openai"}, "has weights of its own"),
+    ({"precision": "bf16"}, "precision: 'bf16' .*; accepted: auto, fp32"), ({"pretrained": "openai"}, "has its own weights"),
     ({"context_length": 248}, "positions cannot be stretched"), ({"words": True}, "attention"),
     ({"device": "mps"}, "accepted: auto, cpu, cuda, cuda:N"),
 ]  # fmt: skip

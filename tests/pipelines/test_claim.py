@@ -56,7 +56,7 @@ def test_a_run_that_began_in_an_empty_folder_of_a_store_has_a_mark(tmp_path, mon
 def test_a_run_that_another_command_finished_is_refused(tmp_path):
     prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
     kit.run_beam(make_recipe(tmp_path), tmp_path / "run")
-    with pytest.raises(RunError, match="another command finished this run"):
+    with pytest.raises(RunError, match="another command has already finished this run"):
         claim_folder(prepared)
 
 

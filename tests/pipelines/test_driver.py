@@ -37,7 +37,7 @@ def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path, monkeypatch
     prepared = prepare(kit.recipe_of(str(tmp_path / "pool.parquet"), "parquet"), str(tmp_path / "run"))
     monkeypatch.setattr(Local, "outlasts_driver", True)
     monkeypatch.setattr(Local, "submit", lambda *_: Silent("a cluster", PipelineResult("RUNNING")))
-    told = "for an hour\nThe job may still be running: `curate status"
+    told = "for an hour\nThe job may still be running: run `curate status"
     with pytest.raises(EngineUnresponsiveError, match=told), claimed(prepared) as hold:
         driver.run(prepared, hold)
     holder = find_lease(prepared.context.store)

@@ -187,7 +187,7 @@ def test_images_and_imageless_sources_do_not_mix(tmp_path):
     for mixed in ([tar, source(text)], [source(image, "i"), source(text)], [source(text), tar]):
         message = refusal(*mixed)
         assert "'a' has no images" in message and "or only Parquet without images" in message
-    assert "'a' has images, and source 'a' has files without" in refusal(source([text, image]))
+    assert "'a' has images, but source 'a' has files without" in refusal(source([text, image]))
 
 
 def test_supplied_columns(tmp_path):

@@ -237,7 +237,7 @@ def test_failures_of_one_engine_leave_the_texts_of_the_other(captions, llm, api,
     works = {row["engine"]: row for row in ask(run("a", captions).folder, "caption_work")}
     assert works["api"]["failed"] == works["api"]["requests"] and works["llm"]["failed"] == 0
     assert len(api.asked) < works["api"]["requests"] / 2  # curate stops asking
-    with pytest.raises(RunError, match=r"refused .*, such as stopped, since the endpoint answers no request: 401"):
+    with pytest.raises(RunError, match=r"refused .*, such as stopped, because the endpoint does not answer: 401"):
         run("b", captions, max_failed=0.1)
 
 

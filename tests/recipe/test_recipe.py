@@ -248,8 +248,8 @@ def test_a_single_source_and_a_single_join_are_set_with_or_without_their_place(t
 @pytest.mark.parametrize(
     ("override", "note"),
     [
-        ("rules.side=min_side >= 256", "rules.side adds a rule, after all other rules; did you mean 'size'?"),
-        ("rules.blurry=words > 1", "rules.blurry adds a rule, after all other rules"),
+        ("rules.side=min_side >= 256", "rules.side adds a new rule, after all other rules; did you mean 'size'?"),
+        ("rules.blurry=words > 1", "rules.blurry adds a new rule, after all other rules"),
         ("rules.once=null", "--set rules.once=null: deduplication now comes after all rules"),
         ("rules.size=min_side >= 256", ""), ("rules.size=null", ""),
     ],

@@ -85,8 +85,8 @@ REFUSED = {
     ],
     "balance": [
         ("balance: {t: 5}", "recipe", "balance needs `match`"),
-        ("match: {metadata: m}\nbalance: {}", "balance", "either t, rows or tail_share"),
-        ("match: {metadata: m}\nbalance: {t: 5, rows: 5}", "balance", "either t, rows or tail_share"),
+        ("match: {metadata: m}\nbalance: {}", "balance", "exactly one of t, rows, and tail_share"),
+        ("match: {metadata: m}\nbalance: {t: 5, rows: 5}", "balance", "exactly one of t, rows, and tail_share"),
         ("match: {metadata: m}\nbalance: {t: 0}", "balance.t", "greater than or equal to 1", "0"),
         ("match: {metadata: m}\nbalance: {row: 3}", "balance.row", "did you mean 'rows'?"),
     ],

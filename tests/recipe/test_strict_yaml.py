@@ -43,7 +43,7 @@ REFUSED = [
     (laughs("[x]", TEN), BILLION, "aliases", "too long", "line "), (laughs("{x: 1}", "{a: @, b: @, c: @, d: @}"), BILLION),
     (laughs("{x: 1}", f"{{<<: {TEN}, y: 1}}"), BILLION), (laughs("[]", TEN), BILLION),
     (laughs("x" * 1_000_000, TEN), BILLION), (laughs("[x]", "[@]", MAX_DEPTH), DEEP),
-    *((text, "an alias stands inside the value that it names, line 1") for text in ("&a [*a]", "a: &a {b: *a}",
+    *((text, "an alias is inside the value that it names, line 1") for text in ("&a [*a]", "a: &a {b: *a}",
      "&a {<<: *a}", "&a {? *a : 1}")),
     *((text, f"{DEEP}1; accepted: at most {MAX_DEPTH} levels") for text in ("[" * 50_000, "{a: " * 50_000, "- " * 50_000, "? " * 50_000,
      "[" * 101 + "]" * 101)),
@@ -56,7 +56,7 @@ REFUSED = [
      "!!timestamp x")),
     ("\na: !!bool maybe", "is not of the type bool, line 2"), ('\na: !!int ""', "is not of the type int, line 2"),
     ("\na: !!int x", "is not of the type int, line 2"), ('\na: !!float ""', "is not of the type float, line 2"),
-    *((f"!!{kind}", f"a value has the type {kind.split()[0]}, line 1; accepted: mappings, lists, texts")
+    *((f"!!{kind}", f"a value has the type {kind.split()[0]}, line 1; accepted: mappings, lists, text")
       for kind in ("binary aGVsbG8=", "set {a, b}", "omap [a: 1]", "pairs [a: 1]")),
     ("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("rules:\n  a: x\n  a: y", "'a' occurs twice, line 3"),
     ("[a]: 1", "cannot be a key"), ("? {a: b}\n: c", "cannot be a key"), ("a: [", "line 1"), ("a: b: c", "line 1"),

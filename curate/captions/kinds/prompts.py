@@ -109,7 +109,7 @@ def _find_errors(template: Template) -> Iterator[str]:
         return
     for line in text.splitlines():
         if (name := _LIKE_TURN.fullmatch(line)) and not _TURN.match(line) and (near := did_you_mean(name[1], _ROLES)):
-            yield f"line {line.strip()} starts no turn; {near}accepted: {', '.join(f'[{role}]' for role in _ROLES)}"
+            yield f"line {line.strip()} is not a role; {near}accepted: {', '.join(f'[{role}]' for role in _ROLES)}"
     before, turns = _TURN.split(text)[0].strip(), _turns(text)
     if not turns or before:
         yield f"begins with {before[:40]!r}; accepted: a line [system] or [user] before any text"
@@ -118,7 +118,7 @@ def _find_errors(template: Template) -> Iterator[str]:
     for field in form.data:
         wrapped = f"<{field}>{{{field}}}</{field}>"
         if text.count(f"{{{field}}}") != text.count(wrapped):
-            yield f"{{{field}}} stands without its tags; accepted: {wrapped}"
+            yield f"{{{field}}} is not inside its tags; accepted: {wrapped}"
 
 
 def _turns(text: str) -> list[tuple[str, str]]:

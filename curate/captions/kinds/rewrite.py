@@ -87,7 +87,7 @@ class Rewrite(CaptionKind):
         if self.template is None and (unknown := self._without_examples()):
             raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {_ACCEPTED}")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
-            raise fault("styles", f"{numbered[0]!r} ends in a number, like a style's further captions; rename it")
+            raise fault("styles", f"{numbered[0]!r} ends in a number, like the names of additional captions; rename it")
         return self
 
     def _without_examples(self) -> list[str]:

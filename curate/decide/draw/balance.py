@@ -79,9 +79,9 @@ class LimitsChoice(selection.Choice):
         label = f"t = {self.solution.t:,}"
         if not self.languages:
             return label
-        others = "".join(f", {limit.t:,} of {limit.language}" for limit in self.languages[1:_SHOWN])
-        rest = f" and of {len(self.languages) - _SHOWN} more" if len(self.languages) > _SHOWN else ""
-        return f"{label} of {self.languages[0].language}{others}{rest}"
+        others = "".join(f", {limit.t:,} for {limit.language}" for limit in self.languages[1:_SHOWN])
+        rest = f", and {len(self.languages) - _SHOWN} more" if len(self.languages) > _SHOWN else ""
+        return f"{label} for {self.languages[0].language}{others}{rest}"
 
     def say(self, section: Balance, fraction: float) -> str:
         solution = self.solution
@@ -100,7 +100,7 @@ class LimitsChoice(selection.Choice):
             return ""
         above = int(np.searchsorted(shares, share))
         near = [f"{shares[i]:.4g} (t = {ts[i]:,})" for i in (above - 1, above) if i < len(ts)]
-        return f"balance.tail_share {share:.4g} is out of reach; the nearest: {' and '.join(near)}"
+        return f"balance.tail_share {share:.4g} is out of reach; the nearest possible shares: {' and '.join(near)}"
 
     @property
     def tail_share(self) -> float | None:
@@ -168,7 +168,7 @@ class BalanceSelection(selection.Selection):
         if section.image_column is not None and section.image_column not in columns.names:
             needed = "images" if section.one_per == "image" else "URLs"
             accepted = "url" if section.one_per == "image" else "null"
-            error = f"balance.one_per: {section.one_per} needs {needed}, and the pool has none"
+            error = f"balance.one_per: {section.one_per} needs {needed}, but the pool has none"
             raise RecipeError(f"{error}; accepted: {accepted}")
         if section.of:
             check_groups("balance.of", section.of, columns)
@@ -317,8 +317,8 @@ def _solved(search: SizeSearch, counts: I64, scheme: Scheme, run: SelectionRun) 
         return _choice(search.bracket.solution, counts, scheme, run)
     except RunError as error:
         smallest = _choice(Solution(1), counts, scheme, run)
-        again = f"to continue, change the recipe, then run with --out NEW --reuse {run.place}"
-        remedy = f". A new run downloads and measures nothing again: {again}" if run.place else ""
+        again = f"change the recipe, then run with --out NEW --reuse {run.place}"
+        remedy = f". To continue without repeating downloads and measurements, {again}" if run.place else ""
         raise selection.OutOfReach(f"{error}{remedy}", smallest, "t = 1, the smallest") from None
 
 
@@ -343,13 +343,13 @@ def _explain_all_kept(outcome: selection.Outcome) -> str:
         return "no row reached this step"
     rows = outcome.section.rows
     if rows is not None and rows >= outcome.kept:
-        return f"balance.rows is {rows:,}, and only {pluralize(outcome.kept, 'row')} reached this step"
+        return f"balance.rows is {rows:,}, but only {pluralize(outcome.kept, 'row')} reached this step"
     entries: pa.Table = outcome.entries
     if pc.min(entries["probability"]).as_py() == 1:
         maximum = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
         entry, count = (entries[name][maximum].as_py() for name in ("entry", "survivors"))
         return f"no entry has more than t rows; the most frequent, {entry!r}, has {count:,}"
-    return "each row has an entry of at most t rows, or was drawn"
+    return "each row matches an entry with at most t rows, or was drawn"
 
 
 def read_counts(url: str, metadata_key: str) -> I64:

@@ -101,7 +101,7 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, measure
         rows, sums = (table[name].to_numpy() for name in ("rows", "sum"))
         largest = float(table["largest"].to_numpy().max(initial=0))
         if largest * rows.max(initial=0) >= _LARGEST:
-            size = f"{measure} is up to {largest:g}, and a group has {rows.max():,} rows"
+            size = f"{measure} has values up to {largest:g}, and the largest group has {rows.max():,} rows"
             raise RunError(f"{name.lower()}: {size}; accepted: numbers whose sum in a group is below {_LARGEST:.2g}")
         return ColumnGroups(column, whole(table["name"]), rows, sums, measure, largest)
 
@@ -178,7 +178,7 @@ def check_groups(key: str, name: str, columns: pa.Schema) -> None:
     kind = find_field(key, name, columns).type
     is_name = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
     if not (is_name or pa.types.is_integer(kind)):
-        raise RecipeError(f"{key}: column {name!r} is {kind}; accepted: integers, texts or booleans")
+        raise RecipeError(f"{key}: column {name!r} is {kind}; accepted: integers, text, or booleans")
 
 
 def check_numbers(key: str, name: str, columns: pa.Schema) -> None:

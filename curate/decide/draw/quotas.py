@@ -164,7 +164,7 @@ class QuotasChoice(GroupsChoice):
         kept, rows = self.cut.taken, self.cut.rows
         if not len(rows):
             return f"quotas by {self.groups.column}: no row has a value"
-        numbers = f"{kept.min():,} to {kept.max():,} rows each, of {rows.min():,} to {rows.max():,}"
+        numbers = f"{kept.min():,} to {kept.max():,} rows kept of each, out of {rows.min():,} to {rows.max():,}"
         return f"quotas of {len(rows):,} values of {self.groups.column}: {numbers}"
 
     def shortfall(self, section: Sample) -> str:
@@ -210,10 +210,10 @@ class QuotasSample(Selection):
 
     def words(self, outcome: Outcome) -> SelectionWords:
         choice, quotas = outcome.choice, required(outcome.section.quotas)
-        by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
-        kept, order = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
+        by = {"equal": "equal shares", "size": "shares in proportion to size", "complexity": "shares by complexity"}
+        kept, order = f"at random; seed {outcome.seed}", "where each row is drawn with probability {probability}"
         if not choice.is_random:
-            kept = {"farthest": "those farthest from", "nearest": "those nearest to"}[quotas.keep] + " the centroid"
+            kept = {"farthest": "rows farthest from", "nearest": "rows nearest to"}[quotas.keep] + " the centroid"
             order = f"which keeps {kept}"
         short = choice.shortfall(outcome.section)
         return SelectionWords(

@@ -78,7 +78,7 @@ class WeightedChoice(CutChoice):
     @property
     def label(self) -> str:
         wanted, rows = int(self.cut.wanted[0]), int(self.cut.rows[0])
-        return f"sample: {wanted:,} wanted, {rows:,} left with a positive weight" if rows < wanted else ""
+        return f"sample: {wanted:,} rows wanted, but only {rows:,} have a positive weight" if rows < wanted else ""
 
 
 class WeightedSample(Selection):
@@ -99,10 +99,10 @@ class WeightedSample(Selection):
         return find_cut(units, "Sample", run, choice, rounds=2)
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        rows = f"the {outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} by weight"
+        rows = f"the {outcome.kept:,} rows that `sample` drew by weight from {outcome.kept + outcome.dropped:,}"
         return SelectionWords(
-            kept=f": its draw {{draw}} is below 1 (probability {{probability}}), among {rows}",
-            dropped=f"its draw {{draw}} is not below 1 (probability {{probability}}), not among {rows}",
+            kept=f": its draw {{draw}} is below 1 (probability {{probability}}), so it is among {rows}",
+            dropped=f"its draw {{draw}} is not below 1 (probability {{probability}}), so it is not among {rows}",
             card=f"{outcome.section.rows:,} rows at random without replacement, by the weight "
             f"`{outcome.section.weights}`; seed {outcome.seed}",
             summary=[outcome.choice.label] if outcome.choice.label else [],
@@ -159,7 +159,7 @@ class MixtureChoice(GroupsChoice):
     def lines(self) -> list[str]:
         lines = [
             f"{self.groups.column} {name}: {rows:,} left, {wanted:,} wanted, {kept:,} kept"
-            + (", all that it has" if kept < wanted else "")
+            + (" (all of them)" if kept < wanted else "")
             for name, rows, wanted, kept in self._numbers
         ]
         return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN:,} more"]
@@ -176,8 +176,8 @@ class MixtureChoice(GroupsChoice):
     def shortfall(self, section: Sample) -> str:
         few = self.groups.names.filter(pa.array(self.cut.rows < self.cut.wanted)).to_pylist()
         named = ", ".join(map(repr, few[:_SHOWN]))
-        of_them = f"{int(self.cut.taken.sum()):,} rows of {int(self.cut.wanted.sum()):,}"
-        return f"sample.mixture: too few rows of {self.groups.column} {named}; the sample has {of_them}" if few else ""
+        of_them = f"{int(self.cut.taken.sum()):,} of {int(self.cut.wanted.sum()):,} rows"
+        return f"sample.mixture: too few rows with {self.groups.column} {named}: it has {of_them}" if few else ""
 
 
 class MixtureSample(Selection):
@@ -204,8 +204,8 @@ class MixtureSample(Selection):
     def words(self, outcome: Outcome) -> SelectionWords:
         choice = outcome.choice
         return SelectionWords(
-            kept=f": {choice.groups.column} {{value}}, of which {{probability}} are drawn at random",
-            dropped=f"{choice.groups.column} {{value}}, of which {{probability}} are drawn at random",
+            kept=f": its {choice.groups.column} is {{value}}; it was drawn with probability {{probability}}",
+            dropped=f"its {choice.groups.column} is {{value}}; it was not drawn (probability {{probability}})",
             card=f"at random by {choice.groups.column}: {'; '.join(choice.lines)}; seed {outcome.seed}",
             summary=[f"mixture: {line}" for line in choice.lines],
             of=choice.groups.column,
@@ -230,7 +230,7 @@ class SampleChoice(CutChoice):
 
 def format_shortage(wanted: int, left: int) -> str:
     """Return a warning if fewer rows are left than the sample needs; otherwise empty."""
-    return f"sample: {wanted:,} wanted, {left:,} left" if left < wanted else ""
+    return f"sample: {wanted:,} rows wanted, but only {left:,} left" if left < wanted else ""
 
 
 class SampleSelection(Selection):
@@ -248,10 +248,10 @@ class SampleSelection(Selection):
         return find_cut(units, "Sample", run, SampleChoice(Cut.wanting(np.array([section.rows]))))
 
     def words(self, outcome: Outcome) -> SelectionWords:
-        of_them = f"{outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} at random"
+        of_them = f"{outcome.kept:,} rows that `sample` drew at random from {outcome.kept + outcome.dropped:,}"
         return SelectionWords(
-            kept=f": among the {of_them}",
-            dropped=f"not among the {of_them}",
+            kept=f": it is among the {of_them}",
+            dropped=f"it is not among the {of_them}",
             card=f"a random sample of {outcome.section.rows:,}, or all if there are fewer; seed {outcome.seed}",
             summary=[line] if (line := format_shortage(outcome.section.rows, outcome.kept + outcome.dropped)) else [],
         )

@@ -100,8 +100,8 @@ class PerLanguage(Scheme):
         for name, key in keys.items():
             if name not in names:
                 listed = ", ".join(names[:_LISTED]) + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED)
-                error = f"{key}: the metadata has no entries of language {name!r}"
-                raise RecipeError(f"{error}; {did_you_mean(name, names)}it has {listed}")
+                error = f"{key}: the metadata has no entries in language {name!r}"
+                raise RecipeError(f"{error}; {did_you_mean(name, names)}its languages: {listed}")
 
     def groups(self, entries: Entries) -> I32:
         return entries.languages.codes

@@ -48,7 +48,7 @@ class SoftCap(Section):
     """
 
     example: ClassVar[Any] = {"of": "score", "draws": 1000000}
-    gives = (Column("decisions", "repeats", "int32", "How often the row was drawn. 0: it is not kept."),)
+    gives = (Column("decisions", "repeats", "int32", "Number of times the row was drawn. Rows with 0 are dropped."),)
 
     of: AnyColumn = Field(examples=["score"])
     """Column of scores. They are logarithms of weights, and curate reads them as float32."""
@@ -147,7 +147,7 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
     whole = draws // few if few and total <= batch else 0
     rounds = -(-draws // few) if few else 0
     if rounds > MAX_ROUNDS:
-        error = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
+        error = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} need {rounds:,} batches"
         raise RunError(f"{error}; accepted: at most {MAX_ROUNDS:,} batches; use fewer draws or larger batches")
     sizes = [min(few, draws - n * few) for n in range(whole, rounds)]
     times = np.full(total, whole, np.int32)
@@ -238,7 +238,7 @@ class SoftCapChoice(Choice):
     def label(self) -> str:
         draws, section = self.draws_of, self.section
         rounds = pluralize(draws.whole + len(draws.keys), "batch", "batches")
-        return f"{section.draws if draws.rows else 0:,} draws of {draws.rows:,} rows by {section.of} in {rounds}"
+        return f"{section.draws if draws.rows else 0:,} draws from {draws.rows:,} rows by {section.of} in {rounds}"
 
 
 class SoftCapSample(Selection):
@@ -263,7 +263,7 @@ class SoftCapSample(Selection):
 
         def check(total: int) -> int:
             if total > MAX_ROWS:
-                error = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
+                error = f"sample.soft_cap: {total:,} rows have a score, and one worker must hold all of them"
                 raise RunError(f"{error}; accepted: at most {MAX_ROWS:,} rows; use stricter rules or a top rule")
             return total
 
@@ -283,8 +283,8 @@ class SoftCapSample(Selection):
         section = outcome.choice.section
         terms = f"penalty {section.penalty:g}, batches of {section.batch:,}; seed {outcome.seed}"
         return SelectionWords(
-            kept=f": drawn by {section.of} {{value}}",
-            dropped=f"its {section.of} {{value}} was drawn in no batch",
+            kept=f": it was drawn; its {section.of} is {{value}}",
+            dropped=f"it was not drawn in any batch; its {section.of} is {{value}}",
             card=f"{outcome.choice.label} (soft cap sampling, {terms})",
             summary=[f"sample: {outcome.choice.label}; {outcome.kept:,} rows were drawn"],
             of=section.of,

@@ -52,7 +52,7 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
             return Rule(name, DEDUP, ())
         checked = check_expression(f"rules.{name}", spec, columns)
         if checked.kind != "BOOLEAN":
-            wrong = f"{spec!r} is of type {checked.kind}; a rule is true or false, such as words > 2"
+            wrong = f"{spec!r} is of type {checked.kind}; a rule must be true or false, such as words > 2"
             raise RecipeError(f"rules.{name}: {wrong}")
         return Rule(name, spec, checked.columns)
 
@@ -89,5 +89,5 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
     kind = columns.field(by).type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise RecipeError(f"rules.{name}: by needs a column of text, integers or booleans; {spec.by!r} is {kind}")
+        raise RecipeError(f"rules.{name}: by needs a column of text, integers, or booleans; {spec.by!r} is {kind}")
     return Rule(name, spec, (column, by))

@@ -95,7 +95,7 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
     seen = pa.schema([*columns, *(pa.field(f"{_STATISTIC}{i}", pa.float64()) for i in range(len(statistics)))])
     checked = check_expression(key, outer, seen, sql)
     if (arrow_type := _arrow_type(checked.kind)) is None:
-        raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: numbers, text and booleans")
+        raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: numbers, text, and booleans")
     read += [name for name in checked.columns if not name.startswith(_STATISTIC)]
     return Derived(name, outer, tuple(statistics), tuple(dict.fromkeys(read)), arrow_type)
 

@@ -138,7 +138,7 @@ def count_views(path: str, wikis: Collection[str], mode: Mode) -> tuple[dict[str
                 lines += len(table)
                 broken += _count_block(table, wikis, mode, counted)
     if broken > lines:
-        message = f"{broken:,} of its lines do not consist of project, title, views and bytes"
+        message = f"{broken:,} of its lines do not consist of project, title, views, and bytes"
         raise RunError(f"{path}: {message}; accepted: hourly page views, such as pageviews-20260101-000000.gz")
     return {wiki: _sum(pa.concat_tables(tables)) for wiki, tables in counted.items()}, broken
 

@@ -57,9 +57,9 @@ class RunSource(Source):
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
     gives = (
-        Column("scores", "input_probability", "float64", "The row's `probability` in `decisions` of the first run."),
-        Column("scores", "input_draw", "float64", "The row's `draw` in `decisions` of the first run."),
-        Column("scores", "input_repeats", "int32", "The row's `repeats` in `decisions` of the first run, if any."),
+        Column("scores", "input_probability", "float64", "The row's `probability` in the first run's `decisions`."),
+        Column("scores", "input_draw", "float64", "The row's `draw` in the first run's table `decisions`."),
+        Column("scores", "input_repeats", "int32", "The row's `repeats` in the first run's `decisions`, if any."),
     )
 
     path: UserPath = Field(examples=["run1"])
@@ -220,7 +220,7 @@ def _open(source: Source) -> KeptRows:
             raise no_run(store, url)
         if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
             remedy = how_to_go_on(store, url)
-            raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {remedy}")
+            raise RecipeError(f"{url}: this run is not finished (missing: {', '.join(missing)}); {remedy}")
         return read_run(source)
     except CurateError as error:
         raise source.error(error) from None

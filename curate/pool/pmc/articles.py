@@ -139,7 +139,7 @@ def _of_folder(
     if not xml and not is_article:
         return
     if not is_article and len(xml) > _MAX_SHARED:
-        problem = f"{len(xml):,} articles in one folder; accepted: at most {_MAX_SHARED:,}, or a folder for each"
+        problem = f"{len(xml):,} articles in one folder; accepted: at most {_MAX_SHARED:,}, or one folder for each"
         raise source.error(f"{folder}: {problem}")
     paths = [folder] if is_article else [f"{folder}/{name}" for name in xml]
     described = [metadata[folder]] if folder in metadata else []

@@ -81,7 +81,7 @@ def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None
     if urls.kind in TABULAR and (row := next(filter(is_url, columns.names), None)):
         accepted = f"such as column_names: [{', '.join(_name_cells(columns.names))}]"
         problem = f"its first line is a row, not a header ({row[:80]!r})"
-        raise source.error(f"{urls.path}: {problem}; name its {len(columns)} columns in their order, {accepted}")
+        raise source.error(f"{urls.path}: {problem}; name its {len(columns)} columns in order, {accepted}")
 
 
 def _name_cells(row: list[str]) -> list[str]:

@@ -109,14 +109,14 @@ def test_a_users_template(tmp_path):
         ("rewrite_completion", "{examples} { caption } =>", r"field \{caption\} is missing"),
         ("rewrite_completion", "{examples} {caption!r} =>", r"field \{caption\} is missing"),
         ("recaption", "[user]\n{length} {caption}", r"\{caption\}; fields of recaption: length, and caption with alt_"),
-        ("recaption", "[sytem]\nBe brief.\n[user]\n{length}", r"line \[sytem\] starts no turn; did you mean 'system'\?"),
-        ("recaption", "[user]\n{length}\n[Assistent]\nA\n[user]\nB", r"\[Assistent\] starts no turn; .*'assistant'"),
-        ("recaption", "[user]\n{length}\n[ user ]:\nMore", r"line \[ user \]: starts no turn; did you mean 'user'\?"),
+        ("recaption", "[sytem]\nBe brief.\n[user]\n{length}", r"line \[sytem\] is not a role; did you mean 'system'\?"),
+        ("recaption", "[user]\n{length}\n[Assistent]\nA\n[user]\nB", r"\[Assistent\] is not a role; .*'assistant'"),
+        ("recaption", "[user]\n{length}\n[ user ]:\nMore", r"line \[ user \]: is not a role; did you mean 'user'\?"),
         ("recaption", "Describe it {length}.", r"begins with 'Describe it \{length\}\.'; accepted: a line \[system\]"),
         ("recaption", "Hello\n[user]\n{length}", "begins with 'Hello'"),
         ("recaption", "[user]\n{length}\n[assistant]\nA cat", r"the last turn is \[assistant\]; accepted: \[user\]"),
         ("translate", "[user]\n{language}: {caption}", "accepted: <caption>{caption}</caption>"),
-        ("translate", "[user]\n{language}: <caption>{caption}</caption> {caption}", "stands without its tags"),
+        ("translate", "[user]\n{language}: <caption>{caption}</caption> {caption}", "is not inside its tags"),
         ("translate", "", r"field \{language\} is missing"),
         ("rewrite_completion", b"\xff{examples}{caption}", "cannot be read as the template of rewrite_completion"),
     ],
@@ -141,7 +141,7 @@ def test_all_faults_of_a_template_are_named_at_once(tmp_path):
         f"{path}: field {{language}} is missing; {accepted}",
         f"{path}: begins with 'Translate into {{langauge}}.'; accepted: a line [system] or [user] before any text",
         f"{path}: the last turn is [assistant]; accepted: [user], which the model answers",
-        f"{path}: {{caption}} stands without its tags; accepted: <caption>{{caption}}</caption>",
+        f"{path}: {{caption}} is not inside its tags; accepted: <caption>{{caption}}</caption>",
     ]
 
 

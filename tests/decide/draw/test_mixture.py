@@ -71,4 +71,4 @@ def test_a_plan_warns_of_too_few(runs):
     prepared = prepare(recipe, str(runs[0].folder.parent / "other"))
     found = estimate(prepared.context, prepared.plan.units, None)
     assert found.verdicts["kept"] == runs[0].counts["kept"]
-    assert "too few rows of words '3', '9'" in warnings_of(found)[0]
+    assert "too few rows with words '3', '9'" in warnings_of(found)[0]

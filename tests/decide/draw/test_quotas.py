@@ -200,6 +200,6 @@ def test_a_sum_that_has_no_room_is_refused(tmp_path):
         rows = rows.append_column("cluster", pa.array(range(20), pa.int32()))
         rows = rows.append_column("cluster_distance", pa.array(distances, pa.float64()))
         sections = {"sample": {"quotas": {"of": "cluster", "rows": 5, "keep": "farthest"}}}
-        message = r"cluster_distance is up to \S+e\+\d+, and a group has 1 rows; accepted: "
+        message = r"cluster_distance has values up to \S+e\+\d+, and the largest group has 1 rows; accepted: "
         with nullcontext() if largest == 1e10 else pytest.raises(RunError, match=message):
             kit.curate(tmp_path / f"{largest}", rows, **sections)

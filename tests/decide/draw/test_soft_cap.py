@@ -134,5 +134,7 @@ def test_a_run_repeats_rows(tmp_path, monkeypatch):
     fewer = kit.run_local(change_recipe(finished.recipe, ["sample.soft_cap.draws=300"]), tmp_path / "fewer")
     assert diff_runs(str(run.folder), str(fewer.folder)).repeated > 0
     monkeypatch.setattr(soft_cap, "MAX_ROWS", 100)
-    with pytest.raises(RunError, match="rows have a score, and one worker holds them all; accepted: at most 100"):
+    with pytest.raises(
+        RunError, match="rows have a score, and one worker must hold all of them; accepted: at most 100"
+    ):
         kit.run_local(finished.recipe, tmp_path / "large")

@@ -75,7 +75,7 @@ def test_all_faults_are_listed_at_once():
     assert [line.partition("; accepted: ")[0].rpartition("1: ")[2] for line in lines] == [
         "project: found 'My Project'",
         "region: is not set",
-        "--out gs://My-Bucket/run: not a possible bucket",
+        "--out gs://My-Bucket/run: not a valid bucket",
     ]
 
 

@@ -59,7 +59,9 @@ def test_an_executor_has_the_gpus_of_a_task():
     """A process keeps the GPU of its first task, so two processes in an executor could share a GPU."""
     amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
     options = choose_engine(["--runner=spark", *amounts]).options
-    with pytest.raises(ValueError, match=r"gpu.amount: 2, but a task has 1; accepted: the same number for both"):
+    with pytest.raises(
+        ValueError, match=r"gpu.amount: 2, but spark.task.resource.gpu.amount: 1; accepted: the same number for both"
+    ):
         options.view_as(SparkOptions).read_conf()
     for amount in ("0.5", "1"):
         words = [f"--spark_conf=spark.{of}.resource.gpu.amount={n}" for of, n in (("executor", "1"), ("task", amount))]

@@ -259,5 +259,5 @@ def test_a_cluster_that_is_away_for_a_while(says, tmp_path, monkeypatch):
     assert len(polls) == 5
     with pytest.raises(EngineUnresponsiveError, match="Connection refused"):
         follow(running, refused, refused, refused)
-    with pytest.raises(EngineUnresponsiveError, match="it does not know the job"):
+    with pytest.raises(EngineUnresponsiveError, match="does not know this job"):
         follow(running, unknown, unknown, unknown)

@@ -115,7 +115,7 @@ def test_a_cluster_of_another_spark(recipe, stopping, tmp_path):
     (tmp_path / "cluster").mkdir()
     with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
         text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
-    assert re.search("did not accept an application of Spark 4.*; check .* runs the same version", text)
+    assert re.search("refused an application with Spark 4.*; check .* runs the same version", text)
 
 
 def test_another_python(recipe, tmp_path, spark, monkeypatch):
@@ -134,7 +134,9 @@ def test_no_master(recipe, tmp_path):
 def test_folders_that_are_another_ones_on_executors(recipe, tmp_path):
     """In fsspec's memory each process has files of its own, as each machine has without a shared disk."""
     message = refused(recipe, "memory://probe/out", kind=RecipeError)
-    assert message.startswith("--out memory://probe/out: executors do not see what this machine writes there; acc")
+    assert message.startswith(
+        "--out memory://probe/out: executors do not see the files that this machine writes there; acc"
+    )
     assert not fsspec.filesystem("memory").find("/probe")
     message = refused(recipe, str(tmp_path / "out"), "--spark_exchange=memory://exchange", kind=RecipeError)
     assert message.startswith("--spark_exchange memory://exchange: executors do not see")

@@ -101,7 +101,9 @@ def test_a_secret_is_nowhere(place, tmp_path, monkeypatch):
                 spark = {"runner": "spark", "spark_master_url": master, "spark_conf": conf}
                 (tmp_path / "on.yaml").write_text(json.dumps(spark))
                 refused = run(literal, "refused", "--on", f"{tmp_path}/on.yaml")
-                assert refused.returncode == 2 and "storage.key holds a secret, which would be sent" in refused.stderr
+                assert (
+                    refused.returncode == 2 and "storage.key contains a secret, which would be sent" in refused.stderr
+                )
                 done = run(named, "spark", "--on", f"{tmp_path}/on.yaml")
                 assert done.returncode == 0, done.stderr
         subprocess.run([sys.executable, "-m", "curate", "report", f"{watched}/spark"], check=True, capture_output=True)
