@@ -136,7 +136,10 @@ def test_semdedup_compares_within_a_cluster(folder, pool, tmp_path):
     [
         (["dedup.by.1.embedding.within=topics"], "dedup.by.within: no column 'topics'"),
         (["dedup.by.1.embedding.within=topic_distance"], "dedup.by.within: .*accepted: integers, text, or booleans"),
-        (["derive.half='topic < 3'", "dedup.by.1.embedding.within=half"], "dedup.by.within: 'half' is derived"),
+        (
+            ["derive.half='topic < 3'", "dedup.by.1.embedding.within=half"],
+            "dedup.by.within: 'half' is a column of derive",
+        ),
     ],
 )
 def test_within_needs_groups(changes, message, folder, tmp_path):

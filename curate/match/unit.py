@@ -87,7 +87,7 @@ class Entries:
 
 
 def load_entries(settings: MatchSettings) -> Entries:
-    """Return the run's metadata, loaded once per process; for a finished run from its table `entries`."""
+    """Return the metadata, loaded once per process. That of a finished run comes from its table `entries`."""
 
     def load() -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE

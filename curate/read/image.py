@@ -20,8 +20,8 @@ which Pillow skips, and finds missing rows. A JPEG without its end marker usuall
 loader that uses Pillow. A JPEG with an end marker in the middle does not.
 
 This module cannot control three things. `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process. libtiff
-prints to standard error. Pillow parses the EXIF of AVIF itself, so hostile entries can use thousands of times the
-file's size for a moment.
+prints to standard error. Pillow parses the EXIF of AVIF itself, so hostile entries can briefly use thousands of
+times as much memory as the file has bytes.
 """
 
 import hashlib

@@ -23,8 +23,8 @@ class Fooling(EmbeddingSection):
     """Finds images that fit any text (CLIPMasterPrints): images whose cosines with unrelated prompts are all large.
 
     With `shift`, curate first moves the embeddings of images and prompts toward each other: by a quarter of the
-    difference between the mean image embedding and the mean text embedding of the run that `shift` names. Images that
-    fit any text then fit the prompts much less.
+    difference between the mean image embedding and the mean text embedding of the run that `shift` names. After
+    this shift, an image that fits almost any text fits the prompts much less.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}

@@ -37,8 +37,8 @@ def has_key(folder: RunStore, path: str, key: str, since_start: bool = False) ->
 def valid_digest(folder: RunStore, path: str, is_new: bool = False) -> Digest | None:
     """Read a file, and return its digest if it is valid; otherwise, log the reason and return None. Raises OSError.
 
-    With `is_new`, only digests recorded after the run was published count, not those in the manifest. An attempt uses
-    this to check an existing file after it has recorded its own digest.
+    With `is_new`, only digests recorded after the run was published count, not those in the manifest. After an
+    attempt has recorded the digest of its own file, it uses this to check the file that is in place.
     """
     if is_new:
         recorded = folder.recorded(path)

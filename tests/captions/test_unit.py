@@ -250,7 +250,7 @@ REFUSED = [
     ({"output": {"mix": {"fused": 0.5}}}, ["captions.output.mix: no section of captions writes fused"]),
     ({"output": {"mix": {"rewrite": 1.5}}}, ["shares must be from 0 to 1"]),
     ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
-    ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),
+    ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs a model named 'clip'", "embeddings: true"]),
     ({"fuse": {"engine": "llm"}}, ["fuse needs recaption"]),
 ]
 

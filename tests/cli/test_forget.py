@@ -94,7 +94,7 @@ def test_an_interrupted_request_is_completed(cli, texts, tmp_path):
     kill(texts, 1, Record.read(RunStore(str(texts))).facts.to_json())
     for command in (("sql", str(texts), "funnel"), ("verify", str(texts)), ("explain", str(texts), "0" * 32)):
         assert f"`curate forget {texts}` completes it" in refusal(cli(*command), 1)
-    assert "an earlier request was interrupted" in refusal(cli("forget", str(texts), "--dry-run"))
+    assert "An earlier request was interrupted" in refusal(cli("forget", str(texts), "--dry-run"))
     assert cli("forget", str(texts)).status == 0
     assert cli("verify", str(texts)).status == 0
 

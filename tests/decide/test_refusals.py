@@ -44,11 +44,11 @@ CASES = [
     (derive("zscore(minmax(words))"), "zscore() takes one argument, which must not contain zscore, minmax, quantile"),
     (derive("zscore(caption)"), "zscore() needs a number; caption is VARCHAR"),
     (derive("avg(words)"), "avg() is an aggregate"), (derive("words +"), "is not a SQL expression"),
-    (derive("[words]"), "is of type INTEGER[]; accepted: numbers, text and booleans"),
+    (derive("[words]"), "is of type INTEGER[]; accepted: numbers, text, and booleans"),
     (derive("random()"), "deterministic"),
 
     ({"rules": {"a": "dedup", "b": "dedup"}}, "rules: a and b are dedup, which may appear only once"),
-    ({"rules": {"best": TOP | {"by": "clip_score"}}}, "by needs a column of text, integers or booleans", "is float"),
+    ({"rules": {"best": TOP | {"by": "clip_score"}}}, "by needs a column of text, integers, or booleans", "is float"),
     ({"rules": {"best": TOP | {"by": "word"}}}, "rules.best: no column 'word'; did you mean 'words'"),
     ({"dedup": {"by": ["hots"]}}, "dedup.by.0: no deduplication key is named 'hots'", "accepted: uid, sha256, phash"),
     ({"dedup": {"by": [{"phsh": {}}]}}, "did you mean 'phash'"),
@@ -85,7 +85,7 @@ CASES = [
     (by_language(t={"en": 0}), "balance.t.en: ", "greater than or equal to 1"),
     (by_language(t=3, language="fr"), "balance.language: the metadata has no entries in language 'fr'; its languages: en, de"),
     (by_language(t={"en": 3, "jp": 2}), "balance.t: the metadata has no entries in language 'jp'; its languages: en, de"),
-    (by_language(t=3, one_per="image"), "balance.one_per: image needs images, and the pool has none; accepted: url"),
+    (by_language(t=3, one_per="image"), "balance.one_per: image needs images, but the pool has none; accepted: url"),
     (by_language(t=3, one_per="uid"), "balance.one_per: ", "'url' or 'image'"),
 ]  # fmt: skip
 

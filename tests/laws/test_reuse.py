@@ -151,7 +151,7 @@ def test_what_changed_is_measured(tars, metadata, tmp_path, reuse):
     with changed.open("ab") as file:
         file.write(bytes(max(0, size - changed.stat().st_size)))  # the size stays the same
     touch(changed)
-    with pytest.raises(Exception, match=r"its inputs, .* changed.*--reuse"):
+    with pytest.raises(Exception, match=r"an input, .* changed.*--reuse"):
         prepare(recipe, str(old.folder))
     seen, new = reuse(recipe, old.folder)
     assert seen == ["00002.tar", "match 2"] and new.kept != old.kept

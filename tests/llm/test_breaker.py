@@ -57,4 +57,4 @@ def test_an_endpoint_that_only_fails_is_given_up_after_patience(monkeypatch):
             assert other is fourth
         fail(9601)
     assert fourth.is_set() and (third is fourth or not third.is_set())
-    assert [text.split()[5] for text in warnings[:3]] == ["31", "92", "390"], "seconds"
+    assert [text.split()[6] for text in warnings[:3]] == ["31", "92", "390"], "seconds"

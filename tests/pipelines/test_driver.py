@@ -24,7 +24,7 @@ def test_a_program_learns_which_command_survives_a_death(tmp_path, caplog):
         prepared.context.store.write_bytes("parts/attempts/00000/0", b"")
         driver.run(prepared)
     unit = f"unit 00000 ({tmp_path}/pool.parquet) (killed 1 time)"
-    assert f"in flight when a process ended: {unit}; if a sample crashes this process too" in caplog.text
+    assert f"a process ended while it worked on this: {unit}; if" in caplog.text
 
 
 class Silent(Job):

@@ -35,10 +35,10 @@ def begun(tmp_path):
 def test_a_version_that_recomputes_tables_names_them(run, begun, tmp_path, monkeypatch):
     monkeypatch.setitem(VERSIONS, "decide", 99)
     anew = r".*still valid, and recomputes only decisions, shards"
-    with pytest.raises(RecipeError, match=f"a library or --fingerprint changed{anew}"):
+    with pytest.raises(RecipeError, match=f"a library, or --fingerprint changed{anew}"):
         prepare(make_recipe(tmp_path), str(run))
     with pytest.raises(
-        RecipeError, match=rf"of curate 0.0.9, but this is 0.1.0; only curate 0.0.9 can finish it{anew}"
+        RecipeError, match=rf"from curate 0.0.9, but this is 0.1.0; only curate 0.0.9 can finish it{anew}"
     ):
         prepare(make_recipe(tmp_path), str(begun))
 
@@ -47,7 +47,7 @@ def test_unknown_keys_in_the_recipe_of_another_version_are_named(begun, tmp_path
     store = RunStore(str(begun))
     claimed = store.read_json(RUN_FILE)
     store.write_json(RUN_FILE, claimed | {"identity": "other", "recipe": claimed["recipe"] | {"later": 1}})
-    with pytest.raises(RecipeError, match=r"pool \(changed: later\) by curate 0.0.9, but this is 0.1.0. Choose"):
+    with pytest.raises(RecipeError, match=r"pool \(changed: later\) from curate 0.0.9, but this is 0.1.0. Choose"):
         prepare(make_recipe(tmp_path), str(begun))
 
 

@@ -89,7 +89,9 @@ def test_literal_secrets_are_refused(monkeypatch):
         options = "AccountName=a;AccountKey=hush-hush"
         for name in reversed(key.split(".")):
             options = {name: options}
-        with pytest.raises(RecipeError, match=f"input 'photos': storage.{key}: .*accepted: env:NAME") as error:
+        with pytest.raises(
+            RecipeError, match=f"input 'photos': storage.{key} contains a secret, .*accepted: env:NAME"
+        ) as error:
             refuse_literals("photos", recipe(storage=options).input[0].storage)
         assert "hush" not in str(error.value)
     monkeypatch.setenv("POOL_SECRET", "hush-hush")

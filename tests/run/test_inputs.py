@@ -99,7 +99,7 @@ def test_urls_missing_files_and_weights_stay(recipe, store, tmp_path):
 
 def test_too_much_is_refused(recipe, store, tmp_path, monkeypatch):
     os.truncate(tmp_path / "b/plain.txt", 64_000_000)
-    message = r"5 local files .* take up 64.0 MB, .*/plain.txt alone 64.0 MB; accepted: at most 64.0 MB in all, .* URL"
+    message = r"need 5 local files of 64.0 MB in all; the largest, .*/plain.txt, has 64.0 MB; accepted: at most 64.0 MB; .* URL"
     with pytest.raises(RecipeError, match=message):
         place_inputs(recipe, store, "inputs")
     monkeypatch.setattr(inputs, "MAX_BYTES", 65_000_000)

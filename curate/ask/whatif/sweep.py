@@ -1,8 +1,8 @@
 """Sweep a number in a run's recipe over a range, with the yield at each value; or search the value for a target size.
 
-In: an open run, overrides, a `SweptNumber`. Out: one `Point` per value. All points share one computation: of survivors
-for a number in balance, of possible duplicates for a number in a rule. The plot shows expected rows over values, with
-two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
+In: an open run, overrides, a `SweptNumber`. Out: one `Point` per value. All points share one computation. For a number
+in balance, it finds the survivors; for a number in a rule, it finds the possible duplicates. The plot shows expected
+rows over values, with two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
 """
 
 import os

@@ -51,7 +51,7 @@ class Bracket:
 
     @property
     def solution(self) -> Solution:
-        """Return the answer, once solved. Raises RunError if even t = 1 keeps more than `rows` in expectation."""
+        """Return the largest t found, after the search. Raises RunError if t = 1 is expected to keep over `rows`."""
         if self.lo == 0:
             smallest = self.hi_sum or 0
             minimum = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"

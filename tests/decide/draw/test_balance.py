@@ -184,6 +184,6 @@ def test_a_share_that_no_t_comes_near_is_named_with_its_neighbors():
     ):  # fmt: skip
         t = np.array([inclusion.tail_share_t(TAIL, share)])
         choice = LimitsChoice(Solution(int(t[0])), TAIL, t)
-        shown = f"balance.tail_share {share} is out of reach; the nearest: {near}"
+        shown = f"balance.tail_share {share} is out of reach; the nearest possible shares: {near}"
         assert choice.shortfall(Balance(tail_share=share)) == (shown if near else "")  # within 5% there is none
         assert choice.shortfall(Balance(t=3)) == choice.shortfall(Balance(rows=2)) == ""

@@ -106,7 +106,7 @@ def test_rows_are_drawn_as_often_as_by_the_published_loop():
 @pytest.mark.parametrize(("draws", "batch"), [(10**12, 100_000), (10**12, 10), (10**8, 100)])
 def test_more_batches_than_a_run_takes_are_refused(draws, batch):
     part = Scores(np.arange(26, dtype=np.uint64), np.zeros(26, np.float32))
-    with pytest.raises(RunError, match=r"draws of 26 rows in batches of \d+ are .* accepted: at most 100,000"):
+    with pytest.raises(RunError, match=r"draws of 26 rows in batches of \d+ need .* accepted: at most 100,000"):
         find_draws([part], draws, 0.15, batch)
 
 

@@ -61,4 +61,4 @@ def test_rows_without_a_positive_weight_are_never_drawn(tmp_path):
             assert row["kept"] == (row["draw"] < 1) and (row["probability"] > 0) == drawable
             assert drawable or row["draw"] == np.inf
     wanted = kit.curate(tmp_path / "more", pool, sample={"weights": WEIGHT, "rows": 1000}).run["selection"]
-    assert wanted["summary"][0].startswith("sample: 1,000 wanted, ")
+    assert wanted["summary"][0].startswith("sample: 1,000 rows wanted, ")

@@ -55,7 +55,7 @@ def test_a_cut_file_is_said_and_an_empty_one_has_none(tmp_path):
     assert count(tmp_path, Mode.corrected, gzip.compress(b"")) == ({}, 0)
     assert count(tmp_path, Mode.corrected, gzip.compress(b"\n\n")) == ({}, 0)
     daily = gzip.compress(b"de.wikipedia Haus 1 desktop 5 A5\nde.wikipedia Hund 2 mobile 5 B5\n")
-    with pytest.raises(RunError, match="2 of its lines do not consist of project, title, views and bytes"):
+    with pytest.raises(RunError, match="2 of its lines do not consist of project, title, views, and bytes"):
         count(tmp_path, Mode.corrected, daily)
     data = gzip.compress("".join(f"de T{i} {i} 0\n" for i in range(5000)).encode())
     for damaged in (data[:-20], data[: len(data) // 2], b"no gzip"):

@@ -113,11 +113,11 @@ def test_prism_works_where_its_environment_is(tmp_path):
         ("--runner DataflowRunner", ["--runner DataflowRunner", "project", "region"]),
         ("--direct_num_workers many", ["--direct_num_workers", "'many'"]), ("--resource_hint=x", ["resource hint", "x"]),
         ("--direct_running_mode=threads", ["'threads'", "multi_threading"]),
-        ("--runn=DataflowRunner", ["Beam does not know --runn=DataflowRunner", "did you mean '--runner'?"]),
-        ("-runner DataflowRunner", ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
-        ("--direct_num_workers 2 stray", ["Beam does not know stray"]),
+        ("--runn=DataflowRunner", ["Beam has no option --runn=DataflowRunner", "did you mean '--runner'?"]),
+        ("-runner DataflowRunner", ["Beam has no option -runner DataflowRunner", "did you mean '--runner'?"]),
+        ("--direct_num_workers 2 stray", ["Beam has no option stray"]),
         ("--spark_master_url=spark://host:7077", ["--spark_master_url needs runner: spark"]),
-        (f"--runner=DataflowRunner {DATAFLOW} --max_workers=9", ["Beam does not know --max_workers=9"]),
+        (f"--runner=DataflowRunner {DATAFLOW} --max_workers=9", ["Beam has no option --max_workers=9"]),
     ],
 )  # fmt: skip
 def test_refused_words(words, parts, capsys):

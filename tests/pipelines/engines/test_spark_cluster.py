@@ -80,7 +80,7 @@ def test_what_masters_need(says, tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     check("--runner=spark", YARN)
     monkeypatch.delenv("HADOOP_CONF_DIR")
-    with pytest.raises(RecipeError, match=r"HADOOP_CONF_DIR is not set; accepted: the folder of .* yarn-site"):
+    with pytest.raises(RecipeError, match=r"HADOOP_CONF_DIR is not set; accepted: the folder with .* yarn-site"):
         check("--runner=spark", YARN)
     monkeypatch.setenv("YARN_CONF_DIR", "/etc/hadoop")
     for key in ("hadoop.fs.s3a.secret.key", "executorEnv.AWS_SECRET_ACCESS_KEY", "kubernetes.driverEnv.HF_TOKEN"):
@@ -230,7 +230,7 @@ def test_it_is_followed_to_its_end(says, tmp_path, monkeypatch):
         job.follow(lambda: None)
     says("spark-class", REPORT.format(state="RUNNING", final="UNDEFINED", why=""))
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match="it is RUNNING"):
+    with pytest.raises(TimeoutError, match="its state is RUNNING"):
         job.stop(0.3)
     assert time.monotonic() - began < 60
 

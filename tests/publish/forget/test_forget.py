@@ -394,7 +394,7 @@ def test_remote_runs(original):
 def test_what_cannot_be(run, tmp_path):
     with pytest.raises(RecipeError, match="not a run folder"):
         forget(str(tmp_path), uids("0" * 32))
-    with pytest.raises(RecipeError, match="nothing to forget"):
+    with pytest.raises(RecipeError, match="the request names no rows"):
         forget(str(run.folder), NOTHING)
     (run.folder / "_SUCCESS").unlink()
     with pytest.raises(RunError, match="the run is not finished"):
