@@ -87,8 +87,8 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path):
 @pytest.mark.parametrize(
     ("name", "version", "said"),
     [
-        ("apache_beam", "1.2.3", "apache_beam is 1.2.3, but 2."),
-        ("curate", None, "curate cannot be imported (ImportError: broken); the driver has 0."),
+        ("apache_beam", "1.2.3", "the executor has apache_beam 1.2.3, but the driver has 2."),
+        ("curate", None, "the executor cannot import curate, but the driver has 0."),
     ],
 )
 def test_another_version(recipe, tmp_path, name, version, said):
