@@ -86,7 +86,7 @@ def check(run, name, end="was ended by signal 9"):
     """That the deadly sample failed with its reason, and all others were measured and kept."""
     [failed] = pq.read_table(run / "failures.parquet").to_pylist()
     assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
-    detail = f"3 processes died while they measured the unit, and one with only this row {end}"
+    detail = f"3 processes died while they measured the unit, and one that had only this row {end}"
     assert failed["detail"] == detail
     scores = pq.read_table(run / "tables/scores/00000.parquet")[name].to_pylist()
     assert scores == [1.0] * 7 + [None] + [1.0] * 5

@@ -126,7 +126,7 @@ def test_a_step_is_halved_down_to_what_ends_the_process(settings, monkeypatch):
         source = settings.sources[0]
         reason, detail = process.find_fault(source, InputPart(source.paths[0], 1, "")) or ("", "")
     assert table["status"].to_pylist() == ["ok", "worker_died"]
-    assert table["error"][1].as_py().endswith("and one with only this row was ended by signal 11")
+    assert table["error"][1].as_py().endswith("and one that had only this row was ended by signal 11")
     assert table[:1].equals(measure_images(iter([image]), captions[:1], settings.measure.image, [], []))
     assert reason == "worker_died" and detail.endswith("a process that only read the file exited (status 3)")
 
@@ -142,7 +142,7 @@ def test_captions_that_end_the_process(settings, monkeypatch):
     monkeypatch.setattr(isolate, "_compute", end_with_ends)
     with isolate.isolating(3, settings) as process:
         deadly = process.find_deadly(pa.array(["a", None, "end"]), [])
-    detail = "3 processes died while they measured the unit, and one with only this row exited (status 5)"
+    detail = "3 processes died while they measured the unit, and one that had only this row exited (status 5)"
     assert deadly == {2: detail}
 
 
