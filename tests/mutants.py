@@ -5,7 +5,7 @@
 `--tests` takes the tests of another checkout, which run against this product; tests that fail without a mutant are left
 out. It prints each mutant as `caught`, `survived` or `not run`, and the share that was caught. It needs `coverage`.
 
-The map from lines to tests costs one run of the tiers quick and thorough; each mutant costs at most 60 seconds.
+The map from lines to tests costs one run of the required tier; each mutant costs at most 60 seconds.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def pytest_sessionfinish():
 
 
 # ---------------------------------------------------------------- the command
-def test_command(folder, *words, **env):
+def pytest_call(folder, *words, **env):
     command = [sys.executable, "-m", "pytest", "-p", "mutants", "-p", "no:cacheprovider", *words]
     path = os.pathsep.join([str(folder / "plugin"), str(folder)])
     return {"args": command, "cwd": folder, "env": os.environ | {"PYTHONPATH": path, **env}}
@@ -132,7 +132,7 @@ def map_tests(folder, mutants):
     tests, seconds = defaultdict(set), {}
     with tempfile.TemporaryDirectory() as out:
         words = ["-n", "2", "-m", "not slow and not runners"]
-        command = test_command(folder, *words, MUTANTS_FILES=":".join(files), MUTANTS_OUT=out)
+        command = pytest_call(folder, *words, MUTANTS_FILES=":".join(files), MUTANTS_OUT=out)
         subprocess.run(**command, stdout=subprocess.DEVNULL, check=False)
         for path in Path(out).iterdir():
             found = json.loads(path.read_text())
@@ -148,7 +148,7 @@ def run_mutant(folder, mutant, tests):
     source = path.read_text()
     path.write_text(mutant.apply(source))
     try:
-        command = test_command(folder, "-x", "-m", "", *tests[:300])
+        command = pytest_call(folder, "-x", "-m", "", *tests[:300])
         done = subprocess.run(
             **command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=SECONDS, check=False
         )

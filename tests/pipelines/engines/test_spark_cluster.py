@@ -1,4 +1,4 @@
-"""Spark's cluster mode with fake Spark programs: their arguments, and their output. tests/runners/spark runs the real programs."""
+"""Spark's cluster mode with fake Spark programs: their arguments, and their output. tests/pipelines/spark runs the real programs."""
 
 import os
 import sys

@@ -20,7 +20,7 @@ from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
 from tests import kit
 from tests.runners.clusters import standalone
-from tests.runners.spark.contexts import stop
+from tests.pipelines.spark.contexts import stop
 
 pytestmark = pytest.mark.runners
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.runners.clusters import Standalone
 from tests.runners.runs import curate, digests, write_demo
-from tests.runners.spark.watched import Driver, check_run, find_executors
+from tests.pipelines.spark.watched import Driver, check_run, find_executors
 
 pytestmark = pytest.mark.runners
 

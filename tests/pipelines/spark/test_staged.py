@@ -1,4 +1,4 @@
-"""The driver of Spark's cluster mode, of which this machine stands for the cluster: tests/runners/spark/test_yarn.py has a real one."""
+"""The driver of Spark's cluster mode, of which this machine stands for the cluster: tests/pipelines/spark/test_yarn.py has a real one."""
 
 import os
 import signal

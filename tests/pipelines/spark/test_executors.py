@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.spark import execution, runner
 from tests.runners.clusters import find_executors
-from tests.runners.spark.contexts import stop
+from tests.pipelines.spark.contexts import stop
 
 pytestmark = pytest.mark.runners
 

@@ -14,7 +14,7 @@ from pipelines.claim import claimed
 from pipelines.driver import preflight, run
 from pipelines.prepare import prepare
 from tests import kit
-from tests.runners.spark.contexts import stop
+from tests.pipelines.spark.contexts import stop
 
 pytestmark = pytest.mark.runners
 
