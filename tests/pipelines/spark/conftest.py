@@ -38,6 +38,7 @@ def retrying():
     yield begin
     stop()
 
+
 @pytest.fixture(scope="session")
 def cluster(checkout_first, tmp_path_factory):
     """A cluster of two workers, of one core each: one run after the other may take it."""
