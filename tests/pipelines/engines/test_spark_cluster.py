@@ -36,7 +36,10 @@ REPORT = """Application Report :
 
 @pytest.fixture
 def says(tmp_path, monkeypatch):
-    """Fake a Spark program: it prints a text, fails if the text begins with `!`, and writes its arguments to a file."""
+    """Fake a Spark program, which writes its arguments to a file, and prints a text.
+
+    It fails if the text begins with `!`, and never ends if that is `~`.
+    """
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
     monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
@@ -53,7 +56,7 @@ def says(tmp_path, monkeypatch):
             f"""#!/bin/sh
 printf '%s\\n' "$HADOOP_CONF_DIR" "$@" > {tmp_path}/{program}.words
 [ "$1" = --properties-file ] && cp -p "$2" {tmp_path}/properties
-case $(head -c 1 {tmp_path}/{program}) in !) tail -c +2 {tmp_path}/{program}; exit 1 ;; esac
+case $(head -c 1 {tmp_path}/{program}) in !) tail -c +2 {tmp_path}/{program}; exit 1 ;; "~") exec sleep 60 ;; esac
 cat {tmp_path}/{program}
 """
         )
@@ -193,7 +196,7 @@ def test_states_of_yarn(says, tmp_path, monkeypatch):
     says("spark-class", "!Caused by: java.net.ConnectException: Connection refused\n")
     silent = "spark does not answer: yarn: spark-class: "
     assert ask(holder) == (None, f"{silent}Caused by: java.net.ConnectException: Connection refused")
-    (tmp_path / "bin/spark-class").write_text("#!/bin/sh\nexec sleep 60\n")
+    says("spark-class", "~")
     with monkeypatch.context() as patch:
         patch.setattr(spark_cluster, "_PATIENCE", 0.2)
         assert ask(holder) == (None, f"{silent}no answer in 0.2 s")

@@ -40,7 +40,7 @@ def retrying():
 
 
 @pytest.fixture(scope="session")
-def cluster(checkout_first, tmp_path_factory):
+def cluster(tmp_path_factory):
     """A cluster of two workers, of one core each: one run after the other may take it."""
     folder = tmp_path_factory.mktemp("cluster")
     with standalone(folder) as url:

@@ -17,9 +17,9 @@ from tests import kit
 from tests.kit.packages import lay_out
 from tests.kit.s3 import NAMES, bucket_at, serving_s3
 from tests.kit.waiting import wait_until
+from tests.pipelines.spark.watched import Driver, check_run, find_executors
 from tests.runners.clusters import Standalone
 from tests.runners.runs import curate, digests
-from tests.pipelines.spark.watched import Driver, check_run, find_executors
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 

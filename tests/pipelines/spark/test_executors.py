@@ -15,8 +15,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.spark import execution, runner
-from tests.runners.clusters import find_executors
 from tests.pipelines.spark.contexts import stop
+from tests.runners.clusters import find_executors
 
 pytestmark = pytest.mark.runners
 

@@ -13,9 +13,9 @@ from itertools import cycle, islice
 import psutil
 import pytest
 
+from tests.pipelines.spark.watched import Driver, check_run, find_executors
 from tests.runners.clusters import Standalone
 from tests.runners.runs import curate, digests, write_demo
-from tests.pipelines.spark.watched import Driver, check_run, find_executors
 
 pytestmark = pytest.mark.runners
 

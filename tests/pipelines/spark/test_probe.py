@@ -19,8 +19,8 @@ from pipelines.driver import preflight
 from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
 from tests import kit
-from tests.runners.clusters import standalone
 from tests.pipelines.spark.contexts import stop
+from tests.runners.clusters import standalone
 
 pytestmark = pytest.mark.runners
 
