@@ -5,7 +5,7 @@
 `--tests` takes the tests of another checkout, which run against this product; tests that fail without a mutant are left
 out. It prints each mutant as `caught`, `survived` or `not run`, and the share that was caught. It needs `coverage`.
 
-The map from lines to tests costs one run of the required tier; each mutant costs at most 60 seconds.
+The map from lines to tests costs one run of the tiers quick and thorough; each mutant costs at most 60 seconds.
 """
 
 import argparse
