@@ -4,8 +4,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.pipelines.spark.contexts import start, stop
-from tests.runners.clusters import Cluster, standalone
-from tests.runners.conftest import checkout_first  # noqa: F401
+from tests.runners.conftest import checkout_first, cluster  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +36,3 @@ def retrying():
 
     yield begin
     stop()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """A cluster of two workers, of one core each: one run after the other may take it."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with standalone(folder) as url:
-        yield Cluster(folder, url)
