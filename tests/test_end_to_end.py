@@ -148,7 +148,7 @@ def check(ran, pairs, entries, told):
     assert verify_run(str(ran.folder))[1] == []
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_ten_thousand_captions_balanced_by_t(by_t, laion, entries):
     told = decide(laion, entries, seed=0, t=20)
     assert min(Counter(told.rules).values()) > 0 and len(set(told.rules)) >= 4

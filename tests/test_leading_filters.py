@@ -110,6 +110,7 @@ def test_recipes_that_need_no_weights(name, overrides, folder, tmp_path):
         assert sum(repeats) == 3000 and max(repeats) > 1
 
 
+@pytest.mark.slow
 def test_semdedup_compares_within_a_cluster(folder, pool, tmp_path):
     """Groups are the components of near pairs within a cluster; near pairs across clusters do not count."""
     cosine = 0.5  # so that some rows are near others of another cluster

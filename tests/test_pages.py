@@ -70,7 +70,15 @@ def test_the_readme_leads_to_all_pages():
 
 
 # Pages whose commands take longest; those of the others are `thorough`.
-SLOW = {"README.md", "pipelines/recipes/tutorial.md", "curate/ask/README.md", "curate/pool/urls/README.md"}
+SLOW = {
+    "README.md",
+    "pipelines/README.md",
+    "pipelines/recipes/tutorial.md",
+    "curate/ask/README.md",
+    "curate/captions/README.md",
+    "curate/pool/files/README.md",
+    "curate/pool/urls/README.md",
+}
 
 
 def pages_to_run():
@@ -111,7 +119,7 @@ def test_tests_named_as_reasons_exist():
     assert named and [path for path in named if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_signal_of_contributing_passes_its_test(tmp_path):
     """As a package's signal, because the page's lines in the project are not there."""
     text = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## Add a signal")[2]

@@ -62,6 +62,7 @@ def test_a_finished_run_predicts_the_costs_of_another(pool, finished):
     assert "measure" not in page and "match" not in page and "rules" in page  # the run reuses these tables
 
 
+@pytest.mark.slow
 def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path):
     """If the pool gets new shards after a run, a plan and a run that reuse it measure only the rows of these shards."""
     tars = Path(kit.write_tars(tmp_path / "all", kit.make_samples(120), 10)).parent
@@ -94,6 +95,7 @@ def test_prices_are_checked_first(tmp_path):
     assert result.status == 2 and "line 2: engine: unknown key; did you mean 'engines'?" in result.err
 
 
+@pytest.mark.slow
 def test_a_part_that_cannot_have_so_few_rows_is_measured(pool):
     """The part's share of `balance.rows` is smaller than what t = 1 keeps."""
     result = run_command("plan", str(pool / "tars.yaml"), "--set", "balance={rows: 4}", "--measure", "20")

@@ -71,6 +71,7 @@ def handed(tmp_path):
         go.set()
 
 
+@pytest.mark.slow
 def test_it_outlives_its_shell_and_is_followed_to_its_end(handed):
     driver = handed.detach()
     assert os.getsid(driver.pid) == driver.pid != os.getsid(0)
@@ -91,6 +92,7 @@ def test_it_outlives_its_shell_and_is_followed_to_its_end(handed):
     assert "nothing is running here; the run is finished" in handed.cancel().out
 
 
+@pytest.mark.slow
 def test_it_is_cancelled_and_goes_on_when_run_again(handed):
     driver = handed.detach()
     record = handed.out / "tmp/lock"

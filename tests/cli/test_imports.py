@@ -59,6 +59,7 @@ def test_a_run_of_text_imports_no_library_of_images_or_models(recipe):
     assert not queried & {*HEAVY, "apache_beam"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [None, "system"])
 def test_pandas_can_be_imported_later_and_arrow_uses_jemalloc(recipe, monkeypatch, named):
     """`named` is the allocator that the environment names."""
@@ -75,6 +76,7 @@ def test_pandas_can_be_imported_later_and_arrow_uses_jemalloc(recipe, monkeypatc
     assert {"pandas", "apache_beam"} <= imported("plan", str(recipe), "--no-estimate", after=after)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("triton"), reason="torch for processors has no triton")
 def test_a_command_with_torch_ends_without_a_word_of_leaks():
     code = """

@@ -142,6 +142,7 @@ def test_a_run_that_was_interrupted_goes_on(pool, tmp_path, options):
     assert running.returncode == 0 and "kept" in out
 
 
+@pytest.mark.slow
 @ends
 def test_a_job_that_was_handed_over_is_cancelled(pool, tmp_path, number, expected):
     """Otherwise the job would continue and cost money. The message does not show Beam's error."""

@@ -168,7 +168,7 @@ main()
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_limit_of_address_space_is_reported(finished):
     """Under 2 GB runs hung or aborted; under any limit, V8 ended a report by a signal."""
 

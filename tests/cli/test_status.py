@@ -215,7 +215,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run, monkeyp
     assert list(read_leases(run.store)) == [2]
 
 
-@pytest.mark.parametrize("run", ["memory", "local", "s3"], indirect=True)
+@pytest.mark.parametrize("run", ["memory", "local", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_lease_that_nobody_renews(run, clock):
     hand_over(run)
     clock.late += 86_401

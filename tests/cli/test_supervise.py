@@ -103,6 +103,7 @@ def test_an_interrupt_ends_both(number, expected):
     assert status == expected and err == "curate: interrupted\n" and not child.is_running()
 
 
+@pytest.mark.slow
 def test_the_second_interrupt_does_not_wait():
     body = GRANDCHILD.replace("def work", "from curate.base import process\n\ndef work").replace(
         "    print(os", "    process.at_interrupt(lambda: print('ending', flush=True) or time.sleep(600))\n    print(os"
@@ -114,6 +115,7 @@ def test_the_second_interrupt_does_not_wait():
     assert interrupt(running)[0] == 143 and not psutil.wait_procs(processes, 300)[1]
 
 
+@pytest.mark.slow
 def test_all_end_with_the_command():
     """A killed command cannot signal its processes."""
     running = command(GRANDCHILD)
@@ -123,6 +125,7 @@ def test_all_end_with_the_command():
     running.communicate()
 
 
+@pytest.mark.slow
 def test_what_a_dead_process_has_started_ends():
     """Otherwise it could hold what the next process needs, such as the memory of a GPU."""
     running = command(GRANDCHILD, "once")

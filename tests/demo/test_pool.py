@@ -107,6 +107,7 @@ def test_sizes_that_cannot_be_are_refused(tmp_path, samples, shards):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_keys_are_img2datasets_and_headers_say_nothing_of_this_machine(pool):
     shards = Counter(s.truth["shard"] for s in pool.samples.values())
     assert sorted(shards.values()) == [166, 167, 167]

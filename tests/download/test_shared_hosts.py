@@ -84,7 +84,7 @@ def test_many_hosts_take_few_files(store):
     assert len(store.names("tmp/hosts/key")) < 100
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_process_that_cannot_write_loses_its_slots_later(store, monkeypatch):
     monkeypatch.setattr(shared_hosts, "LASTS", 0.5)
     monkeypatch.setattr(shared_hosts, "_SPARE", 0.1)

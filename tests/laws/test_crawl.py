@@ -18,6 +18,7 @@ pytestmark = pytest.mark.thorough
 pytest.importorskip("img2dataset")
 
 
+@pytest.mark.slow
 def test_from_a_crawl_to_shards(web, tmp_path):
     expected = write_crawl(web, tmp_path)
     run_both(tmp_path, tmp_path, tmp_path / "first")

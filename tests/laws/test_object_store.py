@@ -180,6 +180,7 @@ def test_a_run_in_a_bucket(bucket, tmp_path):
     assert "verdict: forgotten" in curate("explain", f"{bucket}/again", row["uid"])
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_named(tmp_path):
     """The message comes for inputs by name and by glob, and for --out."""
     local = kit.recipe_of(kit.write_tars(tmp_path / "tars", kit.make_samples(5)[:5], 1))

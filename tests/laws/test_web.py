@@ -23,7 +23,7 @@ from tests.kit import Ran, encode, picture
 from tests.kit.memory import read_peak
 from tests.kit.web import Web, bomb, running
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("img2dataset")
 
@@ -187,7 +187,6 @@ def test_nothing_else_is_connected_to(downloaded):
     assert len(asked & hosts) > 60
 
 
-@pytest.mark.slow
 def test_memory_is_flat(tmp_path):
     """Memory does not grow with five times as many URLs. Endless bodies take at most threads times the limit."""
     with running(make_web()) as web:

@@ -103,7 +103,7 @@ def test_four_threads_at_once():
         assert all(pool.map(work, range(4)))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_one_megabyte_captions_among_short_ones():
     draw = random.Random(1)
     words = [f"w{i}" for i in range(2000)] + ["a-token-that-is-longer-than-16-bytes", ",", ""]

@@ -17,7 +17,7 @@ from curate.publish.views import quote_name
 from tests.ask.pages import HOSTILE, OWNED, chromium, flags, with_script, write_hostile
 from tests.kit.written_runs import write_small
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # what Chromium requests by itself
 

@@ -181,7 +181,7 @@ def test_pages_of_many_images_and_long_values(tmp_path, monkeypatch):
     assert time.process_time() - began < 10
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["attributes", "forms"])
 def test_a_page_does_not_take_the_square_of_its_size(tmp_path, monkeypatch, kind):
     """A page twice as large takes at most about twice the CPU time; it is lost, but the next page is not."""

@@ -86,7 +86,7 @@ def test_columns_are_joined_and_licenses_counted(tmp_path):
         assert rows["license", f"CC {article.license.upper()}"] == (len(keys), kept)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_bucket_by_its_inventory(tmp_path):
     """Planning requests no article; reading lists each, and fetches its XML, json, and images."""
     folder = write_folders(tmp_path / "pool", ARTICLES)
