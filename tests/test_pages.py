@@ -24,7 +24,12 @@ from tests.kit.once import made_once
 from tests.kit.packages import lay_out
 from tests.kit.pages import PAGES, ROOT, PageRun, make_run, read_blocks
 
-page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def texts(page):
@@ -69,32 +74,18 @@ def test_the_readme_leads_to_all_pages():
     assert missing == {ROOT / "README.md", ROOT / "curate/demo/clip/README.md"}  # the latter has the model's license
 
 
-# Pages whose commands take longest; those of the others are `thorough`.
-SLOW = {
-    "README.md",
-    "pipelines/README.md",
-    "pipelines/recipes/tutorial.md",
-    "curate/ask/README.md",
-    "curate/captions/README.md",
-    "curate/pool/files/README.md",
-    "curate/pool/urls/README.md",
-}
+def has_commands(path):
+    return any(block.is_command and block.is_run for block in read_blocks(path))
 
 
-def pages_to_run():
-    for path in PAGES:
-        if any(block.is_command and block.is_run for block in read_blocks(path)):
-            name = str(path.relative_to(ROOT))
-            yield pytest.param(path, marks=pytest.mark.slow if name in SLOW else pytest.mark.thorough, id=name)
-
-
-@pytest.mark.parametrize("page", list(pages_to_run()))
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [*filter(has_commands, PAGES)], ids=name_of)
 def test_commands_run_and_print_what_the_page_says(page, tmp_path, tmp_path_factory):
     PageRun(tmp_path, lambda: made_once(tmp_path_factory, "page-run", make_run)[0]).run(page)
     shutil.rmtree(tmp_path)  # it may have a model of 0.5 GB
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "command"),
     [

@@ -114,6 +114,7 @@ def test_it_is_cancelled_and_goes_on_when_run_again(handed):
     assert handed.status().status == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_not_handed_over(handed):
     """`status` follows the run, but `cancel` does not end it, because its user is there."""
     command = [sys.executable, "-m", "curate", "run", str(handed.recipe), "--out", str(handed.out)]
@@ -131,6 +132,7 @@ def test_a_run_that_was_not_handed_over(handed):
     assert handed.status().status == 1 and "nothing is running here" in handed.cancel().out
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_before_it_is_handed_over(handed):
     done = handed.run("--detach", "--set", "input.0.path=none.parquet", "--set", "input.0.format=parquet")
     assert done.status == 2 and not done.out and "none.parquet: no such file" in done.err

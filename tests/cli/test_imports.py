@@ -52,6 +52,7 @@ def test_help_imports_no_library_of_data():
     assert not imported("--help") & {*HEAVY, "numpy", "pyarrow", "duckdb", "numba", "pydantic", "apache_beam", "PIL"}
 
 
+@pytest.mark.slow
 def test_a_run_of_text_imports_no_library_of_images_or_models(recipe):
     found = imported("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert not found & {*HEAVY, "scipy"}

@@ -158,7 +158,7 @@ def work(number):
 """
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.slow)])
 def test_nobody_gets_in_between(place, tmp_path, request):
     """The command keeps its lock or lease, and a second command names the first one's process."""
     url = str(tmp_path / "run") if place == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"

@@ -129,7 +129,7 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool, tmp_path):
         assert "\x1b[2J" not in text and "\x9b" not in text and "\u202e" not in text, (arguments, ascii(text))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_goes_on_where_nobody_reads_what_it_prints(tmp_path):
     """`2>&1 | head -1` closes the pipe early."""
     path = kit.write_tars(tmp_path / "tars", kit.make_samples(12)[:12], 2)

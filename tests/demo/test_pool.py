@@ -117,6 +117,7 @@ def test_keys_are_img2datasets_and_headers_say_nothing_of_this_machine(pool):
     assert pool.truth.schema.equals(TRUTH) and pq.read_table(pool.folder / "truth.parquet").equals(pool.truth)
 
 
+@pytest.mark.slow
 def test_every_kind_is_planted_as_often_as_announced(pool):
     counts = Counter(pool.truth["defect"].to_pylist())
     assert counts.pop("") == SAMPLES - sum(counts.values())

@@ -128,6 +128,7 @@ def test_a_large_group_is_warned_of(model, tmp_path):
     assert f"those that reached deduplication) are one group of duplicates, represented by {group['uid']}" in shown
 
 
+@pytest.mark.slow
 def test_many_cells_and_the_recall_of_their_candidates(model, tmp_path, monkeypatch):
     """Large pools are cut into cells; a sample shows how many close pairs were compared."""
     monkeypatch.setattr(cells, "WHOLE", 0)

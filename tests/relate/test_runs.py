@@ -34,7 +34,7 @@ def lasting(folder):
     return {name: (folder / name).read_bytes() for name in names}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_on_beam_and_killed_at_each_kind_of_file_a_run_ends_the_same(path, tmp_path, monkeypatch):
     recipe = parse_recipe(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.4"}))
     kit.run_local(recipe, tmp_path / "whole")

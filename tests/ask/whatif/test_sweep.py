@@ -182,7 +182,7 @@ def test_refusals(run, monkeypatch):
 POINT = [Point(1, 10, 2, 50, 3, 0, 0.5, 1)]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_plot(run, tmp_path):
     number = parse_swept_number("balance.t=1..1000")
     found = list(sweep(run, [], number, 5))

@@ -439,7 +439,7 @@ def test_refused_sources(tmp_path, monkeypatch, change, message):
         prepare(recipe(source.pop("path"), source=source), str(tmp_path / "run"))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_folder_of_a_store(tmp_path):
     """As on disk. Planning opens no image; an image that changes before the run ends it."""
     names = [f"{n % 3}/{n}.jpg" for n in range(12)]

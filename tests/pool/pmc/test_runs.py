@@ -115,7 +115,7 @@ def scores_of(run):
     return {row["key"]: (row["clip_score"], row["concept"]) for row in rows}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_figures_have_scores_and_concepts(tmp_path, monkeypatch):
     """Recipe `biomedica` with its commented options; the figures are the demo's scenes, half with a wrong caption."""
     scenes = [scene for scene in make_samples(150, 1) if not scene.defect and scene.suffix == "jpg"][:60]
