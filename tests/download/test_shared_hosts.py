@@ -21,7 +21,7 @@ from curate.store.store import RunStore
 from tests import kit
 from tests.kit.web import Web, running
 
-PROCESSES, PER_HOST, HOSTS = 8, 2, 40
+PROCESSES, PER_HOST, HOSTS = 4, 2, 40
 BIG = 0  # the host that has 30% of the URLs
 
 
@@ -123,11 +123,11 @@ def write_recipe(folder, urls, per_host=PER_HOST):
 
 
 def download(recipe, out, number):
-    """Download as a worker does, in units of four shards."""
+    """Download as a worker does, in units of two shards."""
     source = load_recipe(str(recipe)).input[0].placed_in(out, None, False)
     parts = UrlsInput().plan(source, (), False).parts[number::PROCESSES]
-    for first in range(0, len(parts), 4):
-        UrlsInput().fetch(source, parts[first : first + 4])
+    for first in range(0, len(parts), 2):
+        UrlsInput().fetch(source, parts[first : first + 2])
 
 
 def use(web, host):
@@ -137,7 +137,7 @@ def use(web, host):
 
 
 @pytest.mark.slow
-def test_eight_processes_keep_the_limit_and_use_it(tmp_path):
+def test_four_processes_keep_the_limit_and_use_it(tmp_path):
     pytest.importorskip("img2dataset")
     images = {str(i): kit.encode(kit.picture(i, 40)) for i in range(20)}
     with running(Web(images, HOSTS)) as web:

@@ -15,7 +15,8 @@ from tests.runners.runs import curate, digests, write_demo
 
 pytestmark = pytest.mark.runners
 
-ENGINES = ("prism by processes", "local[2]", "standalone", "Spark 3.5")
+# A cluster's bytes are also those that test_kills.py compares.
+ENGINES = ("prism by processes", "local[2]", pytest.param("standalone", marks=pytest.mark.slow), "Spark 3.5")
 RECIPES = ("demo", pytest.param("tars", marks=pytest.mark.slow))
 # What a run draws by, in place of the demo's balance; topics are clusters that it made.
 DRAWS = {

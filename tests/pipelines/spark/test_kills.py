@@ -20,7 +20,7 @@ from tests.runners.runs import curate, digests, write_demo
 pytestmark = pytest.mark.runners
 
 STAGES = 12  # of which so many pass at most before the next kill
-KINDS = ("executor", "python", "worker", "master", "driver", "both")
+KINDS = ("driver", "executor", "worker", "python", "master", "both")
 
 
 def send(number, processes):
@@ -85,7 +85,7 @@ def wait_for_none(cluster):
     return left
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_what_is_published_is_the_same(kills, tmp_path):
     pytest.importorskip("pyspark")
     recipe = write_demo(tmp_path)

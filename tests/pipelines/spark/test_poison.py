@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.runners
-@pytest.mark.parametrize(("what", "where"), [("image", "local[4]"), ("request", "standalone")])
+@pytest.mark.parametrize(
+    ("what", "where"), [("image", "local[4]"), pytest.param("request", "standalone", marks=pytest.mark.slow)]
+)
 def test_what_ends_its_worker_fails_alone(what, where, tmp_path):
     """Spark tries a task four times: three workers end with it, and the fourth has it apart.
 
